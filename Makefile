@@ -1,0 +1,101 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv, pinned by constraints.txt.
+#
+#   make demo         the whole system on this machine, nothing to install beforehand
+#   make test         lint, types, import rules, every test that this machine can run
+#
+#   make lint | unit | integration | acceptance | chaos | bench | bench-check
+#   make docs         write docs/schemas/*.json anew from the code
+#   make constraints  resolve the newest versions and pin them in constraints.txt
+#   make clean        remove .venv and everything that was built
+#
+# PYTHON=/path/to/python chooses the interpreter; PYTEST_ARGS adds arguments to pytest.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PYTEST := $(PY) -m pytest
+PIP := $(PY) -m pip --disable-pip-version-check -qq
+PYTEST_ARGS ?=
+# Built with the pinned backend, inside the environment: nothing is fetched that is not pinned.
+BACKEND := hatchling editables
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit integration acceptance chaos bench bench-check docs constraints clean
+
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+# Prints the interpreter to use, or says in one sentence what is missing.
+define FIND_PYTHON
+found=; \
+for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3 python; do \
+  [ -n "$$candidate" ] || continue; \
+  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+  found=$$candidate; \
+  "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1 && break; \
+  found=; lacking=$$candidate; \
+done; \
+if [ -z "$$found" ]; then \
+  if [ -n "$$lacking" ]; then \
+    echo "make: $$lacking cannot make virtual environments; on Debian and Ubuntu install python3-venv." >&2; \
+  else \
+    echo "make: no Python 3.11 or newer was found; install one, or name it with PYTHON=/path/to/python." >&2; \
+  fi; \
+  exit 1; \
+fi
+endef
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+	  $(FIND_PYTHON); \
+	  echo "Making $(VENV) with $$("$$found" --version)"; \
+	  rm -rf $(VENV); \
+	  "$$found" -m venv $(VENV); \
+	}
+	@echo "Installing the versions of constraints.txt"
+	@$(PIP) install -c constraints.txt $(BACKEND)
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[all]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(VENV)/bin/dialer demo
+
+test: lint
+	@$(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+unit integration acceptance: $(STAMP)
+	@$(PYTEST) tests/$@ $(PYTEST_ARGS)
+
+chaos: $(STAMP)
+	@$(PYTEST) -m chaos $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	@$(PY) -m benchmarks
+
+bench-check: $(STAMP)
+	@$(PY) -m benchmarks --check
+
+docs: $(STAMP)
+	@$(PY) -m dialer.multcall.schema docs/schemas
+
+# async-timeout is wanted by redis on Python before 3.11.3 only, so no newer Python would pin it.
+constraints:
+	@$(FIND_PYTHON); \
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	"$$found" -m venv "$$tmp/venv" && \
+	"$$tmp/venv/bin/python" -m pip --disable-pip-version-check -qq install $(BACKEND) async-timeout '.[all]' && \
+	{ echo '# The versions tested together, on Python 3.11 and 3.13. Written by `make constraints`.'; \
+	  "$$tmp/venv/bin/python" -m pip --disable-pip-version-check list --format=freeze \
+	    --exclude multcall-dialer --exclude pip --exclude setuptools; } >"$$tmp/constraints.txt" && \
+	cp "$$tmp/constraints.txt" constraints.txt && \
+	echo "constraints.txt: $$(grep -c == constraints.txt) versions pinned"
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find dialer workers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || :

@@ -1,0 +1,1 @@
+"""The bridge: from Multcall's lists to the PBXs' queues, and what Multcall sends later."""

@@ -1,0 +1,97 @@
+"""Sends Celery tasks: one nudge for each queued call, to the queue named after its PBX.
+
+The ledger holds all there is to know, so a task that is lost is sent again from there and
+one that comes twice does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from dialer.celery import ORIGINATE
+from dialer.domain.request import cell_of
+from dialer.failpoints import failpoint
+
+logger = logging.getLogger(__name__)
+
+#: Pause between two tries while the broker is away, in seconds.
+RETRY_PAUSE_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nudge:
+    """One task to send. `shown` is what Flower shows of its arguments, numbers masked."""
+
+    call_id: str
+    pbx: str
+    epoch: int
+    shown: str = ""
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Publishes in a thread of its own, for kombu blocks. Belongs to one event loop."""
+
+    app: Celery
+    outage: bool = False
+    _thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="dispatch")
+    )
+
+    async def publish(self, nudges: Sequence[Nudge]) -> None:
+        """Sends the tasks; waits through outages of the broker, for ever."""
+        if not nudges:
+            return
+        failpoint("publish.before")
+        rest = list(nudges)
+        loop = asyncio.get_running_loop()
+        while True:
+            rest = await loop.run_in_executor(self._thread, self._send, rest)
+            if not rest:
+                break
+            await asyncio.sleep(RETRY_PAUSE_S)
+        failpoint("publish.after")
+
+    def close(self) -> None:
+        """Ends the thread; what it sends at this moment is still sent."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _send(self, nudges: list[Nudge]) -> list[Nudge]:
+        """Sends them in order; returns those that could not be sent."""
+        sent = 0
+        try:
+            with self.app.producer_pool.acquire(block=True) as producer:
+                for nudge in nudges:
+                    self.app.send_task(
+                        ORIGINATE,
+                        args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
+                        task_id=nudge.call_id,
+                        queue=nudge.pbx,
+                        producer=producer,
+                        argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
+                        kwargsrepr="",
+                        retry=False,
+                        ignore_result=True,
+                    )
+                    sent += 1
+        except (OperationalError, RedisError, OSError) as error:
+            if not self.outage:
+                self.outage = True
+                logger.error(  # noqa: TRY400  # a broker that is away needs no traceback
+                    "The broker takes no tasks; waiting for it, the calls stay in the ledger",
+                    extra={"error": str(error)},
+                )
+        else:
+            if self.outage:
+                self.outage = False
+                logger.warning("The broker is back")
+        return nudges[sent:]

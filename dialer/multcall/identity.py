@@ -1,0 +1,59 @@
+"""How Multcall names a call (`IdRequisicao`) and which characters no text may hold."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from dialer.errors import InvalidRequest
+from dialer.multcall.rawjson import RawObject, read_object
+
+#: A regex for control characters (C0, DEL, C1), Unicode's own line ends, and lone
+#: surrogates, which no UTF-8 can carry.
+CONTROL: Final = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+
+REQUEST_ID_RULE: Final = "text or an integer of 1 to 64 characters out of A-Z a-z 0-9 _ . : -"
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def _checked(value: str | int) -> str | int:
+    if not _REQUEST_ID.fullmatch(str(value)):
+        raise ValueError
+    return value
+
+
+RequestId = Annotated[
+    str | int,
+    AfterValidator(_checked),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^[A-Za-z0-9_.:-]{1,64}$"},
+                {"type": "integer", "exclusiveMinimum": -(10**63), "exclusiveMaximum": 10**64},
+            ]
+        }
+    ),
+]
+
+
+def request_id_of(request_id_json: str) -> str:
+    """The id in its JSON text: `"a-1"` and `7` become `a-1` and `7`.
+
+    Raises:
+        InvalidRequest: it is not a valid id.
+    """
+    found = read_object(f'{{"IdRequisicao":{request_id_json}}}'.encode("utf-8", "replace"))
+    if id_json(found) is None:
+        raise InvalidRequest(f"IdRequisicao must be {REQUEST_ID_RULE}", field="IdRequisicao")
+    return str(found.values["IdRequisicao"])
+
+
+def id_json(found: RawObject) -> str | None:
+    """The element's id as it came; None where it is missing or not valid."""
+    value = found.values.get("IdRequisicao")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return found.json("IdRequisicao") if _REQUEST_ID.fullmatch(str(value)) else None

@@ -1,0 +1,250 @@
+"""The Request: what Multcall may ask for, and the sentence it gets when it asks wrong.
+
+`Request` is the rule book: the schema, the checks and the error texts all come from
+its fields. No value that passes can end or add an AMI line, choose a channel technology
+or reach the dialplan as an expression.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from dialer.domain.originate import fits_ami_line
+from dialer.domain.request import CallRequest
+from dialer.multcall.identity import CONTROL, REQUEST_ID_RULE, RequestId
+from dialer.multcall.rawjson import read_object
+from dialer.multcall.refusals import breaks_a_rule, unreadable, validated
+
+#: Largest `Dados`, in bytes of UTF-8 as it came, and its deepest nesting.
+DATA_MAX_BYTES: Final = 8192
+DATA_MAX_DEPTH: Final = 500
+
+#: A week, in seconds.
+VALID_FOR_MAX_S: Final = 604_800
+
+VARIABLES_MAX: Final = 64
+VARIABLE_MAX_CHARS: Final = 512
+
+#: Years that `CriadaEm` may lie in: wide enough for any clock that is merely wrong.
+_YEARS: Final = range(2000, 2100)
+
+_INSTANT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"(Z|[+-][0-9]{2}:?[0-5][0-9])"
+)
+_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
+#: Asterisk takes leading underscores off a name (they only say who inherits the
+#: variable), so `__DIALER_X` would set `DIALER_X`; old ones ignored the case.
+_RESERVED_NAME: Final = re.compile(r"_*DIALER_", re.IGNORECASE)
+
+_UNSAFE_VALUE: Final = re.compile(CONTROL + r"|\$[{\[]")
+
+#: Digits, or a name and digits. The name's characters mean nothing to AMI's parser of
+#: `Name <digits>`, nor to the dialplan's argument rules: Latin letters, digits, blank,
+#: and . _ ' / + -  (so no quote, comma, semicolon, bracket, ampersand, dollar, backslash).
+_CALLER_ID: Final = (
+    r"^(\+?[0-9]+"
+    r"|[A-Za-z0-9\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f._'/+-]"
+    r"[A-Za-z0-9\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f._'/+ -]*<\+?[0-9]+>)$"
+)
+
+
+def _instant(value: object) -> datetime:
+    if not (isinstance(value, str) and _INSTANT.fullmatch(value)):
+        raise ValueError
+    at = datetime.fromisoformat(value)
+    if at.year not in _YEARS:
+        raise ValueError
+    return at.astimezone(UTC)
+
+
+def _variables(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict) or len(value) > VARIABLES_MAX:
+        raise ValueError
+    return tuple([(name, _variable(name, text)) for name, text in value.items()])
+
+
+def _variable(name: str, value: object) -> str:
+    if not _VARIABLE_NAME.fullmatch(name):
+        raise _wrong_variable("a name in Variaveis must match [A-Za-z_][A-Za-z0-9_]{0,79}")
+    if _RESERVED_NAME.match(name):
+        raise _wrong_variable(f"Variaveis.{name}: names that begin with DIALER_ are reserved")
+    if not isinstance(value, str) or len(value) > VARIABLE_MAX_CHARS:
+        raise _wrong_variable(
+            f"Variaveis.{name} must be text of at most {VARIABLE_MAX_CHARS} characters"
+        )
+    if _UNSAFE_VALUE.search(value):
+        raise _wrong_variable(
+            f"Variaveis.{name} must not hold control characters, line ends, ${{ or $["
+        )
+    if not fits_ami_line(name, value):
+        raise _wrong_variable(
+            f"Variaveis.{name} is too long for one AMI line: its name and its value, with a "
+            'backslash before each of \\ " , ( ) [ ], may take about 980 bytes of UTF-8'
+        )
+    return value
+
+
+def _wrong_variable(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError("variable", "{sentence}", {"sentence": sentence})
+
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_instant),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+Variables = Annotated[
+    tuple[tuple[str, str], ...],
+    PlainValidator(_variables),
+    WithJsonSchema(
+        {
+            "type": ["object", "null"],
+            "maxProperties": VARIABLES_MAX,
+            "propertyNames": {
+                "pattern": r"^(?!_*[Dd][Ii][Aa][Ll][Ee][Rr]_)[A-Za-z_][A-Za-z0-9_]{0,79}$"
+            },
+            "additionalProperties": {
+                "type": "string",
+                "maxLength": VARIABLE_MAX_CHARS,
+                "pattern": r"^(?![\s\S]*([\u0000-\u001f\u007f-\u009f\u2028\u2029]|\$[{\[]))",
+            },
+        }
+    ),
+]
+
+
+def _text(pattern: str) -> StringConstraints:
+    return StringConstraints(strict=True, pattern=pattern)
+
+
+class Request(BaseModel):
+    """A call to place; pushed by Multcall to `ZancURA2.0-Request-<cell>`.
+
+    Unknown fields are ignored; null for a field that is not required is as good as none.
+    Each description ends the sentence "<field> must be ...".
+    """
+
+    model_config = ConfigDict(title="Request", strict=True, frozen=True, extra="ignore")
+
+    request_id: RequestId = Field(
+        alias="IdRequisicao", description=REQUEST_ID_RULE + ", unique for ever in its cell"
+    )
+    number: Annotated[str, _text(r"^\+?[0-9]{3,20}$")] = Field(
+        alias="Telefone",
+        description="text, not a number: 3 to 20 digits with an optional leading +",
+    )
+    caller_id: Annotated[str, _text(_CALLER_ID), Field(max_length=80)] | None = Field(
+        None,
+        alias="CallerID",
+        description="digits with an optional leading +, or Name <digits>, at most 80 "
+        "characters, where Name has only Latin letters, digits, blanks and . _ ' / + -",
+    )
+    context: Annotated[str, _text(r"^[A-Za-z0-9_.-]{1,79}$")] | None = Field(
+        None, alias="Contexto", description="text of 1 to 79 characters out of A-Z a-z 0-9 _ . -"
+    )
+    exten: Annotated[str, _text(r"^[A-Za-z0-9_.*#+-]{1,79}$")] | None = Field(
+        None,
+        alias="Extensao",
+        description="text of 1 to 79 characters out of A-Z a-z 0-9 _ . * # + -",
+    )
+    priority: Annotated[int, Field(ge=1, le=9999)] | None = Field(
+        None, alias="Prioridade", description="an integer from 1 to 9999"
+    )
+    trunk: Annotated[str, _text(r"^[A-Za-z0-9_.-]{1,64}$")] | None = Field(
+        None, alias="Tronco", description="text of 1 to 64 characters out of A-Z a-z 0-9 _ . -"
+    )
+    ring_timeout_s: Annotated[int, Field(ge=1, le=120)] | None = Field(
+        None, alias="TempoToque", description="an integer from 1 to 120 (seconds)"
+    )
+    created_at: Instant | None = Field(
+        None,
+        alias="CriadaEm",
+        description="ISO-8601 text with a zone, such as 2026-05-04T09:30:00.000-03:00, "
+        f"in the years {_YEARS[0]} to {_YEARS[-1]}",
+    )
+    valid_for_s: Annotated[float, Field(gt=0, le=VALID_FOR_MAX_S)] | None = Field(
+        None,
+        alias="ValidadeSeg",
+        description=f"a number above 0 and up to {VALID_FOR_MAX_S} (seconds; a week)",
+    )
+    variables: Variables = Field(
+        default_factory=tuple,
+        alias="Variaveis",
+        description=f"an object of at most {VARIABLES_MAX} channel variables",
+    )
+    data: Any = Field(
+        None,
+        alias="Dados",
+        description=f"JSON of at most {DATA_MAX_BYTES} bytes of UTF-8, nested at most "
+        f"{DATA_MAX_DEPTH} deep",
+    )
+
+
+def parse_request(raw: bytes, *, cell: str) -> CallRequest:
+    """Reads one element of the Request list.
+
+    Raises:
+        InvalidRequest: with the field and what would be right; it carries the id where
+            that is valid, so that a Response can be addressed.
+    """
+    found = read_object(raw)
+    if found.fault is not None:
+        raise unreadable(found)
+    request = validated(Request, found)
+    data_json = found.json("Dados")
+    if not _data_fits(data_json, request.data):
+        raise breaks_a_rule(Request, "Dados", found)
+    return CallRequest(
+        cell=cell,
+        request_id=str(request.request_id),
+        request_id_json=found.json("IdRequisicao"),
+        number=request.number,
+        caller_id=request.caller_id,
+        context=request.context,
+        exten=request.exten,
+        priority=request.priority,
+        trunk=request.trunk,
+        ring_timeout_s=request.ring_timeout_s,
+        created_at=request.created_at,
+        created_at_json=found.json("CriadaEm"),
+        valid_for_s=request.valid_for_s,
+        variables=request.variables,
+        data_json=data_json,
+    )
+
+
+def _data_fits(data_json: str, data: object) -> bool:
+    if len(data_json) > DATA_MAX_BYTES or len(data_json.encode()) > DATA_MAX_BYTES:
+        return False
+    openings = data_json.count("[") + data_json.count("{")
+    return openings <= DATA_MAX_DEPTH or _depth(data) <= DATA_MAX_DEPTH
+
+
+def _depth(value: object) -> int:
+    """How many arrays and objects lie one inside the other at the deepest place."""
+    depth, layer = 0, [value]
+    while True:
+        nested = [item for item in layer if isinstance(item, dict | list)]
+        if not nested:
+            return depth
+        depth += 1
+        layer = [
+            inner
+            for item in nested
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]

@@ -1,0 +1,189 @@
+"""Where a Redis is: one URL, read into its parts, and made fit to be shown.
+
+Takes `redis://`, `rediss://`, `unix://` and `sentinel://h1:26379,h2:26379/service?db=0`.
+Owns the rule that a password in a URL is never printed. Connects to nothing and knows
+neither redis-py nor the settings.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Self
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+REDIS_PORT: Final = 6379
+SENTINEL_PORT: Final = 26379
+HIDDEN: Final = "***"
+
+#: What a refused URL is told; the URL itself is never repeated, for it may hold a password.
+EXPECTED: Final = (
+    "redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix:///PATH?db=DB or "
+    "sentinel://HOST:PORT,HOST:PORT/SERVICE?db=DB"
+)
+
+_QUERY_SECRET: Final = re.compile(r"([?&][^=&]*(?:password|secret)[^=&]*=)[^&]*", re.IGNORECASE)
+_SENTINEL_OPTIONS: Final = frozenset({"db", "tls", "sentinel_username", "sentinel_password"})
+
+
+class Scheme(StrEnum):
+    """How a Redis is reached."""
+
+    TCP = "redis"
+    TLS = "rediss"
+    UNIX = "unix"
+    SENTINEL = "sentinel"
+
+
+class RedisUrl(str):
+    """A Redis URL that hides its password in `repr`; `str` is the URL as a client needs it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(redacted(str(self)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisAddress:
+    """A Redis URL in its parts.
+
+    `hosts` are those of Redis, or of the sentinels where `scheme` is SENTINEL; empty for
+    UNIX, which has `path`. `service` is the name the sentinels know the master by.
+    `username` and `password` are for Redis, the `sentinel_` ones for the sentinels.
+    `tls` is whether the connection to Redis is encrypted. `url` is the whole as written;
+    clients of other schemes than SENTINEL can take it as it is.
+    """
+
+    url: str = field(repr=False)
+    scheme: Scheme
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str | None = None
+    service: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Reads a URL.
+
+        Raises:
+            ValueError: the URL cannot be used; the text never holds any of it.
+        """
+        address = _parsed(url)
+        if address is None:
+            raise ValueError(f"is not a Redis URL: {EXPECTED}")
+        return cls(**address)
+
+
+def redacted(url: str) -> str:
+    """The URL with its passwords hidden; text that is no URL at all is hidden whole."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return HIDDEN
+    # The last "@" parts them, so that a password with an unquoted "/" or "@" is hidden too.
+    login, at, place = rest.rpartition("@")
+    if at:
+        user, colon, _ = login.partition(":")
+        login = f"{user}:{HIDDEN}" if colon else HIDDEN
+    return _QUERY_SECRET.sub(rf"\g<1>{HIDDEN}", f"{scheme}://{login}{at}{place}")
+
+
+def for_celery(url: str) -> tuple[str, dict[str, Any]]:
+    """The same Redis as Celery's `broker_url` and `broker_transport_options`.
+
+    Celery writes a socket as `redis+socket://` and repeats the whole URL for each
+    sentinel, with the service's name among the transport options (kombu 5.7).
+    """
+    address = RedisAddress.parse(url)
+    if address.scheme is Scheme.UNIX:
+        return f"redis+socket://{_login(address)}{address.path}?virtual_host={address.db}", {}
+    if address.scheme is not Scheme.SENTINEL:
+        return url, {}
+    login = _login(address)
+    urls = (f"sentinel://{login}{host}:{port}/{address.db}" for host, port in address.hosts)
+    options: dict[str, Any] = {"master_name": address.service}
+    if address.sentinel_password is not None:
+        options["sentinel_kwargs"] = {
+            "username": address.sentinel_username,
+            "password": address.sentinel_password,
+        }
+    return ";".join(urls), options
+
+
+def _login(address: RedisAddress) -> str:
+    if address.username is None and address.password is None:
+        return ""
+    return f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
+
+
+def _parsed(url: str) -> dict[str, Any] | None:
+    """The fields of a RedisAddress, None where the URL cannot be used."""
+    try:
+        parts = urlsplit(url)
+        scheme = Scheme(parts.scheme)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=False))
+        login, _, place = parts.netloc.rpartition("@")
+        found = _login_parts(login) | {"url": url, "scheme": scheme}
+        match scheme:
+            case Scheme.UNIX:
+                found |= _unix(parts, options)
+            case Scheme.SENTINEL:
+                found |= _sentinel(parts, place, options)
+            case _:
+                found |= _tcp(parts, place, options)
+    except ValueError:
+        return None
+    return found if not parts.fragment and url.isprintable() and " " not in url else None
+
+
+def _login_parts(login: str) -> dict[str, Any]:
+    user, _, password = login.partition(":")
+    return {"username": unquote(user) or None, "password": unquote(password) or None}
+
+
+def _unix(parts: SplitResult, options: dict[str, str]) -> dict[str, Any]:
+    if not parts.path.startswith("/") or parts.path == "/":
+        raise ValueError
+    found: dict[str, Any] = {"path": unquote(parts.path), "db": _db(options.get("db", "0"))}
+    if "password" in options:
+        found["password"] = options["password"]
+    return found
+
+
+def _tcp(parts: SplitResult, place: str, options: dict[str, str]) -> dict[str, Any]:
+    db = _db(options.get("db") or parts.path.strip("/") or "0")
+    tls = parts.scheme == Scheme.TLS
+    return {"hosts": (_host(place, REDIS_PORT),), "db": db, "tls": tls}
+
+
+def _sentinel(parts: SplitResult, place: str, options: dict[str, str]) -> dict[str, Any]:
+    service = unquote(parts.path.strip("/"))
+    if not service or "/" in service or options.keys() - _SENTINEL_OPTIONS:
+        raise ValueError
+    return {
+        "hosts": tuple(_host(one, SENTINEL_PORT) for one in place.split(",")),
+        "service": service,
+        "db": _db(options.get("db", "0")),
+        "sentinel_username": options.get("sentinel_username"),
+        "sentinel_password": options.get("sentinel_password"),
+        "tls": options.get("tls", "").lower() in {"1", "true", "yes"},
+    }
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.path or "@" in text:
+        raise ValueError
+    return parts.hostname, parts.port or default_port
+
+
+def _db(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        raise ValueError
+    return int(text)

@@ -1,0 +1,253 @@
+"""Reads `dialer.toml` and says what is wrong with it.
+
+Owns the words of every complaint: the file, the field by its dotted path with the
+cell's or PBX's name, what is wrong and what would be right. Repeats numbers and names
+only, never a text value, for any of them may be a misplaced secret. Knows the
+environment only by the names it is told.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from dialer.errors import ConfigError
+
+#: What a cell or PBX may be called; a PBX's name is also its Celery queue.
+NAME: Final = r"[A-Za-z0-9_.-]{1,64}"
+
+#: The field that holds the name of a member of each list of tables.
+NAMED_BY: Final[Mapping[str, str]] = {"pbxs": "name", "cells": "nome"}
+
+#: pydantic's errors of numeric fields, whose value is safe to repeat.
+_OUT_OF_RANGE: Final = frozenset(
+    {"greater_than", "greater_than_equal", "less_than_equal", "int_from_float"}
+)
+
+Location = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong: the field's dotted path and a sentence without secrets."""
+
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}" if self.field else self.text
+
+
+class SettingsRefused(ConfigError):
+    """The settings are wrong; `problems` are all that was found, `source` is the file."""
+
+    def __init__(self, problems: Iterable[Problem], *, source: str = "settings") -> None:
+        self.problems = tuple(dict.fromkeys(problems))
+        self.source = source
+        super().__init__(self._sentence())
+
+    def _sentence(self) -> str:
+        if len(self.problems) == 1:
+            return f"{self.source}: {self.problems[0]}"
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        return f"{self.source} has {len(self.problems)} errors:{lines}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's tables as they stand.
+
+    Raises:
+        ConfigError: there is no such file, it cannot be read, or it is no TOML.
+    """
+    problem = ""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problem = (
+            "there is no such file. Name yours in DIALER_CONFIG, make one from an old "
+            f"settings.py with `dialer config import settings.py --output {path}`, "
+            "or start from the example deploy/dialer.toml"
+        )
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text"
+    except tomllib.TOMLDecodeError as error:
+        problem = f"is not TOML: {error}"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    # Raised out here so that the parser's own exception, which may hold the whole text
+    # of the file, does not hang on this one as its context.
+    raise ConfigError(f"{path}: {problem}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, None where none is."""
+    by_fold = {one.casefold(): one for one in known}
+    found = difflib.get_close_matches(word.casefold(), by_fold, n=1)
+    return by_fold[found[0]] if found else None
+
+
+def field_names(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The model's fields by the names that the file uses."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def problems_of(
+    error: ValidationError,
+    root: type[BaseModel],
+    data: Mapping[str, Any],
+    origin: Callable[[Location], str | None],
+) -> Iterator[Problem]:
+    """What pydantic found, in our words.
+
+    Args:
+        error: what pydantic raised for `root`.
+        data: what was validated, to call cells and PBXs by their names.
+        origin: the environment variable that set the field at a location, if any did.
+    """
+    for one in error.errors(include_url=False):
+        where = tuple(part for part in one["loc"] if part != "[key]")
+        if one["type"] == "too_short" and one["input"]:
+            continue  # pydantic counts sound members only, and tells of the others itself
+        text = _sentence(one["type"], one["input"], one.get("ctx", {}), where, root)
+        variable = origin(where)
+        yield Problem(
+            field=dotted(where, data), text=f"{text} (from {variable})" if variable else text
+        )
+
+
+def dotted(where: Location, data: Mapping[str, Any]) -> str:
+    """`("cells", 0, "threads")` as `cells[ASR_TIM].threads`; by position where nameless."""
+    path = ""
+    value: Any = data
+    for part in where:
+        table = path
+        value = _item(value, part)
+        if isinstance(part, str):
+            word = part if is_name(part) else repr(part)
+            path += f".{word}" if path else word
+        else:
+            name = value.get(NAMED_BY.get(table, "")) if isinstance(value, dict) else None
+            path += f"[{name if is_name(name) else f'#{part + 1}'}]"
+    return path
+
+
+def is_name(value: object) -> bool:
+    """True if `value` may be a cell's or PBX's name, and so may be printed."""
+    return isinstance(value, str) and re.fullmatch(NAME, value) is not None
+
+
+def _item(value: Any, part: int | str) -> Any:
+    if isinstance(value, dict):
+        return value.get(part)
+    if isinstance(value, Sequence) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return None
+
+
+def _sentence(
+    kind: str, given: object, context: Mapping[str, Any], where: Location, root: type[BaseModel]
+) -> str:
+    owner, field = _owner(where, root)
+    if kind == "extra_forbidden":
+        return _unknown(str(where[-1]), field_names(owner))
+    if kind == "value_error":
+        return str(context["error"])
+    wrong = "is wrong"
+    if kind == "missing":
+        wrong = "is missing"
+    elif kind in _OUT_OF_RANGE:
+        wrong = f"{given} is wrong"
+    takes = field.description if field is not None else None
+    return f"{wrong}; it takes {takes or 'a table'}"
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    like = nearest(name, known)
+    cure = f"did you mean {like}?" if like else f"known here: {', '.join(known)}"
+    return f"there is no such setting; {cure}"
+
+
+def _owner(where: Location, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The model that the last field of the path belongs to, and that field if it has it."""
+    model, field = root, None
+    for part in where:
+        if isinstance(part, int):
+            continue
+        if field is not None:
+            inner = model_in(field.annotation)
+            if inner is None:
+                return model, field
+            model = inner
+        field = field_names(model).get(part)
+        if field is None:
+            break
+    return model, field
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation is, or is a tuple or an optional of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (model_in(inner) for inner in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def cross_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong between fields: names used twice, names that name nothing.
+
+    Looks at the raw values, so that it can be told together with what is wrong inside
+    single fields; what is of the wrong type is passed over here.
+    """
+    pbxs, cells = _members(data, "pbxs"), _members(data, "cells")
+    yield from _twice("pbxs", pbxs, "queue")
+    yield from _twice("cells", cells, "cell")
+    trunks = {str(pbx["name"]): pbx.get("trunks") for pbx in pbxs}
+    for cell in cells:
+        yield from _cell_problems(cell, trunks)
+
+
+def _members(data: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    members = data.get(kind)
+    if not isinstance(members, list | tuple):
+        return []
+    return [m for m in members if isinstance(m, dict) and is_name(m.get(NAMED_BY[kind]))]
+
+
+def _twice(kind: str, members: list[dict[str, Any]], thing: str) -> Iterator[Problem]:
+    key = NAMED_BY[kind]
+    for name, times in Counter(member[key] for member in members).items():
+        if times > 1:
+            text = f"this name stands {times} times; each {thing} takes a name of its own"
+            yield Problem(field=f"{kind}[{name}].{key}", text=text)
+
+
+def _cell_problems(cell: dict[str, Any], trunks: dict[str, Any]) -> Iterator[Problem]:
+    path = f"cells[{cell['nome']}]"
+    wanted = cell.get("pbxs")
+    names = [n for n in wanted if is_name(n)] if isinstance(wanted, list | tuple) else []
+    for name in names:
+        if name not in trunks:
+            yield Problem(field=f"{path}.pbxs", text=_unknown_pbx(name, trunks))
+    if len(set(names)) < len(names):
+        yield Problem(field=f"{path}.pbxs", text="names a PBX twice; each takes one mention")
+    known = [t for n in names if isinstance(t := trunks.get(n), dict)]
+    trunk = cell.get("trunk")
+    if is_name(trunk) and known and not any(trunk in t for t in known):
+        every = sorted({str(name) for table in known for name in table if is_name(name)})
+        text = f"none of its PBXs has a trunk {trunk}; they have {', '.join(every)}"
+        yield Problem(field=f"{path}.trunk", text=text)
+
+
+def _unknown_pbx(name: str, known: Iterable[str]) -> str:
+    like = nearest(name, known)
+    cure = f"did you mean {like}?" if like else f"there are {', '.join(known) or 'none'}"
+    return f"there is no PBX {name}; {cure}"

@@ -1,0 +1,1 @@
+"""Stand-ins that speak the real wire: a PBX, a Multcall, an embedded Valkey."""

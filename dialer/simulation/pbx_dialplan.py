@@ -1,0 +1,82 @@
+"""What the shipped dialplan does to a simulated call: the note in AstDB, the user events.
+
+Owns the note's format as `deploy/asterisk/dialer.conf` defines it. Pure; the clock's reading
+comes in as an argument.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+ENTRY_CONTEXT: Final = "dialer-enter"
+NOTE_FAMILY: Final = "dialer"
+INCLUDED_CONTEXTS: Final = frozenset({ENTRY_CONTEXT, "dialer-end", "dialer-amd", "dialer-agent"})
+DETECTING_CONTEXT_END: Final = "-amd"
+"""A call whose DIALER_CONTEXT ends so gets AMD and an agent, as in the lab's dialplan."""
+
+
+def detects(variables: Mapping[str, str]) -> bool:
+    """Whether this call's dialplan tells AMD and agent."""
+    return variables.get("DIALER_CONTEXT", "").endswith(DETECTING_CONTEXT_END)
+
+
+def detection(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that detection leaves on the channel; a given value wins."""
+    if not detects(variables):
+        return {}
+    return {
+        "AMDSTATUS": variables.get("AMDSTATUS") or "HUMAN",
+        "DIALER_AGENT": variables.get("DIALER_AGENT") or "1001",
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEventStep:
+    """One UserEvent of the dialplan: where it stands, its name and its one header."""
+
+    context: str
+    priority: int
+    name: str
+    header: str
+    value: str
+
+
+def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
+    """The user events that the answered call's dialplan sends, in their order."""
+    if not detects(variables):
+        return []
+    found = detection(variables)
+    amd, agent = (quote(found[name], safe="") for name in ("AMDSTATUS", "DIALER_AGENT"))
+    return [
+        UserEventStep(
+            context="dialer-amd", priority=1, name="DialerAmd", header="Status", value=amd
+        ),
+        UserEventStep(
+            context="dialer-agent", priority=3, name="DialerAgent", header="Agent", value=agent
+        ),
+    ]
+
+
+def answer_note(*, answered_at: float) -> str:
+    """The note while the call is up; seconds since 1970 UTC."""
+    return f"answered={answered_at:.3f} ended= cause= amd= agent="
+
+
+def end_note(
+    *, answered_at: float, ended_at: float, cause: int, variables: Mapping[str, str]
+) -> str:
+    """The note of a call that is over."""
+    amd = quote(variables.get("AMDSTATUS", ""), safe="")
+    agent = quote(variables.get("DIALER_AGENT", ""), safe="")
+    return f"answered={answered_at:.3f} ended={ended_at:.3f} cause={cause} amd={amd} agent={agent}"
+
+
+def dialplan_exists(expression: str, *, is_included: bool) -> str | None:
+    """Evaluate `DIALPLAN_EXISTS(context,exten,priority)`; None for any other expression."""
+    text = expression.strip()
+    if not (text.startswith("DIALPLAN_EXISTS(") and text.endswith(")")):
+        return None
+    context, *rest = [part.strip() for part in text[16:-1].split(",")]
+    exists = is_included and context in INCLUDED_CONTEXTS and (not rest or rest[0] == "s")
+    return "1" if exists else "0"

@@ -1,0 +1,1 @@
+"""Redis: the ledger (the state of every call) and the registry (what PBXs share)."""

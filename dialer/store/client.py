@@ -1,0 +1,110 @@
+"""Connections to Redis: one way to make them, with nothing repeated behind our back.
+
+redis-py repeats commands by default; one lost reply then makes an RPUSH land twice.
+So clients here never retry: `Steps` repeats idempotent scripts, on purpose.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from dialer.errors import StoreUnavailable
+from dialer.redis_url import RedisAddress, Scheme, redacted
+
+#: A reply that takes longer means: this connection is dead (a stopped server, a cut cable).
+REPLY_TIMEOUT_S: Final = 5.0
+
+#: Words at the head of a server's refusal that pass with time (or by an operator's hand).
+PASSING: Final = (
+    "OOM",
+    "READONLY",
+    "MISCONF",
+    "LOADING",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "BUSY",
+    "TRYAGAIN",
+    "UNBLOCKED",
+)
+
+
+def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
+    """A client for `url`, which may name a Sentinel service; connects on first use."""
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": reply_timeout_s,
+        "socket_connect_timeout": REPLY_TIMEOUT_S,
+        "socket_keepalive": True,
+    }
+    address = RedisAddress.parse(url)
+    if address.scheme is not Scheme.SENTINEL:
+        client: Redis = Redis.from_url(url, **options)
+        return client
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        address.hosts,
+        sentinel_kwargs={
+            "socket_timeout": 2.0,
+            "retry": Retry(NoBackoff(), 0),
+            "username": address.sentinel_username,
+            "password": address.sentinel_password,
+        },
+        db=address.db,
+        username=address.username,
+        password=address.password,
+        ssl=address.tls,
+        **options,
+    )
+    master: Redis = sentinel.master_for(address.service or "")
+    return master
+
+
+def is_passing(error: BaseException) -> bool:
+    """True for a refusal or a failure that the same command may survive a little later."""
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return False
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(PASSING)
+
+
+async def require(redis: Redis, url: str, what: str) -> None:
+    """Makes sure that `redis` answers now.
+
+    Raises:
+        StoreUnavailable: it does not; the sentence names `what` and the cure.
+    """
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(
+            f"{what} at {redacted(url)} cannot be reached ({error}): "
+            "start that server, or correct its redis_url in dialer.toml"
+        ) from error
+
+
+async def durability_warning(redis: Redis) -> str | None:
+    """A sentence where this server would lose calls on a crash, None where it has AOF."""
+    try:
+        persistence = await redis.info("persistence")
+    except (RedisError, OSError):
+        return None
+    if int(persistence.get("aof_enabled", 0)):
+        return None
+    return (
+        "this Redis has no append-only file: calls admitted shortly before it crashes are lost; "
+        "set 'appendonly yes' in redis.conf"
+    )

@@ -1,0 +1,88 @@
+"""Our own Redis keys, each with its type, its lifetime and who owns it.
+
+Multcall's keys are in `dialer.multcall.keys`. Every call is a member of the indexes
+below exactly as long as its state says, so slots and counters are the indexes'
+sizes and cannot drift from the calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: A done call's entry stays this long to catch repeats of its request, in seconds.
+DONE_RETENTION_S: Final = 24 * 3600
+
+#: What only exists while some process lives is forgotten after this long, in seconds.
+IDLE_RETENTION_S: Final = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKeys:
+    """The ledger of one cell, in that cell's Redis."""
+
+    cell: str
+
+    def call(self, call_id: str) -> str:
+        """Hash; one call. No lifetime while it lives, `DONE_RETENTION_S` once done."""
+        return f"dialer:call:{call_id}"
+
+    @property
+    def live(self) -> str:
+        """Sorted set: call id by admission, ms; the cell's slots. Gone when empty."""
+        return f"dialer:live:{self.cell}"
+
+    @property
+    def queued(self) -> str:
+        """Sorted set: unclaimed call id by last publishing, ms (0: at once). Gone when empty."""
+        return f"dialer:queued:{self.cell}"
+
+    @property
+    def awaiting(self) -> str:
+        """Sorted set: call id by the deadline of its code, ms. Gone when empty."""
+        return f"dialer:awaiting:{self.cell}"
+
+    def claimed(self, pbx: str) -> str:
+        """Set: calls that this PBX's worker has claimed and not ended. Gone when empty."""
+        return f"dialer:claimed:{self.cell}:{pbx}"
+
+    def hand(self, bridge: str) -> str:
+        """List: requests a bridge took and has not admitted or refused. Gone when empty."""
+        return f"dialer:hand:{self.cell}:{bridge}"
+
+    def code_hand(self, bridge: str) -> str:
+        """List: codes a bridge took and has not delivered. Gone when empty."""
+        return f"dialer:codehand:{self.cell}:{bridge}"
+
+    @property
+    def bridges(self) -> str:
+        """Sorted set: bridge by last heartbeat, ms. `IDLE_RETENTION_S`."""
+        return f"dialer:bridges:{self.cell}"
+
+    @property
+    def dead(self) -> str:
+        """List: what could not be used, with the reason. Kept until somebody reads it."""
+        return f"dialer:dead:{self.cell}"
+
+    def number(self, number: str) -> str:
+        """Sorted set: calls to one number by admission, ms. Lives as long as the window."""
+        return f"dialer:number:{self.cell}:{number}"
+
+
+def pbx(name: str) -> str:
+    """Hash in the registry: a PBX's heartbeat, written by its worker. `IDLE_RETENTION_S`."""
+    return f"dialer:pbx:{name}"
+
+
+def slots(pbx_name: str) -> str:
+    """Sorted set in the registry: call id by lease, ms; the PBX's slots. Gone when empty."""
+    return f"dialer:slots:{pbx_name}"
+
+
+def pace(pbx_name: str) -> str:
+    """String in the registry: when the PBX may start its next call, µs. Expires when past."""
+    return f"dialer:pace:{pbx_name}"
+
+
+DO_NOT_CALL: Final = "dialer:dnc"
+"""Set in the registry: numbers never to be called. Kept: the operator owns it."""

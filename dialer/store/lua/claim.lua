@@ -1,0 +1,19 @@
+-- The worker takes a call, before anything goes to Asterisk. From here on nobody else dials it.
+-- KEYS 1 hash call   2 zset queued   3 set claimed at this PBX
+-- ARGV 1 call id   2 legal states, each between blanks   3 pbx   4 epoch   5 now, ms (wire)
+--      6 boot of the Asterisk   7 claim token
+-- Returns the whole entry, or an empty list where the task is void. A repeat of the same
+-- claim (the reply was lost) is granted again: the token tells.
+local f = redis.call('HMGET', KEYS[1], 'state', 'pbx', 'epoch', 'token')
+local again = f[1] == 'originating' and f[4] == ARGV[7]
+if not again then
+  if not f[1] or not string.find(ARGV[2], ' ' .. f[1] .. ' ', 1, true)
+    or f[2] ~= ARGV[3] or f[3] ~= ARGV[4] then
+    return {}
+  end
+  redis.call('HSET', KEYS[1], 'state', 'originating', 'dialed_ms', ARGV[5], 'boot', ARGV[6],
+    'token', ARGV[7])
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('SADD', KEYS[3], ARGV[1])
+end
+return redis.call('HGETALL', KEYS[1])

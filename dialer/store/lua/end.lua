@@ -1,0 +1,18 @@
+-- The call is over. Its Response goes out now, or with its code where that is awaited.
+-- KEYS 1 hash call   2 zset live   3 zset queued   4 set claimed at its PBX
+--      5 string Counter   6 list Response
+-- ARGV 1 call id   2 legal states, each between blanks   3 epoch it must have
+--      4 Response before the code   5 Response after the code   6 Resultado
+--      7 RPUSH|LPUSH   8 retention, s
+-- Returns 'done' | 'ended' (the code is awaited) | 'void' (it was over, or went on meanwhile).
+local f = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'code_state')
+if not f[1] or not string.find(ARGV[2], ' ' .. f[1] .. ' ', 1, true) or f[2] ~= ARGV[3] then
+  return 'void'
+end
+redis.call('HSET', KEYS[1], 'state', 'ended', 'head', ARGV[4], 'tail', ARGV[5],
+  'result', ARGV[6], 'ended_ms', now_ms())
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('SREM', KEYS[4], ARGV[1])
+if f[3] == 'awaited' then return 'ended' end
+finish(KEYS[1], KEYS[2], KEYS[5], KEYS[6], ARGV[1], ARGV[7], ARGV[8])
+return 'done'

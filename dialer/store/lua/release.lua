@@ -1,0 +1,7 @@
+-- Calls give their slots on a PBX back.
+-- KEYS 1 zset slots
+-- ARGV call ids
+-- Returns how many slots came back.
+local n = 0
+for _, id in ipairs(ARGV) do n = n + redis.call('ZREM', KEYS[1], id) end
+return n

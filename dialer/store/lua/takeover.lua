@@ -1,0 +1,20 @@
+-- A bridge says that it lives, and takes over the hands of those that died.
+-- KEYS 1 zset bridges
+-- ARGV 1 this bridge   2 dead after, ms   3 prefix of request hands   4 prefix of code hands
+--      5 lifetime of the key, s
+-- Returns dead bridge, elements taken over, dead bridge, …
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+local out = {}
+for _, bridge in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. (now - ARGV[2]))) do
+  local n = 0
+  for i = 3, 4 do
+    while redis.call('LMOVE', ARGV[i] .. bridge, ARGV[i] .. ARGV[1], 'LEFT', 'RIGHT') do n = n + 1 end
+  end
+  redis.call('ZREM', KEYS[1], bridge)
+  out[#out + 1] = bridge
+  out[#out + 1] = n
+end
+return out

@@ -1,0 +1,173 @@
+"""Runs the Lua steps of one Redis: pipelined, in order, repeated until they got through.
+
+Every step may be run again with the same arguments and then changes nothing, so a
+lost reply or a restarting server costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from dialer.failpoints import failpoint
+from dialer.store.client import is_passing
+
+logger = logging.getLogger(__name__)
+
+#: Steps in one round trip; more would keep other clients of the server waiting.
+BATCH: Final = 200
+
+#: Pause between two tries while the server is away, in seconds.
+RETRY_PAUSE_S: Final = 0.25
+
+Arg = str | bytes | int | float
+
+#: Scripts that end a call's life have `_finish.lua` in front.
+_FINISHING: Final = frozenset({"end", "code", "late_codes"})
+
+
+def source(name: str) -> str:
+    """The Lua text of a step."""
+    folder = resources.files("dialer.store") / "lua"
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    if name in _FINISHING:
+        return (folder / "_finish.lua").read_text(encoding="utf-8") + text
+    return text
+
+
+@dataclass(slots=True)
+class _Step:
+    name: str
+    keys: Sequence[str]
+    args: Sequence[Arg]
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class Steps:
+    """The steps of one Redis server. Belongs to one event loop.
+
+    `where` names the server in logs. `outage` is true while the server is away.
+    """
+
+    redis: Redis
+    where: str
+    outage: bool = False
+    _shas: dict[str, str] = field(default_factory=dict)
+    _queue: asyncio.Queue[_Step] = field(default_factory=asyncio.Queue)
+    _runner: asyncio.Task[None] | None = None
+
+    async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
+        """Runs step `name`; waits through outages of the server, for ever.
+
+        Raises:
+            RedisError: the server refused the step for a reason that waiting does not cure.
+        """
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run_all(), name=f"steps {self.where}")
+        failpoint(f"{name}.before")
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Step(name, keys, args, done))
+        result = await done
+        failpoint(f"{name}.after")
+        return result
+
+    async def read(self, *command: Arg) -> Any:
+        """One reading command; waits through outages of the server, for ever."""
+        return (await self.read_many([command]))[0]
+
+    async def read_many(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        """Many reading commands in one round trip; waits through outages, for ever."""
+        if not commands:
+            return []
+        while True:
+            pipe = self.redis.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            try:
+                return list(await pipe.execute())
+            except (RedisError, OSError) as error:
+                if not is_passing(error):
+                    raise
+                self._say_away(error)
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+    async def close(self) -> None:
+        """Stops; steps that wait are cancelled."""
+        if self._runner is not None:
+            self._runner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._runner
+        await self.redis.aclose()
+
+    async def _run_all(self) -> None:
+        waiting: list[_Step] = []
+        try:
+            while True:
+                if not waiting:
+                    waiting.append(await self._queue.get())
+                while len(waiting) < BATCH and not self._queue.empty():
+                    waiting.append(self._queue.get_nowait())
+                waiting = await self._run_batch(waiting)
+                if waiting:
+                    await asyncio.sleep(RETRY_PAUSE_S)
+        finally:
+            while not self._queue.empty():
+                waiting.append(self._queue.get_nowait())
+            for step in waiting:
+                step.done.cancel()
+
+    async def _run_batch(self, batch: list[_Step]) -> list[_Step]:
+        """Runs the batch in one round trip; returns what has to be run again, in order."""
+        try:
+            await self._load({step.name for step in batch})
+            pipe = self.redis.pipeline(transaction=False)
+            for step in batch:
+                pipe.evalsha(self._shas[step.name], len(step.keys), *step.keys, *step.args)
+            replies = await pipe.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            if is_passing(error):
+                self._say_away(error)
+                return batch
+            replies = [error] * len(batch)
+        return self._settle(batch, replies)
+
+    def _settle(self, batch: list[_Step], replies: list[Any]) -> list[_Step]:
+        again: list[_Step] = []
+        for step, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, NoScriptError):
+                self._shas.clear()
+                again.append(step)
+            elif isinstance(reply, BaseException) and is_passing(reply):
+                self._say_away(reply)
+                again.append(step)
+            elif step.done.done():
+                continue
+            elif isinstance(reply, BaseException):
+                step.done.set_exception(reply)
+            else:
+                step.done.set_result(reply)
+        if not again and self.outage:
+            self.outage = False
+            logger.warning("Redis is back", extra={"redis": self.where})
+        return again
+
+    async def _load(self, names: set[str]) -> None:
+        for name in names - self._shas.keys():
+            self._shas[name] = await self.redis.script_load(source(name))
+
+    def _say_away(self, error: BaseException) -> None:
+        if not self.outage:
+            self.outage = True
+            logger.error(
+                "Redis does not take our steps; waiting for it, nothing is lost",
+                extra={"redis": self.where, "error": str(error)},
+            )

@@ -1,0 +1,366 @@
+"""The AMI link of one PBX: panoramisk, held so that its known faults do no harm.
+
+The only module that knows panoramisk (1.4), of which is known: it sends unanswered actions again
+after a reconnect; its futures never resolve when a connection drops; a wrong secret raises
+nothing; it escapes no line ends; it closes the link on an exception in a callback; it
+loses a UTF-8 character cut by a read; its pings expect no pong; its own reconnect cannot be
+stopped. So here a connection is one Manager, used once, every wait is bounded, and
+reconnecting is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from panoramisk import Manager
+from panoramisk.ami_protocol import AMIProtocol
+from panoramisk.message import Message
+
+from dialer.errors import (
+    AmiLoginRefused,
+    AmiUnavailable,
+    OriginateOutcomeUnknown,
+    OriginateRefused,
+)
+from dialer.settings import Pbx
+
+logger = logging.getLogger(__name__)
+
+#: Time for TCP, the login and any other question, in seconds.
+ANSWER_WITHIN_S: Final = 5.0
+
+#: A fresh Asterisk takes its time until it is fully booted, in seconds.
+BOOTED_WITHIN_S: Final = 120.0
+
+#: Pause between two pings, in seconds. A pong that takes longer than ANSWER_WITHIN_S ends the link.
+PING_EVERY_S: Final = 2.0
+
+#: Pauses between attempts to connect: doubled from the first to the last, in seconds.
+BACKOFF_S: Final = (0.25, 5.0)
+
+#: Classes of events that are asked for; `system` brings FullyBooted.
+EVENT_MASK: Final = "system,call,user"
+
+_NEVER_S: Final = 10**8
+
+Fields = Mapping[str, str]
+
+
+class _Connection(Manager):  # type: ignore[misc]
+    """One connection that never reconnects. `closed` is done when it is over."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc: object) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def close(self) -> None:
+        super().close()
+        self.connection_lost(None)
+
+
+class _Protocol(AMIProtocol):  # type: ignore[misc]
+    """Cuts the stream into frames as bytes, and drops unwanted events before parsing them."""
+
+    def __init__(self, wanted: frozenset[str], on_event: Callable[[Fields], None]) -> None:
+        self._wanted = frozenset(name.encode() for name in wanted)
+        self._on_event = on_event
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *frames, self._rest = (self._rest + data).split(b"\r\n\r\n")
+        for frame in frames:
+            if self._is_wanted(frame):
+                message = Message.from_line(frame.decode("utf-8", "replace").strip())
+                if message is not None:
+                    self.handle_message(message)
+
+    def _is_wanted(self, frame: bytes) -> bool:
+        if not frame.startswith(b"Event: "):
+            return True
+        name = frame[7 : frame.find(b"\r\n")]
+        return name in self._wanted or b"\r\nActionID: " in frame
+
+    def handle_message(self, message: Message) -> None:
+        is_event = "event" in message
+        if message.id in self.responses and message.event != "OriginateResponse":
+            super().handle_message(message)
+        elif is_event:
+            try:
+                self._on_event(_plain(message))
+            except Exception:
+                logger.exception("An AMI event could not be used", extra={"event": message.event})
+
+
+def _plain(message: Message) -> dict[str, str]:
+    """Headers under Asterisk's names; of a repeated header the first."""
+    return {
+        name: str(value[0] if isinstance(value, list) else value) for name, value in message.items()
+    }
+
+
+@dataclass(slots=True)
+class AmiLink:
+    """Keeps a PBX's link up, for ever.
+
+    `on_event` gets every wanted event's headers. `on_up` runs when Asterisk is logged in
+    and fully booted; only after it returns is the link `ready`. `on_down` is called when
+    a link that was up is lost.
+    `up` is set while it is ready.
+    """
+
+    pbx: Pbx
+    wanted: frozenset[str]
+    on_event: Callable[[Fields], None]
+    on_up: Callable[[], Awaitable[None]]
+    on_down: Callable[[], None]
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    _connection: _Connection | None = None
+    _booted: asyncio.Event = field(default_factory=asyncio.Event)
+    _trouble: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """True while calls can be placed."""
+        return self.up.is_set()
+
+    # --- the connection's life -----------------------------------------------------
+
+    async def run(self) -> None:
+        """Connects, and connects again, until cancelled.
+
+        Raises:
+            AmiLoginRefused: Asterisk refused the very first login; later ones are retried.
+        """
+        pause, longest = BACKOFF_S
+        ever_up = False
+        while True:
+            try:
+                await self._connect()
+            except AmiLoginRefused as error:
+                if not ever_up:
+                    raise
+                self._say(str(error))
+            except (OSError, TimeoutError, AmiUnavailable) as error:
+                self._say(
+                    f"no AMI at {self.pbx.host}:{self.pbx.port} ({str(error) or 'no answer'})"
+                )
+            else:
+                ever_up = True
+                pause = BACKOFF_S[0]
+                await self._live()
+            finally:
+                self._drop()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    def drop(self) -> None:
+        """Ends the present connection; a new one is made."""
+        self._drop()
+
+    def _say(self, trouble: str) -> None:
+        """Says once what is wrong, until it changes or the link is back."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            logger.error(
+                "AMI link is down; trying again for ever, no new calls meanwhile",
+                extra={"pbx": self.pbx.name, "reason": trouble},
+            )
+
+    def _drop(self) -> None:
+        was_ready = self.ready
+        self.up.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        if was_ready:
+            self.on_down()
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._booted.clear()
+        connection = _Connection(
+            loop=loop,
+            host=self.pbx.host,
+            port=self.pbx.port,
+            username=self.pbx.username,
+            secret=self.pbx.secret.get_secret_value(),
+            events=EVENT_MASK,
+            ping_delay=_NEVER_S,
+            ping_interval=_NEVER_S,
+            forgetable_actions=("ping", "login", "originate"),
+        )
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            made = await loop.create_connection(
+                lambda: _Protocol(self.wanted, self._event),
+                self.pbx.host,
+                self.pbx.port,
+                ssl=ssl.create_default_context() if self.pbx.tls else None,
+            )
+        opened: asyncio.Future[Any] = loop.create_future()
+        opened.set_result(made)
+        connection.connection_made(opened)
+        self._connection = connection
+        await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
+        await asyncio.sleep(0)  # panoramisk notes the verdict in a callback of that future
+        if not connection.authenticated:
+            raise AmiLoginRefused(
+                f"Asterisk at {self.pbx.host}:{self.pbx.port} refused the AMI login of "
+                f"{self.pbx.username!r} for {self.pbx.name}: make username and secret in "
+                "dialer.toml equal to manager.conf, and see that its permit line lets us in"
+            )
+
+    async def _live(self) -> None:
+        """From login to the loss of the connection."""
+        connection = self._connection
+        assert connection is not None
+        up = asyncio.create_task(self._get_ready(), name=f"AMI {self.pbx.name} gets ready")
+        pings = asyncio.create_task(self._ping(), name=f"AMI {self.pbx.name} pings")
+        try:
+            await connection.closed
+        finally:
+            for task in (up, pings):
+                task.cancel()
+            results = await asyncio.gather(up, pings, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, AmiUnavailable):
+                raise result
+        self._say("the connection was lost")
+
+    async def _get_ready(self) -> None:
+        try:
+            async with asyncio.timeout(BOOTED_WITHIN_S):
+                await self._booted.wait()
+            await self.on_up()
+        except (AmiUnavailable, TimeoutError) as error:
+            self._say(f"Asterisk does not answer after login ({str(error) or 'not fully booted'})")
+            self._close()
+        except BaseException:
+            self._close()
+            raise
+        else:
+            self.up.set()
+            if self._trouble:
+                self._trouble = ""
+                logger.warning("AMI link is back", extra={"pbx": self.pbx.name})
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            try:
+                await self.ask({"Action": "Ping"})
+            except AmiUnavailable:
+                self._say("Asterisk does not answer pings")
+                self._close()
+                return
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _event(self, fields: Fields) -> None:
+        if fields.get("Event") == "FullyBooted":
+            self._booted.set()
+        else:
+            self.on_event(fields)
+
+    # --- questions -----------------------------------------------------------------
+
+    async def ask(self, action: Mapping[str, str | list[str]], **options: Any) -> Any:
+        """Sends an action and returns Asterisk's first word, or its list where it sends one.
+
+        Raises:
+            AmiUnavailable: the link is down, was lost, or gave no answer in time.
+            ValueError: a value would end the line it stands in.
+        """
+        _refuse_line_ends(action)
+        connection = self._connection
+        if connection is None or connection.closed.done():
+            raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
+        within_s = options.pop("within_s", ANSWER_WITHIN_S)
+        return await self._answer(connection.send_action(dict(action), **options), within_s)
+
+    async def _answer(self, future: asyncio.Future[Any], within_s: float) -> Any:
+        connection = self._connection
+        if connection is None:
+            raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
+        await asyncio.wait(
+            {future, connection.closed}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if future.done():
+            return future.result()
+        future.cancel()
+        raise AmiUnavailable(
+            "the link was lost" if connection.closed.done() else f"no answer within {within_s:g} s"
+        )
+
+    async def originate(
+        self, fields: Mapping[str, str | list[str]], *, action_id: str, within_s: float
+    ) -> None:
+        """Originates asynchronously; returns when Asterisk has taken it.
+
+        Raises:
+            AmiUnavailable: the link is not ready; nothing was sent.
+            OriginateRefused: Asterisk said no; nothing was dialed.
+            OriginateOutcomeUnknown: it was sent, and no word came within `within_s` seconds.
+        """
+        connection = self._connection
+        if not self.ready or connection is None or connection.closed.done():
+            raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
+        action = {"Action": "Originate", "ActionID": action_id, "Async": "true", **fields}
+        _refuse_line_ends(action)
+        try:
+            reply = await self.ask(action, as_list=False, within_s=within_s)
+        except AmiUnavailable as error:
+            raise OriginateOutcomeUnknown(str(error)) from error
+        if not reply.success:
+            raise OriginateRefused(str(reply.message) or "Asterisk gave no reason")
+
+    async def channels(self) -> dict[str, dict[str, str]]:
+        """The headers of every live channel, by Uniqueid."""
+        reply = await self.ask({"Action": "CoreShowChannels"}, within_s=30.0)
+        messages = reply if isinstance(reply, list) else [reply]
+        return {m.uniqueid: _plain(m) for m in messages if m.event == "CoreShowChannel"}
+
+    async def boot(self) -> str:
+        """When this Asterisk started, in its own words: it changes with every start."""
+        reply = await self.ask({"Action": "CoreStatus"})
+        return f"{reply.corestartupdate} {reply.corestartuptime}"
+
+    async def version(self) -> str:
+        """Asterisk's version, such as `22.10.0`."""
+        reply = await self.ask({"Action": "CoreSettings"})
+        return str(reply.asteriskversion)
+
+    async def has_include(self) -> bool:
+        """True where the dialplan include that we ship is loaded."""
+        reply = await self.ask({"Action": "Getvar", "Variable": "DIALPLAN_EXISTS(dialer-end,s,1)"})
+        return str(reply.value) == "1"
+
+    async def note(self, call_id: str) -> str | None:
+        """What the dialplan wrote down of a call in AstDB, None where it wrote nothing."""
+        reply = await self.ask({"Action": "DBGet", "Family": "dialer", "Key": call_id})
+        messages = reply if isinstance(reply, list) else [reply]
+        return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
+
+    async def forget(self, call_id: str) -> None:
+        """Deletes what the dialplan wrote down of a call."""
+        with contextlib.suppress(AmiUnavailable):  # the next reconciliation meets it again
+            await self.ask({"Action": "DBDel", "Family": "dialer", "Key": call_id})
+
+
+def _refuse_line_ends(action: Mapping[str, str | list[str]]) -> None:
+    """The last of the doors: nothing that reaches AMI may end or add a line."""
+    for name, value in action.items():
+        for text in value if isinstance(value, list) else [value]:
+            if any(end in text for end in "\r\n\0"):
+                raise ValueError(f"{name} holds a line end")

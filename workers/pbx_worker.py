@@ -1,0 +1,193 @@
+"""Everything one worker does for its PBX, on one event loop: link, tracker, heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from dialer import failpoints
+from dialer.domain.call import Call, Ending
+from dialer.errors import AmiUnavailable
+from dialer.settings import Pbx, Settings
+from dialer.store.client import connect, durability_warning, require
+from dialer.store.ledger import Ledger
+from dialer.store.registry import HEARTBEAT_EVERY_S, Link, Registry
+from dialer.store.steps import Steps
+from workers.ami import AmiLink, Fields
+from workers.originate import Originator
+from workers.reconcile import Reconciler
+from workers.tracker import Tracker
+from workers.translate import WANTED_EVENTS, translate
+
+logger = logging.getLogger(__name__)
+
+#: How often calls are looked for whose end was missed, in seconds.
+SWEEP_EVERY_S: Final = 60.0
+
+#: At a graceful stop, what is still to be written has this long, in seconds.
+STOP_WITHIN_S: Final = 3.0
+
+
+@dataclass(slots=True)
+class PbxWorker:
+    """The worker of one PBX. `on_done` hears of every call that ended here."""
+
+    settings: Settings
+    pbx: Pbx
+    on_done: Callable[[Call, Ending], None]
+    originator: Originator = field(init=False)
+    _link: AmiLink = field(init=False)
+    _tracker: Tracker = field(init=False)
+    _reconciler: Reconciler = field(init=False)
+    _registry: Registry = field(init=False)
+    _steps: dict[str, Steps] = field(default_factory=dict)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _instance: str = ""
+    _stopping: bool = False
+    _placing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def start(self) -> asyncio.Task[None]:
+        """Connects to Redis and starts the link; returns the link's task, which never ends well.
+
+        Raises:
+            StoreUnavailable: a Redis cannot be reached.
+        """
+        if failpoints.armed():
+            logger.warning("Failure points are armed: this is a test")
+        settings = self.settings
+        self._registry = Registry(
+            await self._steps_at(settings.registry_redis_url, "the registry's Redis")
+        )
+        cells = {cell.name: cell for cell in settings.cells_of(self.pbx.name)}
+        ledgers = {
+            name: Ledger(
+                await self._steps_at(settings.cell_redis_url(cell), f"the Redis of cell {name}"),
+                name,
+                settings.multcall.push,
+            )
+            for name, cell in cells.items()
+        }
+        self._link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up, self._on_down)
+        self._tracker = Tracker(
+            pbx=self.pbx.name,
+            cells=cells,
+            ledgers=ledgers,
+            registry=self._registry,
+            on_done=self.on_done,
+            forget=self._link.forget,
+        )
+        self._reconciler = Reconciler(self._link, self._tracker)
+        self.originator = Originator(self.pbx, self._link, self._tracker, self._reconciler)
+        self._new_instance()
+        link = asyncio.create_task(self._link.run(), name="AMI link")
+        self._tasks = [
+            link,
+            asyncio.create_task(self._beat(), name="heartbeat"),
+            asyncio.create_task(self._sweep(), name="sweep"),
+        ]
+        return link
+
+    async def until_ready(self) -> None:
+        """Waits until calls can be placed."""
+        await self._link.up.wait()
+
+    async def place(self, call_id: str, epoch: int) -> None:
+        """Places a call for a task; see `Originator.place`."""
+        if self._stopping:
+            return
+        task = asyncio.create_task(self.originator.place(call_id, epoch))
+        self._placing.add(task)
+        task.add_done_callback(self._placing.discard)
+        await task
+
+    async def begin_stop(self) -> None:
+        """No new calls from here on: the bridge sends them elsewhere."""
+        if not self._stopping:
+            self._stopping = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._say("stopping"), STOP_WITHIN_S)
+            if self._placing:
+                await asyncio.wait(self._placing, timeout=STOP_WITHIN_S)
+                for task in self._placing:
+                    task.cancel()
+
+    async def stop(self) -> None:
+        """Writes what it knows and lets go; the calls stay up, the next start adopts them."""
+        await self.begin_stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._tracker.drain(), STOP_WITHIN_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for steps in self._steps.values():
+            await steps.close()
+
+    # --- parts ---------------------------------------------------------------------
+
+    async def _steps_at(self, url: str, what: str) -> Steps:
+        if url not in self._steps:
+            redis = connect(url)
+            await require(redis, url, what)
+            if warning := await durability_warning(redis):
+                logger.warning("Redis is not durable", extra={"redis": what, "cure": warning})
+            self._steps[url] = Steps(redis, what)
+        return self._steps[url]
+
+    def _new_instance(self) -> None:
+        self._instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+    def _on_event(self, fields: Fields) -> None:
+        event = translate(fields)
+        if event is not None:
+            self._tracker.on_event(event)
+
+    async def _on_up(self) -> None:
+        await self._reconciler.run()
+        self._new_instance()  # what was queued here and lost with the link is sent again
+        if not self._reconciler.has_include:
+            logger.warning(
+                "The dialplan include is missing: calls that end while this worker or its link is "
+                "down are answered UNKNOWN; put deploy/asterisk/dialer.conf into extensions.conf",
+                extra={"pbx": self.pbx.name},
+            )
+        logger.info(
+            "PBX ready",
+            extra={"pbx": self.pbx.name, "asterisk": await self._link.version()},
+        )
+
+    def _on_down(self) -> None:
+        self._tracker.buffer = None
+
+    async def _beat(self) -> None:
+        while True:
+            if not self._stopping:
+                await self._say("up" if self._link.ready else "down")
+            await asyncio.sleep(HEARTBEAT_EVERY_S)
+
+    async def _say(self, link: Link) -> None:
+        await self._registry.heartbeat(
+            self.pbx.name,
+            instance=self._instance,
+            link=link,
+            facts={
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "calls": len(self._tracker.calls),
+                "boot": self._reconciler.boot,
+                "include": int(self._reconciler.has_include),
+            },
+        )
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            if self._link.ready and self._tracker.calls:
+                with contextlib.suppress(AmiUnavailable):
+                    await self._reconciler.sweep()

@@ -1,0 +1,207 @@
+"""Holds the ledger against the live channels of Asterisk, whenever the link comes up.
+
+Those alive are followed again. Those gone get their Response: from the record that the shipped
+dialplan keeps in AstDB, or with what can be said without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from dialer.domain.call import CallError, Ending, Result, State
+from dialer.errors import AmiUnavailable
+from dialer.store.entry import Entry
+from workers.ami import AmiLink
+from workers.tracker import OTHER_HALF_S, Followed, Tracker
+from workers.translate import CHANNEL_UP, Note, read_note
+
+logger = logging.getLogger(__name__)
+
+#: An Originate that a dead link or worker left behind may still make a channel for this long
+#: after the link is back; only then is a call whose channel nobody saw taken to be over. Seconds.
+STILL_COMING_S: Final = 3.0
+
+#: Any Originate has made its channel by then, or never will, in seconds.
+LONG_AGO_S: Final = 180.0
+
+#: A hangup handler may write its record this much after the channel is gone, in seconds.
+RECORD_WITHIN_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Runs on the worker's event loop. `boot` names the Asterisk's present start."""
+
+    link: AmiLink
+    tracker: Tracker
+    has_include: bool = False
+    boot: str = ""
+
+    async def run(self) -> None:
+        """Adopts what lives and answers for what is gone.
+
+        Calls that may be answered for only later are left to a task of their own.
+
+        Raises:
+            AmiUnavailable: the link was lost meanwhile.
+        """
+        self.tracker.buffer = []
+        try:
+            self.boot = await self.link.boot()
+            self.has_include = await self.link.has_include()
+            live = await self.link.channels()
+            entries = await self._claimed()
+            gone = [entry for entry in entries if not await self._adopt(entry, live)]
+            for event, at in self.tracker.buffer or ():
+                self.tracker.apply(event, at)
+        finally:
+            self.tracker.buffer = None
+        if entries:
+            logger.warning(
+                "Ledger held against Asterisk's channels",
+                extra={
+                    "pbx": self.tracker.pbx,
+                    "adopted": len(entries) - len(gone),
+                    "gone": len(gone),
+                },
+            )
+        await self._answer_for(gone)
+
+    async def sweep(self) -> None:
+        """Finds calls whose end was missed though the link was up; there should be none.
+
+        Raises:
+            AmiUnavailable: the link was lost meanwhile.
+        """
+        before = [f for f in self.tracker.calls.values() if f.accepted and _was_up(f)]
+        live = await self.link.channels()
+        await asyncio.sleep(OTHER_HALF_S)
+        for followed in before:
+            call_id = followed.call.call_id
+            if call_id not in live and self.tracker.calls.get(call_id) is followed:
+                logger.warning("The end of a call was missed", extra={"call_id": call_id})
+                await self._resolve(followed)
+
+    async def ask(self, followed: Followed) -> None:
+        """Finds out what became of an Originate on which no word came."""
+        await self._answer_later([followed])
+
+    async def _claimed(self) -> list[Entry]:
+        """What the ledger says that this PBX holds, but calls whose Originate is yet to be sent."""
+        found: list[Entry] = []
+        for ledger in self.tracker.ledgers.values():
+            found += await ledger.claimed(self.tracker.pbx)
+        return [
+            entry
+            for entry in found
+            if (known := self.tracker.calls.get(entry.call.call_id)) is None or known.sent
+        ]
+
+    async def _adopt(self, entry: Entry, live: dict[str, dict[str, str]]) -> bool:
+        """Follows the call if its channel lives."""
+        channel = live.get(entry.call.call_id)
+        if channel is None:
+            return False
+        followed = self._take(entry)
+        followed.channel = channel.get("Channel")
+        if followed.call.state is State.ORIGINATING:
+            self.tracker.accept(followed)
+        if channel.get("ChannelState") == CHANNEL_UP and followed.call.state is State.ACCEPTED:
+            note = await self._read(entry.call.call_id)
+            self.tracker.answered(followed, note.answered_at if note else datetime.now(UTC))
+        return True
+
+    def _take(self, entry: Entry) -> Followed:
+        followed = self.tracker.calls.get(entry.call.call_id) or self.tracker.follow(entry)
+        followed.sent = True
+        return followed
+
+    async def _answer_for(self, gone: Sequence[Entry]) -> None:
+        taken = [self._take(entry) for entry in gone]
+        coming = [f for f in taken if self._may_still_come(f)]
+        for followed in taken:
+            if followed not in coming:
+                await self._resolve(followed)
+        if coming:
+            self.tracker.keep(asyncio.create_task(self._answer_later(coming)))
+
+    def _may_still_come(self, followed: Followed) -> bool:
+        """True where Asterisk may have the Originate before it, and no channel of it yet."""
+        never_seen = followed.channel is None and followed.call.state is not State.ANSWERED
+        return never_seen and followed.boot == self.boot
+
+    async def _answer_later(self, coming: Sequence[Followed]) -> None:
+        await asyncio.sleep(STILL_COMING_S)
+        try:
+            live = await self.link.channels()
+            for followed in coming:
+                await self._look_again(followed, live.get(followed.call.call_id))
+        except AmiUnavailable:
+            return  # the next reconciliation begins anew
+
+    async def _look_again(self, followed: Followed, channel: dict[str, str] | None) -> None:
+        if self.tracker.calls.get(followed.call.call_id) is not followed:
+            return
+        came_and_went = followed.channel is not None or bool(followed.early)
+        if channel is None and not came_and_went:
+            await self._resolve(followed)
+            return
+        if followed.call.state is State.ORIGINATING:
+            self.tracker.accept(followed)
+        if channel is not None:
+            followed.channel = channel.get("Channel")
+            if channel.get("ChannelState") == CHANNEL_UP:
+                self.tracker.answered(followed, datetime.now(UTC))
+
+    async def _resolve(self, followed: Followed) -> None:
+        """Says how a call ended that nobody saw end."""
+        call_id = followed.call.call_id
+        note = await self._note(call_id)
+        restarted = followed.boot not in ("", self.boot)
+        if self.tracker.calls.get(call_id) is followed:
+            self.tracker.end(followed, self._ending(followed, note, restarted=restarted))
+
+    async def _note(self, call_id: str) -> Note | None:
+        note = await self._read(call_id)
+        if note is not None and note.ended_at is None:
+            await asyncio.sleep(RECORD_WITHIN_S)
+            note = await self._read(call_id) or note
+        return note
+
+    async def _read(self, call_id: str) -> Note | None:
+        text = await self.link.note(call_id)
+        return read_note(text) if text else None
+
+    def _ending(self, followed: Followed, note: Note | None, *, restarted: bool) -> Ending:
+        now = datetime.now(UTC)
+        if note is not None and note.ended_at is not None:
+            return note.ending(fallback_end=now)
+        if restarted:
+            error = CallError(
+                code="pbx_restarted", message="Asterisk restarted while the call was up"
+            )
+        else:
+            error = CallError(
+                code="end_not_seen",
+                message="the call ended while its worker or its AMI link was down",
+            )
+        if note is not None:
+            return Ending(
+                result=Result.ANSWERED, ended_at=now, answered_at=note.answered_at, error=error
+            )
+        if self.has_include and not restarted and followed.call.state is not State.ANSWERED:
+            # With the include in place an answered call has its record: this one was not answered.
+            return Ending(result=Result.FAILED, ended_at=now, error=error)
+        return Ending(result=Result.UNKNOWN, ended_at=now, error=error)
+
+
+def _was_up(followed: Followed) -> bool:
+    """True where the call had its channel a while ago, so that it must be listed or be over."""
+    dialed_at = followed.call.dialed_at
+    old = dialed_at is not None and datetime.now(UTC) - dialed_at > timedelta(seconds=LONG_AGO_S)
+    return followed.channel is not None or old

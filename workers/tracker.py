@@ -1,0 +1,257 @@
+"""Follows the calls of one PBX: from the claim, through Asterisk's events, to the ledger.
+
+Holds what the ledger has not heard yet of each call that is up. An event changes the call in
+memory at once and is written in the order in which it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from dialer.domain.call import (
+    Accepted,
+    Answered,
+    Call,
+    CallError,
+    Ending,
+    Result,
+    State,
+    advance,
+)
+from dialer.domain.causes import MUTE_CAUSES, result_of
+from dialer.domain.request import CallRequest, cell_of
+from dialer.settings import Cell
+from dialer.store.entry import Entry
+from dialer.store.ledger import Ledger
+from dialer.store.registry import Registry
+from workers.translate import (
+    AgentJoined,
+    AmdHeard,
+    AmiEvent,
+    ChannelCreated,
+    ChannelUp,
+    DialEnded,
+    HungUp,
+    OriginateEnded,
+)
+
+logger = logging.getLogger(__name__)
+
+#: A call whose Hangup or OriginateResponse came waits this long for the other, in seconds.
+OTHER_HALF_S: Final = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Followed:
+    """A call in memory. `sent` is true from the moment its Originate may be on the wire."""
+
+    call: Call
+    request: CallRequest
+    boot: str
+    sent: bool = False
+    attempts: int = 0
+    channel: str | None = None
+    hangup: HungUp | None = None
+    originate: OriginateEnded | None = None
+    dial_status: str | None = None
+    amd: str | None = None
+    agent: str | None = None
+    wait_s: float | None = None
+    early: list[tuple[AmiEvent, datetime]] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> bool:
+        """True once Asterisk's word on the Originate is in the ledger's queue."""
+        return self.call.state in (State.ACCEPTED, State.ANSWERED)
+
+
+@dataclass(slots=True)
+class Tracker:
+    """All calls of one PBX. Belongs to the worker's event loop.
+
+    `on_done` hears of every call that ended here, for Celery's events. `forget` deletes the
+    call's AstDB record. While `buffer` is a list, events are kept there for later.
+    """
+
+    pbx: str
+    cells: dict[str, Cell]
+    ledgers: dict[str, Ledger]
+    registry: Registry
+    on_done: Callable[[Call, Ending], None]
+    forget: Callable[[str], Coroutine[Any, Any, None]]
+    calls: dict[str, Followed] = field(default_factory=dict)
+    buffer: list[tuple[AmiEvent, datetime]] | None = None
+    _writes: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    # --- what becomes of a call ----------------------------------------------------
+
+    def follow(self, entry: Entry) -> Followed:
+        """Takes a claimed call into memory."""
+        followed = Followed(call=entry.call, request=entry.request, boot=entry.boot)
+        self.calls[entry.call.call_id] = followed
+        return followed
+
+    def accept(self, followed: Followed) -> asyncio.Task[bool]:
+        """Asterisk took the Originate: ACK, then whatever happened meanwhile.
+
+        Returns the writing of it, which may be awaited.
+        """
+        call_id = followed.call.call_id
+        cell = self.cells[cell_of(call_id)]
+        attempts = max(1, followed.attempts)
+        event = Accepted(at=datetime.now(UTC), uniqueid=call_id, attempts=attempts)
+        followed.call, _ = advance(followed.call, event)
+        writing = self._write(
+            self.ledgers[cell.name].accept(
+                followed.request,
+                pbx=self.pbx,
+                uniqueid=call_id,
+                attempts=attempts,
+                at=event.at,
+                code_wait_s=cell.timeout_command_ack,
+            )
+        )
+        early, followed.early = followed.early, []
+        for late, at in early:
+            self._apply(followed, late, at)
+        return writing
+
+    def end(self, followed: Followed, ending: Ending) -> asyncio.Task[None]:
+        """The call is over: Response (now or with its code), slot back, out of memory."""
+        self.calls.pop(followed.call.call_id, None)
+        return self._write(self._end(followed.call, followed.request, ending))
+
+    async def _end(self, call: Call, request: CallRequest, ending: Ending) -> None:
+        reply = await self.ledgers[request.cell].end(call, request, ending)
+        await self.registry.release(self.pbx, [call.call_id])
+        if reply != "void":
+            self.on_done(replace(call, ending=ending), ending)
+        if call.answered_at or ending.answered_at:
+            await self.forget(call.call_id)
+
+    async def drain(self) -> None:
+        """Waits until everything that was learned is written."""
+        while self._writes:
+            await asyncio.gather(*self._writes, return_exceptions=True)
+
+    def _write(self, step: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return self.keep(asyncio.create_task(step))
+
+    def keep(self, task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+        """Holds on to a task until it is over, and says if it failed."""
+        self._writes.add(task)
+        task.add_done_callback(self._written)
+        return task
+
+    def _written(self, task: asyncio.Task[Any]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("A step could not be written", exc_info=error, extra={"pbx": self.pbx})
+
+    # --- Asterisk's events ---------------------------------------------------------
+
+    def on_event(self, event: AmiEvent) -> None:
+        """An event of the PBX; those of calls that are not ours are ignored."""
+        now = datetime.now(UTC)
+        if self.buffer is not None:
+            self.buffer.append((event, now))
+        self.apply(event, now)
+
+    def apply(self, event: AmiEvent, at: datetime) -> None:
+        """Applies an event that came at `at` to its call, if that is followed."""
+        followed = self.calls.get(_call_id(event))
+        if followed is None:
+            return
+        if isinstance(event, ChannelCreated):
+            followed.channel = event.channel
+        if followed.accepted:
+            self._apply(followed, event, at)
+        else:
+            followed.early.append((event, at))
+
+    def _apply(self, followed: Followed, event: AmiEvent, at: datetime) -> None:
+        match event:
+            case ChannelUp():
+                self.answered(followed, at)
+            case DialEnded(status=status):
+                followed.dial_status = status
+            case AmdHeard(status=status):
+                followed.amd = status
+            case AgentJoined(agent=agent, wait_s=wait_s):
+                followed.agent, followed.wait_s = agent, wait_s
+            case OriginateEnded(answered=answered):
+                followed.originate = event
+                if answered:
+                    self.answered(followed, at)
+                else:
+                    self._maybe_over(followed, at)
+            case HungUp():
+                followed.hangup = event
+                self._maybe_over(followed, at)
+
+    def answered(self, followed: Followed, at: datetime) -> None:
+        """The customer answered at `at`, as far as that is known."""
+        if followed.call.state is not State.ACCEPTED:
+            return
+        followed.call, _ = advance(followed.call, Answered(at=at))
+        call_id = followed.call.call_id
+        self._write(self.ledgers[cell_of(call_id)].answer(call_id, at=at))
+
+    def _maybe_over(self, followed: Followed, at: datetime) -> None:
+        """Ends the call when all is known that will be known."""
+        hangup, originate = followed.hangup, followed.originate
+        answered = followed.call.state is State.ANSWERED
+        cause = hangup.cause if hangup else None
+        telling = cause is not None and cause not in MUTE_CAUSES
+        no_channel = originate is not None and followed.channel is None
+        if answered and hangup is None:
+            return
+        if answered or telling or no_channel or (hangup and originate):
+            self._over(followed, at)
+        elif hangup is not None:
+            asyncio.get_running_loop().call_later(OTHER_HALF_S, self._over, followed, at)
+
+    def _over(self, followed: Followed, at: datetime) -> None:
+        if self.calls.get(followed.call.call_id) is not followed:
+            return  # the other half came after all
+        hangup, originate = followed.hangup, followed.originate
+        result = result_of(
+            answered=followed.call.state is State.ANSWERED,
+            cause=hangup.cause if hangup else None,
+            reason=originate.reason if originate else None,
+            dial_status=followed.dial_status,
+        )
+        self.end(
+            followed,
+            Ending(
+                result=result,
+                ended_at=at,
+                cause=hangup.cause if hangup else None,
+                cause_text=hangup.cause_text if hangup else None,
+                amd=followed.amd,
+                agent=followed.agent,
+                wait_s=followed.wait_s,
+                error=_failure(followed) if result is Result.FAILED else None,
+            ),
+        )
+
+
+def _failure(followed: Followed) -> CallError:
+    if followed.channel is None:
+        return CallError(
+            code="no_channel",
+            message="Asterisk could not make a channel for the trunk; see that the trunk exists",
+        )
+    cause = followed.hangup.cause if followed.hangup else None
+    return CallError(code="call_failed", message=f"Asterisk gave up the call (cause {cause})")
+
+
+def _call_id(event: AmiEvent) -> str:
+    if isinstance(event, OriginateEnded):
+        return event.action_id.rpartition("#")[0]
+    return event.uniqueid

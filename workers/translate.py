@@ -1,0 +1,185 @@
+"""From AMI messages to what they mean for a call. Pure; knows no connection.
+
+Field names and their order of arrival are those of Asterisk 16 and 22
+(tests/captures); other versions that keep these names work as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import unquote
+
+from dialer.domain.call import Ending
+from dialer.domain.causes import result_of
+
+#: The AST_STATE_UP of ChannelState.
+CHANNEL_UP: Final = "6"
+
+#: Events that say something of a call; all others are dropped before they are parsed.
+WANTED_EVENTS: Final = frozenset(
+    {"Newchannel", "Newstate", "DialEnd", "OriginateResponse", "Hangup", "UserEvent", "FullyBooted"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelCreated:
+    """Newchannel: the call has a channel, so a Hangup will end it."""
+
+    uniqueid: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelUp:
+    """Newstate to Up: the far end answered."""
+
+    uniqueid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialEnded:
+    """DialEnd: Asterisk's word for how dialing went."""
+
+    uniqueid: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginateEnded:
+    """OriginateResponse: known by ActionID, for its Uniqueid may be another call's."""
+
+    action_id: str
+    answered: bool
+    reason: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HungUp:
+    """Hangup: the channel is gone."""
+
+    uniqueid: str
+    cause: int | None
+    cause_text: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmdHeard:
+    """UserEvent DialerAmd: what answering machine detection heard."""
+
+    uniqueid: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentJoined:
+    """UserEvent DialerAgent: who took the call, and how long the customer waited, in seconds."""
+
+    uniqueid: str
+    agent: str
+    wait_s: float | None
+
+
+AmiEvent = ChannelCreated | ChannelUp | DialEnded | OriginateEnded | HungUp | AmdHeard | AgentJoined
+
+
+def translate(message: Mapping[str, str]) -> AmiEvent | None:
+    """The meaning of an AMI event, None where it says nothing of a call.
+
+    `message` holds the event's headers under Asterisk's own names.
+    """
+    get = message.get
+    uniqueid = get("Uniqueid", "")
+    match get("Event"):
+        case "Newchannel":
+            return ChannelCreated(uniqueid=uniqueid, channel=get("Channel", ""))
+        case "Newstate" if get("ChannelState") == CHANNEL_UP:
+            return ChannelUp(uniqueid=uniqueid)
+        case "DialEnd":
+            return DialEnded(uniqueid=get("DestUniqueid", ""), status=get("DialStatus", "").upper())
+        case "OriginateResponse":
+            return OriginateEnded(
+                action_id=get("ActionID", ""),
+                answered=get("Response") == "Success",
+                reason=_number(get("Reason")),
+            )
+        case "Hangup":
+            return HungUp(
+                uniqueid=uniqueid,
+                cause=_number(get("Cause")),
+                cause_text=get("Cause-txt") or None,
+            )
+        case "UserEvent":
+            return _user_event(message, uniqueid)
+    return None
+
+
+def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
+    match message.get("UserEvent"):
+        case "DialerAmd":
+            return AmdHeard(uniqueid=uniqueid, status=unquote(message.get("Status", "")))
+        case "DialerAgent":
+            return AgentJoined(
+                uniqueid=uniqueid,
+                agent=unquote(message.get("Agent", "")),
+                wait_s=_seconds(message.get("Wait")),
+            )
+    return None
+
+
+# --- what the shipped dialplan wrote down (deploy/asterisk/dialer.conf) ----------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A call's own record in AstDB. `ended_at` is None while it is up."""
+
+    answered_at: datetime
+    ended_at: datetime | None
+    cause: int | None
+    amd: str | None
+    agent: str | None
+
+    def ending(self, *, fallback_end: datetime) -> Ending:
+        """How the call ended, by its own record."""
+        return Ending(
+            result=result_of(answered=True, cause=self.cause, reason=None, dial_status=None),
+            ended_at=self.ended_at or fallback_end,
+            answered_at=self.answered_at,
+            cause=self.cause,
+            amd=self.amd,
+            agent=self.agent,
+        )
+
+
+def read_note(value: str) -> Note | None:
+    """Reads an AstDB record, `answered=… ended=… cause=…`; None where it is not one."""
+    fields = dict(part.split("=", 1) for part in value.split() if "=" in part)
+    answered_at = _moment(fields.get("answered"))
+    if answered_at is None:
+        return None
+    return Note(
+        answered_at=answered_at,
+        ended_at=_moment(fields.get("ended")),
+        cause=_number(fields.get("cause")),
+        amd=unquote(fields.get("amd", "")) or None,
+        agent=unquote(fields.get("agent", "")) or None,
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    seconds = _seconds(text)
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.lstrip("-").isdecimal() else None
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
