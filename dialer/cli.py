@@ -179,7 +179,7 @@ def config_check(file: File = None) -> None:
     for variable, meant in stray_variables(settings):
         typer.echo(f"warning: {variable} sets nothing; did you mean {meant}?", err=True)
     if _secrets_lie_open(path, settings):
-        typer.echo(f"warning: everybody can read the secrets in {path}: chmod o-r", err=True)
+        typer.echo(f"warning: everybody can read the secrets in {path}: chmod o-r {path}", err=True)
     pbxs, cells = len(settings.pbxs), len(settings.cells)
     counts = f"{pbxs} PBX{'s' * (pbxs > 1)}, {cells} cell{'s' * (cells > 1)}"
     typer.echo(f"{path} is right: {counts}")

@@ -71,17 +71,16 @@ class CallFloor:
         outcome = self._outcome_of(order)
         if order.channel_id and order.channel_id in self.live:
             self.refused_duplicates += 1
-            self._tell([], order, reason=0)
+            self._tell((), order, reason=0)
         elif outcome.ending is Ending.NO_CHANNEL:
-            self._tell([], order, reason=0)
+            self._tell((), order, reason=0)
         else:
             self._dial(order, outcome)
 
     def hang_up(self, call: SimulatedCall, *, cause: int) -> None:
         """End a call from the PBX's side, ringing or answered."""
         if call.is_dialing:
-            self._end(call, cause=cause)
-            self._tell(script.abandoned(call.legs, cause=cause), call.order, reason=0)
+            self._refused(call, script.abandoned(call.legs, cause=cause), cause=cause, reason=0)
         else:
             self._pbx_cleared(call, cause=cause or 16)
 
@@ -140,23 +139,26 @@ class CallFloor:
 
     def _rejected(self, call: SimulatedCall) -> None:
         outcome = call.outcome
-        before, rest = script.rejection(call.legs, outcome, self._facts)
-        self._end(call, cause=outcome.cause)
-        self._publish_all(before)
-        self._tell(rest, call.order, reason=outcome.reason)
+        refusal = script.rejection(call.legs, outcome, self._facts)
+        self._refused(call, refusal, cause=outcome.cause, reason=outcome.reason)
 
     def _rang_out(self, call: SimulatedCall) -> None:
-        before, rest = script.ring_out(call.legs, self._facts)
-        self._end(call, cause=self._facts.ring_out_cause)
-        self._publish_all(before)
-        self._tell(rest, call.order, reason=3)
+        refusal = script.ring_out(call.legs, self._facts)
+        self._refused(call, refusal, cause=self._facts.ring_out_cause, reason=3)
+
+    def _refused(
+        self, call: SimulatedCall, refusal: script.Refusal, *, cause: int, reason: int
+    ) -> None:
+        self._end(call, cause=cause)
+        self._publish_all(refusal.first)
+        self._tell(refusal.threads, call.order, reason=reason)
 
     def _answered(self, call: SimulatedCall) -> None:
         call.is_dialing = False
         call.answered_at = time.time()
         self.answered += 1
-        call.legs, told = script.answer(call.legs)
-        self._tell(told, call.order, reason=4, channel=call.legs.one)
+        call.legs, threads = script.answer(call.legs)
+        self._tell(threads, call.order, reason=4, channel=call.legs.one)
         self._enter_dialplan(call)
         self._talk(call)
 
@@ -236,20 +238,19 @@ class CallFloor:
 
     def _tell(
         self,
-        told: Sequence[events.Event],
+        threads: Sequence[script.Told],
         order: OriginateOrder,
         *,
         reason: int,
         channel: events.ChannelSnapshot | None = None,
     ) -> None:
-        """Publish `told` with the verdict somewhere among it: it comes from another thread."""
-        slot = self._timing.slot(len(told))
-        self._publish_all(told[:slot])
-        if order.tell is None:
-            self._publish(verdict(order, reason=reason, channel=channel))
-        else:
+        """Publish what the threads tell, the Originate's own with the verdict among them."""
+        if order.tell is not None:
             order.tell(channel is not None)
-        self._publish_all(told[slot:])
+            self._publish_all(self._timing.interleave(*threads))
+            return
+        last_word = verdict(order, reason=reason, channel=channel)
+        self._publish_all(self._timing.interleave(*threads, [last_word]))
 
     def _after(
         self, delay_s: float, step: Callable[[SimulatedCall], None], call: SimulatedCall

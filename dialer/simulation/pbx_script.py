@@ -1,8 +1,9 @@
-"""The order in which Asterisk tells each step of a call, as the captures have it.
+"""What Asterisk tells at each step of a call, and in which order, as the captures have it.
 
 Pure: a step takes the call's legs, and gives the legs as they are now and the events in their
-order. When a step is due, and where OriginateResponse falls among the events (Asterisk sends
-it from another thread), is the caller's business.
+order. Asterisk tells some steps from several threads at once, whose events mix as they like:
+such a step gives one list of events a thread, and OriginateResponse comes from one more. When
+a step is due and how threads mix is the caller's business.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +28,16 @@ class Legs:
         return (self.one,) if self.two is None else (self.one, self.two)
 
 
-Step = tuple[Legs, list[events.Event]]
+Told = list[events.Event]
+Step = tuple[Legs, Told]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A failed dialling: what comes first for certain, then what the threads tell."""
+
+    first: Told
+    threads: tuple[Told, ...]
 
 
 def legs_for(
@@ -95,65 +105,47 @@ def ringing(legs: Legs) -> Step:
     return legs, [events.newstate(legs.one), events.dial_state(legs.one, "RINGING")]
 
 
-def answer(legs: Legs) -> Step:
-    """The far end answers."""
-    told = []
-    two = legs.two
-    if two is not None:
-        two = replace(two, state=events.UP, priority=2)
-        told.append(events.newstate(two))
+def answer(legs: Legs) -> tuple[Legs, tuple[Told, Told]]:
+    """The far end answers: what the channel's thread tells, and what the dialling one."""
+    two = legs.two and replace(legs.two, state=events.UP, priority=2)
     one = replace(legs.one, state=events.UP)
-    return Legs(one=one, two=two), [
-        *told,
-        events.newstate(one),
-        events.dial_end(one, "ANSWER"),
-    ]
+    told = [events.newstate(channel) for channel in (two, one) if channel is not None]
+    return Legs(one=one, two=two), (told, [events.dial_end(one, "ANSWER")])
 
 
-def rejection(
-    legs: Legs, outcome: Outcome, facts: VersionFacts
-) -> tuple[list[events.Event], list[events.Event]]:
-    """The far end refuses: what comes for certain before OriginateResponse, and the rest."""
-    if legs.two is not None:
-        return _local_rejection(legs.one, legs.two, outcome)
-    tech_cause = outcome.tech_cause if facts.tells_tech_cause else None
-    return [events.hangup_request(legs.one, outcome.cause, tech_cause)], [
-        events.dial_end(legs.one, outcome.dial_status),
-        events.hangup(legs.one, outcome.cause, tech_cause),
-    ]
-
-
-def _local_rejection(
-    one: events.ChannelSnapshot, two: events.ChannelSnapshot, outcome: Outcome
-) -> tuple[list[events.Event], list[events.Event]]:
-    told = [
+def rejection(legs: Legs, outcome: Outcome, facts: VersionFacts) -> Refusal:
+    """The far end refuses."""
+    one, two = legs.one, legs.two
+    tech_cause = outcome.tech_cause if facts.tells_tech_cause and two is None else None
+    dialling = [
         events.dial_end(one, outcome.dial_status),
-        events.hangup_request(two, outcome.cause, None),
+        events.hangup(one, outcome.cause, tech_cause),
     ]
+    if two is None:
+        request = events.hangup_request(one, outcome.cause, tech_cause)
+        return Refusal(first=[request], threads=(dialling,))
+    far = [events.hangup_request(two, outcome.cause, None)]
     if outcome.dial_status == "BUSY":
         two = replace(two, state=events.BUSY)
-        told.append(events.newstate(two))
-    told += [
-        events.soft_hangup_request(two),
-        events.hangup(two, outcome.far_leg_cause, None),
-    ]
-    return told, [events.hangup(one, outcome.cause, None)]
+        far.append(events.newstate(two))
+    far += [events.soft_hangup_request(two), events.hangup(two, outcome.far_leg_cause, None)]
+    return Refusal(first=[], threads=(dialling, far))
 
 
-def ring_out(legs: Legs, facts: VersionFacts) -> tuple[list[events.Event], list[events.Event]]:
-    """The Originate's timeout is over; in two parts, as `rejection`."""
+def ring_out(legs: Legs, facts: VersionFacts) -> Refusal:
+    """The Originate's timeout is over."""
     cause = facts.ring_out_cause
     if legs.two is None:
         tech_cause = 480 if facts.tells_tech_cause else None
-        return [], [events.hangup(legs.one, cause, tech_cause)]
-    return [events.hangup_request(legs.two, cause, None)], [
-        events.soft_hangup_request(legs.two),
-        events.hangup(legs.two, cause, None),
-        events.hangup(legs.one, cause, None),
-    ]
+        return Refusal(first=[], threads=([events.hangup(legs.one, cause, tech_cause)],))
+    far = [events.soft_hangup_request(legs.two), events.hangup(legs.two, cause, None)]
+    return Refusal(
+        first=[events.hangup_request(legs.two, cause, None)],
+        threads=(far, [events.hangup(legs.one, cause, None)]),
+    )
 
 
-def far_end_clears(legs: Legs, outcome: Outcome, facts: VersionFacts) -> list[events.Event]:
+def far_end_clears(legs: Legs, outcome: Outcome, facts: VersionFacts) -> Told:
     """BYE from the carrier, or the far leg's dialplan at its end."""
     one, two, cause = legs.one, legs.two, outcome.cause
     if two is not None:
@@ -174,7 +166,7 @@ def far_end_clears(legs: Legs, outcome: Outcome, facts: VersionFacts) -> list[ev
     ]
 
 
-def pbx_clears(legs: Legs, *, cause: int) -> list[events.Event]:
+def pbx_clears(legs: Legs, *, cause: int) -> Told:
     """Our side hangs up an answered call."""
     told = [events.soft_hangup_request(legs.one), events.hangup(legs.one, cause, None)]
     if legs.two is not None:
@@ -186,9 +178,7 @@ def pbx_clears(legs: Legs, *, cause: int) -> list[events.Event]:
     return told
 
 
-def abandoned(legs: Legs, *, cause: int) -> list[events.Event]:
-    """Our side hangs up a call that is still being dialled (order not seen in a capture)."""
-    return [
-        events.dial_end(legs.one, "NOANSWER"),
-        *(events.hangup(channel, cause, None) for channel in legs.channels),
-    ]
+def abandoned(legs: Legs, *, cause: int) -> Refusal:
+    """Our side hangs up a call that is still being dialled (not seen in a capture)."""
+    hangups = [events.hangup(channel, cause, None) for channel in legs.channels]
+    return Refusal(first=[], threads=([events.dial_end(legs.one, "NOANSWER"), *hangups],))

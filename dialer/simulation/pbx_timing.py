@@ -4,10 +4,13 @@ It knows no clock: it only says how many seconds lie between two steps of a call
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from dialer.simulation.pbx_outcomes import Outcome, Version
+
+_Told = TypeVar("_Told")
 
 RINGBACK_AFTER_S: Final = 0.5
 """A carrier that answers sooner sends no 180."""
@@ -46,6 +49,13 @@ class Timing:
             return self._habits.long_talk_s
         return self._dice.uniform(*self._habits.talk_time_s)
 
-    def slot(self, places: int) -> int:
-        """Where among `places` events the one from another thread falls, 0 to `places`."""
-        return self._dice.randint(0, places)
+    def interleave(self, *threads: Sequence[_Told]) -> list[_Told]:
+        """Mix what several of Asterisk's threads tell; each one's own order stays."""
+        waiting = [list(reversed(thread)) for thread in threads if thread]
+        mixed: list[_Told] = []
+        while waiting:
+            thread = self._dice.choice(waiting)
+            mixed.append(thread.pop())
+            if not thread:
+                waiting.remove(thread)
+        return mixed

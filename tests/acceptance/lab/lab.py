@@ -1,0 +1,203 @@
+"""The lab: two real Asterisks, the carrier that they call, and Redis, in containers.
+
+Owns the containers and what the tests may ask about them. Knows nothing of the dialer.
+The addresses inside and the numbers' meaning are in README.md, compose.yml and
+carrier/uas.xml. Standard library only; everything is done with the docker command.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Version = Literal["16", "22"]
+VERSIONS: tuple[Version, ...] = ("16", "22")
+
+HERE = Path(__file__).resolve().parent
+PROJECT = "dialer-lab"
+AMI_USERNAME = "dialer"
+AMI_SECRET = "lab-secret"  # the lab's own, on loopback
+RINGS_LOG = "/var/log/carrier/rings.log"
+READY_S = 60.0
+COMMAND_S = 60.0
+BUILD_S = 900.0
+_RING = re.compile(r"^RING \S+\s+\S+\s+(?P<epoch>\d+\.\d+) (?P<number>\+?\d+) (?P<call>\S+)$")
+
+
+class LabError(Exception):
+    """The lab did not do what was asked; the message says which command and what it said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ring:
+    """One call that reached the carrier."""
+
+    at: float  # seconds since 1970 UTC, by the carrier's clock (the host's)
+    number: str
+    sip_call_id: str
+
+
+class Lab:
+    """Starts, stops, kills and reads the lab. One lab a machine: the project name is fixed."""
+
+    def up(self) -> None:
+        """Build what is missing, start what is not running, wait until all of it answers.
+
+        Idempotent; 3 s when everything is there, some minutes on the first run.
+        """
+        _docker("compose", "build", "--quiet", timeout_s=BUILD_S)
+        _docker("compose", "up", "--detach", "--no-build", timeout_s=COMMAND_S)
+        for version in VERSIONS:
+            self.wait_until_ready(version)
+        _wait_for("the carrier", self._carrier_listens)
+        _wait_for("Redis", lambda: _answers(self.redis_port(), b"PING\r\n", b"+PONG"))
+
+    def down(self) -> None:
+        """Remove the containers and all that was in them; the images stay."""
+        _docker("compose", "down", "--volumes", "--timeout", "1", timeout_s=COMMAND_S)
+
+    def ami_port(self, version: Version) -> int:
+        """Port of that Asterisk's manager on 127.0.0.1."""
+        return self._published(f"asterisk{version}", 5038)
+
+    def redis_port(self) -> int:
+        """Port of Redis on 127.0.0.1."""
+        return self._published("redis", 6379)
+
+    def rings(self) -> Counter[str]:
+        """How often each number rang since the carrier was created.
+
+        Retransmissions of one INVITE count once: they carry the same Call-ID.
+        """
+        return Counter(ring.number for ring in self.ring_log())
+
+    def ring_log(self) -> list[Ring]:
+        """Every call that reached the carrier, first to last."""
+        by_call: dict[str, Ring] = {}
+        for line in self._exec("carrier", "cat", RINGS_LOG).splitlines():
+            if match := _RING.match(line):
+                ring = Ring(
+                    at=float(match["epoch"]), number=match["number"], sip_call_id=match["call"]
+                )
+                by_call.setdefault(ring.sip_call_id, ring)
+        return list(by_call.values())
+
+    def live_channels(self, version: Version) -> int:
+        """Channels that Asterisk holds now; a Local call has two."""
+        said = self.cli(version, "core show channels count")
+        match = re.search(r"^(\d+) active channel", said, re.MULTILINE)
+        if match is None:
+            raise LabError(f"asterisk{version} does not say how many channels it has: {said!r}")
+        return int(match[1])
+
+    def hang_up_everything(self, version: Version) -> None:
+        """Hang up every channel of that Asterisk and wait until none is left."""
+        self.cli(version, "channel request hangup all")
+        _wait_for(f"no channels on asterisk{version}", lambda: self.live_channels(version) == 0)
+
+    def cli(self, version: Version, command: str) -> str:
+        """What Asterisk's console says to a command."""
+        return self._exec(f"asterisk{version}", "asterisk", "-rx", command)
+
+    def kill_asterisk(self, version: Version) -> None:
+        """SIGKILL: no hangups are sent, AMI links break, the carrier is told nothing."""
+        _docker("kill", "--signal", "KILL", _container(f"asterisk{version}"))
+
+    def start_asterisk(self, version: Version) -> None:
+        """Start a killed Asterisk and wait for AMI. AstDB is as it was; the calls are gone."""
+        _docker("start", _container(f"asterisk{version}"))
+        self.wait_until_ready(version)
+
+    def restart_asterisk(self, version: Version) -> None:
+        """Kill and start at once."""
+        self.kill_asterisk(version)
+        self.start_asterisk(version)
+
+    def wait_until_ready(self, version: Version) -> None:
+        """Wait until a manager can log in and Asterisk is fully booted."""
+        _wait_for(f"asterisk{version}", lambda: self._fully_booted(version))
+
+    def _fully_booted(self, version: Version) -> bool:
+        login = f"Action: Login\r\nUsername: {AMI_USERNAME}\r\nSecret: {AMI_SECRET}\r\n\r\n"
+        return _answers(self.ami_port(version), login.encode(), b"Event: FullyBooted")
+
+    def _carrier_listens(self) -> bool:
+        return ":13C4 " in self._exec("carrier", "cat", "/proc/net/udp")  # 13C4 = 5060
+
+    def _published(self, service: str, port: int) -> int:
+        said = _docker("port", _container(service), f"{port}/tcp")
+        return int(said.splitlines()[0].rpartition(":")[2])
+
+    def _exec(self, service: str, *command: str) -> str:
+        return _docker("exec", _container(service), *command)
+
+
+def docker_available() -> str | None:
+    """None where the lab can be started, else the sentence that says why not."""
+    for command, lacking in (
+        (("info", "--format", "{{.ServerVersion}}"), "No Docker engine answers"),
+        (("compose", "version", "--short"), "Docker has no compose plugin"),
+    ):
+        try:
+            _docker(*command)
+        except LabError as error:
+            return f"{lacking}: {error}"
+    return None
+
+
+def _container(service: str) -> str:
+    return f"{PROJECT}-{service}-1"
+
+
+def _docker(*command: str, timeout_s: float = COMMAND_S) -> str:
+    """Run docker and return what it printed. Raises LabError."""
+    # The classic builder unless somebody chose: it also builds on an image that is only local.
+    environment = {"DOCKER_BUILDKIT": "0", **os.environ, "COMPOSE_FILE": str(HERE / "compose.yml")}
+    try:
+        done = subprocess.run(
+            ["docker", *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise LabError("there is no docker command") from error
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"docker {' '.join(command)} took more than {timeout_s:.0f} s") from error
+    if done.returncode != 0:
+        raise LabError(f"docker {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def _answers(port: int, say: bytes, expect: bytes) -> bool:
+    """Whether a server on loopback says `expect` within a second of being told `say`."""
+    heard = b""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as link:
+            link.sendall(say)
+            while expect not in heard:
+                part = link.recv(4096)
+                if not part:
+                    return False
+                heard += part
+    except OSError:
+        return False
+    return True
+
+
+def _wait_for(what: str, ready: Callable[[], bool], timeout_s: float = READY_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what}: not ready after {timeout_s:.0f} s")
+        time.sleep(0.05)

@@ -1,0 +1,288 @@
+"""Records what a real Asterisk says over AMI, one file for each scenario.
+
+    python tests/captures/record.py                             everything, both versions
+    python tests/captures/record.py --pbx asterisk16 busy rings_out
+
+Needs the lab (tests/acceptance/lab) to be up. Each file is the raw text that came from
+Asterisk on one connection, from the banner on; what the client sent is not in it, so no
+secret is. The manager user is the lab's `dialer`, with the rights of manager.conf.example.
+The order of events differs a little from one recording to the next: Asterisk promises none
+between OriginateResponse and the channel's own events.
+
+Standard library only, and nothing from this project: a capture must not depend on the
+code that is tested with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PORTS = {
+    "asterisk16": int(os.environ.get("LAB_AMI16_PORT", "15039")),
+    "asterisk22": int(os.environ.get("LAB_AMI22_PORT", "15038")),
+}
+USERNAME, SECRET = "dialer", "lab-secret"  # the lab's own
+CALL_ID = "ASR_TIM:1001"
+FIRST, SECOND = f"{CALL_ID}#1", f"{CALL_ID}#2"
+NUMBER = "5511987650"  # and two digits, which say what the carrier does
+WAIT_S = 20.0
+QUIET_S = 0.5
+
+Message = dict[str, str]
+Scenario = Callable[["Manager"], Awaitable[None]]
+
+
+class Manager:
+    """One AMI connection that keeps every byte it receives."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.received = b""
+        self._reader = reader
+        self._writer = writer
+
+    async def login(self, secret: str = SECRET) -> None:
+        """Ask to be let in."""
+        await self.send("Login", Username=USERNAME, Secret=secret)
+
+    async def send(self, action: str, *variables: str, **headers: str | int) -> None:
+        """Send one action; each variable becomes a `Variable:` header."""
+        lines = [f"Action: {action}", *(f"{name}: {value}" for name, value in headers.items())]
+        lines += [f"Variable: {variable}" for variable in variables]
+        self._writer.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        await self._writer.drain()
+
+    async def originate(self, channel: str, *variables: str, **headers: str | int) -> None:
+        """Originate as the worker does; `headers` replace or add to what it sends."""
+        sent: dict[str, str | int] = {
+            "ActionID": FIRST,
+            "ChannelId": CALL_ID,
+            "Channel": channel,
+            "Context": "dialer-enter",
+            "Exten": "s",
+            "Priority": 1,
+            "Timeout": 30_000,
+            "CallerID": "Cobranca <1130304040>",
+            "Async": "true",
+        }
+        context = ("DIALER_CONTEXT=dialer-ura", "DIALER_EXTEN=s", "DIALER_PRIORITY=1")
+        await self.send("Originate", *(variables or context), **(sent | headers))
+
+    async def until(self, **wanted: str) -> None:
+        """Read until a message has come that holds all these headers."""
+        async with asyncio.timeout(WAIT_S):
+            while not any(wanted.items() <= message.items() for message in self.messages()):
+                part = await self._reader.read(65_536)
+                if not part:
+                    raise ConnectionError(f"Asterisk closed the link before {wanted}")
+                self.received += part
+
+    async def quiet(self) -> None:
+        """Read until nothing has come for a while."""
+        try:
+            while part := await asyncio.wait_for(self._reader.read(65_536), QUIET_S):
+                self.received += part
+        except TimeoutError:
+            pass
+
+    async def ended(self, action_id: str = FIRST) -> None:
+        """Read until the call is over: both words on its end are there, in any order."""
+        await self.until(Event="OriginateResponse", ActionID=action_id)
+        await self.until(Event="Hangup", Uniqueid=CALL_ID)
+
+    def messages(self) -> list[Message]:
+        """What has come so far; a header that is repeated shows its last value."""
+        text = self.received.decode()
+        return [
+            dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+            for block in text.split("\r\n\r\n")
+        ]
+
+    def channel(self) -> str:
+        """The channel of the call, as Newchannel named it."""
+        return next(
+            message["Channel"]
+            for message in self.messages()
+            if message.get("Event") == "Newchannel" and message.get("Uniqueid") == CALL_ID
+        )
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def trunk(last_digits: str) -> str:
+    """Dial string over SIP; the digits say what the carrier does."""
+    return f"PJSIP/{NUMBER}{last_digits}@carrier"
+
+
+def local(last_digits: str) -> str:
+    """Dial string of a Local channel with the same meaning."""
+    return f"Local/{NUMBER}{last_digits}@local-trunk/n"
+
+
+def call(channel: str, *variables: str, **headers: str | int) -> Scenario:
+    """A scenario: originate, and follow the call to its end."""
+
+    async def scenario(manager: Manager) -> None:
+        await manager.originate(channel, *variables, **headers)
+        await manager.ended()
+
+    return scenario
+
+
+def refused(channel: str, **headers: str | int) -> Scenario:
+    """A scenario: an Originate of which no channel comes."""
+
+    async def scenario(manager: Manager) -> None:
+        await manager.originate(channel, **headers)
+        await manager.until(ActionID=FIRST)
+
+    return scenario
+
+
+def ask(action: str, **headers: str | int) -> Scenario:
+    """A scenario: one action and its answer."""
+
+    async def scenario(manager: Manager) -> None:
+        await manager.send(action, ActionID="ask#1", **headers)
+        await manager.until(ActionID="ask#1")
+
+    return scenario
+
+
+async def nothing(manager: Manager) -> None:
+    """Only the login."""
+
+
+async def up(manager: Manager) -> None:
+    """Have a call that stays up."""
+    await manager.originate(trunk("90"))
+    await manager.until(Event="OriginateResponse", ActionID=FIRST)
+    await manager.until(Event="DialEnd", DestUniqueid=CALL_ID)
+
+
+async def hang_up(manager: Manager) -> None:
+    """End the call that is up."""
+    await manager.send("Hangup", ActionID="ask#9", Channel=manager.channel(), Cause=16)
+    await manager.ended()
+
+
+async def channel_id_in_use(manager: Manager) -> None:
+    """A second Originate with the ChannelId of a call that is up."""
+    await up(manager)
+    await manager.originate(trunk("91"), ActionID=SECOND)
+    await manager.until(Event="OriginateResponse", ActionID=SECOND)
+    await hang_up(manager)
+
+
+async def core_show_channels(manager: Manager) -> None:
+    """The list of channels, with none and with one."""
+    await manager.send("CoreShowChannels", ActionID="ask#1")
+    await manager.until(Event="CoreShowChannelsComplete", ActionID="ask#1")
+    await up(manager)
+    await manager.send("CoreShowChannels", ActionID="ask#2")
+    await manager.until(Event="CoreShowChannelsComplete", ActionID="ask#2")
+    await hang_up(manager)
+
+
+async def core_status_settings(manager: Manager) -> None:
+    """Version and start time."""
+    await ask("CoreStatus")(manager)
+    await manager.send("CoreSettings", ActionID="ask#2")
+    await manager.until(ActionID="ask#2")
+
+
+async def db_get_found(manager: Manager) -> None:
+    """The note that dialer.conf leaves of a call: up, over, and deleted."""
+    await up(manager)
+    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=CALL_ID)
+    await manager.until(Event="DBGetComplete", ActionID="ask#1")
+    await hang_up(manager)
+    await manager.send("DBGet", ActionID="ask#2", Family="dialer", Key=CALL_ID)
+    await manager.until(Event="DBGetComplete", ActionID="ask#2")
+    await manager.send("DBDel", ActionID="ask#3", Family="dialer", Key=CALL_ID)
+    await manager.until(ActionID="ask#3")
+
+
+async def getvar_dialplan_exists(manager: Manager) -> None:
+    """Whether dialer.conf is included: 1 where it is, 0 where it is not."""
+    for action_id, context in (("ask#1", "dialer-end"), ("ask#2", "not-included")):
+        function = f"DIALPLAN_EXISTS({context},s,1)"
+        await manager.send("Getvar", function, ActionID=action_id)
+        await manager.until(ActionID=action_id)
+
+
+AMD = ("DIALER_CONTEXT=dialer-ura-amd", "DIALER_EXTEN=s", "DIALER_PRIORITY=1", "LAB_TALK_S=1")
+
+SCENARIOS: dict[str, Scenario] = {
+    "fullybooted": nothing,
+    "ping": ask("Ping"),
+    "answered_far_end_clears": call(trunk("10")),
+    "answered_far_end_clears_no_reason": call(trunk("11")),
+    "answered_pbx_clears": call(trunk("60")),
+    "answered_after_ringing": call(trunk("95")),
+    "busy": call(trunk("70")),
+    "rejected_403": call(trunk("75")),
+    "rejected_603": call(trunk("76")),
+    "unknown_number_404": call(trunk("77")),
+    "congestion_503": call(trunk("79")),
+    "rings_out": call(trunk("81"), Timeout=2_000),
+    "local_answered": call(local("10")),
+    "local_busy": call(local("70")),
+    "local_rings_out": call(local("81"), Timeout=2_000),
+    "channel_id_in_use": channel_id_in_use,
+    "originate_error": refused(trunk("00"), Context="no-such-context"),
+    "originate_error_technology": refused("NOSUCH/1@carrier"),
+    "no_channel": refused("PJSIP/123@nosuch"),
+    "amd_userevent": call(trunk("60"), *AMD, "AMDSTATUS=MACHINE", "DIALER_AGENT=João Silva"),
+    "core_show_channels": core_show_channels,
+    "core_status_settings": core_status_settings,
+    "db_get_found": db_get_found,
+    "db_get_missing": ask("DBGet", Family="dialer", Key="ASR_TIM:9999"),
+    "getvar_dialplan_exists": getvar_dialplan_exists,
+}
+
+
+async def record(pbx: str, name: str) -> None:
+    """Play one scenario on one Asterisk and write what it said."""
+    manager = Manager(*await asyncio.open_connection("127.0.0.1", PORTS[pbx]))
+    try:
+        if name == "wrong_secret":
+            await manager.login("not the secret")
+            await manager.until(Response="Error")
+        else:
+            await manager.login()
+            await manager.until(Event="FullyBooted")
+            await SCENARIOS[name](manager)
+        await manager.quiet()
+    finally:
+        manager.close()
+    path = HERE / pbx / f"{name}.ami"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(manager.received)
+
+
+async def main() -> None:
+    """Record what the command line asks for, one scenario after the other."""
+    names = [*SCENARIOS, "wrong_secret"]
+    parser = argparse.ArgumentParser(description="Record AMI captures from the lab.")
+    parser.add_argument("--pbx", choices=sorted(PORTS), action="append")
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=", ".join(names))
+    asked = parser.parse_args()
+    if unknown := sorted(set(asked.scenario) - set(names)):
+        parser.error(f"no such scenario: {', '.join(unknown)}")
+    for pbx in asked.pbx or sorted(PORTS):
+        for name in asked.scenario or names:
+            try:
+                await record(pbx, name)
+            except TimeoutError as error:
+                raise SystemExit(f"{pbx} {name}: not over after {WAIT_S:.0f} s") from error
+            print(f"{pbx}/{name}.ami")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,281 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import signal
+import stat
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dialer import cli
+from dialer.settings import load
+from tests.unit.sound_settings import MARK, cell, clean, pbx, tables, write
+
+OLD = "SETTINGS = {'redis_host': '10.0.0.5', 'queues': {'ASR_TIM': 100}, 'extra': 1}"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean(monkeypatch, tmp_path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+class Dialer:
+    """Runs `dialer` in this process, as its entry point does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Ran:
+        self._monkeypatch.setattr(sys, "argv", ["dialer", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return Ran(code=int(exited.value.code or 0), out=out, err=err)
+
+
+@pytest.fixture
+def dialer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dialer:
+    return Dialer(monkeypatch, capsys)
+
+
+# --- config check and show ----------------------------------------------------------------
+
+
+def test_check_says_that_a_sound_file_is_right(dialer: Dialer) -> None:
+    write(tables()).chmod(0o600)
+    assert dialer("config", "check") == Ran(
+        code=0, out="dialer.toml is right: 2 PBXs, 2 cells\n", err=""
+    )
+
+
+def test_check_tells_a_wrong_file_with_exit_code_2_and_no_traceback(dialer: Dialer) -> None:
+    content = tables()
+    cell("threads", 0)(content)
+    write(content)
+    assert dialer("config", "check") == Ran(
+        code=2,
+        out="",
+        err="dialer: dialer.toml: cells[ASR_TIM].threads: 0 is wrong; "
+        "it takes a whole number from 1 to 10000\n",
+    )
+
+
+def test_check_takes_the_name_of_another_file(dialer: Dialer) -> None:
+    write(tables()).rename("other.toml").chmod(0o600)
+    assert dialer("config", "check", "other.toml").out.startswith("other.toml is right")
+
+
+def test_check_warns_of_what_is_doubtful_and_still_says_right(
+    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tables()
+    pbx("trunks", {"tim": "Local/{number}@out"})(content)
+    write(content).chmod(0o644)
+    monkeypatch.setenv("DIALER_PBX01_SECRT", MARK)
+    ran = dialer("config", "check")
+    assert ran.code == 0
+    assert ran.err.splitlines() == [
+        "warning: pbxs[pbx01].trunks.tim: a Local channel without /n vanishes when Asterisk "
+        "optimises it away, and its call ends as UNKNOWN; write Local/{number}@CONTEXT/n",
+        "warning: DIALER_PBX01_SECRT sets nothing; did you mean DIALER_PBX01_SECRET?",
+        "warning: everybody can read the secrets in dialer.toml: chmod o-r dialer.toml",
+    ]
+
+
+def test_a_missing_file_is_told_with_the_cure(dialer: Dialer) -> None:
+    for command in (("config", "check"), ("config", "show"), ("cells",), ("bridge",)):
+        ran = dialer(*command)
+        assert ran.code == 2
+        assert ran.err.startswith("dialer: dialer.toml: there is no such file. Name yours in")
+        assert "dialer config import" in ran.err
+
+
+def test_show_prints_what_is_in_effect_as_toml(
+    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tables())
+    monkeypatch.setenv("DIALER_ASR_TIM_THREADS", "7")
+    shown = tomllib.loads(dialer("config", "show").out)
+    assert shown["multcall"]["redis_url"] == "redis://:***@127.0.0.1:6379/0"
+    assert shown["pbxs"][0]["secret"] == "**********"
+    assert shown["pbxs"][0]["port"] == 5038
+    assert shown["cells"][0]["threads"] == 7
+    assert shown["cells"][0]["limits"]["calling_hours"][0]["from"] == "08:00"
+
+
+def test_cells_lists_each_cell_with_its_pbxs_and_redis(dialer: Dialer) -> None:
+    write(tables())
+    assert dialer("cells").out.splitlines() == [
+        "CELL            THREADS  PBXS         REDIS",
+        "ASR_TIM         100      pbx01 pbx02  redis://:***@127.0.0.1:6379/0",
+        "ura-novoteste2  5        pbx02        sentinel://:***@h1,h2/main?sentinel_password=***",
+    ]
+
+
+def test_no_command_prints_a_secret(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, wrong = tables(), tables()
+    wrong["pbxs"][0] |= {"secert": MARK, "port": MARK, "trunks": {"secret": MARK}}
+    wrong["multcall"]["redis_url"] = f"redis://:{MARK}/x@h/0"
+    monkeypatch.setenv("DIALER_PBX02_SECRET", MARK)
+    for content in (sound, wrong):
+        write(content)
+        for command in (("config", "check"), ("config", "show"), ("cells",)):
+            ran = dialer(*command)
+            assert ran.code == (0 if content is sound else 2)
+            assert MARK not in ran.out + ran.err
+
+
+# --- config import ------------------------------------------------------------------------
+
+
+def test_import_prints_the_new_file_and_says_what_was_not_carried_over(dialer: Dialer) -> None:
+    Path("settings.py").write_text(OLD, encoding="utf-8")
+    ran = dialer("config", "import", "settings.py")
+    assert ran.code == 0
+    assert tomllib.loads(ran.out)["cells"][0]["nome"] == "ASR_TIM"
+    assert ran.err == "not carried over: 'extra' is not known here\n"
+
+
+def test_import_writes_a_file_that_check_finds_right_but_for_the_secret(
+    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("settings.py").write_text(OLD, encoding="utf-8")
+    ran = dialer("config", "import", "settings.py", "--output", "dialer.toml")
+    assert ran.out == (
+        "dialer.toml is written; put the PBX right, then: dialer config check dialer.toml\n"
+    )
+    assert stat.S_IMODE(Path("dialer.toml").stat().st_mode) == 0o600
+    assert dialer("config", "check").err == (
+        "warning: pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or name a "
+        "secret_file. Only the worker of pbx01 needs it; it will not start without\n"
+    )
+    monkeypatch.setenv("DIALER_PBX01_SECRET", "x")
+    assert dialer("config", "check") == Ran(
+        code=0, out="dialer.toml is right: 1 PBX, 1 cell\n", err=""
+    )
+
+
+def test_import_overwrites_only_when_told_to(dialer: Dialer) -> None:
+    Path("settings.py").write_text(OLD, encoding="utf-8")
+    Path("dialer.toml").write_text("mine " * 1000, encoding="utf-8")
+    arguments = ("config", "import", "settings.py", "--output", "dialer.toml")
+    assert dialer(*arguments) == Ran(
+        code=2, out="", err="dialer: dialer.toml exists; --force overwrites it\n"
+    )
+    assert Path("dialer.toml").read_text(encoding="utf-8").startswith("mine")
+    assert dialer(*arguments, "--force").code == 0
+    assert load().cells[0].name == "ASR_TIM"
+
+
+def test_import_says_which_carried_value_has_to_be_put_right(dialer: Dialer) -> None:
+    Path("settings.py").write_text("SETTINGS = {'queues': {'a b': 0}}", encoding="utf-8")
+    ran = dialer("config", "import", "settings.py")
+    assert ran.code == 0
+    assert ran.err.splitlines()[1:] == [
+        "to be put right: cells[#1].nome: is wrong; it takes 1 to 64 letters, digits, _ . and -",
+        "to be put right: cells[#1].threads: 0 is wrong; it takes a whole number from 1 to 10000",
+    ]
+
+
+def test_import_tells_a_computed_value_in_one_sentence(dialer: Dialer) -> None:
+    Path("settings.py").write_text("SETTINGS = load()", encoding="utf-8")
+    assert dialer("config", "import", "settings.py") == Ran(
+        code=2,
+        out="",
+        err="dialer: settings.py: line 1: SETTINGS is computed, and nothing of the old file is "
+        "executed; write it as SETTINGS = {...}\n",
+    )
+
+
+# --- the whole program --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [(), ("config",), ("simulate",), ("dnc",)])
+def test_without_a_command_the_help_is_shown(dialer: Dialer, arguments: tuple[str, ...]) -> None:
+    ran = dialer(*arguments)
+    assert "Usage: dialer" in ran.out + ran.err
+
+
+def test_every_command_of_the_design_is_there(dialer: Dialer) -> None:
+    for command in (
+        ("bridge",),
+        ("demo",),
+        ("monitor",),
+        ("cells",),
+        ("config", "check"),
+        ("config", "import"),
+        ("config", "show"),
+        ("simulate", "pbx"),
+        ("simulate", "multcall"),
+        ("dnc", "add"),
+        ("dnc", "remove"),
+        ("dnc", "import"),
+        ("dnc", "check"),
+    ):
+        assert dialer(*command, "--help").code == 0
+
+
+def test_what_is_no_telephone_number_is_refused_before_any_connection(dialer: Dialer) -> None:
+    for number in ("12", "abc", "1" * 21, "5511x"):
+        assert dialer("dnc", "add", number) == Ran(
+            code=2,
+            out="",
+            err=f"dialer: {number!r} is no telephone number: 3 to 20 digits, perhaps a + first\n",
+        )
+
+
+def test_a_redis_that_is_away_is_told_without_its_password(dialer: Dialer) -> None:
+    content = tables()
+    content["registry"] = {"redis_url": f"redis://:{MARK}@127.0.0.1:1/0"}
+    write(content)
+    ran = dialer("dnc", "check", "551112345678")
+    assert ran.code == 2
+    assert ran.err.startswith("dialer: the registry's Redis at redis://:***@127.0.0.1:1/0 cannot")
+    assert MARK not in ran.err
+
+
+def test_the_help_needs_no_heavy_module() -> None:
+    code = (
+        "import sys; sys.argv = ['dialer', '--help']\nfrom dialer import cli\ntry:\n cli.main()\n"
+    )
+    code += "finally:\n print('HEAVY', {'celery', 'redis', 'pydantic'} & set(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(cli.__file__).parents[1],
+    )
+    assert ran.stdout.splitlines()[-1] == "HEAVY set()"
+
+
+def test_ctrl_c_ends_quietly_with_130() -> None:
+    code = "from dialer import cli; import time\n"
+    code += "cli._settings = lambda _: (print('up', flush=True), time.sleep(60))\n"
+    code += "import sys; sys.argv = ['dialer', 'monitor']; cli.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(cli.__file__).parents[1],
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "up\n"
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=30)
+    assert program.returncode == 130
+    assert err == ""

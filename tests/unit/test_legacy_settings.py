@@ -1,0 +1,221 @@
+"""The old `settings.py`: carried over by reading, never by running."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dialer.errors import ConfigError
+from dialer.legacy_settings import MAX_BYTES, Imported, convert
+from dialer.settings import Settings
+from tests.unit.sound_settings import clean
+
+OLD = """\
+# -*- coding: utf-8 -*-
+SETTINGS = {
+    'redis_host': '10.0.0.5',
+    'redis_port': 6380,
+    'Timeout_Command_Response': 25,
+    'Timeout_Command_ACK': 12,
+    'Retries': 3,
+    'queues': [
+        {'nome': 'ASR_TIM', 'threads': 100},
+        {'nome': 'ura-novoteste2', 'threads': 30},
+    ],
+    'LOG_LEVEL': 'DEBUG',
+    'LOG_LOCATION': '/var/log/dialer',
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean(monkeypatch, tmp_path)
+
+
+def converted(text: str | bytes) -> Imported:
+    path = Path("settings.py")
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return convert(path)
+
+
+def tables(text: str | bytes) -> dict[str, Any]:
+    return tomllib.loads(converted(text).toml)
+
+
+def refusal(text: str | bytes) -> str:
+    with pytest.raises(ConfigError) as caught:
+        converted(text)
+    return str(caught.value)
+
+
+def test_every_value_is_carried_over() -> None:
+    new = tables(OLD)
+    assert new["multcall"]["redis_url"] == "redis://10.0.0.5:6380/0"
+    assert new["broker"]["url"] == "redis://10.0.0.5:6380/1"
+    assert new["log"] == {"level": "DEBUG", "location": "/var/log/dialer", "format": "text"}
+    assert [(c["nome"], c["threads"]) for c in new["cells"]] == [
+        ("ASR_TIM", 100),
+        ("ura-novoteste2", 30),
+    ]
+    for cell in new["cells"]:
+        assert cell["timeout_command_response"] == 25
+        assert cell["timeout_command_ack"] == 12
+        assert cell["retries"] == 3
+    assert converted(OLD).notes == ()
+
+
+def test_the_new_file_is_sound_but_for_the_secret_which_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DIALER_PBX01_SECRET", "hidden")
+    found = Settings(**tables(OLD))
+    assert found.pbx("pbx01").secret.get_secret_value() == "hidden"
+    assert found.pbx("pbx01").max_calls == 130
+    assert "DIALER_PBX01_SECRET" in converted(OLD).toml
+
+
+def test_queues_may_be_a_dict_and_the_log_names_may_stand_beside() -> None:
+    new = tables(
+        "import logging\nLOG_LEVEL = logging.WARNING\nLOG_LOCATION = u'logs'\n"
+        "SETTINGS: dict = {'redis_host': '::1', 'redis_port': '6379', 'queues': {'A': 1, 'B': 2}}"
+    )
+    assert new["log"] == {"level": "WARNING", "location": "logs", "format": "text"}
+    assert new["multcall"]["redis_url"] == "redis://[::1]:6379/0"
+    assert [(c["nome"], c["threads"]) for c in new["cells"]] == [("A", 1), ("B", 2)]
+
+
+def test_a_file_in_latin_1_that_says_so_is_read() -> None:
+    text = "# -*- coding: latin-1 -*-\n# ligação\nSETTINGS = {'queues': {'A': 1}}"
+    assert tables(text.encode("latin-1"))["cells"][0]["nome"] == "A"
+
+
+def test_what_is_not_carried_over_is_named_in_the_file_and_its_value_is_not_repeated() -> None:
+    imported = converted(
+        "LOG_FORMAT = '%(asctime)s\\n%(message)s'\n"
+        "SETTINGS = {'queues': [{'nome': 'A', 'threads': 1, 'prio': 3}], 'senha': 'S3cr3t',\n"
+        " 'computed': open('/etc/passwd').read(), 'LOG_LEVEL': 'LOUD', 'LOG_LOCATION': '/l/d.log'}"
+    )
+    assert imported.notes == (
+        "'senha' is not known here",
+        "'computed' is not known here",
+        'LOG_FORMAT was \'%(asctime)s\\n%(message)s\': log.format is "text" or "json" now',
+        "redis_host is missing: 127.0.0.1 was taken",
+        "'prio' of the queue 'A' is not known here",
+        "LOG_LEVEL is none of DEBUG, INFO, WARNING, ERROR, CRITICAL: INFO was taken",
+        "LOG_LOCATION named the file '/l/d.log': each program writes a file of its own into "
+        "the folder '/l' now",
+    )
+    for note in imported.notes:
+        assert f"# - {note}\n" in imported.toml
+    assert "S3cr3t" not in imported.toml
+    assert tomllib.loads(imported.toml)["log"]["location"] == "/l"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "open('ran', 'w')\n" + OLD,
+        OLD + "\n__import__('pathlib').Path('ran').touch()\n",
+        "class X:\n    open('ran', 'w')\n" + OLD,
+        "def f(x=open('ran', 'w')): pass\n" + OLD,
+        OLD[:-2] + "    'more': open('ran', 'w'),\n}\n",
+    ],
+)
+def test_a_hostile_file_is_not_executed(hostile: str) -> None:
+    assert tables(hostile)["cells"][0]["nome"] == "ASR_TIM"
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "open('ran', 'w')",
+        "os.environ['REDIS']",
+        "'10.0.' + suffix",
+        'f\'{open("ran", "w")}\'',
+        "[x for x in (1,)]",
+        "lambda: 1",
+        "HOST",
+        "(" * 150 + "x" + ")" * 150,
+    ],
+)
+def test_a_computed_value_is_refused_in_one_sentence(value: str) -> None:
+    said = refusal(f"SETTINGS = {{'queues': {{'A': 1}},\n'redis_host': {value}}}")
+    assert said == (
+        "settings.py: line 2: SETTINGS['redis_host'] is computed, and nothing of the old file "
+        "is executed; write the value itself in its place"
+    )
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("X = 1", "has no SETTINGS = {...}; is it the settings.py of the old dialer?"),
+        ("SETTINGS = 1", "line 1: SETTINGS is computed, and nothing of the old file is executed"),
+        ("SETTINGS = dict(a=1)", "line 1: SETTINGS is computed, and nothing of the old file"),
+        ("SETTINGS = {**BASE}", "line 1: a key of SETTINGS is no plain text; write it out"),
+        ("SETTINGS = {}\nSETTINGS['a'] = 1", "line 2: changes SETTINGS after it was made"),
+        ("SETTINGS = {}\nSETTINGS.update(a=1)", "line 2: changes SETTINGS after it was made"),
+        ("SETTINGS = {}\nSETTINGS |= {}", "line 2: changes SETTINGS after it was made"),
+        ("SETTINGS = {}\ndel SETTINGS['a']", "line 2: changes SETTINGS after it was made"),
+        ("SETTINGS = {}", "SETTINGS has no queues, and so no cell to carry over"),
+        ("SETTINGS = {'queues': []}", "line 1: SETTINGS['queues'] is no list of"),
+        ("SETTINGS = {'queues': ['A']}", "line 1: SETTINGS['queues'][0] is no {'nome': ..."),
+        ("SETTINGS = {'queues': [{'nome': 'A'}]}", "SETTINGS['queues'][0] says no threads"),
+        ("SETTINGS = {'queues': {'A': None}}", "SETTINGS['queues'][0]['threads'] is no number"),
+        ("SETTINGS = {'queues': {'A': 1}, 'Retries': 'x'}", "SETTINGS['Retries'] is no number"),
+        ("SETTINGS = {'queues': {'A': 1}, 'redis_host': 1}", "SETTINGS['redis_host'] is no text"),
+        (
+            "SETTINGS = {'queues': {'A': 1}, 'redis_host': 'a@b/c'}",
+            "SETTINGS['redis_host'] and ['redis_port'] make no address of a Redis",
+        ),
+        ("SETTINGS = {\nprint 'x'", "is not Python"),
+        (b"\x00", "is not Python"),
+        (b"\xff\xfe", "is not Python"),
+        ("-" * 200_000 + "1", "is not Python"),
+        (b"#" * (MAX_BYTES + 1), "is larger than 1000000 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_carried_over_is_told_in_one_sentence(
+    text: str | bytes, said: str
+) -> None:
+    told = refusal(text)
+    assert told.startswith("settings.py: ")
+    assert said in told
+    assert "\n" not in told
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"^nowhere\.py: cannot be read: No such file"):
+        convert(Path("nowhere.py"))
+
+
+values = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.binary())
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["redis_host", "redis_port", "Retries", "LOG_LEVEL", "LOG_FORMAT", "LOG_LOCATION"]
+        )
+        | st.text(),
+        values,
+    ),
+    st.dictionaries(st.text(), st.integers() | st.floats(allow_nan=False), min_size=1),
+)
+def test_whatever_stands_in_the_old_file_it_makes_toml_or_one_of_our_errors(
+    members: dict[str, object], queues: dict[str, object]
+) -> None:
+    text = f"inf = 1\nSETTINGS = {members | {'queues': queues}!r}"
+    try:
+        imported = converted(text.encode("utf-8", "surrogatepass"))
+    except ConfigError:
+        return
+    assert [c["nome"] for c in tomllib.loads(imported.toml)["cells"]] == list(queues)

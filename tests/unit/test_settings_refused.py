@@ -1,0 +1,205 @@
+"""What is refused of a settings file, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialer.errors import ConfigError
+from dialer.settings import load
+from dialer.settings_file import SettingsRefused
+from tests.unit.sound_settings import Change, cell, clean, loaded, pbx, refusal
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean(monkeypatch, tmp_path)
+
+
+TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            cell("threads", 0),
+            "cells[ASR_TIM].threads: 0 is wrong; it takes a whole number from 1 to 10000",
+        ),
+        (
+            cell("threads", "many"),
+            "cells[ASR_TIM].threads: is wrong; it takes a whole number from 1 to 10000",
+        ),
+        (
+            cell("threads", True),
+            "cells[ASR_TIM].threads: is wrong; it takes a whole number from 1 to 10000",
+        ),
+        (
+            lambda c: c["cells"][0].pop("threads"),
+            "cells[ASR_TIM].threads: is missing; it takes a whole number from 1 to 10000",
+        ),
+        (
+            cell("ring_timeout", 121),
+            "cells[ASR_TIM].ring_timeout: 121 is wrong; it takes a whole number from 1 to 120",
+        ),
+        (
+            cell("ring_timout", 5),
+            "cells[ASR_TIM].ring_timout: there is no such setting; did you mean ring_timeout?",
+        ),
+        (
+            cell("name", "X"),
+            "cells[ASR_TIM].name: there is no such setting; did you mean nome?",
+        ),
+        (
+            lambda c: c["multcall"].__setitem__("zzz", 1),
+            "multcall.zzz: there is no such setting; known here: redis_url, push",
+        ),
+        (
+            lambda c: c.__setitem__("pbx", []),
+            "pbx: there is no such setting; did you mean pbxs?",
+        ),
+        (
+            lambda c: c.pop("broker"),
+            "broker: is missing; it takes a table",
+        ),
+        (
+            lambda c: c["multcall"].__setitem__("push", "up"),
+            'multcall.push: is wrong; it takes "right" or "left"',
+        ),
+        (
+            lambda c: c["multcall"].__setitem__("redis_url", "127.0.0.1:6379"),
+            "multcall.redis_url: is not a Redis URL: redis://HOST:PORT/DB, "
+            "rediss://HOST:PORT/DB, unix:///PATH?db=DB or "
+            "sentinel://HOST:PORT,HOST:PORT/SERVICE?db=DB",
+        ),
+        (
+            cell("nome", "ASR:TIM"),
+            "cells[#1].nome: is wrong; it takes 1 to 64 letters, digits, _ . and -",
+        ),
+        (
+            cell("nome", "ura-novoteste2"),
+            "cells[ura-novoteste2].nome: this name stands 2 times; "
+            "each cell takes a name of its own",
+        ),
+        (
+            cell("pbxs", ["pbx1"]),
+            "cells[ASR_TIM].pbxs: there is no PBX pbx1; did you mean pbx01?",
+        ),
+        (
+            cell("pbxs", []),
+            'cells[ASR_TIM].pbxs: is wrong; it takes names of PBXs, as ["pbx01"]',
+        ),
+        (
+            cell("trunk", "oi"),
+            "cells[ASR_TIM].trunk: none of its PBXs has a trunk oi; they have backup, tim",
+        ),
+        (
+            cell("context", "a\nb"),
+            "cells[ASR_TIM].context: holds a control character; it takes plain text",
+        ),
+        (
+            cell("limits", {"time_zone": "Mars/Olympus"}),
+            "cells[ASR_TIM].limits.time_zone: is no time zone known on this machine; "
+            "it takes a name such as America/Sao_Paulo",
+        ),
+        (
+            cell("limits", {"calling_hours": [{"days": ["mon"], "from": "8h", "to": "20:00"}]}),
+            "cells[ASR_TIM].limits.calling_hours[#1].from: is wrong; "
+            'it takes a time of day in quotes, as "08:00"',
+        ),
+        (
+            cell("limits", {"calling_hours": [{"days": ["mon"], "from": "08:00", "to": "08:00"}]}),
+            "cells[ASR_TIM].limits.calling_hours[#1]: from and to are the same; "
+            'the whole day is "00:00" to "24:00"',
+        ),
+        (
+            pbx("cps", 0),
+            "pbxs[pbx01].cps: 0 is wrong; it takes calls a second, 0.1 to 1000",
+        ),
+        (
+            pbx("secret", ""),
+            "pbxs[pbx01].secret: is empty; it takes the secret of the PBX's manager.conf",
+        ),
+        (
+            pbx("secret", "a\r\nAction: Originate"),
+            "pbxs[pbx01].secret: holds a control character; it takes plain text",
+        ),
+        (
+            pbx("trunks", {}),
+            "pbxs[pbx01].trunks: is wrong; it takes one trunk or more, "
+            'as tim = "PJSIP/{number}@tim"',
+        ),
+        (
+            pbx("trunks", {"t": "PJSIP/tim"}),
+            f"pbxs[pbx01].trunks.t: does not hold {{number}} exactly once; {TEMPLATE}",
+        ),
+        (
+            pbx("trunks", {"t": "PJSIP/{number}/{number}"}),
+            f"pbxs[pbx01].trunks.t: does not hold {{number}} exactly once; {TEMPLATE}",
+        ),
+        (
+            pbx("trunks", {"t": "{number}@tim"}),
+            f"pbxs[pbx01].trunks.t: does not start with a channel technology; {TEMPLATE}",
+        ),
+        (
+            pbx("trunks", {"t": "PJSIP/{number}@tim&SIP/x"}),
+            f"pbxs[pbx01].trunks.t: holds a control character or one of , & |; {TEMPLATE}",
+        ),
+        (
+            lambda c: c.__setitem__("cells", []),
+            "cells: is wrong; it takes one [[cells]] table or more",
+        ),
+        (
+            lambda c: c.__setitem__("cells", "x"),
+            "cells: is wrong; it takes one [[cells]] table or more",
+        ),
+    ],
+)
+def test_a_wrong_file_is_told_by_field_with_what_is_wrong_and_what_would_be_right(
+    change: Change, said: str
+) -> None:
+    assert refusal(change) == said
+
+
+def test_all_that_is_wrong_is_told_at_once_one_a_line(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["pbxs"][1]["port"] = 70000
+        content["cells"][0] |= {"threads": 0, "pbxs": ["pbx02", "pbx3"]}
+        content["multcal"] = {}
+
+    with pytest.raises(SettingsRefused) as caught:
+        loaded(change)
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path / 'dialer.toml'} has 4 errors:",
+        "  pbxs[pbx02].port: 70000 is wrong; it takes a whole number from 1 to 65535",
+        "  cells[ASR_TIM].threads: 0 is wrong; it takes a whole number from 1 to 10000",
+        "  multcal: there is no such setting; did you mean multcall?",
+        "  cells[ASR_TIM].pbxs: there is no PBX pbx3; did you mean pbx02?",
+    ]
+
+
+def test_a_missing_file_is_told_with_the_cure() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert str(caught.value) == (
+        "dialer.toml: there is no such file. Name yours in DIALER_CONFIG, make one from an old "
+        "settings.py with `dialer config import settings.py --output dialer.toml`, "
+        "or start from the example deploy/dialer.toml"
+    )
+
+
+def test_a_syntax_error_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "dialer.toml"
+    path.write_text("[multcall]\nredis_url = \n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"dialer\.toml: is not TOML: .*line 2"):
+        load(path)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes("# ligação".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load(tmp_path / "latin.toml")
