@@ -115,11 +115,52 @@ def simulate_pbx(
 
 
 @simulate.command("multcall")
-def simulate_multcall() -> None:
-    """Play Multcall: push requests, answer each ACK with a code, count the Responses."""
+def simulate_multcall(
+    cell: Annotated[
+        list[str] | None, typer.Option(help="Play this cell only; may be repeated.")
+    ] = None,
+    calls: Annotated[int, typer.Option(min=1, help="How many requests to push.")] = 100,
+    rate: Annotated[float, typer.Option(min=0.01, help="Requests per second.")] = 10.0,
+    number_prefix: Annotated[
+        str, typer.Option(help="What every number begins with; eight digits follow.")
+    ] = "+5511900",
+    mix: Annotated[
+        str | None, typer.Option(help="Shares of the outcomes, such as answered=80,busy=20.")
+    ] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(help="The Redis of the cells; default: as in dialer.toml.")
+    ] = None,
+    code_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds from an ACK to its CODLIGACAO.")
+    ] = 0.02,
+    ring_timeout: Annotated[
+        int | None, typer.Option(min=1, max=120, help="TempoToque; default: the cell's.")
+    ] = None,
+    answered_within: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait for Responses after the last request.")
+    ] = 120.0,
+) -> None:
+    """Play Multcall: push requests, answer each ACK with a code, check every Response."""
     settings = _settings("multcall")
-    run = _part("dialer.simulation.multcall")
-    run(settings)
+    from dialer.simulation.multcall import run
+    from dialer.simulation.multcall_requests import DEFAULT_MIX, parse_mix
+
+    chosen = [settings.cell(name) for name in cell] if cell else settings.cells
+    is_right = run(
+        {c.name: redis_url or settings.cell_redis_url(c) for c in chosen},
+        [c.name for c in chosen],
+        calls,
+        rate,
+        mix=parse_mix(mix) if mix else DEFAULT_MIX,
+        number_prefix=number_prefix,
+        push=settings.multcall.push,
+        code_delay_s=code_delay,
+        code_wait_s=min(c.timeout_command_ack for c in chosen),
+        ring_timeout_s=ring_timeout,
+        answered_within_s=answered_within,
+    )
+    if not is_right:
+        raise typer.Exit(EXIT_NO)
 
 
 def _part(module: str) -> Callable[..., None]:

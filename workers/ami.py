@@ -25,6 +25,7 @@ from panoramisk.message import Message
 from dialer.errors import (
     AmiLoginRefused,
     AmiUnavailable,
+    ConfigError,
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
@@ -37,6 +38,9 @@ ANSWER_WITHIN_S: Final = 5.0
 
 #: A fresh Asterisk takes its time until it is fully booted, in seconds.
 BOOTED_WITHIN_S: Final = 120.0
+
+#: Time for a list of all channels, in seconds.
+LIST_WITHIN_S: Final = 30.0
 
 #: Pause between two pings, in seconds. A pong that takes longer than ANSWER_WITHIN_S ends the link.
 PING_EVERY_S: Final = 2.0
@@ -63,8 +67,14 @@ class _Connection(Manager):  # type: ignore[misc]
         if not self.closed.done():
             self.closed.set_result(None)
 
+    def login(self, future: asyncio.Future[Any]) -> bool:
+        return not future.cancelled() and super().login(future)
+
     def close(self) -> None:
+        """Closes at once: what a hung Asterisk has not read yet is not sent any more."""
         super().close()
+        if self.protocol is not None:
+            self.protocol.transport.abort()
         self.connection_lost(None)
 
 
@@ -127,6 +137,8 @@ class AmiLink:
     _connection: _Connection | None = None
     _booted: asyncio.Event = field(default_factory=asyncio.Event)
     _trouble: str = ""
+    _why: str = ""
+    _unforgotten: set[str] = field(default_factory=set)
 
     @property
     def ready(self) -> bool:
@@ -139,33 +151,36 @@ class AmiLink:
         """Connects, and connects again, until cancelled.
 
         Raises:
-            AmiLoginRefused: Asterisk refused the very first login; later ones are retried.
+            AmiLoginRefused: the very first attempt was refused; later ones are made again.
+            ConfigError: there is no secret at the very first attempt.
         """
         pause, longest = BACKOFF_S
-        ever_up = False
+        first = True
         while True:
             try:
                 await self._connect()
-            except AmiLoginRefused as error:
-                if not ever_up:
+                await self._live()
+            except (AmiLoginRefused, ConfigError) as error:
+                if first:
                     raise
                 self._say(str(error))
             except (OSError, TimeoutError, AmiUnavailable) as error:
                 self._say(
                     f"no AMI at {self.pbx.host}:{self.pbx.port} ({str(error) or 'no answer'})"
                 )
-            else:
-                ever_up = True
-                pause = BACKOFF_S[0]
-                await self._live()
+            except Exception:
+                logger.exception("AMI link failed; trying again", extra={"pbx": self.pbx.name})
             finally:
+                if self.ready:
+                    pause = BACKOFF_S[0]
                 self._drop()
+            first = False
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
-    def drop(self) -> None:
-        """Ends the present connection; a new one is made."""
-        self._drop()
+    def drop(self, why: str) -> None:
+        """Ends the present connection because of `why`; a new one is made."""
+        self._close(why)
 
     def _say(self, trouble: str) -> None:
         """Says once what is wrong, until it changes or the link is back."""
@@ -223,6 +238,7 @@ class AmiLink:
         """From login to the loss of the connection."""
         connection = self._connection
         assert connection is not None
+        self._why = ""
         up = asyncio.create_task(self._get_ready(), name=f"AMI {self.pbx.name} gets ready")
         pings = asyncio.create_task(self._ping(), name=f"AMI {self.pbx.name} pings")
         try:
@@ -232,20 +248,21 @@ class AmiLink:
                 task.cancel()
             results = await asyncio.gather(up, pings, return_exceptions=True)
         for result in results:
-            if isinstance(result, Exception) and not isinstance(result, AmiUnavailable):
+            if isinstance(result, Exception):
                 raise result
-        self._say("the connection was lost")
+        self._say(self._why or "the connection was lost")
 
     async def _get_ready(self) -> None:
         try:
             async with asyncio.timeout(BOOTED_WITHIN_S):
                 await self._booted.wait()
             await self.on_up()
+            for call_id in tuple(self._unforgotten):
+                await self.forget(call_id)
         except (AmiUnavailable, TimeoutError) as error:
-            self._say(f"Asterisk does not answer after login ({str(error) or 'not fully booted'})")
-            self._close()
+            self._close(f"Asterisk is not ready after login ({str(error) or 'not fully booted'})")
         except BaseException:
-            self._close()
+            self._close("")
             raise
         else:
             self.up.set()
@@ -259,11 +276,12 @@ class AmiLink:
             try:
                 await self.ask({"Action": "Ping"})
             except AmiUnavailable:
-                self._say("Asterisk does not answer pings")
-                self._close()
+                self._close("Asterisk does not answer pings")
                 return
 
-    def _close(self) -> None:
+    def _close(self, why: str) -> None:
+        """Ends the connection; `why` is said once it is over, the first reason only."""
+        self._why = self._why or why
         if self._connection is not None:
             self._connection.close()
 
@@ -280,9 +298,9 @@ class AmiLink:
 
         Raises:
             AmiUnavailable: the link is down, was lost, or gave no answer in time.
-            ValueError: a value would end the line it stands in.
+            ValueError: a value would end the line it stands in, or is no text.
         """
-        _refuse_line_ends(action)
+        _refuse_unsendable(action)
         connection = self._connection
         if connection is None or connection.closed.done():
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
@@ -312,12 +330,13 @@ class AmiLink:
             AmiUnavailable: the link is not ready; nothing was sent.
             OriginateRefused: Asterisk said no; nothing was dialed.
             OriginateOutcomeUnknown: it was sent, and no word came within `within_s` seconds.
+            ValueError: a value would end the line it stands in, or is no text; nothing was sent.
         """
         connection = self._connection
         if not self.ready or connection is None or connection.closed.done():
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
         action = {"Action": "Originate", "ActionID": action_id, "Async": "true", **fields}
-        _refuse_line_ends(action)
+        _refuse_unsendable(action)
         try:
             reply = await self.ask(action, as_list=False, within_s=within_s)
         except AmiUnavailable as error:
@@ -325,25 +344,40 @@ class AmiLink:
         if not reply.success:
             raise OriginateRefused(str(reply.message) or "Asterisk gave no reason")
 
+    async def _granted(self, action: Mapping[str, str], **options: Any) -> list[Any]:
+        """Asterisk's messages on a question that it has to answer.
+
+        Raises:
+            AmiUnavailable: it did not, or the AMI user may not ask.
+        """
+        reply = await self.ask(action, **options)
+        messages = reply if isinstance(reply, list) else [reply]
+        if not messages[0].success:
+            raise AmiUnavailable(
+                f"Asterisk refuses {action['Action']}: {messages[0].message}; "
+                "see the rights of the AMI user in manager.conf"
+            )
+        return messages
+
     async def channels(self) -> dict[str, dict[str, str]]:
         """The headers of every live channel, by Uniqueid."""
-        reply = await self.ask({"Action": "CoreShowChannels"}, within_s=30.0)
-        messages = reply if isinstance(reply, list) else [reply]
+        messages = await self._granted({"Action": "CoreShowChannels"}, within_s=LIST_WITHIN_S)
         return {m.uniqueid: _plain(m) for m in messages if m.event == "CoreShowChannel"}
 
     async def boot(self) -> str:
         """When this Asterisk started, in its own words: it changes with every start."""
-        reply = await self.ask({"Action": "CoreStatus"})
+        (reply,) = await self._granted({"Action": "CoreStatus"})
         return f"{reply.corestartupdate} {reply.corestartuptime}"
 
     async def version(self) -> str:
         """Asterisk's version, such as `22.10.0`."""
-        reply = await self.ask({"Action": "CoreSettings"})
+        (reply,) = await self._granted({"Action": "CoreSettings"})
         return str(reply.asteriskversion)
 
     async def has_include(self) -> bool:
         """True where the dialplan include that we ship is loaded."""
-        reply = await self.ask({"Action": "Getvar", "Variable": "DIALPLAN_EXISTS(dialer-end,s,1)"})
+        question = {"Action": "Getvar", "Variable": "DIALPLAN_EXISTS(dialer-end,s,1)"}
+        (reply,) = await self._granted(question)
         return str(reply.value) == "1"
 
     async def note(self, call_id: str) -> str | None:
@@ -354,13 +388,16 @@ class AmiLink:
 
     async def forget(self, call_id: str) -> None:
         """Deletes what the dialplan wrote down of a call."""
-        with contextlib.suppress(AmiUnavailable):  # the next reconciliation meets it again
+        self._unforgotten.add(call_id)  # tried again when the link comes back
+        with contextlib.suppress(AmiUnavailable):
             await self.ask({"Action": "DBDel", "Family": "dialer", "Key": call_id})
+            self._unforgotten.discard(call_id)
 
 
-def _refuse_line_ends(action: Mapping[str, str | list[str]]) -> None:
+def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:
     """The last of the doors: nothing that reaches AMI may end or add a line."""
     for name, value in action.items():
-        for text in value if isinstance(value, list) else [value]:
+        for text in (name, *value) if isinstance(value, list) else (name, value):
             if any(end in text for end in "\r\n\0"):
-                raise ValueError(f"{name} holds a line end")
+                raise ValueError(f"{name!r} holds a line end")
+            text.encode()  # a lone surrogate would be dropped on the way, and no answer come

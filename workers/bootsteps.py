@@ -32,6 +32,9 @@ STOP_WITHIN_S: Final = 8.0
 
 EXIT_USAGE: Final = 2
 
+#: How long one thread may hold the interpreter while another waits, in seconds.
+SWITCH_INTERVAL_S: Final = 0.0005
+
 
 @dataclass(slots=True)
 class Serving:
@@ -109,6 +112,9 @@ class PbxStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         global _serving
+        # Pool threads, Celery's loop and ours share one interpreter: at the default of 5 ms each
+        # hand-over between them would cost a call that much.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         worker = PbxWorker(settings(), parent.pbx, on_done=_call_done)
         self.thread.start()
         try:

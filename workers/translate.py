@@ -6,6 +6,7 @@ Field names and their order of arrival are those of Asterisk 16 and 22
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,13 @@ from dialer.domain.causes import result_of
 
 #: The AST_STATE_UP of ChannelState.
 CHANNEL_UP: Final = "6"
+
+#: Highest of Q.850's causes.
+CAUSE_MAX: Final = 127
+
+# The dialplan can write what it likes into a note or a UserEvent: `inf`, `1e400`, 5,000 digits.
+_WHOLE: Final = re.compile(r"[0-9]{1,9}")
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 #: Events that say something of a call; all others are dropped before they are parsed.
 WANTED_EVENTS: Final = frozenset(
@@ -108,7 +116,7 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
         case "Hangup":
             return HungUp(
                 uniqueid=uniqueid,
-                cause=_number(get("Cause")),
+                cause=_cause(get("Cause")),
                 cause_text=get("Cause-txt") or None,
             )
         case "UserEvent":
@@ -163,7 +171,7 @@ def read_note(value: str) -> Note | None:
     return Note(
         answered_at=answered_at,
         ended_at=_moment(fields.get("ended")),
-        cause=_number(fields.get("cause")),
+        cause=_cause(fields.get("cause")),
         amd=unquote(fields.get("amd", "")) or None,
         agent=unquote(fields.get("agent", "")) or None,
     )
@@ -171,15 +179,21 @@ def read_note(value: str) -> Note | None:
 
 def _moment(text: str | None) -> datetime | None:
     seconds = _seconds(text)
-    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+    except (OverflowError, ValueError, OSError):  # a year that no calendar has
+        return None
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.lstrip("-").isdecimal() else None
+    return int(text) if text and _WHOLE.fullmatch(text) else None
+
+
+def _cause(text: str | None) -> int | None:
+    """A Q.850 cause, 0-127; None for anything else."""
+    cause = _number(text)
+    return cause if cause is not None and cause <= CAUSE_MAX else None
 
 
 def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
+    return float(text) if text and _SECONDS.fullmatch(text) else None

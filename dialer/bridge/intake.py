@@ -65,11 +65,14 @@ class Intake:
             if self.reload:
                 self.reload = False
                 self._hand = await self.site.ledger.hand(self.site.bridge)
-            room, pause = await self._room()
-            if not self._hand and room > 0:
-                await self._fetch(room)
-            if not self._hand or not await self._admit(self._hand[:BATCH]):
-                await asyncio.sleep(pause)
+            if not self._hand:
+                room, pause = await self._room()
+                if room > 0:
+                    await self._fetch(room)
+                else:
+                    await asyncio.sleep(pause)
+            elif not await self._admit(self._hand[:BATCH]):
+                await asyncio.sleep(FULL_PAUSE_S)
 
     async def _room(self) -> tuple[int, float]:
         """How many requests may be taken now, and how long to wait where none may."""
@@ -87,10 +90,10 @@ class Intake:
         """Waits for a request, then takes what else is there, within the room."""
         site = self.site
         ledger, bridge, threads = site.ledger, site.bridge, site.cell.threads
-        taken = await ledger.take(bridge, at_most=room, threads=threads)
+        taken, left = await ledger.take(bridge, at_most=room, threads=threads)
         if taken:
             self._hand.extend(taken)
-        elif await ledger.is_full(threads):
+        elif left <= 0:
             await asyncio.sleep(FULL_PAUSE_S)
         else:
             await self._wait()

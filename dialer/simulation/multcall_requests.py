@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import Final
 
@@ -142,11 +142,11 @@ class Script:
     run: str
     cells: Sequence[str]
     calls: int
-    mix: Mapping[str, float] = DEFAULT_MIX
+    mix: Mapping[str, float] = field(default_factory=lambda: DEFAULT_MIX)
     number_prefix: str = DEFAULT_PREFIX
     ring_timeout_s: int | None = None
     valid_for_s: float | None = None
-    extra: Mapping[str, object] = MappingProxyType({})
+    extra: Mapping[str, object] = field(default_factory=dict)
     seed: int = 1
 
     def kinds(self) -> Iterator[str]:
@@ -156,10 +156,10 @@ class Script:
         for _ in range(self.calls):
             yield dice.choices(names, shares)[0]
 
-    def requests(self, now: datetime) -> Iterable[Asked]:
-        """Every request of the run; `now` is their CriadaEm, spelled in several ways."""
+    def requests(self, start: datetime, rate: float) -> Iterable[Asked]:
+        """Every request of the run, whose CriadaEm goes on from `start` at `rate` a second."""
         for n, kind in enumerate(self.kinds()):
-            yield self._request(n, kind, now)
+            yield self._request(n, kind, start + timedelta(seconds=n / rate))
 
     def _request(self, n: int, kind: str, now: datetime) -> Asked:
         digits = KINDS[kind]
@@ -169,9 +169,10 @@ class Script:
         id_json = request_id if n % 5 == 4 else json.dumps(request_id)
         created_at = json.dumps(_spelled(now, n))
         data = AWKWARD_DATA[n % len(AWKWARD_DATA)]
+        telephone = json.dumps(f"{number}\r\nx" if malformed else number)
         fields = [
             f'"IdRequisicao":{id_json}',
-            f'"Telefone":{json.dumps(number + "\r\nx" if malformed else number)}',
+            f'"Telefone":{telephone}',
             f'"CriadaEm" : {created_at}',
             f'"Dados": {data} ',
             f'"CampoNovo":{{"n":{n}}}',
@@ -199,11 +200,8 @@ class Script:
 
 
 def _spelled(now: datetime, n: int) -> str:
-    """The same instant, as different clients write it."""
-    from datetime import timedelta, timezone
-
-    zone = timezone(timedelta(hours=-3))
-    local = now.astimezone(zone)
+    """An instant as different clients write it."""
+    local = now.astimezone(timezone(timedelta(hours=-3)))
     if n % 3 == 0:
         return local.isoformat(timespec="milliseconds")
     if n % 3 == 1:

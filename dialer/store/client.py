@@ -27,18 +27,21 @@ from dialer.redis_url import RedisAddress, Scheme, redacted
 #: A reply that takes longer means: this connection is dead (a stopped server, a cut cable).
 REPLY_TIMEOUT_S: Final = 5.0
 
-#: Words at the head of a server's refusal that pass with time (or by an operator's hand).
-PASSING: Final = (
-    "OOM",
-    "READONLY",
-    "MISCONF",
-    "LOADING",
-    "MASTERDOWN",
-    "NOREPLICAS",
-    "CLUSTERDOWN",
-    "BUSY",
-    "TRYAGAIN",
-    "UNBLOCKED",
+#: First words of a server's refusal that pass with time (or by an operator's hand). redis-py
+#: cuts some of them off the text, so they are looked for in `status_code`.
+PASSING: Final = frozenset(
+    {
+        "OOM",
+        "READONLY",
+        "MISCONF",
+        "LOADING",
+        "MASTERDOWN",
+        "NOREPLICAS",
+        "CLUSTERDOWN",
+        "BUSY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+    }
 )
 
 
@@ -78,7 +81,9 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         return True
-    return isinstance(error, ResponseError) and str(error).startswith(PASSING)
+    if not isinstance(error, ResponseError):
+        return False
+    return (error.status_code or str(error).partition(" ")[0]) in PASSING
 
 
 async def require(redis: Redis, url: str, what: str) -> None:

@@ -13,6 +13,13 @@ from typing import Final
 #: A done call's entry stays this long to catch repeats of its request, in seconds.
 DONE_RETENTION_S: Final = 24 * 3600
 
+#: A bridge that others held for dead is looked after this long: it may only have been slow, or
+#: its last command may still be on the way. In seconds.
+BRIDGE_FORGOTTEN_AFTER_S: Final = 3600
+
+#: What every call's key starts with.
+CALL_PREFIX: Final = "dialer:call:"
+
 #: What only exists while some process lives is forgotten after this long, in seconds.
 IDLE_RETENTION_S: Final = 30 * 24 * 3600
 
@@ -25,7 +32,7 @@ class LedgerKeys:
 
     def call(self, call_id: str) -> str:
         """Hash; one call. No lifetime while it lives, `DONE_RETENTION_S` once done."""
-        return f"dialer:call:{call_id}"
+        return f"{CALL_PREFIX}{call_id}"
 
     @property
     def live(self) -> str:
@@ -56,7 +63,10 @@ class LedgerKeys:
 
     @property
     def bridges(self) -> str:
-        """Sorted set: bridge by last heartbeat, ms. `IDLE_RETENTION_S`."""
+        """Sorted set: bridge by last heartbeat, ms, `BRIDGE_FORGOTTEN_AFTER_S` beyond its death.
+
+        `IDLE_RETENTION_S`.
+        """
         return f"dialer:bridges:{self.cell}"
 
     @property

@@ -6,7 +6,8 @@ domain's table, so this module decides nothing. Every step may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -18,7 +19,12 @@ from dialer.domain.request import CallRequest, call_id
 from dialer.multcall.keys import CellKeys
 from dialer.multcall.messages import ack, response_parts
 from dialer.store.entry import Entry, pairs, to_ms
-from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
+from dialer.store.keys import (
+    BRIDGE_FORGOTTEN_AFTER_S,
+    DONE_RETENTION_S,
+    IDLE_RETENTION_S,
+    LedgerKeys,
+)
 from dialer.store.steps import Steps
 
 #: A bridge that was not heard of for this long is dead and its hand is taken over, in seconds.
@@ -37,8 +43,12 @@ class Admission(StrEnum):
     GONE = "gone"
 
 
-def _legal(event: type[domain.Event]) -> str:
-    return " " + " ".join(sorted(LEGAL[event])) + " "
+#: The states in which a call that has a PBX holds a slot there.
+_HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
+
+
+def _legal(event: type[domain.Event], within: Collection[State] = frozenset(State)) -> str:
+    return " " + " ".join(sorted(LEGAL[event] & set(within))) + " "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,30 +90,33 @@ class Ledger:
 
     # --- the bridge's hand ---------------------------------------------------------
 
-    async def take(self, bridge: str, *, at_most: int, threads: int) -> list[bytes]:
-        """Takes requests into the bridge's hand, as many as the cell has room for."""
+    async def take(
+        self, bridge: str, *, at_most: int, threads: int
+    ) -> tuple[list[bytes], int]:
+        """Fills the bridge's hand with requests up to `at_most`, and as the cell has room for.
+
+        Returns all that is in hand, oldest first, and the room left in the cell.
+        """
         keys = self.keys
-        return list(
-            await self.steps.run(
-                "take",
-                [self.wire.request, keys.hand(bridge), keys.live, keys.bridges],
-                [at_most, self.head, threads, keys.hand("")],
-            )
+        room, *hand = await self.steps.run(
+            "take",
+            [self.wire.request, keys.hand(bridge), keys.live, keys.bridges],
+            [at_most, self.head, threads, keys.hand(""), bridge, IDLE_RETENTION_S],
         )
+        return list(hand), int(room)
 
     async def take_codes(self, bridge: str, *, at_most: int) -> list[bytes]:
-        """Takes codes into the bridge's hand."""
+        """Fills the bridge's hand with codes up to `at_most`; returns all that is in it."""
         keys = self.keys
-        return list(
-            await self.steps.run(
-                "take",
-                [self.wire.code, keys.code_hand(bridge), keys.live, keys.bridges],
-                [at_most, self.head, -1, ""],
-            )
+        _, *hand = await self.steps.run(
+            "take",
+            [self.wire.code, keys.code_hand(bridge), keys.live, keys.bridges],
+            [at_most, self.head, -1, "", bridge, IDLE_RETENTION_S],
         )
+        return list(hand)
 
     async def take_over(self, bridge: str) -> list[tuple[str, int]]:
-        """Says that `bridge` lives; returns dead bridges and how much it took from each."""
+        """Says that `bridge` lives; returns whom it took something over from, and how much."""
         keys = self.keys
         flat = await self.steps.run(
             "takeover",
@@ -114,6 +127,7 @@ class Ledger:
                 keys.hand(""),
                 keys.code_hand(""),
                 IDLE_RETENTION_S,
+                BRIDGE_FORGOTTEN_AFTER_S * 1000,
             ],
         )
         return [(name.decode(), int(n)) for name, n in zip(flat[::2], flat[1::2], strict=True)]
@@ -124,7 +138,7 @@ class Ledger:
         back = await self.steps.run(
             "leave",
             [keys.bridges, keys.hand(bridge), wire.request, keys.code_hand(bridge), wire.code],
-            [bridge, self.head],
+            [bridge, self.head, int(BRIDGE_DEAD_AFTER_S * 1000)],
         )
         return int(back)
 
@@ -167,6 +181,7 @@ class Ledger:
                 most_per_number,
                 int(number_window_s * 1000),
                 int((request.valid_for_s or 0) * 1000) if from_admission else "",
+                secrets.token_hex(8),
             ],
         )
         return Admission(reply.decode())
@@ -280,8 +295,18 @@ class Ledger:
         )
         return bool(reply)
 
-    async def end(self, call: domain.Call, request: CallRequest, ending: Ending) -> str:
-        """Ends a call: `done` (the Response went out), `ended` (with its code) or `void`."""
+    async def end(
+        self,
+        call: domain.Call,
+        request: CallRequest,
+        ending: Ending,
+        *,
+        within: Collection[State] = frozenset(State),
+    ) -> str:
+        """Ends a call: `done` (the Response went out), `ended` (with its code) or `void`.
+
+        `within` are the states in which the caller's reason to end it still holds.
+        """
         keys, wire = self.keys, self.wire
         parts = response_parts(
             request=request,
@@ -304,7 +329,7 @@ class Ledger:
             ],
             [
                 call.call_id,
-                _legal(domain.Ended),
+                _legal(domain.Ended, within),
                 call.epoch,
                 parts.head,
                 parts.tail,
@@ -372,6 +397,18 @@ class Ledger:
         """Every call that is not done."""
         return [i.decode() for i in await self.steps.read("ZRANGE", self.keys.live, 0, -1)]
 
+    async def holding(self, ids: Iterable[str]) -> dict[str, str]:
+        """Those of the calls that hold a slot, each with the PBX where it does."""
+        names = list(ids)
+        rows = await self.steps.read_many(
+            [("HMGET", self.keys.call(i), "state", "pbx") for i in names]
+        )
+        return {
+            name: pbx.decode()
+            for name, (state, pbx) in zip(names, rows, strict=True)
+            if state and pbx and State(state.decode()) in _HOLDING
+        }
+
     async def entries(self, ids: Iterable[str]) -> list[Entry]:
         """The entries of those calls that are not done."""
         names = list(ids)
@@ -381,10 +418,6 @@ class Ledger:
             for name, fields in zip(names, hashes, strict=True)
             if b"request" in fields
         ]
-
-    async def is_full(self, threads: int) -> bool:
-        """True where the cell has as many calls as it may."""
-        return int(await self.steps.read("ZCARD", self.keys.live)) >= threads
 
     async def hand(self, bridge: str) -> list[bytes]:
         """The requests that the bridge has in hand, oldest first."""

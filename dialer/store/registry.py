@@ -97,6 +97,11 @@ class Registry:
         if ids:
             await self.steps.run("release", [keys.slots(pbx)], ids)
 
+    async def hold(self, pbx: str, call_ids: Iterable[str]) -> int:
+        """Gives calls that are up their slots again; returns how many had lost theirs."""
+        ids = list(call_ids)
+        return int(await self.steps.run("hold", [keys.slots(pbx)], ids)) if ids else 0
+
     async def slots(self, pbx: str, *, older_than_s: float) -> list[str]:
         """The calls that have held a slot of the PBX for that long."""
         ids = await self.steps.run("old_slots", [keys.slots(pbx)], [int(older_than_s * 1000)])

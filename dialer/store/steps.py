@@ -19,6 +19,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from dialer.failpoints import failpoint
 from dialer.store.client import is_passing
+from dialer.store.keys import CALL_PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,25 @@ class _Step:
     args: Sequence[Arg]
     done: asyncio.Future[Any]
 
+    @property
+    def call(self) -> str | None:
+        """The key of the call that it changes, None where it changes no certain one."""
+        return next((key for key in self.keys if key.startswith(CALL_PREFIX)), None)
+
+
+def _apart(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
+    """A batch and what waits for it: of two steps of one call the second waits.
+
+    A server may refuse one command of a pipeline for a while and take the next.
+    """
+    batch: list[_Step] = []
+    later: list[_Step] = []
+    seen: set[str | None] = set()
+    for step in steps:
+        (later if step.call is not None and step.call in seen else batch).append(step)
+        seen.add(step.call)
+    return batch, later
+
 
 @dataclass(slots=True)
 class Steps:
@@ -75,7 +95,9 @@ class Steps:
             self._runner = asyncio.create_task(self._run_all(), name=f"steps {self.where}")
         failpoint(f"{name}.before")
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Step(name, keys, args, done))
+        # Encoded here, so that a text which no UTF-8 can carry fails its caller alone.
+        encoded = [arg.encode() if isinstance(arg, str) else arg for arg in args]
+        self._queue.put_nowait(_Step(name, keys, encoded, done))
         result = await done
         failpoint(f"{name}.after")
         return result
@@ -116,8 +138,10 @@ class Steps:
                     waiting.append(await self._queue.get())
                 while len(waiting) < BATCH and not self._queue.empty():
                     waiting.append(self._queue.get_nowait())
-                waiting = await self._run_batch(waiting)
-                if waiting:
+                batch, later = _apart(waiting)
+                again = await self._run_batch(batch)
+                waiting = again + later
+                if again:
                     await asyncio.sleep(RETRY_PAUSE_S)
         finally:
             while not self._queue.empty():

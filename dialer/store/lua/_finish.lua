@@ -9,6 +9,9 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- A list of Multcall's that is none (WRONGTYPE) stops a step here, before anything is changed.
+local function must_be_list(key) redis.call('LLEN', key) end
+
 local function finish(call, live, counter, response, id, push, retention_s)
   local part = redis.call('HMGET', call, 'head', 'code', 'tail')
   redis.call(push, response, part[1] .. (part[2] or 'null') .. part[3])

@@ -7,6 +7,7 @@ local f = redis.call('HMGET', KEYS[1], 'state', 'code_state', 'uniqueid')
 if not f[1] or not string.find(ARGV[2], ' ' .. f[1] .. ' ', 1, true) then
   return f[3] and 'already' or 'refused'
 end
+redis.call('LLEN', KEYS[4]) -- is a list, or the step stops here (WRONGTYPE) and changes nothing
 redis.call('HSET', KEYS[1], 'state', 'accepted', 'accepted_ms', ARGV[5], 'uniqueid', ARGV[6],
   'attempts', ARGV[7])
 if f[2] ~= 'came' then

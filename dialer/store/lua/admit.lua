@@ -4,9 +4,13 @@
 -- ARGV 1 raw element   2 call id   3 threads of the cell   4 dead entry for a repeat
 --      5 pbx   6 valid until, ms ('' for ever)   7 most calls to a number, 0 for no limit
 --      8 window of that limit, ms   9 valid for, ms from now ('' where 6 is given)
+--      10 token of this admission
+-- A repeat of the same admission (the reply was lost) is granted again: the token tells.
 -- Returns 'admitted' | 'duplicate' | 'full' | 'number_limit' | 'gone' (not in this hand any more).
 local call = KEYS[2]
 if redis.call('EXISTS', call) == 1 then
+  if redis.call('HGET', call, 'admission') == ARGV[10] then return 'admitted' end
+  redis.call('LLEN', KEYS[6]) -- a list, or nothing is changed (WRONGTYPE)
   if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 'gone' end
   redis.call('RPUSH', KEYS[6], ARGV[4])
   return 'duplicate'
@@ -27,7 +31,7 @@ end
 local expires = ARGV[6]
 if ARGV[9] ~= '' then expires = string.format('%d', now + tonumber(ARGV[9])) end
 redis.call('HSET', call, 'state', 'queued', 'epoch', 1, 'pbx', ARGV[5], 'request', ARGV[1],
-  'admitted_ms', now, 'expires_ms', expires, 'code_state', 'none')
+  'admitted_ms', now, 'expires_ms', expires, 'code_state', 'none', 'admission', ARGV[10])
 redis.call('ZADD', KEYS[3], now, ARGV[2])
 redis.call('ZADD', KEYS[4], now, ARGV[2])
 redis.call('SET', KEYS[5], redis.call('ZCARD', KEYS[3]))

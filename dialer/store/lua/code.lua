@@ -5,6 +5,8 @@
 --      5 dead entry: second code   6 RPUSH|LPUSH   7 retention, s
 --      8 legal states, each between blanks
 -- Returns 'stored' | 'done' (the Response went out) | 'orphan' | 'second' | 'gone'.
+must_be_list(KEYS[7])
+must_be_list(KEYS[8])
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 'gone' end
 local f = redis.call('HMGET', KEYS[2], 'state', 'code_state')
 if not f[1] or not string.find(ARGV[8], ' ' .. f[1] .. ' ', 1, true) then

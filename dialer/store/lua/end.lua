@@ -9,6 +9,7 @@ local f = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'code_state')
 if not f[1] or not string.find(ARGV[2], ' ' .. f[1] .. ' ', 1, true) or f[2] ~= ARGV[3] then
   return 'void'
 end
+must_be_list(KEYS[6])
 redis.call('HSET', KEYS[1], 'state', 'ended', 'head', ARGV[4], 'tail', ARGV[5],
   'result', ARGV[6], 'ended_ms', now_ms())
 redis.call('ZREM', KEYS[3], ARGV[1])

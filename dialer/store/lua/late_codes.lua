@@ -2,6 +2,7 @@
 -- KEYS 1 zset awaiting   2 zset live   3 string Counter   4 string CounterACK   5 list Response
 -- ARGV 1 prefix of a call's key   2 RPUSH|LPUSH   3 retention, s   4 at most
 -- Returns the ids of the calls.
+must_be_list(KEYS[5])
 local late = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms(), 'LIMIT', 0, ARGV[4])
 for _, id in ipairs(late) do
   local call = ARGV[1] .. id

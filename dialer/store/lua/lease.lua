@@ -6,7 +6,9 @@
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local gap = tonumber(ARGV[2])
-local due = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), now - gap * (ARGV[3] - 1))
+-- Never more than one start ahead, even where the clock was set back.
+local due = math.min(tonumber(redis.call('GET', KEYS[2]) or '0'), now + gap)
+due = math.max(due, now - gap * (ARGV[3] - 1))
 local used = redis.call('ZCARD', KEYS[1])
 local granted = 0
 local new = {}

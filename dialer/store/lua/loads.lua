@@ -9,7 +9,9 @@ local out = {math.floor(now / 1000)}
 for i = 1, #KEYS, 3 do
   local j = (i - 1) / 3 * 2 + 1
   local gap, burst = tonumber(ARGV[j]), tonumber(ARGV[j + 1])
-  local due = math.max(tonumber(redis.call('GET', KEYS[i + 2]) or '0'), now - gap * (burst - 1))
+  -- Never more than one start ahead, even where the clock was set back.
+  local due = math.min(tonumber(redis.call('GET', KEYS[i + 2]) or '0'), now + gap)
+  due = math.max(due, now - gap * (burst - 1))
   local starts = due > now and 0 or math.floor((now - due) / gap) + 1
   local f = redis.call('HMGET', KEYS[i], 'seen_ms', 'link', 'instance', 'ready_ms')
   for k = 1, 4 do out[#out + 1] = f[k] or '' end

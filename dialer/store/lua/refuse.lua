@@ -3,6 +3,7 @@
 -- ARGV 1 raw element   2 dead entry ('' for none)   3 Response ('' where no id could be read)
 --      4 dead entry for a repeat   5 RPUSH|LPUSH   6 retention, s
 -- Returns 'refused' | 'duplicate' | 'gone' (not in this hand any more).
+for i = 3, 4 do redis.call('LLEN', KEYS[i]) end -- lists, or nothing is changed (WRONGTYPE)
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 'gone' end
 if ARGV[3] ~= '' then
   if redis.call('EXISTS', KEYS[2]) == 1 then

@@ -1,8 +1,9 @@
 -- A bridge says that it lives, and takes over the hands of those that died.
 -- KEYS 1 zset bridges
 -- ARGV 1 this bridge   2 dead after, ms   3 prefix of request hands   4 prefix of code hands
---      5 lifetime of the key, s
--- Returns dead bridge, elements taken over, dead bridge, …
+--      5 lifetime of the key, s   6 forgotten after, ms
+-- Returns dead bridge, elements taken over, dead bridge, … of those that had any. A dead bridge
+-- is looked after for a while, for it may only have been slow.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
@@ -13,8 +14,10 @@ for _, bridge in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. (now
   for i = 3, 4 do
     while redis.call('LMOVE', ARGV[i] .. bridge, ARGV[i] .. ARGV[1], 'LEFT', 'RIGHT') do n = n + 1 end
   end
-  redis.call('ZREM', KEYS[1], bridge)
-  out[#out + 1] = bridge
-  out[#out + 1] = n
+  if n > 0 then
+    out[#out + 1] = bridge
+    out[#out + 1] = n
+  end
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. (now - ARGV[6]))
 return out

@@ -1,0 +1,1 @@
+"""Kills, stops, restarts and cuts off every part of a real site while it dials."""

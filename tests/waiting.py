@@ -1,0 +1,36 @@
+"""How a test waits: for the thing itself, within a bound, never for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Longest wait for something that should come soon, in seconds; a busy machine needs some.
+PATIENCE_S = 15.0
+
+LOOK_EVERY_S = 0.02
+
+
+async def wait_until(
+    condition: Callable[[], T | Awaitable[T]], what: str, *, within_s: float = PATIENCE_S
+) -> T:
+    """Returns the first true value of `condition`, which may be a coroutine function.
+
+    Raises:
+        AssertionError: it was not true in time; the text says `what` was waited for.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value  # type: ignore[return-value]
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s:g} s: {what} (last: {value!r})")
+        await asyncio.sleep(LOOK_EVERY_S)
