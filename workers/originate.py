@@ -74,14 +74,14 @@ class Originator:
 
     def _may_dial(self, entry: Entry, cell: Cell, followed: Followed) -> bool:
         if entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
-            followed.call = replace(followed.call, dialed_at=None)
+            followed.call = replace(followed.call, dialed_at=None, attempts=0)
             self._fail(
                 followed, Result.EXPIRED, "expired", "ValidadeSeg passed before it was dialed"
             )
             return False
         trunk = entry.request.trunk or cell.trunk
         if trunk is not None and trunk not in self.pbx.trunks:
-            followed.call = replace(followed.call, dialed_at=None)
+            followed.call = replace(followed.call, dialed_at=None, attempts=0)
             message = f"{self.pbx.name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
             self._fail(followed, Result.FAILED, "no_trunk", message)
             return False
@@ -102,6 +102,10 @@ class Originator:
                     action_id=f"{call_id}#{attempt}",
                     within_s=cell.timeout_command_response,
                 )
+            except ValueError as error:
+                message = f"the request cannot be said over AMI: {error}"
+                self._fail(followed, Result.FAILED, "not_sendable", message)
+                return
             except AmiUnavailable:
                 followed.sent = False
                 await self._give_back(followed, token)

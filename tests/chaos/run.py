@@ -41,6 +41,9 @@ MIX = {"answered": 60, "busy": 10, "rejected": 5, "invalid_number": 10, "congest
 #: What a supervisor (systemd, Docker) takes to start a program again, in seconds.
 RESTART_AFTER_S = 0.2
 
+#: Exit code of a program that finds no Redis at its start; its supervisor starts it again.
+EXIT_REFUSED = 2
+
 #: Nobody is left standing still for longer, in seconds.
 STOPPED_AT_MOST_S = 3.0
 
@@ -74,6 +77,8 @@ class Chaos:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     checker: Checker | None = None
     leaks: list[str] = field(default_factory=list)
+    rung: Counter[str] = field(default_factory=Counter)
+    crashes: list[str] = field(default_factory=list)
     _site: Site | None = None
     _redis: Redis | None = None
     _killed: set[int] = field(default_factory=set)
@@ -137,7 +142,8 @@ class Chaos:
         rings = self.lab.rings
 
         def rung() -> Counter[str]:
-            return Counter({n: c for n, c in rings().items() if n.startswith(prefix)})
+            self.rung = Counter({n: c for n, c in rings().items() if n.startswith(prefix)})
+            return self.rung
 
         return await play(
             redis_url,
@@ -237,8 +243,7 @@ class Chaos:
         stopped_at: float | None = None
         while not self.closing.is_set():
             if not program.is_running:
-                if program.pid not in self._killed:
-                    await self._note(f"{_who(name)} dies at {armed.partition(':')[0]}")
+                await self._died(name, armed)
                 await asyncio.sleep(RESTART_AFTER_S)
                 armed = "" if self.enough or rng.random() < 0.3 else next(points)
                 program.start(DIALER_FAILPOINTS=armed)
@@ -250,6 +255,16 @@ class Chaos:
                     program.send(signal.SIGCONT)
                     stopped_at = None
             await asyncio.sleep(0.05)
+
+    async def _died(self, name: str, armed: str) -> None:
+        """A program is gone: by our hand, at a failure point, refused a start, or it crashed."""
+        program = self.site.programs[name]
+        code = program.process.returncode if program.process else 0
+        if program.pid in self._killed or code == EXIT_REFUSED:
+            return
+        await self._note(f"{_who(name)} dies at {armed.partition(':')[0]}")
+        if code != -signal.SIGKILL:
+            self.crashes.append(f"{name} ended by itself with exit code {code}")
 
     async def _look_for_leaks(self) -> None:
         """What is left in Redis when all calls are over, after the reaper had its time."""
@@ -321,6 +336,15 @@ def table(chaos: Chaos, summary: Summary) -> Iterator[str]:
     yield f"{'fault':<34}{'times':>6}{'calls up':>10}{'unknown':>9}"
     for kind, times in sorted(Counter(done.kind for done in chaos.done).items()):
         yield f"{kind:<34}{times:>6}{up[kind]:>10}{blamed[kind]:>9}"
+    doubtful = [
+        played.asked.request_id
+        for played in chaos.checker.calls.values()
+        if played.response is not None
+        and played.response.result is Result.FAILED
+        and Result.ANSWERED in played.asked.results
+        and chaos.rung.get(played.asked.number)
+    ]
+    yield f"rang a number that answers, and told FAILED: {len(doubtful)} {doubtful[:10]}"
     errors = Counter(
         played.response.error.code
         for played in chaos.checker.calls.values()
@@ -334,12 +358,13 @@ def table(chaos: Chaos, summary: Summary) -> Iterator[str]:
             yield f"unknown {len(texts)} {dict(codes)}"
         else:
             yield f"{kind} {len(texts)}" + "".join(f"\n    {text}" for text in texts[:10])
+    yield f"crashes {len(chaos.crashes)}" + "".join(f"\n    {text}" for text in chaos.crashes)
     yield f"leaks {len(chaos.leaks)}" + "".join(f"\n    {leak}" for leak in chaos.leaks[:10])
 
 
 def broken(chaos: Chaos, summary: Summary) -> bool:
     """True where a promise was broken."""
-    return bool(summary.violations or chaos.leaks)
+    return bool(summary.violations or chaos.leaks or chaos.crashes)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ if not again then
     return {}
   end
   redis.call('HSET', KEYS[1], 'state', 'originating', 'dialed_ms', ARGV[5], 'boot', ARGV[6],
-    'token', ARGV[7])
+    'token', ARGV[7], 'attempts', 1)
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('SADD', KEYS[3], ARGV[1])
 end

@@ -7,7 +7,7 @@ if not f[1] or not string.find(ARGV[2], ' ' .. f[1] .. ' ', 1, true) or f[2] ~= 
   return 0
 end
 redis.call('HSET', KEYS[1], 'state', 'admitted')
-redis.call('HDEL', KEYS[1], 'pbx', 'dialed_ms', 'boot', 'token')
+redis.call('HDEL', KEYS[1], 'pbx', 'dialed_ms', 'boot', 'token', 'attempts')
 redis.call('SREM', KEYS[3], ARGV[1])
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
 return 1

@@ -60,6 +60,13 @@ class Lab:
         _wait_for("the carrier", self._carrier_listens)
         _wait_for("Redis", lambda: _answers(self.redis_port(), b"PING\r\n", b"+PONG"))
 
+    def is_up(self) -> bool:
+        """Whether all of it runs already."""
+        running = _docker("ps", "--filter", f"name=^{PROJECT}-", "--format", "{{.Names}}").split()
+        return {_container(s) for s in ("asterisk16", "asterisk22", "carrier", "redis")} <= {
+            *running
+        }
+
     def down(self) -> None:
         """Remove the containers and all that was in them; the images stay."""
         _docker("compose", "down", "--volumes", "--timeout", "1", timeout_s=COMMAND_S)

@@ -1,0 +1,89 @@
+"""Real Asterisk 22 and 16, a SIP carrier and Redis in Docker; bridges and workers as processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.acceptance.lab.lab import AMI_SECRET, Lab, docker_available
+from tests.conftest import require_service
+from tests.site import PbxPlace, Site, site_toml
+
+CELL = "ASR_TIM"
+PBXS: Mapping[str, str] = {"pbx22": "22", "pbx16": "16"}
+TRUNKS = {"carrier": "PJSIP/{number}@carrier", "local": "Local/{number}@local-trunk/n"}
+
+MakeSite = Callable[..., Site]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is an acceptance test."""
+    here = str(Path(__file__).parent)
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.acceptance)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab, up; what was not up before is taken down again."""
+    require_service("Docker", docker_available())
+    lab = Lab()
+    was_up = lab.is_up()
+    lab.up()
+    yield lab
+    if not was_up:
+        lab.down()
+
+
+@pytest.fixture
+def redis_url(lab: Lab) -> Iterator[str]:
+    """The lab's Redis, emptied."""
+    url = f"redis://127.0.0.1:{lab.redis_port()}/0"
+    with Redis.from_url(url) as redis:
+        redis.flushall()
+        yield url
+
+
+@contextmanager
+def running(site: Site) -> Iterator[Site]:
+    """A started site, stopped in any case."""
+    try:
+        site.start()
+        yield site
+    finally:
+        site.stop()
+
+
+@pytest.fixture
+def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
+    """Makes and starts a site on both Asterisks; more fields are the cell's."""
+    with ExitStack() as stack:
+
+        def make(*, bridges: int = 1, max_calls: int = 400, **cell: object) -> Site:
+            for version in ("16", "22"):
+                lab.hang_up_everything(version)
+            places = [
+                PbxPlace(
+                    name=name,
+                    port=lab.ami_port("22" if version == "22" else "16"),
+                    secret=AMI_SECRET,
+                    max_calls=max_calls,
+                    trunks=TRUNKS,
+                )
+                for name, version in PBXS.items()
+            ]
+            toml = site_toml(
+                redis_url,
+                redis_url.removesuffix("/0") + "/1",
+                places,
+                cells={CELL: {"ring_timeout": 5, **cell}},
+            )
+            site = Site(tmp_path, toml, redis_url, list(PBXS), bridges=bridges)
+            return stack.enter_context(running(site))
+
+        yield make
