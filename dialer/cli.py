@@ -81,8 +81,14 @@ def demo(
 def monitor() -> None:
     """Watch cells, PBXs and calls on the terminal."""
     settings = _settings("monitor")
-    run = _part("dialer.monitor.terminal")
-    run(settings)
+    import asyncio
+
+    from rich.console import Console
+
+    from dialer.monitor.terminal import watch
+
+    cell_urls = {cell.name: settings.cell_redis_url(cell) for cell in settings.cells}
+    asyncio.run(watch(settings.registry_redis_url, settings.pbxs, cell_urls, Console()))
 
 
 @simulate.command("pbx")

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -16,9 +16,15 @@ PATIENCE_S = 15.0
 LOOK_EVERY_S = 0.02
 
 
+@overload
 async def wait_until(
-    condition: Callable[[], T | Awaitable[T]], what: str, *, within_s: float = PATIENCE_S
-) -> T:
+    condition: Callable[[], Awaitable[T]], what: str, *, within_s: float = ...
+) -> T: ...
+@overload
+async def wait_until(condition: Callable[[], T], what: str, *, within_s: float = ...) -> T: ...
+async def wait_until(
+    condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S
+) -> Any:
     """Returns the first true value of `condition`, which may be a coroutine function.
 
     Raises:
@@ -30,7 +36,7 @@ async def wait_until(
         if inspect.isawaitable(value):
             value = await value
         if value:
-            return value  # type: ignore[return-value]
+            return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s:g} s: {what} (last: {value!r})")
         await asyncio.sleep(LOOK_EVERY_S)

@@ -114,7 +114,9 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]
 def _plain(message: Message) -> dict[str, str]:
     """Headers under Asterisk's names; of a repeated header the first."""
     return {
-        name: str(value[0] if isinstance(value, list) else value) for name, value in message.items()
+        name: str(value[0] if isinstance(value, list) else value)
+        for name, value in message.items()
+        if name != "content"  # panoramisk's own
     }
 
 
@@ -125,7 +127,7 @@ class AmiLink:
     `on_event` gets every wanted event's headers. `on_up` runs when Asterisk is logged in
     and fully booted; only after it returns is the link `ready`. `on_down` is called when
     a link that was up is lost.
-    `up` is set while it is ready.
+    `up` is set while it is ready; `session` counts the connections made.
     """
 
     pbx: Pbx
@@ -134,6 +136,7 @@ class AmiLink:
     on_up: Callable[[], Awaitable[None]]
     on_down: Callable[[], None]
     up: asyncio.Event = field(default_factory=asyncio.Event)
+    session: int = 0
     _connection: _Connection | None = None
     _booted: asyncio.Event = field(default_factory=asyncio.Event)
     _trouble: str = ""
@@ -143,7 +146,8 @@ class AmiLink:
     @property
     def ready(self) -> bool:
         """True while calls can be placed."""
-        return self.up.is_set()
+        connection = self._connection
+        return self.up.is_set() and connection is not None and not connection.closed.done()
 
     # --- the connection's life -----------------------------------------------------
 
@@ -171,7 +175,7 @@ class AmiLink:
             except Exception:
                 logger.exception("AMI link failed; trying again", extra={"pbx": self.pbx.name})
             finally:
-                if self.ready:
+                if self.up.is_set():
                     pause = BACKOFF_S[0]
                 self._drop()
             first = False
@@ -192,17 +196,18 @@ class AmiLink:
             )
 
     def _drop(self) -> None:
-        was_ready = self.ready
+        was_up = self.up.is_set()
         self.up.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-        if was_ready:
+        if was_up:
             self.on_down()
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         self._booted.clear()
+        self.session += 1
         connection = _Connection(
             loop=loop,
             host=self.pbx.host,
@@ -332,8 +337,7 @@ class AmiLink:
             OriginateOutcomeUnknown: it was sent, and no word came within `within_s` seconds.
             ValueError: a value would end the line it stands in, or is no text; nothing was sent.
         """
-        connection = self._connection
-        if not self.ready or connection is None or connection.closed.done():
+        if not self.ready:
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
         action = {"Action": "Originate", "ActionID": action_id, "Async": "true", **fields}
         _refuse_unsendable(action)

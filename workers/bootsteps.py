@@ -107,6 +107,9 @@ class PbxStep(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
+        # Workers have nothing to say to each other; asking for neighbours takes a second at each
+        # start, and gossip fails to restart when the broker does.
+        parent.options.update(without_gossip=True, without_mingle=True)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="pbx", daemon=True)
 

@@ -50,7 +50,7 @@ class PbxWorker:
     _steps: dict[str, Steps] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _instance: str = ""
-    _stopping: bool = False
+    _stopping: asyncio.Task[None] | None = None
     _placing: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self) -> asyncio.Task[None]:
@@ -100,7 +100,7 @@ class PbxWorker:
 
     async def place(self, call_id: str, epoch: int) -> None:
         """Places a call for a task; see `Originator.place`."""
-        if self._stopping:
+        if self._stopping is not None:
             return
         task = asyncio.create_task(self.originator.place(call_id, epoch))
         self._placing.add(task)
@@ -109,14 +109,17 @@ class PbxWorker:
 
     async def begin_stop(self) -> None:
         """No new calls from here on: the bridge sends them elsewhere."""
-        if not self._stopping:
-            self._stopping = True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._say("stopping"), STOP_WITHIN_S)
-            if self._placing:
-                await asyncio.wait(self._placing, timeout=STOP_WITHIN_S)
-                for task in self._placing:
-                    task.cancel()
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._begin_stop(), name="begin to stop")
+        await asyncio.shield(self._stopping)
+
+    async def _begin_stop(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._say("stopping"), STOP_WITHIN_S)
+        if self._placing:
+            await asyncio.wait(self._placing, timeout=STOP_WITHIN_S)
+            for task in self._placing:
+                task.cancel()
 
     async def stop(self) -> None:
         """Writes what it knows and lets go; the calls stay up, the next start adopts them."""
@@ -167,7 +170,7 @@ class PbxWorker:
 
     async def _beat(self) -> None:
         while True:
-            if not self._stopping:
+            if self._stopping is None:
                 await self._say("up" if self._link.ready else "down")
             await asyncio.sleep(HEARTBEAT_EVERY_S)
 

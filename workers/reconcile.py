@@ -124,9 +124,8 @@ class Reconciler:
     async def _answer_for(self, gone: Sequence[Entry]) -> None:
         taken = [self._take(entry) for entry in gone]
         coming = [f for f in taken if self._may_still_come(f)]
-        for followed in taken:
-            if followed not in coming:
-                await self._resolve(followed)
+        over = [f for f in taken if not self._may_still_come(f)]
+        await asyncio.gather(*(self._resolve(followed) for followed in over))
         if coming:
             self.tracker.keep(asyncio.create_task(self._answer_later(coming)))
 
@@ -136,13 +135,18 @@ class Reconciler:
         return never_seen and followed.boot == self.boot
 
     async def _answer_later(self, coming: Sequence[Followed]) -> None:
+        session = self.link.session
         await asyncio.sleep(STILL_COMING_S)
         try:
             live = await self.link.channels()
-            for followed in coming:
-                await self._look_again(followed, live.get(followed.call.call_id))
-        except AmiUnavailable:
-            return  # the next reconciliation begins anew
+            if self.link.session != session:
+                return  # a new link: what the old one left behind has its time from there
+            looks = (self._look_again(f, live.get(f.call.call_id)) for f in coming)
+            await asyncio.gather(*looks)
+        except AmiUnavailable as error:
+            if self.link.ready:
+                self.link.drop(f"Asterisk does not say which calls are up ({error})")
+            return  # the reconciliation at the link's return begins anew
 
     async def _look_again(self, followed: Followed, channel: dict[str, str] | None) -> None:
         if self.tracker.calls.get(followed.call.call_id) is not followed:
@@ -161,8 +165,8 @@ class Reconciler:
     async def _resolve(self, followed: Followed) -> None:
         """Says how a call ended that nobody saw end."""
         call_id = followed.call.call_id
-        note = await self._note(call_id)
         restarted = followed.boot not in ("", self.boot)
+        note = await (self._read(call_id) if restarted else self._note(call_id))
         if self.tracker.calls.get(call_id) is followed:
             self.tracker.end(followed, self._ending(followed, note, restarted=restarted))
 

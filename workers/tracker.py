@@ -93,7 +93,12 @@ class Tracker:
 
     def follow(self, entry: Entry) -> Followed:
         """Takes a claimed call into memory."""
-        followed = Followed(call=entry.call, request=entry.request, boot=entry.boot)
+        followed = Followed(
+            call=entry.call,
+            request=entry.request,
+            boot=entry.boot,
+            attempts=entry.call.attempts,
+        )
         self.calls[entry.call.call_id] = followed
         return followed
 
@@ -166,7 +171,7 @@ class Tracker:
     def apply(self, event: AmiEvent, at: datetime) -> None:
         """Applies an event that came at `at` to its call, if that is followed."""
         followed = self.calls.get(_call_id(event))
-        if followed is None:
+        if followed is None or _is_of_another_attempt(event, followed):
             return
         if isinstance(event, ChannelCreated):
             followed.channel = event.channel
@@ -215,11 +220,17 @@ class Tracker:
         if answered or telling or (hangup and originate):
             self._over(followed, at)
         elif hangup is not None or no_channel:
-            asyncio.get_running_loop().call_later(OTHER_HALF_S, self._over, followed, at)
+            # OriginateResponse may overtake even Newchannel: no channel is no proof yet.
+            asyncio.get_running_loop().call_later(OTHER_HALF_S, self._over_at_last, followed, at)
+
+    def _over_at_last(self, followed: Followed, at: datetime) -> None:
+        """Ends a call whose other half did not come, unless it has a channel after all."""
+        if followed.hangup is not None or followed.channel is None:
+            self._over(followed, at)
 
     def _over(self, followed: Followed, at: datetime) -> None:
         if self.calls.get(followed.call.call_id) is not followed:
-            return  # the other half came after all
+            return  # it is over already
         hangup, originate = followed.hangup, followed.originate
         result = result_of(
             answered=followed.call.state is State.ANSWERED,
@@ -250,6 +261,16 @@ def _failure(followed: Followed) -> CallError:
         )
     cause = followed.hangup.cause if followed.hangup else None
     return CallError(code="call_failed", message=f"Asterisk gave up the call (cause {cause})")
+
+
+def _is_of_another_attempt(event: AmiEvent, followed: Followed) -> bool:
+    """True for the word on an Originate that is not the one this call lives by.
+
+    Asterisk refuses a second one whose ChannelId is in use, under the live call's Uniqueid.
+    """
+    if not isinstance(event, OriginateEnded) or not followed.attempts:
+        return False
+    return event.action_id.rpartition("#")[2] != str(followed.attempts)
 
 
 def _call_id(event: AmiEvent) -> str:

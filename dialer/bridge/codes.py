@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -34,22 +34,16 @@ class Codes:
 
     site: CellSite
     blocking: Redis
-    reload: bool = True
-    _hand: list[bytes] = field(default_factory=list)
 
     async def run(self) -> None:
         """Runs for ever."""
         ledger, bridge = self.site.ledger, self.site.bridge
         while True:
-            if self.reload:
-                self.reload = False
-                self._hand = await ledger.code_hand(bridge)
-            if not self._hand:
+            batch = await ledger.take_codes(bridge, at_most=BATCH)
+            if batch:
+                await asyncio.gather(*(self._deliver(raw) for raw in batch))
+            else:
                 await self._wait()
-                continue
-            self._hand.extend(await ledger.take_codes(bridge, at_most=BATCH))
-            batch, self._hand = self._hand, []
-            await asyncio.gather(*(self._deliver(raw) for raw in batch))
 
     async def run_late(self) -> None:
         """Lets calls go on whose code does not come, for ever."""
@@ -59,9 +53,10 @@ class Codes:
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _wait(self) -> None:
+        """Waits until a code is in hand, for a while."""
         ledger = self.site.ledger
         try:
-            raw = await self.blocking.blmove(
+            await self.blocking.blmove(
                 ledger.wire.code,
                 ledger.keys.code_hand(self.site.bridge),
                 BLOCK_S,  # type: ignore[arg-type]
@@ -71,11 +66,7 @@ class Codes:
         except (RedisError, OSError) as error:
             if not is_passing(error):
                 raise
-            self.reload = True
             await asyncio.sleep(LATE_EVERY_S)
-        else:
-            if isinstance(raw, bytes):
-                self._hand.append(raw)
 
     async def _deliver(self, raw: bytes) -> None:
         now = datetime.now(UTC)

@@ -20,7 +20,7 @@ from dialer.bridge.dispatch import Nudge
 from dialer.bridge.site import CellSite
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest, mask
-from dialer.domain.routing import plan
+from dialer.domain.routing import PbxLoad, plan
 from dialer.errors import InvalidRequest
 from dialer.multcall.messages import (
     dead,
@@ -51,34 +51,34 @@ IDLE_PAUSE_S: Final = 0.25
 class Intake:
     """The intake of one cell. `blocking` is a client of its own, for BLMOVE occupies it.
 
-    `reload` is set where others put something into this bridge's hand.
+    `reload` is set where others put something into this bridge's hand, or took it out.
     """
 
     site: CellSite
     blocking: Redis
     reload: bool = True
     _hand: list[bytes] = field(default_factory=list)
+    #: How many in hand wait for a trunk whose PBXs are full: others may pass them.
+    _blocked: int = 0
 
     async def run(self) -> None:
         """Runs for ever."""
         while True:
-            if self.reload:
+            room, pause = await self._room()
+            if room > 0:
+                await self._fetch(room)
+            elif self.reload:
                 self.reload = False
                 self._hand = await self.site.ledger.hand(self.site.bridge)
             if not self._hand:
-                room, pause = await self._room()
-                if room > 0:
-                    await self._fetch(room)
-                else:
-                    await asyncio.sleep(pause)
+                await asyncio.sleep(pause)
             elif not await self._admit(self._hand[:BATCH]):
-                await asyncio.sleep(FULL_PAUSE_S)
+                await asyncio.sleep(max(pause, FULL_PAUSE_S))
 
     async def _room(self) -> tuple[int, float]:
         """How many requests may be taken now, and how long to wait where none may."""
         site = self.site
-        now = datetime.now(UTC)
-        if site.cell.limits.outside_hours == "hold" and not site.cell.limits.is_open(now):
+        if site.holds(datetime.now(UTC)):
             return 0, IDLE_PAUSE_S
         states = await site.registry.pbxs(site.pbxs)
         if not any(state.load.ready for state in states.values()):
@@ -87,13 +87,15 @@ class Intake:
         return min(room, BATCH), 0 if room else FULL_PAUSE_S
 
     async def _fetch(self, room: int) -> None:
-        """Waits for a request, then takes what else is there, within the room."""
+        """Takes requests within the room; where there are none, waits for one."""
         site = self.site
         ledger, bridge, threads = site.ledger, site.bridge, site.cell.threads
-        taken, left = await ledger.take(bridge, at_most=room, threads=threads)
-        if taken:
-            self._hand.extend(taken)
-        elif left <= 0:
+        at_most = min(BATCH, self._blocked + room)
+        self.reload = False
+        self._hand, left = await ledger.take(bridge, at_most=at_most, threads=threads)
+        if self._hand:
+            return
+        if left <= 0:
             await asyncio.sleep(FULL_PAUSE_S)
         else:
             await self._wait()
@@ -121,8 +123,10 @@ class Intake:
         """Admits or refuses what is in hand; false where nothing left the hand."""
         readable = [pair for raw in batch if (pair := await self._read(raw))]
         allowed = await self._allowed(readable)
-        placed = await self._place(allowed)
         gone = len(batch) - len(allowed)
+        if self.site.holds(datetime.now(UTC)):
+            return gone > 0
+        placed = await self._place(allowed)
         return gone + placed > 0
 
     # --- refusals ------------------------------------------------------------------
@@ -223,9 +227,11 @@ class Intake:
     async def _place(self, allowed: Sequence[tuple[bytes, CallRequest]]) -> int:
         """Leases slots, admits, nudges the workers; returns how many left the hand."""
         site = self.site
-        states = await site.registry.pbxs(site.pbxs)
-        chosen = plan(
-            [request.trunk for _, request in allowed], [states[p.name].load for p in site.pbxs]
+        states, calls = await asyncio.gather(site.registry.pbxs(site.pbxs), site.ledger.calls())
+        chosen = self._plan(
+            [site.trunk(request) for _, request in allowed],
+            [states[p.name].load for p in site.pbxs],
+            at_most=site.cell.threads - calls,
         )
         left = 0
         nudges: list[Nudge] = []
@@ -246,9 +252,26 @@ class Intake:
                 if admission in (Admission.ADMITTED, Admission.DUPLICATE):
                     self._drop(raw)
                 self.reload |= admission is Admission.GONE
-            await site.registry.release(pbx.name, unused)
+            await site.give_back(pbx.name, unused)
         await site.dispatcher.publish(nudges)
         return left
+
+    def _plan(
+        self, trunks: Sequence[str | None], loads: Sequence[PbxLoad], *, at_most: int
+    ) -> list[str | None]:
+        """A PBX for each request, for `at_most` of them.
+
+        What the cell has no room for must not use up the pace of a PBX that other cells share.
+        """
+        chosen = plan(trunks, loads)
+        self._blocked = sum(
+            name is None and plan([trunk], loads) == [None]
+            for trunk, name in zip(trunks, chosen, strict=True)
+        )
+        placed = [i for i, name in enumerate(chosen) if name is not None]
+        for i in placed[max(0, at_most) :]:
+            chosen[i] = None
+        return chosen
 
     async def _admit_one(self, pbx: str, raw: bytes, request: CallRequest) -> Admission:
         limits = self.site.cell.limits

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.intake import nudge
 from dialer.bridge.site import CellSite
-from dialer.domain.call import CallError, Ending, Result
+from dialer.domain.call import LEGAL, CallError, Ended, Ending, Queued, Result, State
 from dialer.domain.request import cell_of
 from dialer.domain.routing import plan
 from dialer.store.entry import Entry
@@ -33,6 +34,10 @@ REPUBLISH_AFTER_S: Final = 30.0
 #: Slots are held against the ledger this often; younger ones are left alone, in seconds.
 REAP_EVERY_S: Final = 10.0
 
+#: A call that nobody has claimed, and one that somebody has: who may end it for which reason.
+_WAITING: Final = LEGAL[Queued]
+_CLAIMED: Final = LEGAL[Ended] - _WAITING
+
 
 @dataclass(slots=True)
 class Recovery:
@@ -42,15 +47,25 @@ class Recovery:
     pbx_lost_after_s: float
     took_over: Callable[[], None]
     _instances: dict[str, str] = field(default_factory=dict)
+    #: Since when the registry has known nothing of a PBX that has calls, by the loop's clock.
+    _unheard: dict[str, float] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Runs for ever."""
+        """Mends calls, for ever."""
         while True:
-            await self.take_over()
             states = await self.site.registry.pbxs(self.site.pbxs)
             await self.send_again(states)
             await self.leave_unready(states)
             await self.give_up_lost(states)
+            await asyncio.sleep(EVERY_S)
+
+    async def run_heartbeat(self) -> None:
+        """Says that this bridge lives and takes over from dead ones, for ever.
+
+        A task of its own, for the others wait where a broker or a Redis is away.
+        """
+        while True:
+            await self.take_over()
             await asyncio.sleep(EVERY_S)
 
     async def run_reaper(self) -> None:
@@ -62,12 +77,11 @@ class Recovery:
     async def take_over(self) -> None:
         """Takes what dead bridges had in hand."""
         for bridge, n in await self.site.ledger.take_over(self.site.bridge):
-            if n:
-                logger.warning(
-                    "Took over what a dead bridge had in hand",
-                    extra={"cell": self.site.cell.name, "bridge": bridge, "elements": n},
-                )
-                self.took_over()
+            logger.warning(
+                "Took over what a dead bridge had in hand",
+                extra={"cell": self.site.cell.name, "bridge": bridge, "elements": n},
+            )
+            self.took_over()
 
     async def send_again(self, states: Mapping[str, PbxState]) -> None:
         """Publishes calls again whose message was lost, and places those that have no PBX."""
@@ -78,8 +92,9 @@ class Recovery:
                 self._instances[name] = state.instance
                 if known is not None:  # its worker started anew: what it had taken is lost
                     due += await self.site.ledger.due(older_than_s=0, pbx=name)
-        there = [w for w in due if w.pbx and states[w.pbx].load.ready]
-        homeless = [w for w in due if not w.pbx]
+        ready = {name for name, state in states.items() if state.load.ready}
+        there = [w for w in due if w.pbx in ready]
+        homeless = [w for w in due if w.pbx not in states]  # none, or one the cell had once
         await self._publish([(w, w.pbx or "", w.epoch) for w in there])
         await self._move(homeless, states)
 
@@ -94,35 +109,69 @@ class Recovery:
     async def give_up_lost(self, states: Mapping[str, PbxState]) -> None:
         """Answers for claimed calls of PBXs that have been gone for too long."""
         for name, state in states.items():
-            if state.unready_s < self.pbx_lost_after_s:
-                continue
-            for entry in await self.site.ledger.claimed(name):
-                error = CallError(
-                    code="pbx_lost",
-                    message=f"{name} or its worker has been gone for "
-                    f"{self.pbx_lost_after_s:g} s; nobody can say how the call ended",
-                )
-                await self._end(entry, Result.UNKNOWN, error)
+            if state.unready_s >= self.pbx_lost_after_s:
+                await self._give_up(name)
 
     async def reap(self) -> None:
+        """Holds the slots of the PBXs against the calls, and answers for PBXs that are no more."""
+        held = await self.site.ledger.holding(await self.site.ledger.live())
+        for pbx in self.site.pbxs:
+            await self._release_leaked(pbx.name)
+            await self._restore_lost(pbx.name, {i for i, name in held.items() if name == pbx.name})
+        for name in set(held.values()) - {pbx.name for pbx in self.site.pbxs}:
+            await self._give_up(name)
+
+    async def _give_up(self, pbx: str) -> None:
+        """Answers for what a PBX has claimed, unless it came back this moment."""
+        claimed = [
+            entry
+            for entry in await self.site.ledger.claimed(pbx)
+            if entry.call.pbx == pbx and entry.call.state not in _WAITING
+        ]
+        # Asked again now: what was known before may be old where this process was held up.
+        if not claimed or await self._unready_s(pbx) < self.pbx_lost_after_s:
+            return
+        error = CallError(
+            code="pbx_lost",
+            message=f"{pbx} or its worker has been gone for "
+            f"{self.pbx_lost_after_s:g} s; nobody can say how the call ended",
+        )
+        for entry in claimed:
+            await self._end(entry, Result.UNKNOWN, error, within=_CLAIMED)
+
+    async def _unready_s(self, pbx: str) -> float:
+        """How long the PBX has not been ready.
+
+        Counted from now on where the registry knows nothing of it: it may have lost its data.
+        """
+        unready_s = await self.site.registry.unready_s(pbx)
+        if unready_s < math.inf:
+            self._unheard.pop(pbx, None)
+            return unready_s
+        now = asyncio.get_running_loop().time()
+        return now - self._unheard.setdefault(pbx, now)
+
+    async def _release_leaked(self, pbx: str) -> None:
         """Gives back slots that belong to no call that is up on their PBX."""
         cell = self.site.cell.name
-        for pbx in self.site.pbxs:
-            old = await self.site.registry.slots(pbx.name, older_than_s=REAP_EVERY_S)
-            mine = [call_id for call_id in old if cell_of(call_id) == cell]
-            entries = await self.site.ledger.entries(mine)
-            held = {
-                e.call.call_id
-                for e in entries
-                if e.call.pbx == pbx.name and e.call.ending is None and e.call.state != "ended"
-            }
-            leaked = [call_id for call_id in mine if call_id not in held]
-            if leaked:
-                logger.warning(
-                    "Gave back slots that no call held any more",
-                    extra={"cell": cell, "pbx": pbx.name, "slots": len(leaked)},
-                )
-                await self.site.registry.release(pbx.name, leaked)
+        old = await self.site.registry.slots(pbx, older_than_s=REAP_EVERY_S)
+        leaked = await self.site.give_back(pbx, [i for i in old if cell_of(i) == cell])
+        if leaked:
+            logger.warning(
+                "Gave back slots that no call held any more",
+                extra={"cell": cell, "pbx": pbx, "slots": leaked},
+            )
+
+    async def _restore_lost(self, pbx: str, held: Set[str]) -> None:
+        """Gives calls that are up their slots back, where the registry lost them."""
+        missing = held - set(await self.site.registry.slots(pbx, older_than_s=0))
+        still = await self.site.ledger.holding(missing)  # without those that ended meanwhile
+        restored = await self.site.registry.hold(pbx, [i for i in still if still[i] == pbx])
+        if restored:
+            logger.warning(
+                "Calls that are up had lost their slots and have them again",
+                extra={"cell": self.site.cell.name, "pbx": pbx, "slots": restored},
+            )
 
     # --- moving --------------------------------------------------------------------
 
@@ -132,7 +181,7 @@ class Recovery:
         entries = {e.call.call_id: e for e in await self._unexpired(waiting)}
         moving = [w for w in waiting if w.call_id in entries]
         chosen = plan(
-            [entries[w.call_id].request.trunk for w in moving],
+            [site.trunk(entries[w.call_id].request) for w in moving],
             [states[p.name].load for p in site.pbxs],
         )
         sent: list[tuple[Waiting, str, int]] = []
@@ -140,16 +189,19 @@ class Recovery:
             if name is None:
                 continue
             lease = await site.registry.lease(site.pbx(name), [w.call_id])
-            epoch = await site.ledger.place(w, name) if lease.granted else 0
-            if epoch:
-                logger.warning(
-                    "Call moved to another PBX",
-                    extra={"call_id": w.call_id, "from": w.pbx, "pbx": name},
-                )
-                await site.registry.release(w.pbx or "", [w.call_id] if w.pbx != name else [])
-                sent.append((w, name, epoch))
-            else:
-                await site.registry.release(name, lease.new)
+            if not lease.granted:
+                continue
+            epoch = await site.ledger.place(w, name)
+            if not epoch:
+                await site.give_back(name, lease.new)
+                continue
+            logger.warning(
+                "Call moved to another PBX",
+                extra={"call_id": w.call_id, "from": w.pbx, "pbx": name},
+            )
+            if w.pbx is not None:
+                await site.give_back(w.pbx, [w.call_id])
+            sent.append((w, name, epoch))
         await self._publish(sent, entries)
 
     async def _publish(
@@ -168,24 +220,32 @@ class Recovery:
         await self.site.dispatcher.publish(nudges)
 
     async def _unexpired(self, waiting: Sequence[Waiting]) -> list[Entry]:
-        """The entries of waiting calls; those whose time is over are answered."""
+        """The entries of waiting calls that may be dialed now; answers those that never may."""
         now = datetime.now(UTC)
+        limits = self.site.cell.limits
+        over = limits.outside_hours == "expire" and not limits.is_open(now)
         fresh: list[Entry] = []
         for entry in await self.site.ledger.entries(w.call_id for w in waiting):
             if entry.expires_at is not None and entry.expires_at <= now:
                 error = CallError(code="expired", message="ValidadeSeg passed before it was dialed")
-                await self._end(entry, Result.EXPIRED, error)
-            else:
+                await self._end(entry, Result.EXPIRED, error, within=_WAITING)
+            elif over:
+                error = CallError(code="outside_hours", message="the cell's calling hours are over")
+                await self._end(entry, Result.EXPIRED, error, within=_WAITING)
+            elif not self.site.holds(now):
                 fresh.append(entry)
         return fresh
 
-    async def _end(self, entry: Entry, result: Result, error: CallError) -> None:
+    async def _end(
+        self, entry: Entry, result: Result, error: CallError, *, within: Set[State]
+    ) -> None:
         call = entry.call
         ending = Ending(result=result, ended_at=datetime.now(UTC), error=error)
-        reply = await self.site.ledger.end(call, entry.request, ending)
+        reply = await self.site.ledger.end(call, entry.request, ending, within=within)
         if reply != "void":
             logger.warning(
                 "Call answered by the bridge",
                 extra={"call_id": call.call_id, "pbx": call.pbx, "error": error.code},
             )
-            await self.site.registry.release(call.pbx or "", [call.call_id] if call.pbx else [])
+        if call.pbx is not None:
+            await self.site.give_back(call.pbx, [call.call_id])

@@ -91,12 +91,18 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
 
 async def _leave(sites: Sequence[CellSite]) -> None:
     """Puts back what the bridge has in hand, where Redis answers in time."""
+    await asyncio.gather(*(_leave_one(site) for site in sites))
+
+
+async def _leave_one(site: CellSite) -> None:
     try:
         async with asyncio.timeout(STOP_WITHIN_S):
-            for site in sites:
-                await site.ledger.leave(site.bridge)
-    except TimeoutError:
-        logger.warning("Redis does not answer; another bridge will take over what is in hand")
+            await site.ledger.leave(site.bridge)
+    except (TimeoutError, RedisError) as error:
+        logger.warning(
+            "What is in hand could not be put back; another bridge will take it over",
+            extra={"cell": site.cell.name, "error": str(error) or "Redis does not answer"},
+        )
 
 
 async def _sites(
@@ -144,13 +150,14 @@ async def _start(
     codes = Codes(site, blocking[1])
 
     def reload() -> None:
-        intake.reload = codes.reload = True
+        intake.reload = True
 
     recovery = Recovery(site, settings.recovery.pbx_lost_after, took_over=reload)
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "intake": intake.run,
         "codes": codes.run,
         "late codes": codes.run_late,
+        "heartbeat": recovery.run_heartbeat,
         "recovery": recovery.run,
         "reaper": recovery.run_reaper,
     }

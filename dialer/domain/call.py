@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from dialer.errors import DialerError
 
@@ -206,7 +206,7 @@ def advance(call: Call, event: Event) -> tuple[Call, tuple[Effect, ...]]:
         case Claimed():
             return _claimed(call, event)
         case Unclaimed():
-            unclaimed = replace(call, state=State.ADMITTED, pbx=None, dialed_at=None)
+            unclaimed = replace(call, state=State.ADMITTED, pbx=None, dialed_at=None, attempts=0)
             return unclaimed, (Effect.FREE_PBX_SLOT,)
         case Accepted():
             return _accepted(call, event)
@@ -218,6 +218,8 @@ def advance(call: Call, event: Event) -> tuple[Call, tuple[Effect, ...]]:
             return _code_came(call, code_json)
         case CodeTimedOut():
             return _code_timed_out(call)
+        case _:
+            assert_never(event)
 
 
 def _queued(call: Call, pbx: str) -> tuple[Call, tuple[Effect, ...]]:
@@ -232,7 +234,7 @@ def _claimed(call: Call, event: Claimed) -> tuple[Call, tuple[Effect, ...]]:
             f"a task for {event.pbx} epoch {event.epoch} is void: "
             f"the call is queued to {call.pbx} epoch {call.epoch}"
         )
-    return replace(call, state=State.ORIGINATING, dialed_at=event.at), ()
+    return replace(call, state=State.ORIGINATING, dialed_at=event.at, attempts=1), ()
 
 
 def _accepted(call: Call, event: Accepted) -> tuple[Call, tuple[Effect, ...]]:

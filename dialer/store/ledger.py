@@ -61,6 +61,17 @@ class Waiting:
     pbx: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellCounts:
+    """How many of a cell's elements stand where: requests not yet taken, calls, dead elements."""
+
+    waiting: int
+    live: int
+    unclaimed: int
+    awaiting: int
+    dead: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """One cell's ledger. `push` is the end at which a producer appends (`multcall.push`)."""
@@ -90,9 +101,7 @@ class Ledger:
 
     # --- the bridge's hand ---------------------------------------------------------
 
-    async def take(
-        self, bridge: str, *, at_most: int, threads: int
-    ) -> tuple[list[bytes], int]:
+    async def take(self, bridge: str, *, at_most: int, threads: int) -> tuple[list[bytes], int]:
         """Fills the bridge's hand with requests up to `at_most`, and as the cell has room for.
 
         Returns all that is in hand, oldest first, and the room left in the cell.
@@ -418,6 +427,26 @@ class Ledger:
             for name, fields in zip(names, hashes, strict=True)
             if b"request" in fields
         ]
+
+    async def calls(self) -> int:
+        """How many calls of the cell are not done."""
+        return int(await self.steps.read("ZCARD", self.keys.live))
+
+    async def counts(self) -> CellCounts:
+        """How many stand where now."""
+        keys = self.keys
+        waiting, live, unclaimed, awaiting, dead = await self.steps.read_many(
+            [
+                ("LLEN", self.wire.request),
+                ("ZCARD", keys.live),
+                ("ZCARD", keys.queued),
+                ("ZCARD", keys.awaiting),
+                ("LLEN", keys.dead),
+            ]
+        )
+        return CellCounts(
+            waiting=waiting, live=live, unclaimed=unclaimed, awaiting=awaiting, dead=dead
+        )
 
     async def hand(self, bridge: str) -> list[bytes]:
         """The requests that the bridge has in hand, oldest first."""

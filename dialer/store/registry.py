@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dialer.domain.routing import PbxLoad
-from dialer.settings import Pbx
+from dialer.settings_tables import Pbx
 from dialer.store import keys
 from dialer.store.steps import Arg, Steps
 
@@ -102,6 +102,13 @@ class Registry:
         ids = list(call_ids)
         return int(await self.steps.run("hold", [keys.slots(pbx)], ids)) if ids else 0
 
+    async def unready_s(self, pbx: str) -> float:
+        """Seconds since the PBX was last ready; infinite where nothing is known of it."""
+        ready, (now_s, _) = await self.steps.read_many(
+            [("HGET", keys.pbx(pbx), "ready_ms"), ("TIME",)]
+        )
+        return float(now_s) - int(ready) / 1000 if ready else math.inf
+
     async def slots(self, pbx: str, *, older_than_s: float) -> list[str]:
         """The calls that have held a slot of the PBX for that long."""
         ids = await self.steps.run("old_slots", [keys.slots(pbx)], [int(older_than_s * 1000)])
@@ -111,16 +118,21 @@ class Registry:
         """For each number whether it is on the do-not-call set."""
         if not numbers:
             return []
-        flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *numbers)
+        flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(_digits, numbers))
         return [bool(flag) for flag in flags]
 
     async def do_not_call(self, numbers: Sequence[str]) -> int:
         """Adds numbers to the do-not-call set; returns how many are new."""
-        return int(await self.steps.read("SADD", keys.DO_NOT_CALL, *numbers))
+        return int(await self.steps.read("SADD", keys.DO_NOT_CALL, *map(_digits, numbers)))
 
     async def may_be_called(self, numbers: Sequence[str]) -> int:
         """Takes numbers off the do-not-call set; returns how many were on it."""
-        return int(await self.steps.read("SREM", keys.DO_NOT_CALL, *numbers))
+        return int(await self.steps.read("SREM", keys.DO_NOT_CALL, *map(_digits, numbers)))
+
+
+def _digits(number: str) -> str:
+    """A number as the do-not-call set has it: with or without `+` it is the same telephone."""
+    return number.removeprefix("+")
 
 
 def _state(pbx: Pbx, now_ms: int, fields: Sequence[bytes | int]) -> PbxState:

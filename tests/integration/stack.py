@@ -255,7 +255,7 @@ class Stack:
     # --- life ----------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._guard = subprocess.Popen(
+        self._guard = subprocess.Popen(  # noqa: ASYNC220  # it starts at once and says nothing
             ["/bin/sh", "-c", GUARD],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -330,9 +330,7 @@ class Stack:
             }
             | ({} if "secret_file" in table else {"secret": SECRET})
             | table
-            for (name, table), pbx in zip(
-                self._pbx_tables.items(), self.pbxs.values(), strict=True
-            )
+            for (name, table), pbx in zip(self._pbx_tables.items(), self.pbxs.values(), strict=True)
         ]
         cells = [
             {"nome": name, "threads": 200, "pbxs": list(self.pbxs)} | fields
@@ -362,7 +360,7 @@ class Stack:
         self, name: str = "pbx01", *, env: Mapping[str, str] | None = None, wait: bool = True
     ) -> Program:
         """`celery -A dialer worker -Q <name>`; waits until its heartbeat says `up`."""
-        before = await self.redis.hget(f"dialer:pbx:{name}", "instance") if wait else None
+        _, before = await self._heartbeat(name)
         worker = await self.run_celery("-Q", name, name=f"worker-{name}", env=env)
         self.workers[name] = worker
         if wait:
@@ -500,7 +498,9 @@ class Stack:
         made = []
         for request in wanted:
             number = self.number(last_two)
-            made.append({"IdRequisicao": f"R{self._pushed}", "Telefone": number, **fields, **request})
+            made.append(
+                {"IdRequisicao": f"R{self._pushed}", "Telefone": number, **fields, **request}
+            )
         if made:
             await self.redis.rpush(CellKeys(cell).request, *(json.dumps(r) for r in made))
         return made

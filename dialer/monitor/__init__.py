@@ -1,0 +1,1 @@
+"""What a shift supervisor watches: whether it dials, and how well."""

@@ -1,0 +1,62 @@
+"""`dialer monitor`: the snapshot on a terminal, every second; once where it is no terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dialer.monitor.snapshot import Snapshot, look
+from dialer.settings_tables import Pbx
+from dialer.store.client import connect, require
+from dialer.store.ledger import Ledger
+from dialer.store.registry import Registry
+from dialer.store.steps import Steps
+
+EVERY_S = 1.0
+
+
+async def watch(
+    registry_url: str, pbxs: tuple[Pbx, ...], cell_urls: dict[str, str], console: Console
+) -> None:
+    """Shows the system until interrupted.
+
+    Raises:
+        StoreUnavailable: a Redis cannot be reached at start.
+    """
+    async with AsyncExitStack() as stack:
+        by_url: dict[str, Steps] = {}
+        for url in {registry_url, *cell_urls.values()}:
+            redis = connect(url)
+            by_url[url] = Steps(redis, "Redis")
+            stack.push_async_callback(by_url[url].close)
+            await require(redis, url, "the Redis to be watched")
+        registry = Registry(by_url[registry_url])
+        ledgers = [Ledger(by_url[url], cell) for cell, url in cell_urls.items()]
+        if not console.is_terminal:
+            console.print(render(await look(registry, pbxs, ledgers)))
+            return
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(render(await look(registry, pbxs, ledgers)), refresh=True)
+                await asyncio.sleep(EVERY_S)
+
+
+def render(snapshot: Snapshot) -> Group:
+    """The snapshot as tables, with what is wrong underneath."""
+    pbxs = Table("PBX", "link", "calls", "of", "starts now", "heartbeat", title="PBXs")
+    for name, pbx in snapshot.pbxs.items():
+        silent = f"{pbx.silent_s:.0f} s ago" if pbx.instance else "never"
+        load = pbx.load
+        link = Text(pbx.link or "none", style="green" if load.ready else "bold red")
+        pbxs.add_row(name, link, str(load.calls), str(load.max_calls), str(load.starts), silent)
+    cells = Table("cell", "waiting", "calls", "unclaimed", "await code", "dead", title="Cells")
+    for name, counts in snapshot.cells.items():
+        columns = (counts.waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
+        cells.add_row(name, *map(str, columns))
+    troubles = [Text(trouble, style="bold red") for trouble in snapshot.troubles()]
+    return Group(pbxs, cells, *(troubles or [Text("All is well.", style="green")]))

@@ -1,0 +1,155 @@
+"""Every key has a builder that states its lifetime, and no key outlives what it says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import pytest
+
+from dialer.multcall.keys import CellKeys
+from dialer.multcall.messages import parse_request
+from dialer.store import keys
+from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
+from tests.integration.site import BRIDGE, CELL, Site, code_element, element, pbx
+
+#: What a docstring may say of a key's lifetime, and the TTL (-1: none) that a key which is
+#: there while nothing is under way may then have. None: it must not be there at all.
+LIFETIMES: dict[str, Callable[[int], bool] | None] = {
+    r"`DONE_RETENTION_S` once done": lambda ttl: 0 < ttl <= DONE_RETENTION_S,
+    r"`IDLE_RETENTION_S`": lambda ttl: 0 < ttl <= IDLE_RETENTION_S,
+    r"Gone when empty": None,
+    r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
+    r"Expires when past": lambda ttl: 0 <= ttl <= 30,
+    r"Kept|An element lives until|Lives for ever": lambda ttl: ttl == -1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    name: str
+    pattern: str
+    doc: str
+
+    @property
+    def lifetime(self) -> Callable[[int], bool] | None:
+        said = [rule for rule in LIFETIMES if re.search(rule, self.doc)]
+        assert len(said) == 1, f"{self.name} must say one lifetime, not {said}: {self.doc}"
+        return LIFETIMES[said[0]]
+
+
+def builders() -> Iterator[Builder]:
+    for kind in (LedgerKeys, CellKeys):
+        for name, member in vars(kind).items():
+            if isinstance(member, property):
+                yield Builder(name, getattr(kind("*"), name), member.__doc__ or "")
+            elif inspect.isfunction(member) and not name.startswith("__"):
+                yield Builder(name, getattr(kind("*"), name)("*"), member.__doc__ or "")
+    for name, function in inspect.getmembers(keys, inspect.isfunction):
+        if function.__module__ == keys.__name__:
+            yield Builder(name, function("*"), function.__doc__ or "")
+    yield Builder("DO_NOT_CALL", keys.DO_NOT_CALL, "Kept: the operator owns it.")
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        yield site
+
+
+async def leaks(site: Site) -> dict[str, int]:
+    """Keys that nobody builds, or that should not be there while nothing is under way."""
+    known = list(builders())
+    found = {}
+    async for raw in site.redis.scan_iter():
+        key, ttl = raw.decode(), await site.redis.ttl(raw)
+        owners = [b for b in known if fnmatchcase(key, b.pattern)]
+        # `dialer:number:*:*` and its like match one another's keys only by their own head.
+        owners = [b for b in owners if key.split(":")[:2] == b.pattern.split(":")[:2]] or owners
+        if not owners or owners[0].lifetime is None or not owners[0].lifetime(ttl):
+            found[key] = ttl
+    return found
+
+
+def test_every_builder_states_one_lifetime_and_no_two_share_a_key() -> None:
+    every = list(builders())
+    assert len(every) == 20
+    heads = [b.pattern.replace("*", "") for b in every]
+    assert len(set(heads)) == len(heads)
+    for builder in every:
+        assert builder.lifetime is None or callable(builder.lifetime)
+
+
+async def a_day(site: Site) -> None:
+    """A bit of everything that can happen, until nothing is under way."""
+    ledger = site.ledger
+    await site.beat()
+    await ledger.take_over(BRIDGE)
+    await site.push_requests(element("taken"))
+    await ledger.take(BRIDGE, at_most=1, threads=9)
+    await ledger.refuse(BRIDGE, element("taken"), request_id="taken", response="{}", dead="{}")
+    lease = await site.registry.lease(pbx(cps=1), [f"{CELL}:leased"])
+    await site.registry.release("pbx01", lease.new)
+    raw = element("limited")
+    await site.in_hand(raw)
+    request = (await site.admitted("plain")).call_id
+    await ledger.admit(
+        BRIDGE,
+        raw,
+        parse_request(raw, cell=CELL),
+        pbx="pbx01",
+        threads=9,
+        repeat="{}",
+        most_per_number=3,
+        number_window_s=3600,
+    )
+    await site.claimed("limited")
+    await ledger.unclaim(f"{CELL}:limited", pbx="pbx01", token="t")
+    await ledger.place(await site.waiting("limited"), "pbx02")
+    await site.end("limited")
+    await site.end("plain")
+    await site.accepted("late", wait_s=0)
+    await site.end("late")
+    await ledger.late_codes()
+    await site.accepted("coded")
+    await site.code(code_element("coded"))
+    await site.code(code_element("coded", 2))
+    await site.end("coded")
+    await site.registry.release("pbx01", [request, f"{CELL}:late", f"{CELL}:coded"])
+    await site.registry.do_not_call(["190"])
+    await ledger.leave(BRIDGE)
+
+
+async def test_when_all_calls_are_done_no_key_is_left_that_should_not_be(site: Site) -> None:
+    await a_day(site)
+    assert await site.counters() == (0, 0)
+    assert await leaks(site) == {}
+    without_ttl = {
+        key.decode() async for key in site.redis.scan_iter() if await site.redis.ttl(key) == -1
+    }
+    wire = site.ledger.wire
+    assert without_ttl == {
+        wire.ack,
+        wire.response,
+        wire.counter,
+        wire.counter_ack,
+        site.ledger.keys.dead,
+        keys.DO_NOT_CALL,
+    }
+
+
+async def test_a_key_that_leaks_is_found(site: Site) -> None:
+    await a_day(site)
+    await site.redis.set("dialer:other:ASR_TIM", 1)
+    await site.redis.persist(site.ledger.keys.bridges)
+    await site.redis.persist(site.ledger.keys.call(f"{CELL}:coded"))
+    await site.redis.zadd("dialer:slots:pbx01", {"ASR_TIM:leaked": 1})
+    assert set(await leaks(site)) == {
+        "dialer:other:ASR_TIM",
+        site.ledger.keys.bridges,
+        site.ledger.keys.call(f"{CELL}:coded"),
+        "dialer:slots:pbx01",
+    }

@@ -1,0 +1,278 @@
+"""Steps on a server that dies, refuses or forgets: nothing lost, nothing twice, order kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store.steps import Steps, source
+from tests.integration.site import BRIDGE, BUSY, CELL, Site, code_element, element
+from tests.waiting import wait_until
+
+AWAY = "Redis does not take our steps; waiting for it, nothing is lost"
+BACK = "Redis is back"
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        yield site
+
+
+@pytest.fixture
+def server(valkey_server: EmbeddedValkey) -> EmbeddedValkey:
+    return valkey_server
+
+
+def said(caplog: pytest.LogCaptureFixture, message: str) -> int:
+    return sum(record.getMessage() == message for record in caplog.records)
+
+
+async def lives(site: Site, n: int) -> None:
+    """The ACK, the answer and the end of `n` claimed calls, none waiting for the one before."""
+    entries = [await site.entry(f"r-{i}") for i in range(n)]
+    works: list[Coroutine[Any, Any, object]] = []
+    for entry in entries:
+        works.append(site.accept(entry))
+        works.append(site.ledger.answer(entry.call.call_id, at=BUSY.ended_at))
+        works.append(site.ledger.end(entry.call, entry.request, BUSY))
+    await asyncio.gather(*works)
+
+
+async def check_one_of_each(site: Site, n: int) -> None:
+    wanted = sorted(f"r-{i}" for i in range(n))
+    assert sorted(ack["IdRequisicao"] for ack in await site.acks()) == wanted
+    assert await site.responses() == []  # each waits for its code
+    assert {await site.state(name) for name in wanted} == {"ended"}
+    assert all([await site.field(name, "answered_ms") for name in wanted])
+    assert await site.counters() == await site.sizes() == (n, n)
+
+
+async def claimed_calls(site: Site, n: int) -> None:
+    for i in range(n):
+        await site.admitted(f"r-{i}")
+        await site.claimed(f"r-{i}")
+
+
+async def test_steps_wait_for_a_server_that_was_killed_and_say_so_once(
+    site: Site, server: EmbeddedValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    n = 40
+    await claimed_calls(site, n)
+    entries = [await site.entry(f"r-{i}") for i in range(n)]
+    server.kill()
+    works = [asyncio.create_task(site.accept(entry)) for entry in entries]
+    works += [
+        asyncio.create_task(site.ledger.answer(e.call.call_id, at=BUSY.ended_at)) for e in entries
+    ]
+    ends = [asyncio.create_task(site.ledger.end(e.call, e.request, BUSY)) for e in entries]
+    reading = asyncio.create_task(site.ledger.calls())
+    await wait_until(lambda: site.steps.outage, "the outage is noticed")
+    await asyncio.to_thread(server.start)
+    await site.redis.connection_pool.disconnect()
+    assert all(await asyncio.gather(*works))
+    assert await asyncio.gather(*ends) == ["ended"] * n
+    assert await reading == n
+    await check_one_of_each(site, n)
+    assert (said(caplog, AWAY), said(caplog, BACK)) == (1, 1)
+
+
+async def test_steps_in_flight_when_the_server_dies_are_done_once(
+    site: Site, server: EmbeddedValkey
+) -> None:
+    n = 60
+    await claimed_calls(site, n)
+    work = asyncio.create_task(lives(site, n))
+    await wait_until(lambda: site.redis.llen(site.ledger.wire.ack), "the first ACK")
+    server.kill()
+    await asyncio.to_thread(server.start)
+    await site.redis.connection_pool.disconnect()
+    await work
+    await check_one_of_each(site, n)
+
+
+async def test_steps_go_on_after_the_server_forgot_the_scripts(site: Site) -> None:
+    await claimed_calls(site, 5)
+    await site.redis.script_flush()
+    await lives(site, 5)
+    await check_one_of_each(site, 5)
+
+
+async def test_a_call_keeps_its_order_where_the_server_knows_only_the_last_script(
+    site: Site,
+) -> None:
+    await claimed_calls(site, 5)
+    await lives_of_another_site(site)
+    await site.redis.script_flush()
+    await site.redis.script_load(source("end"))  # another process was quicker
+    await lives(site, 5)
+    await check_one_of_each(site, 5)
+
+
+async def lives_of_another_site(site: Site) -> None:
+    """Makes the steps believe that the server has every script."""
+    await site.admitted("other")
+    entry = await site.claimed("other")
+    assert entry is not None
+    await site.accept(entry)
+    await site.ledger.answer(entry.call.call_id, at=BUSY.ended_at)
+    await site.ledger.end(entry.call, entry.request, BUSY)
+    await site.code(code_element("other"))
+    await site.redis.delete(site.ledger.wire.ack, site.ledger.wire.response)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "allow"),
+    [
+        pytest.param(
+            lambda r: r.config_set("maxmemory", 1), lambda r: r.config_set("maxmemory", 0), id="OOM"
+        ),
+        pytest.param(
+            lambda r: r.execute_command("REPLICAOF", "127.0.0.1", "1"),
+            lambda r: r.execute_command("REPLICAOF", "NO", "ONE"),
+            id="READONLY",
+        ),
+        pytest.param(
+            lambda r: r.config_set("min-replicas-to-write", 1),
+            lambda r: r.config_set("min-replicas-to-write", 0),
+            id="NOREPLICAS",
+        ),
+    ],
+)
+async def test_steps_wait_while_the_server_takes_no_writes(
+    site: Site,
+    caplog: pytest.LogCaptureFixture,
+    refuse: Callable[[Redis], Awaitable[Any]],
+    allow: Callable[[Redis], Awaitable[Any]],
+) -> None:
+    await claimed_calls(site, 3)
+    await refuse(site.redis)
+    try:
+        work = asyncio.create_task(lives(site, 3))
+        await wait_until(lambda: site.steps.outage, "the refusal is noticed")
+        assert not work.done()
+        assert await site.acks() == []
+    finally:
+        await allow(site.redis)
+    await work
+    await check_one_of_each(site, 3)
+    assert (said(caplog, AWAY), said(caplog, BACK)) == (1, 1)
+
+
+async def test_steps_wait_while_the_server_cannot_save_to_its_disk() -> None:
+    with EmbeddedValkey(config={"save": '"3600 1"', "stop-writes-on-bgsave-error": "yes"}) as own:
+        async with Site(own.url()) as site:
+            await claimed_calls(site, 2)
+            in_the_way = own.log_path.parent / "dump.rdb"
+            in_the_way.mkdir()
+            await site.redis.bgsave()
+
+            async def failed() -> bool:
+                return bool(
+                    (await site.redis.info("persistence"))["rdb_last_bgsave_status"] != "ok"
+                )
+
+            await wait_until(failed, "the save failed")
+            work = asyncio.create_task(lives(site, 2))
+            await wait_until(lambda: site.steps.outage, "MISCONF is noticed")
+            in_the_way.rmdir()
+            await site.redis.bgsave()
+            await work
+            await check_one_of_each(site, 2)
+
+
+async def test_a_refusal_that_waiting_does_not_cure_is_raised_and_the_next_step_runs(
+    site: Site,
+) -> None:
+    await site.redis.set(site.ledger.keys.call(f"{CELL}:r-1"), "no hash")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await site.claimed()
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await site.ledger.entries([f"{CELL}:r-1"])
+    await site.admitted("r-2")
+    assert not site.steps.outage
+
+
+async def test_a_text_that_cannot_be_sent_fails_its_own_step_only(site: Site) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        await site.ledger.bury_code(BRIDGE, b"x", "\ud800")
+    await asyncio.wait_for(site.admitted("r-2"), 5)
+
+
+async def test_a_caller_that_gave_up_harms_no_other(site: Site) -> None:
+    await site.admitted()
+    gone = asyncio.create_task(site.ledger.place(await site.waiting(), "pbx02"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait_for(site.admitted("r-2"), 5)
+
+
+async def test_steps_that_wait_are_cancelled_when_the_program_stops(
+    redis_url: str, server: EmbeddedValkey
+) -> None:
+    async with Site(redis_url) as site:
+        server.kill()
+        waiting = asyncio.create_task(site.ledger.take_over(BRIDGE))
+        await wait_until(lambda: site.steps.outage, "the outage is noticed")
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.to_thread(server.start)
+
+
+async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_anything(
+    site: Site,
+) -> None:
+    wire, keys = site.ledger.wire, site.ledger.keys
+    entry = await site.accepted("r-1", wait_s=0)
+    await site.admitted("r-2")
+    other = await site.claimed("r-2")
+    assert other is not None
+    await site.in_hand(b"\xff", element("r-9"))
+    await site.redis.rpush(keys.code_hand(BRIDGE), b"code")
+    for key in (wire.ack, wire.response, wire.request, wire.code, keys.dead):
+        await site.redis.delete(key)
+        await site.redis.set(key, "not a list")
+    before = await site.snapshot()
+    ledger = site.ledger
+    for step in (
+        lambda: site.accept(other),
+        lambda: ledger.end(other.call, other.request, BUSY),
+        lambda: ledger.end(entry.call, entry.request, BUSY),
+        ledger.late_codes,
+        lambda: ledger.code(
+            BRIDGE, b"code", call_id=entry.call.call_id, code_json="1", orphan="{}", second="{}"
+        ),
+        lambda: ledger.refuse(BRIDGE, b"\xff", request_id=None, dead="{}"),
+        lambda: ledger.refuse(BRIDGE, element("r-9"), request_id="r-9", response="{}", repeat="{}"),
+        lambda: ledger.bury_code(BRIDGE, b"code", "{}"),
+        lambda: ledger.leave(BRIDGE),
+    ):
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await step()
+    assert await site.snapshot() == before
+    for key in (wire.ack, wire.response, wire.request, wire.code, keys.dead):
+        await site.redis.delete(key)
+    assert await site.accept(other)
+    assert await ledger.end(entry.call, entry.request, BUSY) == "ended"
+    assert await ledger.late_codes() == [entry.call.call_id]
+    assert [r["IdRequisicao"] for r in await site.responses()] == ["r-1"]
+
+
+async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) -> None:
+    first, second = site.more_steps("first"), site.more_steps("second")
+    assert isinstance(first, Steps)
+    args = [["dialer:slots:pbx01"], ["a"]]
+    assert (
+        await asyncio.gather(
+            *(steps.run("hold", *args) for steps in (first, second) for _ in range(50))
+        )
+        == [1] + [0] * 99
+    )

@@ -1,0 +1,216 @@
+"""What all cells share: slots and pace of the PBXs, their heartbeats, the do-not-call set."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dialer.settings import Pbx
+from dialer.store.registry import Lease, pacing
+from tests.integration.site import Site, pbx
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        yield site
+
+
+def ids(n: int, at: int = 0) -> list[str]:
+    return [f"ASR_TIM:r-{i}" for i in range(at, at + n)]
+
+
+async def starts(site: Site, at: Pbx) -> int:
+    return (await site.registry.pbxs([at]))[at.name].load.starts
+
+
+async def pace_us(site: Site, name: str = "pbx01") -> int:
+    """How far the next start lies ahead, µs; negative: it may start now."""
+    seconds, micros = await site.redis.time()
+    return int(await site.redis.get(f"dialer:pace:{name}") or 0) - seconds * 1_000_000 - micros
+
+
+async def test_a_pbx_never_leases_more_slots_than_it_takes_calls(site: Site) -> None:
+    small = pbx(max_calls=3, cps=1000)
+    assert await site.registry.lease(small, ids(5)) == Lease(granted=3, new=frozenset(ids(3)))
+    assert await site.registry.lease(small, ids(1, at=9)) == Lease(granted=0, new=frozenset())
+    await site.registry.release("pbx01", ids(1))
+    assert (await site.registry.lease(small, ids(1, at=9))).granted == 1
+    assert len(await site.slots()) == 3
+
+
+async def test_many_at_once_share_the_slots_and_none_is_given_twice(site: Site) -> None:
+    small = pbx(max_calls=7, cps=1000)
+    leases = await asyncio.gather(
+        *(site.registry.lease(small, ids(4, at=4 * i)) for i in range(10))
+    )
+    assert sum(lease.granted for lease in leases) == 7
+    assert sum(len(lease.new) for lease in leases) == len(await site.slots()) == 7
+
+
+async def test_a_call_that_has_a_slot_keeps_it_at_no_cost(site: Site) -> None:
+    small = pbx(max_calls=2, cps=20)
+    assert (await site.registry.lease(small, ids(2))).new == frozenset(ids(2))
+    before = await site.snapshot()
+    for _ in range(3):
+        assert await site.registry.lease(small, ids(2)) == Lease(granted=2, new=frozenset())
+    assert (await site.snapshot())[b"dialer:slots:pbx01"] == before[b"dialer:slots:pbx01"]
+    assert (await site.snapshot())[b"dialer:pace:pbx01"] == before[b"dialer:pace:pbx01"]
+
+
+async def test_a_call_named_twice_in_one_lease_takes_one_slot(site: Site) -> None:
+    lease = await site.registry.lease(pbx(), [*ids(1), *ids(1)])
+    assert lease == Lease(granted=2, new=frozenset(ids(1)))
+    assert await site.slots() == {"r-0"}
+
+
+@pytest.mark.parametrize(
+    ("cps", "gap_us", "burst"),
+    [(0.1, 10_000_000, 1), (1, 1_000_000, 1), (20, 50_000, 2), (25, 40_000, 3), (500, 2000, 50)],
+)
+async def test_a_rate_lets_a_tenth_of_a_second_start_at_once_and_then_one_a_gap(
+    site: Site, cps: float, gap_us: int, burst: int
+) -> None:
+    assert pacing(cps) == (gap_us, burst)
+    paced = pbx(cps=cps, max_calls=1000)
+    assert await starts(site, paced) == burst
+    asked = ids(2000)
+    before = await site.redis.time()
+    lease = await site.registry.lease(paced, asked)
+    after = await site.redis.time()
+    passed_us = (after[0] - before[0]) * 1_000_000 + after[1] - before[1]
+    assert burst <= lease.granted <= burst + passed_us // gap_us + 1
+    ahead = await pace_us(site)
+    assert ahead <= gap_us
+    # What was granted has moved the pace on by so many gaps.
+    assert ahead > gap_us * (lease.granted - burst + 1) - gap_us - passed_us - 1_000_000
+
+
+async def test_the_starts_shown_are_the_starts_granted(site: Site) -> None:
+    slow = pbx(cps=0.5, max_calls=10)
+    assert await starts(site, slow) == 1
+    assert (await site.registry.lease(slow, ids(5))).granted == 1
+    assert await starts(site, slow) == 0
+    assert (await site.registry.lease(slow, ids(5, at=5))).granted == 0
+    due = int(await site.redis.get("dialer:pace:pbx01") or 0)
+    await site.redis.set("dialer:pace:pbx01", due - 2_000_000)  # two seconds later
+    assert await starts(site, slow) == 1
+    assert (await site.registry.lease(slow, ids(5, at=5))).granted == 1
+    assert await site.redis.pttl("dialer:pace:pbx01") <= 3_000
+
+
+async def test_a_pause_is_no_credit_for_more_than_the_burst(site: Site) -> None:
+    paced = pbx(cps=20, max_calls=1000)
+    await site.redis.set("dialer:pace:pbx01", 1)
+    assert await starts(site, paced) == 2
+    assert (await site.registry.lease(paced, ids(50))).granted <= 3
+
+
+async def test_a_clock_that_was_set_back_holds_a_pbx_for_one_gap_and_not_for_an_hour(
+    site: Site,
+) -> None:
+    paced = pbx(cps=1000)
+    seconds, _ = await site.redis.time()
+    await site.redis.set("dialer:pace:pbx01", (seconds + 3600) * 1_000_000)
+    assert await starts(site, paced) == 0
+    await site.registry.lease(paced, ids(1))
+    assert await pace_us(site) <= 1000
+
+
+async def test_slots_are_released_once_and_only_those_that_were_held(site: Site) -> None:
+    await site.registry.lease(pbx(), ids(2))
+    await site.registry.release("pbx01", ids(5))
+    await site.registry.release("pbx01", [])
+    assert await site.slots() == set()
+    assert not await site.redis.exists("dialer:slots:pbx01")
+
+
+async def test_a_lost_slot_is_held_again_beyond_the_limit_and_a_held_one_keeps_its_age(
+    site: Site,
+) -> None:
+    await site.redis.zadd("dialer:slots:pbx01", {"ASR_TIM:r-0": 5})
+    assert await site.registry.hold("pbx01", ids(3)) == 2
+    assert await site.registry.hold("pbx01", ids(3)) == 0
+    assert await site.registry.hold("pbx01", []) == 0
+    assert await site.redis.zscore("dialer:slots:pbx01", "ASR_TIM:r-0") == 5
+
+
+async def test_old_slots_are_those_held_for_that_long(site: Site) -> None:
+    await site.registry.lease(pbx(), ids(2))
+    assert await site.registry.slots("pbx01", older_than_s=10) == []
+    await site.redis.zincrby("dialer:slots:pbx01", -11_000, "ASR_TIM:r-1")
+    assert await site.registry.slots("pbx01", older_than_s=10) == ["ASR_TIM:r-1"]
+    assert len(await site.registry.slots("pbx01", older_than_s=0)) == 2
+
+
+# --- heartbeats ---------------------------------------------------------------------
+
+
+async def test_a_pbx_nobody_spoke_for_is_not_ready(site: Site) -> None:
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert (state.load.ready, state.alive, state.silent_s) == (False, False, math.inf)
+    assert await site.registry.unready_s("pbx01") == math.inf
+
+
+async def test_a_pbx_is_ready_while_its_heartbeat_is_fresh_and_its_link_up(site: Site) -> None:
+    await site.beat("pbx01", "up", instance="i1")
+    await site.beat("pbx02", "down", instance="i2")
+    states = await site.registry.pbxs([pbx(), pbx("pbx02"), pbx("pbx03")])
+    assert [s.load.ready for s in states.values()] == [True, False, False]
+    assert [s.alive for s in states.values()] == [True, True, False]
+    assert [s.instance for s in states.values()] == ["i1", "i2", ""]
+    await site.silence("pbx01", seconds=11)
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert (state.load.ready, state.alive) == (False, False)
+    assert 11 <= state.silent_s < 20
+    assert 11 <= await site.registry.unready_s("pbx01") < 20
+
+
+async def test_a_link_that_is_down_ages_from_when_it_was_up(site: Site) -> None:
+    await site.beat("pbx01", "up")
+    await site.silence("pbx01", seconds=60)
+    await site.beat("pbx01", "down")
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert state.silent_s < 5
+    assert state.unready_s >= 60
+    await site.beat("pbx01", "up")
+    assert (await site.registry.pbxs([pbx()]))["pbx01"].unready_s < 5
+
+
+async def test_a_worker_that_stops_does_not_speak_for_the_one_that_took_its_place(
+    site: Site,
+) -> None:
+    await site.beat("pbx01", "up", instance="old")
+    await site.beat("pbx01", "up", instance="new")
+    await site.beat("pbx01", "stopping", instance="old")
+    assert (await site.registry.pbxs([pbx()]))["pbx01"].load.ready
+    await site.beat("pbx01", "stopping", instance="new")
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert (state.link, state.load.ready, state.alive) == ("stopping", False, False)
+
+
+async def test_the_facts_of_a_heartbeat_stand_beside_it(site: Site) -> None:
+    await site.registry.heartbeat("pbx01", instance="i", link="up", facts={"calls": 3, "host": "a"})
+    assert await site.redis.hmget("dialer:pbx:pbx01", ["calls", "host"]) == [b"3", b"a"]
+
+
+async def test_the_load_of_each_pbx_is_its_own(site: Site) -> None:
+    await site.registry.lease(pbx(), ids(3))
+    await site.registry.lease(pbx("pbx02", max_calls=9), ids(2))
+    states = await site.registry.pbxs([pbx(), pbx("pbx02", max_calls=9)])
+    assert [s.load.calls for s in states.values()] == [3, 2]
+    assert [s.load.max_calls for s in states.values()] == [50, 9]
+    assert states["pbx01"].load.trunks == {"tim"}
+
+
+async def test_numbers_on_the_do_not_call_set_are_found(site: Site) -> None:
+    registry = site.registry
+    assert await registry.may_not_be_called([]) == []
+    assert await registry.do_not_call(["1", "2"]) == 2
+    assert await registry.do_not_call(["2", "3"]) == 1
+    assert await registry.may_not_be_called(["1", "9", "3"]) == [True, False, True]
+    assert await registry.may_be_called(["1", "9"]) == 1
+    assert await registry.may_not_be_called(["1"]) == [False]

@@ -1,0 +1,452 @@
+"""Each step of a call's life: what it does, what it refuses, and that a repeat changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from dialer.domain.call import State
+from dialer.multcall.messages import parse_request
+from dialer.store.ledger import Admission
+from tests.integration.site import BRIDGE, BUSY, CELL, T0, Site, code_element, element
+
+
+@pytest.fixture(params=["right", "left"])
+async def site(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    async with Site(redis_url, push=request.param) as site:
+        yield site
+
+
+async def admit(site: Site, raw: bytes, **more: object) -> Admission:
+    known = {"pbx": "pbx01", "threads": 10, "repeat": '"repeat"'}
+    request = parse_request(raw, cell=CELL)
+    return await site.ledger.admit(BRIDGE, raw, request, **{**known, **more})  # type: ignore[arg-type]
+
+
+# --- taking -------------------------------------------------------------------------
+
+
+async def test_requests_are_taken_in_multcalls_order_up_to_the_number_asked_for(
+    site: Site,
+) -> None:
+    await site.push_requests(b"1", b"2", b"3", b"4")
+    assert await site.ledger.take(BRIDGE, at_most=3, threads=10) == ([b"1", b"2", b"3"], 7)
+    assert await site.ledger.hand(BRIDGE) == [b"1", b"2", b"3"]
+    assert await site.redis.llen(site.ledger.wire.request) == 1
+
+
+async def test_taking_again_after_a_lost_reply_takes_no_more_and_hides_nothing(site: Site) -> None:
+    await site.push_requests(b"1", b"2", b"3", b"4")
+    first = await site.ledger.take(BRIDGE, at_most=2, threads=10)
+    assert await site.ledger.take(BRIDGE, at_most=2, threads=10) == first
+
+
+async def test_what_all_bridges_have_in_hand_counts_against_the_room_of_the_cell(
+    site: Site,
+) -> None:
+    await site.admitted()
+    await site.ledger.take_over("bridge-2")
+    await site.redis.rpush(site.ledger.keys.hand("bridge-2"), b"x")
+    await site.push_requests(b"1", b"2", b"3")
+    assert await site.ledger.take(BRIDGE, at_most=9, threads=4) == ([b"1", b"2"], 0)
+    assert await site.ledger.take("bridge-3", at_most=9, threads=4) == ([], 0)
+
+
+async def test_a_cell_made_smaller_than_its_calls_takes_nothing(site: Site) -> None:
+    await site.admitted("r-1")
+    await site.admitted("r-2")
+    await site.push_requests(b"1")
+    assert await site.ledger.take(BRIDGE, at_most=9, threads=1) == ([], 0)
+
+
+async def test_codes_are_taken_without_regard_to_room(site: Site) -> None:
+    await site.push_codes(b"1", b"2", b"3")
+    assert await site.ledger.take_codes(BRIDGE, at_most=2) == [b"1", b"2"]
+    assert await site.ledger.take_codes(BRIDGE, at_most=2) == [b"1", b"2"]
+    assert await site.ledger.code_hand(BRIDGE) == [b"1", b"2"]
+
+
+async def test_a_bridge_that_leaves_puts_all_back_at_the_head_in_order(site: Site) -> None:
+    await site.push_requests(b"1", b"2", b"3")
+    await site.push_codes(b"a", b"b", b"c")
+    await site.ledger.take(BRIDGE, at_most=2, threads=10)
+    await site.ledger.take_codes(BRIDGE, at_most=2)
+    assert await site.ledger.leave(BRIDGE) == 4
+    assert await site.ledger.leave(BRIDGE) == 0
+    assert await site.ledger.take("bridge-2", at_most=9, threads=9) == ([b"1", b"2", b"3"], 6)
+    assert await site.ledger.take_codes("bridge-2", at_most=9) == [b"a", b"b", b"c"]
+
+
+async def test_what_reaches_the_hand_of_a_bridge_after_it_left_is_taken_over(site: Site) -> None:
+    await site.ledger.take_over(BRIDGE)
+    await site.ledger.leave(BRIDGE)
+    await site.in_hand(b"moved by its last BLMOVE")
+    assert await site.ledger.take_over("bridge-2") == [(BRIDGE, 1)]
+    assert await site.ledger.hand("bridge-2") == [b"moved by its last BLMOVE"]
+
+
+async def test_a_dead_bridges_hands_go_to_who_asks_first_in_order(site: Site) -> None:
+    bridges = site.ledger.keys.bridges
+    await site.ledger.take_over(BRIDGE)
+    await site.in_hand(b"1", b"2")
+    await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"c")
+    assert await site.ledger.take_over("bridge-2") == []
+    await site.redis.zincrby(bridges, -11_000, BRIDGE)
+    assert await site.ledger.take_over("bridge-2") == [(BRIDGE, 3)]
+    assert await site.ledger.take_over("bridge-3") == []
+    assert await site.ledger.hand("bridge-2") == [b"1", b"2"]
+    assert await site.ledger.code_hand("bridge-2") == [b"c"]
+
+
+async def test_a_bridge_held_for_dead_that_takes_more_can_be_taken_over_again(site: Site) -> None:
+    bridges = site.ledger.keys.bridges
+    await site.ledger.take_over(BRIDGE)
+    await site.redis.zincrby(bridges, -2 * 3600_000, BRIDGE)
+    await site.ledger.take_over("bridge-2")
+    assert await site.redis.zscore(bridges, BRIDGE) is None  # forgotten at last
+    await site.push_requests(b"1")
+    await site.ledger.take(BRIDGE, at_most=1, threads=9)  # it was only stopped
+    await site.redis.zincrby(bridges, -11_000, BRIDGE)
+    assert await site.ledger.take_over("bridge-2") == [(BRIDGE, 1)]
+
+
+# --- admitting ----------------------------------------------------------------------
+
+
+async def test_an_admitted_request_is_a_queued_call_and_counts(site: Site) -> None:
+    raw = element()
+    await site.in_hand(raw)
+    assert await admit(site, raw) is Admission.ADMITTED
+    assert await site.ledger.hand(BRIDGE) == []
+    call = (await site.entry()).call
+    assert (call.state, call.pbx, call.epoch) == (State.QUEUED, "pbx01", 1)
+    assert await site.counters() == await site.sizes() == (1, 0)
+    assert await site.redis.ttl(site.ledger.keys.call(call.call_id)) == -1
+
+
+async def test_a_repeated_id_goes_to_the_dead_list_and_changes_nothing_else(site: Site) -> None:
+    await site.admitted()
+    before = await site.field("r-1", "request")
+    repeat = element(number="5511000000000")
+    await site.in_hand(repeat)
+    assert await admit(site, repeat) is Admission.DUPLICATE
+    assert await site.dead() == ["repeat"]
+    assert await site.field("r-1", "request") == before
+    assert await site.responses() == []
+    assert await site.ledger.hand(BRIDGE) == []
+
+
+async def test_a_full_cell_leaves_the_request_in_hand(site: Site) -> None:
+    await site.admitted("r-1")
+    raw = element("r-2")
+    await site.in_hand(raw)
+    assert await admit(site, raw, threads=1) is Admission.FULL
+    assert await site.ledger.hand(BRIDGE) == [raw]
+    assert await site.state("r-2") is None
+
+
+async def test_a_request_that_is_in_another_hand_by_now_is_not_admitted(site: Site) -> None:
+    assert await admit(site, element()) is Admission.GONE
+    assert await site.state() is None
+    assert await site.sizes() == (0, 0)
+
+
+async def test_a_number_may_be_called_so_often_within_the_window(site: Site) -> None:
+    for i, expected in enumerate([Admission.ADMITTED] * 2 + [Admission.NUMBER_LIMIT]):
+        raw = element(f"r-{i}")
+        await site.in_hand(raw)
+        reply = await admit(site, raw, most_per_number=2, number_window_s=3600)
+        assert reply is expected
+    assert await site.ledger.hand(BRIDGE) == [element("r-2")]
+    key = site.ledger.keys.number("5511987654321")
+    assert 3590 < await site.redis.ttl(key) <= 3600
+    await site.redis.zincrby(key, -3600_000, f"{CELL}:r-0")
+    assert await admit(site, element("r-2"), most_per_number=2, number_window_s=3600) == "admitted"
+
+
+async def test_validity_counts_from_admission_where_multcall_gave_no_time(site: Site) -> None:
+    await site.admitted("r-1", ValidadeSeg=90)
+    entry = await site.entry("r-1")
+    admitted_ms = int(await site.field("r-1", "admitted_ms") or 0)
+    assert entry.expires_at is not None
+    assert entry.expires_at.timestamp() * 1000 == pytest.approx(admitted_ms + 90_000)
+    await site.admitted("r-2")
+    assert (await site.entry("r-2")).expires_at is None
+
+
+async def test_a_refused_request_gets_its_response_once_and_its_id_is_used_up(site: Site) -> None:
+    raw = element()
+    await site.in_hand(raw, raw)
+    for expected in (True, False, False):  # refused, a repeat, not in hand any more
+        reply = await site.ledger.refuse(
+            BRIDGE, raw, request_id="r-1", response='"no"', dead='"why"', repeat='"repeat"'
+        )
+        assert reply is expected
+    assert await site.responses() == ["no"]
+    assert await site.dead() == ["why", "repeat"]
+    assert await site.state() == "done"
+    await site.in_hand(raw)
+    assert await admit(site, raw) is Admission.DUPLICATE
+
+
+async def test_an_unreadable_request_goes_to_the_dead_list_without_a_response(site: Site) -> None:
+    await site.in_hand(b"\xff")
+    assert await site.ledger.refuse(BRIDGE, b"\xff", request_id=None, dead='"why"')
+    assert await site.responses() == []
+    assert await site.dead() == ["why"]
+    assert not [key async for key in site.redis.scan_iter("dialer:call:*")]
+
+
+# --- queueing -----------------------------------------------------------------------
+
+
+async def test_a_waiting_call_moves_under_a_new_epoch_and_the_old_task_is_void(site: Site) -> None:
+    await site.admitted()
+    waiting = await site.waiting()
+    assert await site.ledger.place(waiting, "pbx02") == 2
+    assert await site.claimed(pbx="pbx01", epoch=1) is None
+    assert await site.claimed(pbx="pbx02", epoch=1) is None
+    entry = await site.claimed(pbx="pbx02", epoch=2)
+    assert entry is not None
+    assert entry.call.pbx == "pbx02"
+
+
+async def test_placing_again_after_a_lost_reply_gives_the_same_epoch(site: Site) -> None:
+    await site.admitted()
+    waiting = await site.waiting()
+    assert [await site.ledger.place(waiting, "pbx02") for _ in range(3)] == [2, 2, 2]
+    assert await site.ledger.place(waiting, "pbx01") == 0
+    assert (await site.entry()).call.pbx == "pbx02"
+
+
+async def test_a_claimed_call_is_not_placed(site: Site) -> None:
+    await site.admitted()
+    waiting = await site.waiting()
+    await site.claimed()
+    before = await site.snapshot()
+    assert await site.ledger.place(waiting, "pbx02") == 0
+    assert await site.ledger.place(replace(waiting, call_id="none"), "pbx02") == 0
+    assert await site.snapshot() == before
+
+
+async def test_what_was_not_published_for_a_while_is_due_once(site: Site) -> None:
+    await site.admitted("r-1")
+    await site.admitted("r-2", pbx="pbx02")
+    queued = site.ledger.keys.queued
+    assert await site.ledger.due(older_than_s=30) == []
+    await site.redis.zincrby(queued, -31_000, f"{CELL}:r-1")
+    assert await site.ledger.due(older_than_s=30) == [await site.waiting("r-1")]
+    assert await site.ledger.due(older_than_s=30) == []
+    (of_pbx02,) = await site.ledger.due(older_than_s=0, pbx="pbx02")
+    assert (of_pbx02.call_id, of_pbx02.pbx) == (f"{CELL}:r-2", "pbx02")
+
+
+async def test_a_call_that_has_no_pbx_is_due_until_it_gets_one(site: Site) -> None:
+    await site.admitted()
+    await site.claimed()
+    assert await site.ledger.unclaim(f"{CELL}:r-1", pbx="pbx01", token="t")
+    (waiting,) = await site.ledger.due(older_than_s=30)
+    assert (waiting.pbx, waiting.state) == (None, State.ADMITTED)
+    assert await site.ledger.due(older_than_s=30) == [waiting]
+    assert await site.ledger.place(waiting, "pbx02") == 2
+    assert await site.ledger.due(older_than_s=30) == []
+
+
+# --- the worker ---------------------------------------------------------------------
+
+
+async def test_a_call_is_claimed_by_one_token_only(site: Site) -> None:
+    await site.admitted()
+    entry = await site.claimed(token="mine")
+    assert entry is not None
+    assert (entry.call.state, entry.boot, entry.call.dialed_at) == (State.ORIGINATING, "b1", T0)
+    before = await site.snapshot()
+    assert await site.claimed(token="mine") == entry  # its reply was lost
+    assert await site.claimed(token="other") is None
+    assert await site.snapshot() == before
+    assert [e.call for e in await site.ledger.claimed("pbx01")] == [entry.call]
+    assert await site.redis.zcard(site.ledger.keys.queued) == 0
+
+
+@pytest.mark.parametrize(("pbx", "epoch"), [("pbx02", 1), ("pbx01", 2), ("pbx01", 0)])
+async def test_a_task_of_another_pbx_or_epoch_claims_nothing(
+    site: Site, pbx: str, epoch: int
+) -> None:
+    await site.admitted()
+    before = await site.snapshot()
+    assert await site.claimed(pbx=pbx, epoch=epoch) is None
+    assert await site.claimed("never-heard-of") is None
+    assert await site.snapshot() == before
+
+
+async def test_a_call_is_given_back_by_its_claimer_only_and_once(site: Site) -> None:
+    await site.admitted()
+    await site.claimed(token="mine")
+    give_back = site.ledger.unclaim
+    assert not await give_back(f"{CELL}:r-1", pbx="pbx01", token="other")
+    assert await give_back(f"{CELL}:r-1", pbx="pbx01", token="mine")
+    before = await site.snapshot()
+    assert not await give_back(f"{CELL}:r-1", pbx="pbx01", token="mine")
+    assert await site.snapshot() == before
+    call = (await site.entry()).call
+    assert (call.state, call.pbx, call.dialed_at) == (State.ADMITTED, None, None)
+    assert await site.ledger.claimed("pbx01") == []
+
+
+async def test_an_accepted_call_sends_one_ack_and_awaits_its_code(site: Site) -> None:
+    entry = await site.accepted()
+    assert entry.call.state is State.ACCEPTED
+    before = await site.snapshot()
+    assert await site.accept(entry)  # a repeat: it was accepted
+    assert await site.snapshot() == before
+    (ack,) = await site.acks()
+    assert (ack["IdRequisicao"], ack["Pbx"]) == ("r-1", "pbx01")
+    assert await site.counters() == await site.sizes() == (1, 1)
+
+
+async def test_a_call_that_was_given_up_meanwhile_is_not_accepted(site: Site) -> None:
+    await site.admitted()
+    entry = await site.claimed()
+    assert entry is not None
+    assert await site.end() == "done"
+    assert not await site.accept(entry)
+    assert await site.acks() == []
+
+
+async def test_an_answer_is_noted_once(site: Site) -> None:
+    await site.accepted()
+    at = T0 + timedelta(seconds=3)
+    assert await site.ledger.answer(f"{CELL}:r-1", at=at)
+    assert not await site.ledger.answer(f"{CELL}:r-1", at=at + timedelta(seconds=9))
+    assert not await site.ledger.answer(f"{CELL}:none", at=at)
+    assert (await site.entry()).call.answered_at == at
+
+
+async def test_a_call_that_ended_before_its_ack_is_answered_at_once_and_only_once(
+    site: Site,
+) -> None:
+    await site.admitted()
+    await site.claimed()
+    entry = await site.entry()
+    assert await site.ledger.end(entry.call, entry.request, BUSY) == "done"
+    before = await site.snapshot()
+    assert await site.ledger.end(entry.call, entry.request, BUSY) == "void"
+    assert await site.snapshot() == before
+    (response,) = await site.responses()
+    assert (response["Resultado"], response["CodLigacao"]) == ("BUSY", None)
+    assert await site.counters() == await site.sizes() == (0, 0)
+    assert 86_000 < await site.redis.ttl(site.ledger.keys.call(f"{CELL}:r-1")) <= 86_400
+
+
+async def test_an_ended_call_waits_for_its_code_and_is_answered_with_it(site: Site) -> None:
+    await site.accepted()
+    assert await site.end() == "ended"
+    assert await site.end() == "void"
+    assert await site.responses() == []
+    assert await site.counters() == await site.sizes() == (1, 1)
+    assert await site.ledger.claimed("pbx01") == []
+    assert await site.code(code_element(code=10**30)) == "done"
+    assert [r["CodLigacao"] for r in await site.responses()] == [10**30]
+    assert await site.counters() == await site.sizes() == (0, 0)
+
+
+async def test_an_end_seen_from_an_older_epoch_is_void(site: Site) -> None:
+    await site.admitted()
+    old = await site.entry()
+    await site.ledger.place(await site.waiting(), "pbx02")
+    assert await site.ledger.end(old.call, old.request, BUSY) == "void"
+    assert await site.state() == "queued"
+
+
+async def test_who_ends_a_waiting_call_does_not_end_it_once_it_is_claimed(site: Site) -> None:
+    await site.admitted()
+    seen = await site.entry()
+    await site.claimed()
+    waiting = {State.ADMITTED, State.QUEUED}
+    assert await site.ledger.end(seen.call, seen.request, BUSY, within=waiting) == "void"
+    assert await site.state() == "originating"
+
+
+# --- codes --------------------------------------------------------------------------
+
+
+async def test_a_code_is_stored_once_and_a_second_one_is_dead(site: Site) -> None:
+    await site.accepted()
+    assert await site.code() == "stored"
+    before = await site.snapshot()
+    assert await site.code(put=False) == "gone"  # its reply was lost
+    assert await site.snapshot() == before
+    assert await site.code(code_element(code=2)) == "second"
+    assert await site.dead() == ["second"]
+    assert await site.end() == "done"
+    assert [r["CodLigacao"] for r in await site.responses()] == ["C-1"]
+
+
+async def test_a_code_before_the_ack_is_kept_and_nothing_is_awaited(site: Site) -> None:
+    await site.admitted()
+    assert await site.code() == "stored"
+    entry = await site.claimed()
+    assert entry is not None
+    assert await site.accept(entry)
+    assert await site.counters() == await site.sizes() == (1, 0)
+    assert await site.end() == "done"
+    assert [r["CodLigacao"] for r in await site.responses()] == ["C-1"]
+
+
+async def test_a_code_for_an_unknown_or_finished_call_is_an_orphan(site: Site) -> None:
+    assert await site.code(code_element("nobody")) == "orphan"
+    await site.admitted()
+    await site.end()
+    assert await site.code() == "orphan"
+    assert await site.dead() == ["orphan", "orphan"]
+
+
+async def test_a_late_code_lets_the_call_go_on_and_its_end_is_answered_at_once(
+    site: Site,
+) -> None:
+    await site.accepted(wait_s=0)
+    assert await site.ledger.late_codes() == [f"{CELL}:r-1"]
+    assert await site.ledger.late_codes() == []
+    assert await site.counters() == await site.sizes() == (1, 0)
+    assert (await site.entry()).call.code_state == "timed_out"
+    assert await site.end() == "done"
+
+
+async def test_an_ended_call_whose_code_is_late_is_answered_without(site: Site) -> None:
+    await site.accepted(wait_s=0)
+    await site.end()
+    assert await site.ledger.late_codes() == [f"{CELL}:r-1"]
+    assert [r["CodLigacao"] for r in await site.responses()] == [None]
+    assert await site.counters() == await site.sizes() == (0, 0)
+
+
+async def test_a_code_after_its_time_still_goes_into_the_response(site: Site) -> None:
+    await site.accepted(wait_s=0)
+    await site.ledger.late_codes()
+    assert await site.code() == "stored"
+    await site.end()
+    assert [r["CodLigacao"] for r in await site.responses()] == ["C-1"]
+
+
+async def test_a_code_whose_time_is_not_over_is_not_late(site: Site) -> None:
+    await site.accepted(wait_s=60)
+    assert await site.ledger.late_codes() == []
+
+
+async def test_an_unreadable_code_is_buried_once(site: Site) -> None:
+    await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"\xff")
+    for _ in range(2):
+        await site.ledger.bury_code(BRIDGE, b"\xff", '"why"')
+    assert await site.dead() == ["why"]
+
+
+async def test_calls_hold_a_slot_from_their_queueing_to_their_end(site: Site) -> None:
+    ids = [f"{CELL}:r-1"]
+    assert await site.ledger.holding(ids) == {}
+    await site.accepted()
+    assert await site.ledger.holding(ids) == {ids[0]: "pbx01"}
+    await site.end()
+    assert await site.ledger.holding(ids) == {}

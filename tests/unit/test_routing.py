@@ -1,0 +1,97 @@
+"""Which PBX takes a call: never over its room, the least loaded, the same every time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dialer.domain.routing import PbxLoad, plan
+
+TRUNKS = ["tim", "vivo", "claro"]
+
+wishes = st.lists(st.none() | st.sampled_from(TRUNKS), max_size=40)
+
+
+@st.composite
+def loads(draw: st.DrawFn) -> list[PbxLoad]:
+    count = draw(st.integers(0, 5))
+    return [
+        PbxLoad(
+            name=f"pbx{i:02}",
+            ready=draw(st.booleans()),
+            calls=draw(st.integers(0, 12)),
+            max_calls=draw(st.integers(1, 10)),
+            starts=draw(st.integers(0, 12)),
+            trunks=frozenset(draw(st.sets(st.sampled_from(TRUNKS)))),
+        )
+        for i in range(count)
+    ]
+
+
+def pbx(name: str, **fields: object) -> PbxLoad:
+    known: dict[str, object] = {"ready": True, "calls": 0, "max_calls": 10, "starts": 10}
+    return PbxLoad(name=name, **{**known, **fields})  # type: ignore[arg-type]
+
+
+@given(wishes, loads())
+def test_no_pbx_gets_more_calls_than_it_has_room_for(
+    trunks: list[str | None], pbxs: list[PbxLoad]
+) -> None:
+    given_to = Counter(plan(trunks, pbxs))
+    for p in pbxs:
+        assert given_to[p.name] <= p.room
+        assert given_to[p.name] == 0 or p.ready
+        assert given_to[p.name] + p.calls <= p.max_calls or given_to[p.name] == 0
+
+
+@given(wishes, loads())
+def test_every_call_is_given_its_trunk_and_none_waits_where_there_is_room(
+    trunks: list[str | None], pbxs: list[PbxLoad]
+) -> None:
+    by_name = {p.name: p for p in pbxs}
+    given_to = Counter[str]()
+    chosen = plan(trunks, pbxs)
+    assert len(chosen) == len(trunks)
+    for trunk, name in zip(trunks, chosen, strict=True):
+        could = [
+            p for p in pbxs if p.room > given_to[p.name] and (trunk is None or trunk in p.trunks)
+        ]
+        if name is None:
+            assert not could
+            continue
+        assert by_name[name] in could
+        least = min((p.calls + given_to[p.name]) / p.max_calls for p in could)
+        assert (by_name[name].calls + given_to[name]) / by_name[name].max_calls == least
+        given_to[name] += 1
+
+
+@given(wishes, loads())
+def test_the_same_loads_give_the_same_plan(trunks: list[str | None], pbxs: list[PbxLoad]) -> None:
+    assert plan(trunks, pbxs) == plan(trunks, iter(pbxs))
+
+
+def test_the_order_of_the_cell_breaks_a_tie() -> None:
+    assert plan([None], [pbx("b"), pbx("a")]) == ["b"]
+    assert plan([None], [pbx("a"), pbx("b")]) == ["a"]
+
+
+def test_load_is_measured_by_capacity_and_not_by_the_number_of_calls() -> None:
+    assert plan([None], [pbx("small", calls=2), pbx("large", calls=10, max_calls=100)]) == ["large"]
+
+
+def test_a_batch_is_spread_over_equal_pbxs() -> None:
+    assert plan([None] * 4, [pbx("a"), pbx("b")]) == ["a", "b", "a", "b"]
+
+
+def test_a_pbx_over_its_limit_or_not_ready_has_no_room_and_never_less_than_none() -> None:
+    assert pbx("a", calls=12).room == 0
+    assert pbx("a", ready=False).room == 0
+    assert pbx("a", starts=3).room == 3
+    assert pbx("a", calls=8).room == 2
+
+
+def test_a_call_whose_trunk_has_no_room_waits_and_the_next_one_passes_it() -> None:
+    pbxs = [pbx("a", trunks=frozenset({"tim"})), pbx("b", calls=10, trunks=frozenset({"vivo"}))]
+    assert plan(["vivo", "tim", None], pbxs) == [None, "a", "a"]

@@ -1,0 +1,284 @@
+"""Calls followed to their end: what real Asterisks said, in every order that they may say it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from dialer.domain.call import Call, CodeState, Ending, Result, State
+from dialer.domain.request import CallRequest
+from dialer.settings import Cell
+from dialer.store.entry import Entry
+from dialer.store.ledger import Ledger
+from dialer.store.registry import Registry
+from tests.unit.captured import CALL_ID, VERSIONS, Version, messages
+from tests.unit.test_translate import ANSWERED, NO_CHANNEL, REFUSALS
+from tests.waiting import wait_until
+from workers import tracker as tracker_module
+from workers.tracker import Followed, Tracker
+from workers.translate import AmiEvent, ChannelCreated, HungUp, OriginateEnded, translate
+
+CELL = "ASR_TIM"
+RESULTS: dict[str, Result] = {
+    "busy": Result.BUSY,
+    "rejected_403": Result.REJECTED,
+    "rejected_603": Result.REJECTED,
+    "unknown_number_404": Result.INVALID_NUMBER,
+    "congestion_503": Result.CONGESTION,
+    "rings_out": Result.NO_ANSWER,
+    "local_busy": Result.BUSY,
+    "local_rings_out": Result.NO_ANSWER,
+    **dict.fromkeys(ANSWERED, Result.ANSWERED),
+    **dict.fromkeys(NO_CHANNEL, Result.FAILED),
+}
+
+
+@dataclass(slots=True)
+class Written:
+    """A ledger and a registry that only write down what they are told."""
+
+    steps: list[str] = field(default_factory=list)
+    endings: list[tuple[Call, Ending]] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    reply: str = "done"
+
+    async def accept(self, request: CallRequest, **_: Any) -> bool:
+        self.steps.append("accept")
+        return True
+
+    async def answer(self, call_id: str, *, at: datetime) -> bool:
+        self.steps.append("answer")
+        return True
+
+    async def end(self, call: Call, request: CallRequest, ending: Ending) -> str:
+        self.steps.append("end")
+        self.endings.append((call, ending))
+        return self.reply
+
+    async def release(self, pbx: str, call_ids: list[str]) -> None:
+        self.released += call_ids
+
+
+@dataclass(slots=True)
+class Scene:
+    """One tracker, one call, and what came of it."""
+
+    written: Written
+    tracker: Tracker
+    followed: Followed
+    done: list[Call]
+    forgotten: list[str]
+
+    def feed(self, events: list[AmiEvent]) -> None:
+        for event in events:
+            self.tracker.on_event(event)
+
+    async def ending(self) -> Ending:
+        """The one ending, once it is written."""
+        await wait_until(lambda: self.written.endings, "the call is over")
+        await self.tracker.drain()
+        ((_, ending),) = self.written.endings
+        return ending
+
+
+def make_scene(*, attempts: int = 1) -> Scene:
+    written = Written()
+    done: list[Call] = []
+    forgotten: list[str] = []
+
+    async def forget(call_id: str) -> None:
+        forgotten.append(call_id)
+
+    tracker = Tracker(
+        pbx="pbx01",
+        cells={CELL: Cell(nome=CELL, threads=10, pbxs=("pbx01",))},
+        ledgers={CELL: cast("Ledger", written)},
+        registry=cast("Registry", written),
+        on_done=lambda call, _: done.append(call),
+        forget=forget,
+    )
+    now = datetime.now(UTC)
+    followed = tracker.follow(
+        Entry(
+            call=Call(
+                call_id=CALL_ID,
+                state=State.ORIGINATING,
+                epoch=1,
+                pbx="pbx01",
+                code_state=CodeState.NONE,
+                dialed_at=now,
+            ),
+            request=CallRequest(
+                cell=CELL, request_id="1001", request_id_json="1001", number="5511987650"
+            ),
+            boot="b",
+            expires_at=None,
+        )
+    )
+    followed.attempts = attempts
+    return Scene(written, tracker, followed, done, forgotten)
+
+
+def told(version: Version, scenario: str) -> list[AmiEvent]:
+    return [event for m in messages(version, scenario) if (event := translate(m)) is not None]
+
+
+def orders(events: list[AmiEvent]) -> Iterator[list[AmiEvent]]:
+    """The channel's events in their order, each OriginateResponse at every place among them."""
+    own = [e for e in events if not isinstance(e, OriginateEnded)]
+    verdicts = [e for e in events if isinstance(e, OriginateEnded)]
+    for places in itertools.product(range(len(own) + 1), repeat=len(verdicts)):
+        mixed: list[AmiEvent] = []
+        for i in range(len(own) + 1):
+            mixed += [v for v, place in zip(verdicts, places, strict=True) if place == i]
+            mixed += own[i : i + 1]
+        yield mixed
+
+
+@pytest.fixture(autouse=True)
+def _quick_other_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "OTHER_HALF_S", 0.01)
+
+
+def expected_cause(version: Version, scenario: str) -> int | None:
+    if scenario in NO_CHANNEL:
+        return None
+    causes = REFUSALS[scenario][2] if scenario in REFUSALS else ANSWERED[scenario]
+    return causes[VERSIONS.index(version)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("scenario", RESULTS)
+async def test_a_recorded_call_ends_once_with_its_result_and_cause(
+    version: Version, scenario: str
+) -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    scene.feed(told(version, scenario))
+    ending = await scene.ending()
+    answered = scenario in ANSWERED
+    assert (ending.result, ending.cause) == (RESULTS[scenario], expected_cause(version, scenario))
+    assert scene.written.steps == ["accept", *(["answer"] if answered else []), "end"]
+    assert scene.written.released == [CALL_ID]
+    assert len(scene.done) == 1
+    assert scene.forgotten == ([CALL_ID] if answered else [])
+    assert (ending.error.code if ending.error else None) == (
+        "no_channel" if scenario in NO_CHANNEL else None
+    )
+    assert CALL_ID not in scene.tracker.calls
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("scenario", RESULTS)
+async def test_the_ending_is_the_same_in_every_order_asterisk_may_choose(
+    version: Version, scenario: str
+) -> None:
+    for events in orders(told(version, scenario)):
+        scene = make_scene()
+        await scene.tracker.accept(scene.followed)
+        scene.feed(events)
+        ending = await scene.ending()
+        found = (ending.result, ending.cause)
+        assert found == (RESULTS[scenario], expected_cause(version, scenario)), events
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("scenario", RESULTS)
+async def test_what_came_before_asterisks_word_counts_after_it(
+    version: Version, scenario: str
+) -> None:
+    scene = make_scene()
+    scene.feed(told(version, scenario))
+    assert scene.written.steps == []
+    await scene.tracker.accept(scene.followed)
+    ending = await scene.ending()
+    assert (ending.result, ending.cause) == (RESULTS[scenario], expected_cause(version, scenario))
+    assert scene.written.steps[0] == "accept"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_amd_and_agent_are_in_the_ending(version: Version) -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    scene.feed(told(version, "amd_userevent"))
+    ending = await scene.ending()
+    assert (ending.amd, ending.agent) == ("MACHINE", "João Silva")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_refusal_of_a_second_attempt_leaves_the_ringing_call_alone(
+    version: Version,
+) -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    created = next(e for e in told(version, "rings_out") if isinstance(e, ChannelCreated))
+    second = OriginateEnded(action_id=f"{CALL_ID}#2", answered=False, reason=0)
+    scene.feed([second, created, second])
+    assert scene.followed.originate is None
+    scene.feed(told(version, "rings_out"))
+    assert (await scene.ending()).result is Result.NO_ANSWER
+
+
+async def test_a_failed_originate_whose_channel_shows_up_after_it_waits_for_the_hangup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    ended: list[datetime] = []
+    at_last = Tracker._over_at_last
+
+    def seen(tracker: Tracker, followed: Followed, at: datetime) -> None:
+        ended.append(at)
+        at_last(tracker, followed, at)
+
+    monkeypatch.setattr(Tracker, "_over_at_last", seen)
+    failed = OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=0)
+    scene.feed([failed, ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/x-1")])
+    await wait_until(lambda: ended, "the wait for the other half is over")
+    assert scene.written.endings == []
+    scene.feed([HungUp(uniqueid=CALL_ID, cause=17, cause_text="User busy")])
+    assert (await scene.ending()).result is Result.BUSY
+
+
+async def test_a_hangup_that_says_nothing_ends_the_call_when_no_word_follows() -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    created = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/x-1")
+    scene.feed([created, HungUp(uniqueid=CALL_ID, cause=0, cause_text="Unknown")])
+    ending = await scene.ending()
+    assert ending.result is Result.FAILED
+    assert ending.error is not None
+    assert ending.error.code == "call_failed"
+
+
+async def test_events_of_calls_that_are_not_ours_are_ignored() -> None:
+    scene = make_scene()
+    scene.feed([HungUp(uniqueid="1700000000.1", cause=17, cause_text="User busy")])
+    scene.feed([OriginateEnded(action_id="action/uuid/1/1", answered=False, reason=5)])
+    assert scene.followed.early == []
+    assert scene.written.steps == []
+
+
+async def test_an_ending_that_the_ledger_has_already_is_not_told_again() -> None:
+    scene = make_scene()
+    scene.written.reply = "void"
+    await scene.tracker.accept(scene.followed)
+    scene.feed(told("22", "busy"))
+    await scene.ending()
+    assert scene.done == []
+
+
+async def test_events_heard_twice_after_a_lost_link_change_nothing() -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    scene.tracker.buffer = []
+    scene.feed(told("22", "answered_pbx_clears"))
+    for event, at in scene.tracker.buffer:
+        scene.tracker.apply(event, at)
+    await scene.ending()
+    assert scene.written.steps == ["accept", "answer", "end"]
