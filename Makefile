@@ -72,8 +72,10 @@ lint: $(STAMP)
 unit integration acceptance: $(STAMP)
 	@$(PYTEST) tests/$@ $(PYTEST_ARGS)
 
+# The long run: CHAOS_ARGS="--seed 7 --faults 250 --calls 2500" and more, see tests/chaos/run.py.
+CHAOS_ARGS ?=
 chaos: $(STAMP)
-	@$(PYTEST) -m chaos $(PYTEST_ARGS)
+	@$(PY) -m tests.chaos.run $(CHAOS_ARGS)
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks

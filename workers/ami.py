@@ -390,6 +390,16 @@ class AmiLink:
         messages = reply if isinstance(reply, list) else [reply]
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
+    async def notes(self) -> dict[str, str]:
+        """Everything that the dialplan wrote down, by call; Asterisk 16.24 and later tell."""
+        reply = await self.ask({"Action": "DBGetTree", "Family": "dialer"}, within_s=30.0)
+        messages = reply if isinstance(reply, list) else [reply]
+        return {
+            str(m.key).removeprefix("/dialer/"): str(m.val)
+            for m in messages
+            if m.event == "DBGetTreeResponse"
+        }
+
     async def forget(self, call_id: str) -> None:
         """Deletes what the dialplan wrote down of a call."""
         self._unforgotten.add(call_id)  # tried again when the link comes back

@@ -70,7 +70,7 @@ def pbx_of(queues: list[str]) -> Pbx:
     known = [pbx.name for pbx in settings().pbxs]
     if len(queues) == 1 and queues[0] in known:
         return settings().pbx(queues[0])
-    given = f"-Q {','.join(queues)}" if queues != [app.conf.task_default_queue] else "no -Q"
+    given = f"-Q {','.join(queues)}" if queues else "no -Q"
     raise ConfigError(
         f"a worker serves exactly one PBX, and {given} was given: start it as "
         f"'celery -A dialer worker -Q {known[0]}'; known PBXs are {', '.join(known)}"
@@ -80,7 +80,9 @@ def pbx_of(queues: list[str]) -> Pbx:
 @signals.celeryd_after_setup.connect
 def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     try:
-        pbx = pbx_of(list(instance.app.amqp.queues.consume_from))
+        queues = instance.app.amqp.queues
+        given = queues.consume_from
+        pbx = pbx_of([] if given is queues else list(given))  # all of them: no -Q was given
     except DialerError as error:
         _refuse(error)
     instance.pbx = pbx

@@ -189,8 +189,14 @@ class PbxWorker:
         )
 
     async def _sweep(self) -> None:
+        cleaned = 0
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
-            if self._link.ready and self._tracker.calls:
-                with contextlib.suppress(AmiUnavailable):
+            if not self._link.ready:
+                continue
+            with contextlib.suppress(AmiUnavailable):
+                if self._tracker.calls:
                     await self._reconciler.sweep()
+                if cleaned != self._link.session:
+                    await self._reconciler.forget_old()
+                    cleaned = self._link.session

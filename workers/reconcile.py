@@ -29,6 +29,9 @@ STILL_COMING_S: Final = 3.0
 #: Any Originate has made its channel by then, or never will, in seconds.
 LONG_AGO_S: Final = 180.0
 
+#: A record may still be needed by a worker's next start for this long after its call, in seconds.
+RECORD_KEPT_S: Final = 24 * 3600.0
+
 #: A hangup handler may write its record this much after the channel is gone, in seconds.
 RECORD_WITHIN_S: Final = 1.0
 
@@ -71,6 +74,20 @@ class Reconciler:
                 },
             )
         await self._answer_for(gone)
+
+    async def forget_old(self) -> None:
+        """Deletes records of calls long over, left where a link broke before their deletion.
+
+        Raises:
+            AmiUnavailable: the link was lost meanwhile.
+        """
+        now = datetime.now(UTC)
+        for call_id, text in (await self.link.notes()).items():
+            note = read_note(text)
+            last = (note.ended_at or note.answered_at) if note else None
+            old = last is None or now - last > timedelta(seconds=RECORD_KEPT_S)
+            if old and call_id not in self.tracker.calls:
+                await self.link.forget(call_id)
 
     async def sweep(self) -> None:
         """Finds calls whose end was missed though the link was up; there should be none.

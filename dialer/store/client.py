@@ -71,8 +71,17 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
         ssl=address.tls,
         **options,
     )
-    master: Redis = sentinel.master_for(address.service or "")
+    master: Redis = sentinel.master_for(address.service or "", redis_class=_Master)
     return master
+
+
+class _Master(Redis):
+    """The master that the sentinels name. redis-py leaves the links to the sentinels open."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        for sentinel in self.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def is_passing(error: BaseException) -> bool:

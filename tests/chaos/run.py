@@ -82,6 +82,7 @@ class Chaos:
     _site: Site | None = None
     _redis: Redis | None = None
     _killed: set[int] = field(default_factory=set)
+    _stopped: set[int] = field(default_factory=set)
 
     @property
     def site(self) -> Site:
@@ -218,10 +219,11 @@ class Chaos:
             case "terminate":
                 self._signal(target, signal.SIGTERM)
             case "stop":
+                pid = self.site.programs[target].pid
+                self._stopped.add(pid)
                 self._signal(target, signal.SIGSTOP)
-                self._killed.add(self.site.programs[target].pid)
                 await asyncio.sleep(fault.length_s)
-                self._killed.discard(self.site.programs[target].pid)
+                self._stopped.discard(pid)
                 self._signal(target, signal.SIGCONT)
 
     def _signal(self, target: str, signum: signal.Signals) -> None:
@@ -247,7 +249,7 @@ class Chaos:
                 await asyncio.sleep(RESTART_AFTER_S)
                 armed = "" if self.enough or rng.random() < 0.3 else next(points)
                 program.start(DIALER_FAILPOINTS=armed)
-            elif program.is_stopped and program.pid not in self._killed:
+            elif program.is_stopped and program.pid not in self._stopped:
                 if stopped_at is None:
                     stopped_at = time.monotonic()
                     await self._note(f"{_who(name)} stands still at {armed.partition(':')[0]}")

