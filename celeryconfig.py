@@ -24,12 +24,15 @@ broker_transport_options = {
 # Never acknowledged at all, not even early: what a worker loses, the ledger sends again. It saves
 # two round trips a call, and kombu 5.7 brings the worker down when an acknowledgement is under
 # way as the broker's connection breaks.
-task_queues = [Queue(pbx.name, no_ack=True) for pbx in settings().pbxs]
+task_default_queue = "no -Q given"  # is no PBX's name: a worker that has it was given none
+task_queues = [
+    Queue(task_default_queue),
+    *(Queue(pbx.name, no_ack=True) for pbx in settings().pbxs),
+]
 
 task_ignore_result = True  # the ledger is the truth
 task_acks_late = False  # acknowledged late, every running task starts again after a blip
 task_create_missing_queues = True
-task_default_queue = "dialer"
 task_store_errors_even_if_ignored = False
 
 worker_pool = "threads"

@@ -70,7 +70,8 @@ def pbx_of(queues: list[str]) -> Pbx:
     known = [pbx.name for pbx in settings().pbxs]
     if len(queues) == 1 and queues[0] in known:
         return settings().pbx(queues[0])
-    given = f"-Q {','.join(queues)}" if queues else "no -Q"
+    # Without -Q a worker would take all queues, the default one too, which nobody can name.
+    given = "no -Q" if app.conf.task_default_queue in queues else f"-Q {','.join(queues)}"
     raise ConfigError(
         f"a worker serves exactly one PBX, and {given} was given: start it as "
         f"'celery -A dialer worker -Q {known[0]}'; known PBXs are {', '.join(known)}"
@@ -80,9 +81,7 @@ def pbx_of(queues: list[str]) -> Pbx:
 @signals.celeryd_after_setup.connect
 def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     try:
-        queues = instance.app.amqp.queues
-        given = queues.consume_from
-        pbx = pbx_of([] if given is queues else list(given))  # all of them: no -Q was given
+        pbx = pbx_of(list(instance.app.amqp.queues.consume_from))
     except DialerError as error:
         _refuse(error)
     instance.pbx = pbx
@@ -91,8 +90,8 @@ def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure(settings().log, program="worker")
-    # Celery says two lines a task; Flower and the ledger tell more.
-    for name in ("celery.worker.strategy", "celery.app.trace"):
+    # Celery says two lines a task, panoramisk one for each action; the ledger tells more.
+    for name in ("celery.worker.strategy", "celery.app.trace", "panoramisk"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

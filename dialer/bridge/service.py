@@ -22,7 +22,7 @@ from dialer.bridge.recovery import Recovery
 from dialer.bridge.site import CellSite
 from dialer.errors import ConfigError
 from dialer.settings import Cell, Settings
-from dialer.store.client import connect, durability_warning, require
+from dialer.store.client import cancel, connect, durability_warning, require
 from dialer.store.ledger import Ledger
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
@@ -72,9 +72,7 @@ async def _serve(settings: Settings, cells: Sequence[Cell]) -> None:
             tasks += await _start(site, settings, stack)
         logger.info("Bridge ready", extra={"cells": [cell.name for cell in cells]})
         await _until(stop, tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
         await _leave(sites)
     logger.info("Bridge stopped")
 

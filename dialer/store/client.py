@@ -6,6 +6,8 @@ So clients here never retry: `Steps` repeats idempotent scripts, on purpose.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -26,6 +28,9 @@ from dialer.redis_url import RedisAddress, Scheme, redacted
 
 #: A reply that takes longer means: this connection is dead (a stopped server, a cut cable).
 REPLY_TIMEOUT_S: Final = 5.0
+
+#: A task that has not ended this long after it was cancelled is cancelled again, in seconds.
+CANCEL_AGAIN_AFTER_S: Final = 0.2
 
 #: First words of a server's refusal that pass with time (or by an operator's hand). redis-py
 #: cuts some of them off the text, so they are looked for in `status_code`.
@@ -84,6 +89,11 @@ class _Master(Redis):
             await sentinel.aclose()
 
 
+def has_replicas(url: str) -> bool:
+    """True where another server may take this one's place and lack its last writes."""
+    return RedisAddress.parse(url).scheme is Scheme.SENTINEL
+
+
 def is_passing(error: BaseException) -> bool:
     """True for a refusal or a failure that the same command may survive a little later."""
     if isinstance(error, AuthenticationError | AuthorizationError):
@@ -93,6 +103,19 @@ def is_passing(error: BaseException) -> bool:
     if not isinstance(error, ResponseError):
         return False
     return (error.status_code or str(error).partition(" ")[0]) in PASSING
+
+
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels tasks that use a client and waits for their end.
+
+    redis-py now and then swallows a cancellation that meets a reply (seen with 8.1): then it is
+    given again, or a program that was told to stop would run for ever.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_AFTER_S)
 
 
 async def require(redis: Redis, url: str, what: str) -> None:

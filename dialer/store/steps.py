@@ -2,14 +2,19 @@
 
 Every step may be run again with the same arguments and then changes nothing, so a
 lost reply or a restarting server costs time and nothing else.
+
+Where the server has a replica that may take its place, the steps that the outer world
+acts upon are done only when a replica has them: a claim that died with the master would let a
+call be dialed again. Where no replica confirms, we say so and go on: after a failover one server
+is left, and a call centre must not stand still until somebody brings the other back. Whoever
+prefers that sets `min-replicas-to-write 1`; then the server refuses, and we wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
@@ -18,7 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from dialer.failpoints import failpoint
-from dialer.store.client import is_passing
+from dialer.store.client import cancel, is_passing
 from dialer.store.keys import CALL_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -28,6 +33,13 @@ BATCH: Final = 200
 
 #: Pause between two tries while the server is away, in seconds.
 RETRY_PAUSE_S: Final = 0.25
+
+#: Longest wait for a replica, in ms; the shorter one while none confirms.
+REPLICA_WITHIN_MS: Final = 1000
+REPLICA_AWAY_MS: Final = 10
+
+#: What a replica must have before anybody acts on it: whether a call may be dialed, and Responses.
+_REPLICATED: Final = frozenset({"claim", "unclaim", "end", "code", "late_codes", "refuse"})
 
 Arg = str | bytes | int | float
 
@@ -75,15 +87,36 @@ def _apart(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
 class Steps:
     """The steps of one Redis server. Belongs to one event loop.
 
-    `where` names the server in logs. `outage` is true while the server is away.
+    `where` names the server in logs. `replicated`: a replica may take the server's place.
+    `on_back` is called when a server that was away takes steps again.
     """
 
     redis: Redis
     where: str
-    outage: bool = False
+    replicated: bool = False
+    on_back: Callable[[], None] | None = None
+    _away: asyncio.Event = field(default_factory=asyncio.Event)
+    _unconfirmed: bool = False
     _shas: dict[str, str] = field(default_factory=dict)
     _queue: asyncio.Queue[_Step] = field(default_factory=asyncio.Queue)
     _runner: asyncio.Task[None] | None = None
+
+    @property
+    def outage(self) -> bool:
+        """True while the server is away."""
+        return self._away.is_set()
+
+    async def done_or_away(self, work: asyncio.Future[Any]) -> bool:
+        """Waits until `work` is done, which may wait for this server, or the server is away.
+
+        Returns whether it is done.
+        """
+        away = asyncio.ensure_future(self._away.wait())
+        try:
+            await asyncio.wait({work, away}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            away.cancel()
+        return work.done()
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
         """Runs step `name`; waits through outages of the server, for ever.
@@ -125,9 +158,7 @@ class Steps:
     async def close(self) -> None:
         """Stops; steps that wait are cancelled."""
         if self._runner is not None:
-            self._runner.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._runner
+            await cancel([self._runner])
         await self.redis.aclose()
 
     async def _run_all(self) -> None:
@@ -156,7 +187,13 @@ class Steps:
             pipe = self.redis.pipeline(transaction=False)
             for step in batch:
                 pipe.evalsha(self._shas[step.name], len(step.keys), *step.keys, *step.args)
+            asks = self.replicated and any(step.name in _REPLICATED for step in batch)
+            if asks:
+                patience_ms = REPLICA_AWAY_MS if self._unconfirmed else REPLICA_WITHIN_MS
+                pipe.execute_command("WAIT", 1, patience_ms)
             replies = await pipe.execute(raise_on_error=False)
+            if asks and not self._confirmed(replies.pop()):
+                return batch
         except (RedisError, OSError) as error:
             if is_passing(error):
                 self._say_away(error)
@@ -180,9 +217,31 @@ class Steps:
             else:
                 step.done.set_result(reply)
         if not again and self.outage:
-            self.outage = False
+            self._away.clear()
             logger.warning("Redis is back", extra={"redis": self.where})
+            if self.on_back is not None:
+                self.on_back()
         return again
+
+    def _confirmed(self, reply: Any) -> bool:
+        """Reads the answer to WAIT; false where the server ceased to be the master meanwhile."""
+        if isinstance(reply, BaseException):
+            if is_passing(reply) or "replica" in str(reply):
+                self._say_away(reply)
+                return False
+            reply = 0  # we may not ask
+        if self._unconfirmed is (reply == 0):
+            return True
+        self._unconfirmed = reply == 0
+        if self._unconfirmed:
+            logger.warning(
+                "No replica confirms what is written; should this Redis die now, the last calls "
+                "may be lost or dialed again",
+                extra={"redis": self.where},
+            )
+        else:
+            logger.warning("A replica confirms what is written", extra={"redis": self.where})
+        return True
 
     async def _load(self, names: set[str]) -> None:
         for name in names - self._shas.keys():
@@ -190,7 +249,7 @@ class Steps:
 
     def _say_away(self, error: BaseException) -> None:
         if not self.outage:
-            self.outage = True
+            self._away.set()
             logger.error(
                 "Redis does not take our steps; waiting for it, nothing is lost",
                 extra={"redis": self.where, "error": str(error)},

@@ -25,7 +25,7 @@ from dialer.domain.call import Ending, Result
 from dialer.domain.request import CallRequest, call_id
 from dialer.multcall.messages import parse_code, parse_request
 from dialer.settings import Cell, Pbx
-from dialer.store.client import connect
+from dialer.store.client import cancel, connect
 from dialer.store.entry import Entry
 from dialer.store.ledger import Admission, Ledger, Waiting
 from dialer.store.registry import Link, Registry
@@ -332,8 +332,6 @@ async def task_of(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
     finally:
         ended = [task for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
     for task in ended:
         task.result()

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store.client import cancel
 from dialer.store.steps import source
 from tests.integration.site import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.waiting import wait_until
@@ -272,3 +273,23 @@ async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) ->
         *(s.run("hold", ["dialer:slots:pbx01"], ["a"]) for s in both for _ in range(50))
     )
     assert sorted(held) == [0] * 99 + [1]
+
+
+async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
+    """As redis-py does when a reply and the cancellation meet."""
+    lost = 0
+
+    async def deaf() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+                if lost == 3:
+                    raise
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(cancel([task]), 5)
+    assert (task.cancelled(), lost) == (True, 3)
