@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 
 BRIDGES = ("bridge1", "bridge2")
 WORKERS = ("pbx22", "pbx16")
@@ -13,15 +13,14 @@ WORKERS = ("pbx22", "pbx16")
 #: The named steps, each with a failure point before and after it, by who takes them.
 STEPS = {
     "bridge": (
-        "take", "admit", "refuse", "due", "place", "takeover", "code", "late_codes", "lease",
-        "loads", "publish", "release", "old_slots", "end",
+        "take", "admit", "refuse", "bury", "due", "place", "takeover", "leave", "code",
+        "late_codes", "lease", "loads", "publish", "release", "old_slots", "end",
     ),
     "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim"),
 }  # fmt: skip
 
-#: Steps that every run passes often; the others are armed too, and met when faults bring them.
-OFTEN = {"take", "admit", "due", "takeover", "code", "lease", "loads", "publish", "late_codes",
-         "claim", "accept", "answer", "end", "release", "heartbeat", "originate"}  # fmt: skip
+#: Steps met at the first chance, for only other faults bring them.
+RARE = {"refuse", "bury", "place", "leave", "end", "old_slots", "unclaim", "late_codes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +59,28 @@ def plan(rng: random.Random) -> Iterator[Fault]:
         yield Fault(kind=kind, target=rng.choice(targets), length_s=rng.uniform(low, high))
 
 
-def failpoints(rng: random.Random, who: str) -> Iterator[str]:
-    """What to arm at each start of a bridge or worker, without end: every point in turn."""
-    points = [f"{step}.{side}" for step in STEPS[who] for side in ("before", "after")]
-    rng.shuffle(points)
-    for point in cycle(points):
-        often = point.partition(".")[0] in OFTEN
-        action = "stop" if rng.random() < 0.15 else "kill"
-        yield f"{point}:{action}@{rng.randint(2, 40) if often else 1}"
+class Points:
+    """Failure points to be armed: each comes up until it has fired, then the round begins anew."""
+
+    def __init__(self, who: str, rng: random.Random) -> None:
+        self.all = [f"{step}.{side}" for step in STEPS[who] for side in ("before", "after")]
+        self.fired: Counter[str] = Counter()
+        self._rng = rng
+        self._waiting: deque[str] = deque()
+
+    def arm(self) -> str:
+        """The next point, as the environment variable wants it."""
+        if not self._waiting:
+            self._waiting.extend(self._rng.sample(self.all, len(self.all)))
+        point = self._waiting.popleft()
+        action = "stop" if self._rng.random() < 0.15 else "kill"
+        nth = 1 if point.partition(".")[0] in RARE else self._rng.randint(1, 15)
+        return f"{point}:{action}@{nth}"
+
+    def result(self, armed: str, *, fired: bool) -> None:
+        """What became of an armed point; one that did not fire comes up again."""
+        point = armed.partition(":")[0]
+        if fired:
+            self.fired[point] += 1
+        elif point:
+            self._waiting.append(point)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
+from dialer.store.steps import source
 from tests.acceptance.lab.lab import docker_available
-from tests.chaos.run import Chaos, broken, table
+from tests.chaos.faults import STEPS
+from tests.chaos.run import parsed, rehearse
 from tests.conftest import require_service
 
-SEED, FAULTS, CALLS = 20261123, 60, 500
+ARGUMENTS = "--seed 20261123 --runs 1 --faults 60 --calls 500"
+
+
+def test_every_step_that_changes_something_is_among_the_named_ones() -> None:
+    lua = {path.stem for path in (Path(source.__code__.co_filename).parent / "lua").glob("*.lua")}
+    named = {step for steps in STEPS.values() for step in steps}
+    assert lua - {"_finish", "hold"} == named - {"publish", "originate"}
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(280)
 def test_no_call_is_lost_answered_twice_or_rung_twice_whatever_is_killed(tmp_path: Path) -> None:
     require_service("Docker", docker_available())
-    chaos = Chaos(seed=SEED, faults=FAULTS, calls=CALLS, rate=12.0, pace_s=0.7, folder=tmp_path)
-    summary = asyncio.run(chaos.run())
-    said = "\n".join(table(chaos, summary))
-    print(said)
-    assert not broken(chaos, summary), said
-    assert summary.calls == summary.responses == CALLS
-    assert len(chaos.done) >= FAULTS / 2  # the calls may be over before all faults were made
+    given = parsed([*ARGUMENTS.split(), "--folder", str(tmp_path)])
+    book, _ = rehearse(given)
+    said = "\n".join(book.lines())
+    assert not book.is_broken, said
+    assert book.calls == book.results.total() == given.calls
+    assert book.times.total() >= given.faults / 2  # the calls may be over before all were made
