@@ -78,6 +78,15 @@ def pbx_of(queues: list[str]) -> Pbx:
     )
 
 
+@signals.celeryd_init.connect
+def _name_after_pbx(instance: Any, options: dict[str, Any], **_: Any) -> None:
+    """Without -n, the node is named after its PBX: two workers on one host stay two in Flower."""
+    name, _at, host = instance.hostname.partition("@")
+    queues = options.get("queues") or []
+    if name == "celery" and len(queues) == 1:
+        instance.hostname = f"{queues[0]}@{host}"
+
+
 @signals.celeryd_after_setup.connect
 def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     try:

@@ -61,16 +61,17 @@ class Originator:
         if entry is None:
             logger.info("Void task", extra={"call_id": call_id, "epoch": epoch})
             return
-        if call_id in self.tracker.calls:  # a failed-over Redis forgot that it was claimed
+        if self.reconciler.reminder.recall(entry, token):  # a failed-over Redis forgot the claim
             logger.error("Call claimed twice, dialed once", extra={"call_id": call_id})
             return
         followed = self.tracker.follow(entry)
+        followed.token = token
         if not self._may_dial(entry, cell, followed):
             return
         if time.monotonic() - began > STALE_CLAIM_S or not cell.limits.is_open(datetime.now(UTC)):
-            await self._give_back(followed, token)
+            await self._give_back(followed)
             return
-        await self._dial(followed, cell, token)
+        await self._dial(followed, cell)
 
     def _may_dial(self, entry: Entry, cell: Cell, followed: Followed) -> bool:
         if entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
@@ -87,7 +88,7 @@ class Originator:
             return False
         return True
 
-    async def _dial(self, followed: Followed, cell: Cell, token: str) -> None:
+    async def _dial(self, followed: Followed, cell: Cell) -> None:
         call_id = followed.call.call_id
         fields = self._fields(followed.request, cell)
         refusal = ""
@@ -108,7 +109,7 @@ class Originator:
                 return
             except AmiUnavailable:
                 followed.sent = False
-                await self._give_back(followed, token)
+                await self._give_back(followed)
                 return
             except OriginateRefused as error:
                 refusal = str(error)
@@ -133,13 +134,14 @@ class Originator:
         if self.link.ready:
             self.tracker.keep(asyncio.create_task(self.reconciler.ask(followed)))
 
-    async def _give_back(self, followed: Followed, token: str) -> None:
+    async def _give_back(self, followed: Followed) -> None:
         """Returns a call of which nothing was sent; the bridge finds it another PBX."""
         call_id = followed.call.call_id
         self.tracker.calls.pop(call_id, None)
+        # The slot first: once unclaimed, the call may hold a new one here at once.
+        await self.tracker.registry.release(self.pbx.name, [call_id])
         ledger = self.tracker.ledgers[cell_of(call_id)]
-        if await ledger.unclaim(call_id, pbx=self.pbx.name, token=token):
-            await self.tracker.registry.release(self.pbx.name, [call_id])
+        await ledger.unclaim(call_id, pbx=self.pbx.name, token=followed.token)
 
     def _fail(self, followed: Followed, result: Result, code: str, message: str) -> None:
         error = CallError(code=code, message=message)

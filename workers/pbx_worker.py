@@ -8,17 +8,22 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
+
+from redis.exceptions import RedisError
 
 from dialer import failpoints
 from dialer.domain.call import Call, Ending
+from dialer.domain.request import cell_of
 from dialer.errors import AmiUnavailable
 from dialer.settings import Pbx, Settings
-from dialer.store.client import connect, durability_warning, require
+from dialer.store.client import cancel
 from dialer.store.ledger import Ledger
 from dialer.store.registry import HEARTBEAT_EVERY_S, Link, Registry
+from dialer.store.servers import Servers
 from dialer.store.steps import Steps
 from workers.ami import AmiLink, Fields
 from workers.originate import Originator
@@ -30,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 #: How often calls are looked for whose end was missed, in seconds.
 SWEEP_EVERY_S: Final = 60.0
+
+#: Pause after a server refused a command for good, before it is tried anew, in seconds.
+REFUSED_PAUSE_S: Final = 5.0
 
 #: At a graceful stop, what is still to be written has this long, in seconds.
 STOP_WITHIN_S: Final = 3.0
@@ -47,7 +55,7 @@ class PbxWorker:
     _tracker: Tracker = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _registry: Registry = field(init=False)
-    _steps: dict[str, Steps] = field(default_factory=dict)
+    _servers: Servers = field(default_factory=Servers)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _instance: str = ""
     _stopping: asyncio.Task[None] | None = None
@@ -63,16 +71,14 @@ class PbxWorker:
             logger.warning("Failure points are armed: this is a test")
         settings = self.settings
         self._registry = Registry(
-            await self._steps_at(settings.registry_redis_url, "the registry's Redis")
+            await self._servers.at(settings.registry_redis_url, "the registry's Redis")
         )
         cells = {cell.name: cell for cell in settings.cells_of(self.pbx.name)}
+        urls = {name: settings.cell_redis_url(cell) for name, cell in cells.items()}
+        push = settings.multcall.push
         ledgers = {
-            name: Ledger(
-                await self._steps_at(settings.cell_redis_url(cell), f"the Redis of cell {name}"),
-                name,
-                settings.multcall.push,
-            )
-            for name, cell in cells.items()
+            name: Ledger(steps, name, push)
+            for name, steps in (await self._servers.of_cells(urls)).items()
         }
         self._link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up, self._on_down)
         self._tracker = Tracker(
@@ -85,12 +91,14 @@ class PbxWorker:
         )
         self._reconciler = Reconciler(self._link, self._tracker)
         self.originator = Originator(self.pbx, self._link, self._tracker, self._reconciler)
+        for ledger in ledgers.values():
+            ledger.steps.on_back = partial(self._on_redis_back, ledger.steps)
         self._new_instance()
         link = asyncio.create_task(self._link.run(), name="AMI link")
         self._tasks = [
             link,
-            asyncio.create_task(self._beat(), name="heartbeat"),
-            asyncio.create_task(self._sweep(), name="sweep"),
+            asyncio.create_task(self._for_ever(self._beat), name="heartbeat"),
+            asyncio.create_task(self._for_ever(self._sweep), name="sweep"),
         ]
         return link
 
@@ -99,13 +107,21 @@ class PbxWorker:
         await self._link.up.wait()
 
     async def place(self, call_id: str, epoch: int) -> None:
-        """Places a call for a task; see `Originator.place`."""
+        """Places a call for a task; see `Originator.place`.
+
+        Where the cell's Redis is away, the placing goes on without the task: its thread is
+        for the calls of other cells. Once the Redis is back, the call is placed or given back.
+        """
         if self._stopping is not None:
             return
         task = asyncio.create_task(self.originator.place(call_id, epoch))
         self._placing.add(task)
         task.add_done_callback(self._placing.discard)
-        await task
+        ledger = self._tracker.ledgers.get(cell_of(call_id))
+        if ledger is None or await ledger.steps.done_or_away(task):
+            await task
+        else:
+            self._tracker.keep(task)
 
     async def begin_stop(self) -> None:
         """No new calls from here on: the bridge sends them elsewhere."""
@@ -126,22 +142,10 @@ class PbxWorker:
         await self.begin_stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._tracker.drain(), STOP_WITHIN_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for steps in self._steps.values():
-            await steps.close()
+        await cancel(self._tasks)
+        await self._servers.close()
 
     # --- parts ---------------------------------------------------------------------
-
-    async def _steps_at(self, url: str, what: str) -> Steps:
-        if url not in self._steps:
-            redis = connect(url)
-            await require(redis, url, what)
-            if warning := await durability_warning(redis):
-                logger.warning("Redis is not durable", extra={"redis": what, "cure": warning})
-            self._steps[url] = Steps(redis, what)
-        return self._steps[url]
 
     def _new_instance(self) -> None:
         self._instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -167,6 +171,22 @@ class PbxWorker:
 
     def _on_down(self) -> None:
         self._tracker.buffer = None
+
+    def _on_redis_back(self, steps: Steps) -> None:
+        for ledger in self._tracker.ledgers.values():
+            if ledger.steps is steps:
+                self._tracker.keep(asyncio.create_task(self._reconciler.ledger_back(ledger)))
+
+    async def _for_ever(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Keeps a part running where Redis refuses a command for good, and says so."""
+        while True:
+            try:
+                await part()
+            except RedisError:
+                logger.exception(
+                    "Redis refused a command; trying anew", extra={"pbx": self.pbx.name}
+                )
+                await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def _beat(self) -> None:
         while True:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from dialer.domain.call import CallError, Ending, Result, State
 from dialer.errors import AmiUnavailable
 from dialer.store.entry import Entry
+from dialer.store.ledger import Ledger
 from workers.ami import AmiLink
+from workers.reminder import Reminder
 from workers.tracker import OTHER_HALF_S, Followed, Tracker
 from workers.translate import CHANNEL_UP, Note, read_note
 
@@ -44,6 +46,10 @@ class Reconciler:
     tracker: Tracker
     has_include: bool = False
     boot: str = ""
+    reminder: Reminder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reminder = Reminder(self.tracker)
 
     async def run(self) -> None:
         """Adopts what lives and answers for what is gone.
@@ -89,6 +95,23 @@ class Reconciler:
             if old and call_id not in self.tracker.calls:
                 await self.link.forget(call_id)
 
+    async def ledger_back(self, ledger: Ledger) -> None:
+        """Tells a cell's ledger that is back what it missed, and adopts what nobody follows."""
+        await self.reminder.remind(ledger)
+        unknown = [e for e in await ledger.claimed(self.tracker.pbx) if not self._is_known(e)]
+        if not unknown:
+            return
+        try:
+            live = await self.link.channels()
+        except AmiUnavailable:
+            return  # the reconciliation at the link's return begins anew
+        unknown = [entry for entry in unknown if not self._is_known(entry)]
+        await self._answer_for([e for e in unknown if not await self._adopt(e, live)])
+
+    def _is_known(self, entry: Entry) -> bool:
+        call_id = entry.call.call_id
+        return call_id in self.tracker.calls or self.tracker.remembered.get(call_id) is not None
+
     async def sweep(self) -> None:
         """Finds calls whose end was missed though the link was up; there should be none.
 
@@ -109,10 +132,18 @@ class Reconciler:
         await self._answer_later([followed])
 
     async def _claimed(self) -> list[Entry]:
-        """What the ledger says that this PBX holds, but calls whose Originate is yet to be sent."""
+        """What the ledger says that this PBX holds, but calls whose Originate is yet to be sent.
+
+        Of a cell whose Redis is away it is asked when that is back; the others need not wait.
+        """
         found: list[Entry] = []
         for ledger in self.tracker.ledgers.values():
-            found += await ledger.claimed(self.tracker.pbx)
+            asked = asyncio.create_task(ledger.claimed(self.tracker.pbx))
+            if await ledger.steps.done_or_away(asked):
+                found += asked.result()
+            else:
+                asked.cancel()
+                self.tracker.keep(asyncio.create_task(self.ledger_back(ledger)))
         return [
             entry
             for entry in found

@@ -32,9 +32,7 @@ class CallRequest(Request):
 def originate(call_id: str, cell: str, epoch: int) -> None:
     """Returns when Asterisk has accepted the call; the event loop follows it from there."""
     worker = serving()
-    placing = asyncio.run_coroutine_threadsafe(
-        worker.pbx_worker.place(call_id, epoch), worker.loop
-    )
+    placing = asyncio.run_coroutine_threadsafe(worker.pbx_worker.place(call_id, epoch), worker.loop)
     # Cancelled when the worker stops: what is not claimed stays queued, the rest is adopted.
     with contextlib.suppress(concurrent.futures.CancelledError):
         placing.result()

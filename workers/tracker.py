@@ -24,11 +24,12 @@ from dialer.domain.call import (
     advance,
 )
 from dialer.domain.causes import MUTE_CAUSES, result_of
-from dialer.domain.request import CallRequest, cell_of
+from dialer.domain.request import CallRequest
 from dialer.settings import Cell
 from dialer.store.entry import Entry
 from dialer.store.ledger import Ledger
 from dialer.store.registry import Registry
+from workers.remembered import Remembered
 from workers.translate import (
     AgentJoined,
     AmdHeard,
@@ -46,14 +47,21 @@ logger = logging.getLogger(__name__)
 #: this long for the other, in seconds. Under load up to 6 ms were seen.
 OTHER_HALF_S: Final = 1.0
 
+#: A call that is over keeps its slot this long where its cell's Redis does not answer, in seconds.
+SLOT_WITHIN_S: Final = 1.0
+
 
 @dataclass(slots=True, kw_only=True)
 class Followed:
-    """A call in memory. `sent` is true from the moment its Originate may be on the wire."""
+    """A call in memory. `sent` is true from the moment its Originate may be on the wire.
+
+    `token` is that of its claim.
+    """
 
     call: Call
     request: CallRequest
     boot: str
+    token: str = ""
     sent: bool = False
     attempts: int = 0
     channel: str | None = None
@@ -86,6 +94,7 @@ class Tracker:
     on_done: Callable[[Call, Ending], None]
     forget: Callable[[str], Coroutine[Any, Any, None]]
     calls: dict[str, Followed] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=Remembered)
     buffer: list[tuple[AmiEvent, datetime]] | None = None
     _writes: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -107,21 +116,13 @@ class Tracker:
 
         Returns the writing of it, which may be awaited.
         """
-        call_id = followed.call.call_id
-        cell = self.cells[cell_of(call_id)]
-        attempts = max(1, followed.attempts)
-        event = Accepted(at=datetime.now(UTC), uniqueid=call_id, attempts=attempts)
-        followed.call, _ = advance(followed.call, event)
-        writing = self._write(
-            self.ledgers[cell.name].accept(
-                followed.request,
-                pbx=self.pbx,
-                uniqueid=call_id,
-                attempts=attempts,
-                at=event.at,
-                code_wait_s=cell.timeout_command_ack,
-            )
+        event = Accepted(
+            at=datetime.now(UTC),
+            uniqueid=followed.call.call_id,
+            attempts=max(1, followed.attempts),
         )
+        followed.call, _ = advance(followed.call, event)
+        writing = self.write_accepted(followed)
         early, followed.early = followed.early, []
         for late, at in early:
             self._apply(followed, late, at)
@@ -130,10 +131,40 @@ class Tracker:
     def end(self, followed: Followed, ending: Ending) -> asyncio.Task[None]:
         """The call is over: Response (now or with its code), slot back, out of memory."""
         self.calls.pop(followed.call.call_id, None)
-        return self._write(self._end(followed.call, followed.request, ending))
+        self.remembered.note(followed.call, ending)
+        return self.write_ended(followed.call, followed.request, ending)
+
+    # --- writing -------------------------------------------------------------------
+
+    def write_accepted(self, followed: Followed) -> asyncio.Task[bool]:
+        """The ACK."""
+        call, cell = followed.call, self.cells[followed.request.cell]
+        return self._write(
+            self.ledgers[cell.name].accept(
+                followed.request,
+                pbx=self.pbx,
+                uniqueid=call.uniqueid or call.call_id,
+                attempts=call.attempts,
+                at=call.accepted_at or datetime.now(UTC),
+                code_wait_s=cell.timeout_command_ack,
+            )
+        )
+
+    def write_answered(self, followed: Followed, at: datetime) -> asyncio.Task[bool]:
+        """The answer."""
+        ledger = self.ledgers[followed.request.cell]
+        return self._write(ledger.answer(followed.call.call_id, at=at))
+
+    def write_ended(self, call: Call, request: CallRequest, ending: Ending) -> asyncio.Task[None]:
+        """The end: Response (now or with its code), then the slot."""
+        return self._write(self._end(call, request, ending))
 
     async def _end(self, call: Call, request: CallRequest, ending: Ending) -> None:
-        reply = await self.ledgers[request.cell].end(call, request, ending)
+        ended = asyncio.ensure_future(self.ledgers[request.cell].end(call, request, ending))
+        done, _ = await asyncio.wait({ended}, timeout=SLOT_WITHIN_S)
+        if not done:  # other cells, whose Redis answers, have use for the room
+            await self.registry.release(self.pbx, [call.call_id])
+        reply = await ended
         await self.registry.release(self.pbx, [call.call_id])
         if reply != "void":
             self.on_done(replace(call, ending=ending), ending)
@@ -205,8 +236,7 @@ class Tracker:
         if followed.call.state is not State.ACCEPTED:
             return
         followed.call, _ = advance(followed.call, Answered(at=at))
-        call_id = followed.call.call_id
-        self._write(self.ledgers[cell_of(call_id)].answer(call_id, at=at))
+        self.write_answered(followed, at)
 
     def _maybe_over(self, followed: Followed, at: datetime) -> None:
         """Ends the call when all is known that will be known."""
@@ -242,7 +272,8 @@ class Tracker:
             followed,
             Ending(
                 result=result,
-                ended_at=at,
+                # The answer of an adopted call may be known only roughly, and too late.
+                ended_at=max(at, followed.call.answered_at or at),
                 cause=hangup.cause if hangup else None,
                 cause_text=hangup.cause_text if hangup else None,
                 amd=followed.amd,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,15 +39,20 @@ class Nudge:
     shown: str = ""
 
 
+_Work = tuple[list[Nudge], "Future[list[Nudge]]"]
+
+
 @dataclass(slots=True)
 class Dispatcher:
-    """Publishes in a thread of its own, for kombu blocks. Belongs to one event loop."""
+    """Publishes in a thread of its own, for kombu blocks. Belongs to one event loop.
+
+    The thread is a daemon, so that a broker that hangs does not keep the program from ending.
+    """
 
     app: Celery
     outage: bool = False
-    _thread: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="dispatch")
-    )
+    _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue)
+    _thread: threading.Thread | None = None
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
         """Sends the tasks; waits through outages of the broker, for ever."""
@@ -53,17 +60,34 @@ class Dispatcher:
             return
         failpoint("publish.before")
         rest = list(nudges)
-        loop = asyncio.get_running_loop()
         while True:
-            rest = await loop.run_in_executor(self._thread, self._send, rest)
+            rest = await asyncio.wrap_future(self._hand_over(rest))
             if not rest:
                 break
             await asyncio.sleep(RETRY_PAUSE_S)
         failpoint("publish.after")
 
     def close(self) -> None:
-        """Ends the thread; what it sends at this moment is still sent."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Ends the thread after what it sends at this moment, if the program lives that long."""
+        self._work.put(None)
+
+    def _hand_over(self, nudges: list[Nudge]) -> Future[list[Nudge]]:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
+            self._thread.start()
+        sent: Future[list[Nudge]] = Future()
+        self._work.put((nudges, sent))
+        return sent
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            nudges, sent = work
+            if not sent.set_running_or_notify_cancel():
+                continue
+            try:
+                sent.set_result(self._send(nudges))
+            except Exception as error:  # noqa: BLE001  # raised in the event loop
+                sent.set_exception(error)
 
     def _send(self, nudges: list[Nudge]) -> list[Nudge]:
         """Sends them in order; returns those that could not be sent."""

@@ -22,10 +22,10 @@ from dialer.bridge.recovery import Recovery
 from dialer.bridge.site import CellSite
 from dialer.errors import ConfigError
 from dialer.settings import Cell, Settings
-from dialer.store.client import cancel, connect, durability_warning, require
+from dialer.store.client import cancel, connect
 from dialer.store.ledger import Ledger
 from dialer.store.registry import Registry
-from dialer.store.steps import Steps
+from dialer.store.servers import Servers
 
 logger = logging.getLogger(__name__)
 
@@ -107,29 +107,16 @@ async def _sites(
     settings: Settings, cells: Sequence[Cell], dispatcher: Dispatcher, stack: AsyncExitStack
 ) -> list[CellSite]:
     bridge = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    by_url: dict[str, Steps] = {}
-
-    async def steps_at(url: str, what: str) -> Steps:
-        if url not in by_url:
-            redis = connect(url)
-            steps = by_url[url] = Steps(redis, what)
-            stack.push_async_callback(steps.close)
-            await require(redis, url, what)
-            if warning := await durability_warning(redis):
-                logger.warning("Redis is not durable", extra={"redis": what, "cure": warning})
-        return by_url[url]
-
-    registry = Registry(await steps_at(settings.registry_redis_url, "the registry's Redis"))
+    servers = Servers()
+    stack.push_async_callback(servers.close)
+    registry = Registry(await servers.at(settings.registry_redis_url, "the registry's Redis"))
+    steps = await servers.of_cells({cell.name: settings.cell_redis_url(cell) for cell in cells})
     return [
         CellSite(
             bridge=bridge,
             cell=cell,
             pbxs=tuple(settings.pbx(name) for name in cell.pbxs),
-            ledger=Ledger(
-                await steps_at(settings.cell_redis_url(cell), f"the Redis of cell {cell.name}"),
-                cell.name,
-                settings.multcall.push,
-            ),
+            ledger=Ledger(steps[cell.name], cell.name, settings.multcall.push),
             registry=registry,
             dispatcher=dispatcher,
         )
@@ -159,7 +146,10 @@ async def _start(
         "recovery": recovery.run,
         "reaper": recovery.run_reaper,
     }
-    await recovery.take_over()
+    # Before anything is taken; where the cell's Redis is away, its first heartbeat does it.
+    taking_over = asyncio.create_task(recovery.take_over())
+    if not await site.ledger.steps.done_or_away(taking_over):
+        taking_over.cancel()
     return [
         asyncio.create_task(_for_ever(part, site.cell.name, name, reload), name=name)
         for name, part in parts.items()

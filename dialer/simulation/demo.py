@@ -20,7 +20,7 @@ from dialer.simulation.demo_screen import Screen, report
 from dialer.simulation.demo_site import CELLS, CODE_WAIT_S, DemoSite
 from dialer.simulation.multcall import play
 from dialer.simulation.multcall_check import Checker, Summary
-from dialer.store.client import connect
+from dialer.store.client import cancel, connect
 
 #: The requests are spread over about this time, but come no slower or faster than...
 PUSH_WITHIN_S: Final = 12.0
@@ -97,9 +97,7 @@ class _Demo:
                 watching.result()
             return playing.result()
         finally:
-            for task in (playing, watching):
-                task.cancel()
-            await asyncio.gather(playing, watching, return_exceptions=True)
+            await cancel([playing, watching])
 
     async def _play(self, site: DemoSite) -> Summary:
         screen = Screen(self.console, site.pbxs, self.calls)
@@ -124,8 +122,7 @@ class _Demo:
                     watch=watch,
                 )
         finally:
-            counting.cancel()
-            await asyncio.gather(counting, return_exceptions=True)
+            await cancel([counting])
         report(self.console, summary, seen[0], site.pbxs)
         return summary
 

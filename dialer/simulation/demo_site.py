@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -24,14 +25,13 @@ from types import TracebackType
 from typing import Final, Self
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 import dialer
 from dialer.simulation.demo_parts import Part, PartFailed
 from dialer.simulation.pbx import SimulatedPbx
 from dialer.simulation.pbx_outcomes import Version
 from dialer.simulation.valkey import EmbeddedValkey
-from dialer.store.client import connect
+from dialer.store.client import cancel, connect
 from dialer.store.keys import LedgerKeys, pbx
 
 CELLS: Final = ("ASR_TIM", "ura-novoteste2")
@@ -126,9 +126,7 @@ class DemoSite:
             for task in done:
                 task.result()
         finally:
-            for task in watching:
-                task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
+            await cancel(watching)
 
     async def until_ready(self) -> None:
         """Waits until calls can be placed.
@@ -144,9 +142,7 @@ class DemoSite:
                 watching.result()
             ready.result()
         finally:
-            for task in (watching, ready):
-                task.cancel()
-            await asyncio.gather(watching, ready, return_exceptions=True)
+            await cancel([watching, ready])
 
     # --- starting --------------------------------------------------------------------
 
@@ -215,14 +211,14 @@ class DemoSite:
         await asyncio.gather(*(part.stop() for part in self.parts))
 
     async def _until_ready(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN_S
         async with connect(self.redis_url) as redis:
-            try:
-                async with asyncio.timeout(READY_WITHIN_S):
-                    await _ready(redis)
-            except (TimeoutError, RedisError) as error:
-                logs = "\n".join(part.last_lines() for part in self.parts)
-                text = f"The demo was not ready within {READY_WITHIN_S:g} s ({error!r})."
-                raise PartFailed(f"{text}\n{logs}") from None
+            while not await _is_ready(redis):
+                if time.monotonic() > deadline:
+                    logs = "\n".join(part.last_lines() for part in self.parts)
+                    text = f"The demo was not ready within {READY_WITHIN_S:g} s."
+                    raise PartFailed(f"{text}\n{logs}")
+                await asyncio.sleep(POLL_S)
         await self._until_flower_answers()
 
     async def _until_flower_answers(self) -> None:
@@ -240,14 +236,11 @@ class DemoSite:
                     await asyncio.sleep(POLL_S)
 
 
-async def _ready(redis: Redis) -> None:
-    """Waits until every worker's link is up and a bridge serves every cell."""
-    while True:
-        links = [await redis.hget(pbx(name), "link") for name in PBXS]
-        bridges = [await redis.zcard(LedgerKeys(cell).bridges) for cell in CELLS]
-        if all(link == b"up" for link in links) and all(bridges):
-            return
-        await asyncio.sleep(POLL_S)
+async def _is_ready(redis: Redis) -> bool:
+    """True once every worker's link is up and a bridge serves every cell."""
+    links = [await redis.hget(pbx(name), "link") for name in PBXS]
+    bridges = [await redis.zcard(LedgerKeys(cell).bridges) for cell in CELLS]
+    return all(link == b"up" for link in links) and all(bridges)
 
 
 def _free_port() -> int:

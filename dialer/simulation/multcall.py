@@ -23,7 +23,7 @@ from typing import Final
 from dialer.simulation.multcall_check import Checker, Summary
 from dialer.simulation.multcall_lists import CellLists, Push
 from dialer.simulation.multcall_requests import DEFAULT_MIX, DEFAULT_PREFIX, Asked, Script
-from dialer.store.client import connect, require
+from dialer.store.client import cancel, connect, require
 
 #: Elements pushed in one go, when the clock is behind.
 PUSH_BATCH: Final = 200
@@ -85,9 +85,7 @@ class Player:
                 if task.done():
                     task.result()
         finally:
-            for task in (game, watching, *readers):
-                task.cancel()
-            await asyncio.gather(game, watching, *readers, return_exceptions=True)
+            await cancel([game, watching, *readers])
         await self._read_counters()
         for lists in self.lists.values():
             await lists.clean()

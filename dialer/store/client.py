@@ -62,7 +62,7 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
     if address.scheme is not Scheme.SENTINEL:
         client: Redis = Redis.from_url(url, **options)
         return client
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+    sentinel = _Sentinels(
         address.hosts,
         sentinel_kwargs={
             "socket_timeout": 2.0,
@@ -80,12 +80,30 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
     return master
 
 
+class _Sentinels(Sentinel):
+    """Asked by one at a time.
+
+    The one that answered comes first in redis-py's list (8.1), by an exchange that loses others
+    of the list where two ask at once; in the end a single sentinel would be known.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._asking = asyncio.Lock()
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        async with self._asking:
+            host, port = await super().discover_master(service_name)
+        return str(host), int(port)
+
+
 class _Master(Redis):
     """The master that the sentinels name. redis-py leaves the links to the sentinels open."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
-        for sentinel in self.connection_pool.sentinel_manager.sentinels:
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
             await sentinel.aclose()
 
 
@@ -111,11 +129,13 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     redis-py now and then swallows a cancellation that meets a reply (seen with 8.1): then it is
     given again, or a program that was told to stop would run for ever.
     """
-    pending = set(tasks)
+    every = list(tasks)
+    pending = set(every)
     while pending:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_AFTER_S)
+    await asyncio.gather(*every, return_exceptions=True)  # what one raised is not asked for
 
 
 async def require(redis: Redis, url: str, what: str) -> None:

@@ -35,7 +35,7 @@ BATCH: Final = 200
 RETRY_PAUSE_S: Final = 0.25
 
 #: Longest wait for a replica, in ms; the shorter one while none confirms.
-REPLICA_WITHIN_MS: Final = 1000
+REPLICA_WITHIN_MS: Final = 500
 REPLICA_AWAY_MS: Final = 10
 
 #: What a replica must have before anybody acts on it: whether a call may be dialed, and Responses.
@@ -97,6 +97,7 @@ class Steps:
     on_back: Callable[[], None] | None = None
     _away: asyncio.Event = field(default_factory=asyncio.Event)
     _unconfirmed: bool = False
+    _refused: bool = False
     _shas: dict[str, str] = field(default_factory=dict)
     _queue: asyncio.Queue[_Step] = field(default_factory=asyncio.Queue)
     _runner: asyncio.Task[None] | None = None
@@ -148,11 +149,14 @@ class Steps:
             for command in commands:
                 pipe.execute_command(*command)
             try:
-                return list(await pipe.execute())
+                replies = list(await pipe.execute())
+                if self.outage and not self._refused:
+                    self._say_back()
+                return replies
             except (RedisError, OSError) as error:
                 if not is_passing(error):
                     raise
-                self._say_away(error)
+                self.say_away(error)
                 await asyncio.sleep(RETRY_PAUSE_S)
 
     async def close(self) -> None:
@@ -172,6 +176,7 @@ class Steps:
                 batch, later = _apart(waiting)
                 again = await self._run_batch(batch)
                 waiting = again + later
+                self._refused = bool(again)
                 if again:
                     await asyncio.sleep(RETRY_PAUSE_S)
         finally:
@@ -196,7 +201,7 @@ class Steps:
                 return batch
         except (RedisError, OSError) as error:
             if is_passing(error):
-                self._say_away(error)
+                self.say_away(error)
                 return batch
             replies = [error] * len(batch)
         return self._settle(batch, replies)
@@ -208,7 +213,7 @@ class Steps:
                 self._shas.clear()
                 again.append(step)
             elif isinstance(reply, BaseException) and is_passing(reply):
-                self._say_away(reply)
+                self.say_away(reply)
                 again.append(step)
             elif step.done.done():
                 continue
@@ -217,17 +222,14 @@ class Steps:
             else:
                 step.done.set_result(reply)
         if not again and self.outage:
-            self._away.clear()
-            logger.warning("Redis is back", extra={"redis": self.where})
-            if self.on_back is not None:
-                self.on_back()
+            self._say_back()
         return again
 
     def _confirmed(self, reply: Any) -> bool:
         """Reads the answer to WAIT; false where the server ceased to be the master meanwhile."""
         if isinstance(reply, BaseException):
             if is_passing(reply) or "replica" in str(reply):
-                self._say_away(reply)
+                self.say_away(reply)
                 return False
             reply = 0  # we may not ask
         if self._unconfirmed is (reply == 0):
@@ -247,7 +249,14 @@ class Steps:
         for name in names - self._shas.keys():
             self._shas[name] = await self.redis.script_load(source(name))
 
-    def _say_away(self, error: BaseException) -> None:
+    def _say_back(self) -> None:
+        self._away.clear()
+        logger.warning("Redis is back", extra={"redis": self.where})
+        if self.on_back is not None:
+            self.on_back()
+
+    def say_away(self, error: BaseException) -> None:
+        """The server does not answer: said once, until it does again."""
         if not self.outage:
             self._away.set()
             logger.error(

@@ -133,7 +133,7 @@ class Chaos:
             redis_url,
             redis_url.replace("/0", "/1"),
             places,
-            cells={CELL: {"ring_timeout": 6, "timeout_command_ack": 8}},
+            cells={CELL: {"ring_timeout": 12, "timeout_command_ack": 8}},
             pbx_lost_after=60,
         )
         self._site = Site(self.folder, toml, redis_url, list(VERSION), bridges=2)

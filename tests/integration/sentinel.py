@@ -45,10 +45,15 @@ class Watched:
     @classmethod
     def prepared(cls, config: Mapping[str, str] | None = None) -> Self:
         """Starts the master and its replica, and waits until the replica has all."""
-        common = {"appendfsync": "everysec", **(config or {})}
+        common = {
+            "appendfsync": "everysec",
+            "repl-diskless-sync-delay": "0",
+            "repl-ping-replica-period": "1",
+            **(config or {}),
+        }
         master = EmbeddedValkey(appendonly=True, config=common)
         master.start()
-        follows = {"replicaof": f"{HOST} {master.port}", "repl-diskless-sync-delay": "0"}
+        follows = {"replicaof": f"{HOST} {master.port}"}
         replica = EmbeddedValkey(appendonly=True, config={**common, **follows})
         replica.start()
         return cls(master=master, replica=replica)
@@ -60,10 +65,14 @@ class Watched:
 
     async def watch(self, stack: Stack) -> None:
         """Starts the sentinels and waits until they know each other and the replica."""
-        await wait_until(self._has_replica, "the replica follows the master")
+        await self.until_followed()
         for n in range(1, SENTINELS + 1):
             self.sentinels.append(await self._start_sentinel(stack, n))
         await wait_until(self._agree, "the sentinels know each other and the replica")
+
+    async def until_followed(self) -> None:
+        """Waits until the replica has all and hears of more."""
+        await wait_until(self._has_replica, "the replica follows the master")
 
     async def _start_sentinel(self, stack: Stack, n: int) -> Program:
         folder = stack.folder / f"sentinel-{n}"
@@ -80,9 +89,14 @@ class Watched:
         return await stack.run(f"sentinel-{n}", [_binary(), str(conf), "--sentinel"])
 
     async def _has_replica(self) -> bool:
-        async with Redis.from_url(self.master.url()) as redis:
-            state: Any = await redis.info("replication")
-        return bool(state.get("slave0", {}).get("state") == "online")
+        async with (
+            Redis.from_url(self.master.url()) as master,
+            Redis.from_url(self.replica.url()) as replica,
+        ):
+            there: Any = await master.info("replication")
+            here: Any = await replica.info("replication")
+        online = there.get("slave0", {}).get("state") == "online"
+        return bool(online and here["master_link_status"] == "up")
 
     async def _agree(self) -> bool:
         for port in self.ports:
@@ -145,7 +159,3 @@ class SentinelStack(Stack):
         await self.watched.watch(self)
         self.settings["multcall"] = {"redis_url": self.watched.url(0)}
         self._redis = connect(self.watched.url(0), reply_timeout_s=1.0)
-
-    def outages(self, program: Program) -> list[str]:
-        """What a program said of Redis and the broker, a line each."""
-        return [line for line in program.log.splitlines() if "edis" in line or "roker" in line]

@@ -176,12 +176,12 @@ async def test_a_request_in_hand_of_a_full_cell_uses_up_no_pace_that_others_need
 
 async def test_a_request_whose_trunk_is_full_does_not_hold_up_the_others(site: Site) -> None:
     trunks = {"vivo": "PJSIP/{number}@vivo"}
-    bridge = Bridge.of(site, pbxs=[pbx(), pbx("pbx02", trunks=trunks, max_calls=1)])
+    bridge = Bridge.of(site, pbxs=[pbx(max_calls=2), pbx("pbx02", trunks=trunks, max_calls=1)])
     await site.redis.zadd("dialer:slots:pbx02", {"OTHER:r-1": 2e12})
     waiting = [element(f"w-{i}", Tronco="vivo") for i in range(3)]
     await site.push_requests(*waiting, *(element(f"r-{i}") for i in range(4)))
     async with bridge.running():
-        await live(site, 4)
+        await live(site, 2)
         assert await site.ledger.hand(BRIDGE) == waiting
         await site.registry.release("pbx02", ["OTHER:r-1"])
         await wait_until(lambda: site.state("w-0"), "the trunk is free")

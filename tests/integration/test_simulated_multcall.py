@@ -32,7 +32,7 @@ from dialer.simulation.multcall_check import Checker
 from dialer.simulation.multcall_lists import CellLists
 from dialer.simulation.multcall_requests import expected_results
 from dialer.simulation.valkey import EmbeddedValkey
-from dialer.store.client import connect
+from dialer.store.client import cancel, connect
 from tests.waiting import wait_until
 
 CELLS = ("ASR_TIM", "ura-novo-2")
@@ -149,9 +149,7 @@ async def dialer(redis_url: str, **bent: Any) -> AsyncIterator[TinyDialer]:
         try:
             yield tiny
         finally:
-            for task in tasks:
-                task.cancel()
-            print(await asyncio.gather(*tasks, return_exceptions=True))
+            await cancel(tasks)
 
 
 def keys_left(redis_url: str) -> set[str]:
@@ -263,6 +261,7 @@ async def test_an_outage_of_redis_loses_nothing_and_pushes_nothing_twice(
         with pytest.raises(AssertionError, match="the server is back"):
             await wait_until(lambda: valkey_server.running, "the server is back", within_s=0.5)
         await asyncio.to_thread(valkey_server.start)
+        await tiny.redis.connection_pool.disconnect()
         tiny.rests = False
         summary = await asyncio.wait_for(playing, 30)
     assert summary.violations == ()

@@ -35,10 +35,12 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-async def each_once(stack: Stack, requests: list[dict[str, Any]]) -> dict[str, Response]:
+async def each_once(
+    stack: Stack, requests: list[dict[str, Any]], *, slots: bool = True
+) -> dict[str, Response]:
     """Waits until every request has its Response and all is at rest; none came twice."""
     responses = await stack.responses(len(requests))
-    await stack.at_rest()
+    await stack.at_rest(slots=slots)
     ids = [response["IdRequisicao"] for response in responses]
     assert sorted(ids) == sorted(request["IdRequisicao"] for request in requests)
     assert max(stack.rings.values(), default=0) <= 1, "a call was dialed twice"
@@ -299,7 +301,7 @@ async def test_a_worker_waits_for_a_pbx_that_is_not_there_and_says_it_once(tmp_p
 
 # --- the worker dies ------------------------------------------------------------------
 
-TALK_S = 5.0
+TALK_S = 4.0
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
@@ -333,11 +335,10 @@ async def test_a_worker_that_is_stopped_while_it_dials_leaves_every_call_whole(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
-        pbx = stack.add_pbx()
         await stack.start()
         requests = await stack.push(300)
         for dialed in (40, 120):
-            await wait_until(lambda n=dialed: sum(pbx.rings.values()) > n, "it dials")
+            await stack.until_dialed(dialed)
             began = time.monotonic()
             assert await stack.workers["pbx01"].stop() == 0
             assert time.monotonic() - began < 5.0
@@ -350,14 +351,13 @@ async def test_a_worker_that_is_stopped_while_it_dials_leaves_every_call_whole(
 
 async def test_a_worker_killed_while_it_dials_leaves_no_call_unanswered(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
-        pbx = stack.add_pbx()
         await stack.start()
         requests = await stack.push(200)
         for dialed in (30, 90):
-            await wait_until(lambda n=dialed: sum(pbx.rings.values()) > n, "it dials")
+            await stack.until_dialed(dialed)
             await stack.workers["pbx01"].kill()
             await stack.start_worker()
-        await each_once(stack, requests)
+        await each_once(stack, requests, slots=False)
 
 
 # --- the link breaks ------------------------------------------------------------------

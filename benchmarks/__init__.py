@@ -1,0 +1,1 @@
+"""What the dialer does, in figures: `python -m benchmarks [name]`."""

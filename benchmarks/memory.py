@@ -1,0 +1,71 @@
+"""2,000 calls at once on one PBX: what one worker process holds, and that none is lost.
+
+The PBX is simulated and shares the machine with everything else, so the rate of placing is that
+of the whole machine. Resident memory is the worker's highest (VmHWM), in 10^6 bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.integration.stack import Stack
+from tests.waiting import wait_until
+
+CALLS = 2000
+RSS_MB = 150.0
+PLACED_WITHIN_S = 120.0
+ANSWERED_WITHIN_S = 120.0
+HANG_UP_AT_ONCE = 20
+
+
+async def measure(folder: Path) -> bool:
+    """Places the calls, holds them all, ends them all; returns whether all went well."""
+    async with Stack(folder, cell={"threads": 2 * CALLS}) as stack:
+        limits = {"max_calls": 2 * CALLS, "cps": 1000}
+        pbx = stack.add_pbx(table=limits, ring_time=(0.1, 0.3), long_talk=3600.0)
+        await stack.start()
+        worker = stack.workers["pbx01"]
+        empty_mb, cpu_s, began = worker.rss_mb(), worker.cpu_s(), time.monotonic()
+        await stack.push(CALLS, last_two=90)
+        await wait_until(
+            lambda: pbx.exchange.floor.answered >= CALLS,
+            f"{CALLS} calls are up",
+            within_s=PLACED_WITHIN_S,
+        )
+        placed_s = time.monotonic() - began
+        full_mb, at_once = worker.rss_mb(), pbx.live
+        calls = list(pbx.exchange.floor.live.values())
+        for n, call in enumerate(calls):
+            pbx.exchange.floor.hang_up(call, cause=16)
+            if n % HANG_UP_AT_ONCE == 0:
+                await asyncio.sleep(0.01)
+        responses = await stack.responses(CALLS, within_s=ANSWERED_WITHIN_S)
+        await stack.at_rest()
+        results = Counter(response["Resultado"] for response in responses)
+        peak_mb, cpu_ms = worker.peak_rss_mb(), (worker.cpu_s() - cpu_s) * 1000 / CALLS
+        sys.stdout.write(
+            f"memory: {at_once} calls at once on one simulated PBX, one worker: "
+            f"resident {empty_mb:.0f} MB idle, {full_mb:.0f} MB with all calls up, "
+            f"{peak_mb:.0f} MB at most (limit {RSS_MB:.0f}); placed at {CALLS / placed_s:.0f} "
+            f"calls/s, {cpu_ms:.2f} ms of the worker's processor a call; "
+            f"Responses {dict(results)}\n"
+        )
+        dialed_twice = max(stack.rings.values()) > 1
+        return (
+            at_once == CALLS
+            and results == {"ANSWERED": CALLS}
+            and len(responses) == CALLS
+            and not dialed_twice
+            and peak_mb < RSS_MB
+        )
+
+
+def run() -> bool:
+    """Prints the figures; returns whether they keep what was promised."""
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(measure(Path(folder)))
