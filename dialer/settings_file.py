@@ -243,11 +243,13 @@ def _cell_problems(cell: dict[str, Any], trunks: dict[str, Any]) -> Iterator[Pro
     trunk = cell.get("trunk")
     if is_name(trunk) and known and not any(trunk in t for t in known):
         every = sorted({str(name) for table in known for name in table if is_name(name)})
-        text = f"none of its PBXs has a trunk {trunk}; they have {', '.join(every)}"
+        text = f"none of its PBXs has that trunk; they have {', '.join(every)}"
         yield Problem(field=f"{path}.trunk", text=text)
 
 
 def _unknown_pbx(name: str, known: Iterable[str]) -> str:
     like = nearest(name, known)
-    cure = f"did you mean {like}?" if like else f"there are {', '.join(known) or 'none'}"
-    return f"there is no PBX {name}; {cure}"
+    if like:
+        return f"there is no PBX {name}; did you mean {like}?"
+    # A name like none of ours may be a secret in the wrong place: it is not repeated.
+    return f"names a PBX that is not there; there are {', '.join(known) or 'none'}"

@@ -37,7 +37,7 @@ async def cut_off(pair: Watched) -> AsyncIterator[None]:
     try:
         async with Redis.from_url(pair.master.url()) as master:
             # Else what is written meanwhile waits for the replica in the sockets' buffers.
-            await master.execute_command("CLIENT", "KILL", "TYPE", "replica")
+            await master.client_kill_filter(_type="replica")
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

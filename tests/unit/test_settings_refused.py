@@ -93,7 +93,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("trunk", "oi"),
-            "cells[ASR_TIM].trunk: none of its PBXs has a trunk oi; they have backup, tim",
+            "cells[ASR_TIM].trunk: none of its PBXs has that trunk; they have backup, tim",
         ),
         (
             cell("context", "a\nb"),
