@@ -4,6 +4,7 @@
 #   make test         lint, types, import rules, every test that this machine can run
 #
 #   make lint | unit | integration | acceptance | chaos | bench | bench-check
+#   make image        build the container image multcall-dialer that docker-compose.yml runs
 #   make docs         write docs/schemas/*.json anew from the code
 #   make constraints  resolve the newest versions and pin them in constraints.txt
 #   make clean        remove .venv and everything that was built
@@ -20,7 +21,7 @@ PYTEST_ARGS ?=
 BACKEND := hatchling editables
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration acceptance chaos bench bench-check docs constraints clean
+.PHONY: help demo test lint unit integration acceptance chaos bench bench-check image docs constraints clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -82,6 +83,11 @@ bench: $(STAMP)
 
 bench-check: $(STAMP)
 	@$(PY) -m benchmarks --check
+
+# A proxy or a package index of one's own reaches the build where the environment names one.
+image:
+	@docker build $(foreach name,HTTP_PROXY HTTPS_PROXY NO_PROXY PIP_INDEX_URL PIP_EXTRA_INDEX_URL,\
+	  $(if $($(name)),--build-arg $(name))) $(DOCKER_BUILD_ARGS) -t multcall-dialer .
 
 docs: $(STAMP)
 	@$(PY) -m dialer.multcall.schema docs/schemas

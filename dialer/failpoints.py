@@ -12,6 +12,9 @@ import signal
 from collections import Counter
 from typing import Final
 
+#: What a process writes to its standard error as it fires, before the point's name.
+FIRED: Final = "failure point "
+
 _SIGNALS: Final = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
@@ -40,4 +43,5 @@ def failpoint(name: str) -> None:
     _passed[name] += 1
     action, nth = _armed[name]
     if _passed[name] == nth:
+        os.write(2, f"{FIRED}{name}\n".encode())
         os.kill(os.getpid(), action)

@@ -88,11 +88,12 @@ class PbxWorker:
             registry=self._registry,
             on_done=self.on_done,
             forget=self._link.forget,
+            settle=lambda followed, at: self._reconciler.settle(followed, at),
         )
         self._reconciler = Reconciler(self._link, self._tracker)
         self.originator = Originator(self.pbx, self._link, self._tracker, self._reconciler)
         for ledger in ledgers.values():
-            ledger.steps.on_back = None and partial(self._on_redis_back, ledger.steps)
+            ledger.steps.on_back = partial(self._on_redis_back, ledger.steps)
         self._new_instance()
         link = asyncio.create_task(self._link.run(), name="AMI link")
         self._tasks = [

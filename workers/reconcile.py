@@ -166,7 +166,7 @@ class Reconciler:
 
     def _take(self, entry: Entry) -> Followed:
         followed = self.tracker.calls.get(entry.call.call_id) or self.tracker.follow(entry)
-        followed.sent = True
+        followed.sent = followed.missed = True
         return followed
 
     async def _answer_for(self, gone: Sequence[Entry]) -> None:
@@ -209,6 +209,20 @@ class Reconciler:
             followed.channel = channel.get("Channel")
             if channel.get("ChannelState") == CHANNEL_UP:
                 self.tracker.answered(followed, datetime.now(UTC))
+
+    async def settle(self, followed: Followed, at: datetime) -> None:
+        """Ends a call that hung up at `at`; its record tells whether its answer was missed."""
+        call_id = followed.call.call_id
+        try:
+            note = await self._note(call_id)
+        except AmiUnavailable:
+            return  # the reconciliation at the link's return finds it gone
+        if self.tracker.calls.get(call_id) is not followed:
+            return
+        if note is None:
+            self.tracker.over(followed, at)
+        else:
+            self.tracker.end(followed, note.ending(fallback_end=at))
 
     async def _resolve(self, followed: Followed) -> None:
         """Says how a call ended that nobody saw end."""

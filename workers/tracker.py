@@ -55,7 +55,8 @@ SLOT_WITHIN_S: Final = 1.0
 class Followed:
     """A call in memory. `sent` is true from the moment its Originate may be on the wire.
 
-    `token` is that of its claim.
+    `token` is that of its claim. `missed` says that events of it may have been missed, its answer
+    among them: a worker or a link was down.
     """
 
     call: Call
@@ -63,6 +64,7 @@ class Followed:
     boot: str
     token: str = ""
     sent: bool = False
+    missed: bool = False
     attempts: int = 0
     channel: str | None = None
     hangup: HungUp | None = None
@@ -84,7 +86,8 @@ class Tracker:
     """All calls of one PBX. Belongs to the worker's event loop.
 
     `on_done` hears of every call that ended here, for Celery's events. `forget` deletes the
-    call's AstDB record. While `buffer` is a list, events are kept there for later.
+    call's AstDB record. `settle` ends a call that hung up without its answer having been seen.
+    While `buffer` is a list, events are kept there for later.
     """
 
     pbx: str
@@ -93,6 +96,7 @@ class Tracker:
     registry: Registry
     on_done: Callable[[Call, Ending], None]
     forget: Callable[[str], Coroutine[Any, Any, None]]
+    settle: Callable[[Followed, datetime], Coroutine[Any, Any, None]]
     calls: dict[str, Followed] = field(default_factory=dict)
     remembered: Remembered = field(default_factory=Remembered)
     buffer: list[tuple[AmiEvent, datetime]] | None = None
@@ -247,18 +251,23 @@ class Tracker:
         no_channel = originate is not None and followed.channel is None
         if answered and hangup is None:
             return
-        if answered or telling or (hangup and originate):
-            self._over(followed, at)
+        if hangup is not None and followed.missed and not answered:
+            self.keep(asyncio.create_task(self.settle(followed, at)))
+        elif answered or telling or (hangup and originate):
+            self.over(followed, at)
         elif hangup is not None or no_channel:
             # OriginateResponse may overtake even Newchannel: no channel is no proof yet.
             asyncio.get_running_loop().call_later(OTHER_HALF_S, self._over_at_last, followed, at)
 
     def _over_at_last(self, followed: Followed, at: datetime) -> None:
         """Ends a call whose other half did not come, unless it has a channel after all."""
-        if followed.hangup is not None or followed.channel is None:
-            self._over(followed, at)
+        if followed.hangup is not None:
+            self.keep(asyncio.create_task(self.settle(followed, at)))
+        elif followed.channel is None:
+            self.over(followed, at)
 
-    def _over(self, followed: Followed, at: datetime) -> None:
+    def over(self, followed: Followed, at: datetime) -> None:
+        """Ends a call that was over at `at` by what its events said."""
         if self.calls.get(followed.call.call_id) is not followed:
             return  # it is over already
         hangup, originate = followed.hangup, followed.originate

@@ -177,6 +177,7 @@ class DemoSite:
             text += _CELL.format(
                 name=cell, pbxs=names, ring_timeout_s=RING_TIMEOUT_S, code_wait_s=CODE_WAIT_S
             )
+        self.config_path.touch(mode=0o600)
         self.config_path.write_text(text, encoding="utf-8")
 
     def _make_parts(self) -> Sequence[Part]:

@@ -20,7 +20,10 @@ STEPS = {
 }  # fmt: skip
 
 #: Steps met at the first chance, for only other faults bring them.
-RARE = {"refuse", "bury", "place", "leave", "end", "old_slots", "unclaim", "late_codes"}
+RARE = {
+    "bridge": {"refuse", "bury", "place", "leave", "end", "old_slots", "release"},
+    "worker": {"unclaim"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,28 +62,43 @@ def plan(rng: random.Random) -> Iterator[Fault]:
         yield Fault(kind=kind, target=rng.choice(targets), length_s=rng.uniform(low, high))
 
 
+#: Rare points armed beside an often met one at each start.
+RARE_AT_ONCE = 4
+
+
 class Points:
     """Failure points to be armed: each comes up until it has fired, then the round begins anew."""
 
     def __init__(self, who: str, rng: random.Random) -> None:
+        self._rare = RARE[who]
         self.all = [f"{step}.{side}" for step in STEPS[who] for side in ("before", "after")]
         self.fired: Counter[str] = Counter()
         self._rng = rng
-        self._waiting: deque[str] = deque()
+        self._waiting: dict[bool, deque[str]] = {True: deque(), False: deque()}
 
-    def arm(self) -> str:
-        """The next point, as the environment variable wants it."""
-        if not self._waiting:
-            self._waiting.extend(self._rng.sample(self.all, len(self.all)))
-        point = self._waiting.popleft()
+    def arm(self) -> list[str]:
+        """The next points, as the environment variable wants them: one often met, some rare."""
+        return [
+            self._next(rare=False),
+            *{self._next(rare=True): None for _ in range(RARE_AT_ONCE)},
+        ]
+
+    def _next(self, *, rare: bool) -> str:
+        waiting = self._waiting[rare]
+        if not waiting:
+            kind = [point for point in self.all if self._is_rare(point) is rare]
+            waiting.extend(self._rng.sample(kind, len(kind)))
+        point = waiting.popleft()
         action = "stop" if self._rng.random() < 0.15 else "kill"
-        nth = 1 if point.partition(".")[0] in RARE else self._rng.randint(1, 15)
-        return f"{point}:{action}@{nth}"
+        return f"{point}:{action}@{1 if rare else self._rng.randint(1, 15)}"
 
-    def result(self, armed: str, *, fired: bool) -> None:
-        """What became of an armed point; one that did not fire comes up again."""
-        point = armed.partition(":")[0]
-        if fired:
-            self.fired[point] += 1
-        elif point:
-            self._waiting.append(point)
+    def result(self, armed: Sequence[str], fired: str | None) -> None:
+        """What became of armed points; those that did not fire come up again."""
+        for point in (item.partition(":")[0] for item in armed):
+            if point == fired:
+                self.fired[point] += 1
+            elif point not in self._waiting[self._is_rare(point)]:
+                self._waiting[self._is_rare(point)].append(point)
+
+    def _is_rare(self, point: str) -> bool:
+        return point.partition(".")[0] in self._rare

@@ -25,12 +25,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from dialer.domain.call import Result
+from dialer.failpoints import FIRED
 from dialer.simulation.multcall import play
 from dialer.simulation.multcall_check import Checker, Played, Summary
 from tests.acceptance.lab.lab import AMI_SECRET, PROJECT, Lab, Version
 from tests.chaos.faults import BRIDGES, Fault, Points, plan
 from tests.chaos.proxy import Proxy
-from tests.site import PbxPlace, Site, site_toml
+from tests.site import PbxPlace, Program, Site, site_toml
 
 CELL = "ASR_TIM"
 VERSION: dict[str, Version] = {"pbx22": "22", "pbx16": "16"}
@@ -45,6 +46,9 @@ UNSEEN_AT_MOST = 0.01
 
 #: Exit code of a program that finds no Redis at its start; its supervisor starts it again.
 EXIT_REFUSED = 2
+
+#: Share of the starts at which no failure point is armed.
+UNARMED = 0.1
 
 #: Nobody is left standing still for longer, in seconds.
 STOPPED_AT_MOST_S = 3.0
@@ -251,34 +255,35 @@ class Chaos:
         """Plays the supervisor of one program, and arms its failure points."""
         program = self.site.programs[name]
         points = self.points[_who(name)]
-        armed = ""
+        armed: list[str] = []
         stopped_at: float | None = None
         while not self.closing.is_set():
             if not program.is_running:
                 await self._died(name, armed)
                 await asyncio.sleep(RESTART_AFTER_S)
-                armed = "" if self.enough or rng.random() < 0.2 else points.arm()
-                program.start(DIALER_FAILPOINTS=armed)
+                armed = [] if self.enough or rng.random() < UNARMED else points.arm()
+                program.start(DIALER_FAILPOINTS=",".join(armed))
             elif program.is_stopped and program.pid not in self._stopped:
                 if stopped_at is None:
                     stopped_at = time.monotonic()
-                    points.result(armed, fired=True)
-                    await self._note(f"{_who(name)} stands still at {armed.partition(':')[0]}")
+                    point = _fired(program)
+                    points.fired[point] += 1
+                    await self._note(f"{_who(name)} stands still at {point}")
                 elif time.monotonic() - stopped_at > rng.uniform(0.2, STOPPED_AT_MOST_S):
                     program.send(signal.SIGCONT)
                     stopped_at = None
             await asyncio.sleep(0.05)
 
-    async def _died(self, name: str, armed: str) -> None:
+    async def _died(self, name: str, armed: list[str]) -> None:
         """A program is gone: by our hand, at a failure point, refused a start, or it crashed."""
         program = self.site.programs[name]
         code = program.process.returncode if program.process else 0
         at_point = program.pid not in self._killed and code == -signal.SIGKILL
-        self.points[_who(name)].result(armed, fired=at_point)
-        if program.pid in self._killed or code == EXIT_REFUSED:
-            return
-        await self._note(f"{_who(name)} dies at {armed.partition(':')[0]}")
-        if code != -signal.SIGKILL:
+        point = _fired(program) if at_point else ""
+        self.points[_who(name)].result(armed, point)
+        if at_point:
+            await self._note(f"{_who(name)} dies at {point}")
+        elif program.pid not in self._killed and code != EXIT_REFUSED:
             self.crashes.append(f"{name} ended by itself with exit code {code}")
 
     async def _look_for_leaks(self) -> None:
@@ -310,6 +315,12 @@ class Chaos:
             if await redis.ttl(key) < 0:
                 found.append(f"{key.decode()} has no lifetime")
         return found
+
+
+def _fired(program: Program) -> str:
+    """The failure point at which it fired last, by its own word."""
+    lines = [line for line in program.said().splitlines() if line.startswith(FIRED)]
+    return lines[-1].removeprefix(FIRED) if lines else "an unknown point"
 
 
 def _who(name: str) -> str:

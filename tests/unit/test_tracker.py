@@ -73,6 +73,7 @@ class Scene:
     followed: Followed
     done: list[Call]
     forgotten: list[str]
+    settled: list[Followed]
 
     def feed(self, events: list[AmiEvent]) -> None:
         for event in events:
@@ -90,9 +91,14 @@ def make_scene(*, attempts: int = 1) -> Scene:
     written = Written()
     done: list[Call] = []
     forgotten: list[str] = []
+    settled: list[Followed] = []
 
     async def forget(call_id: str) -> None:
         forgotten.append(call_id)
+
+    async def settle(followed: Followed, at: datetime) -> None:
+        settled.append(followed)
+        tracker.over(followed, at)
 
     tracker = Tracker(
         pbx="pbx01",
@@ -101,6 +107,7 @@ def make_scene(*, attempts: int = 1) -> Scene:
         registry=cast("Registry", written),
         on_done=lambda call, _: done.append(call),
         forget=forget,
+        settle=settle,
     )
     now = datetime.now(UTC)
     followed = tracker.follow(
@@ -121,7 +128,7 @@ def make_scene(*, attempts: int = 1) -> Scene:
         )
     )
     followed.attempts = attempts
-    return Scene(written, tracker, followed, done, forgotten)
+    return Scene(written, tracker, followed, done, forgotten, settled)
 
 
 def told(version: Version, scenario: str) -> list[AmiEvent]:
@@ -282,3 +289,23 @@ async def test_events_heard_twice_after_a_lost_link_change_nothing() -> None:
         scene.tracker.apply(event, at)
     await scene.ending()
     assert scene.written.steps == ["accept", "answer", "end"]
+
+
+async def test_a_hangup_after_a_gap_asks_the_record_before_it_is_taken_for_a_failure() -> None:
+    scene = make_scene()
+    scene.tracker.accept(scene.followed)
+    scene.followed.missed = True  # its answer may have come while the link was down
+    scene.feed([HungUp(uniqueid=CALL_ID, cause=16, cause_text="Normal Clearing")])
+    await scene.ending()
+    assert scene.settled == [scene.followed]
+
+
+async def test_a_hangup_whose_other_half_never_comes_asks_the_record_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracker_module, "OTHER_HALF_S", 0.01)
+    scene = make_scene()
+    scene.tracker.accept(scene.followed)
+    scene.feed([HungUp(uniqueid=CALL_ID, cause=16, cause_text="Normal Clearing")])
+    await scene.ending()
+    assert scene.settled == [scene.followed]

@@ -1,0 +1,145 @@
+"""Two cells on a Redis each, the registry and the broker on a third: one's death is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from dialer.multcall.keys import CellKeys
+from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store.client import connect
+from tests.integration.stack import CELL, Multcall, Stack, cancel
+from tests.waiting import wait_until
+
+OTHER = "ura-novoteste2"
+
+#: Celery's threads: more tasks of a cell whose Redis is dead than these would stop the other cell.
+THREADS = 32
+
+
+@dataclass(slots=True)
+class Place:
+    """One cell, its Redis, and Multcall on it."""
+
+    cell: str
+    server: EmbeddedValkey
+    redis: Redis
+    multcall: Multcall
+    pushed: list[str] = field(default_factory=list)
+
+    async def push(self, stack: Stack, n: int, last_two: int = 0) -> None:
+        requests = [
+            {"IdRequisicao": f"R{number}", "Telefone": number}
+            for number in (stack.number(last_two) for _ in range(n))
+        ]
+        self.pushed += [request["IdRequisicao"] for request in requests]
+        await self.redis.rpush(CellKeys(self.cell).request, *map(json.dumps, requests))
+
+    async def size(self, index: str) -> int:
+        return await self.redis.zcard(f"dialer:{index}:{self.cell}")
+
+    async def all_answered(self) -> None:
+        """Waits until each request has its one Response, and the cell is at rest."""
+        responses = self.multcall.responses
+        await wait_until(
+            lambda: len(responses) >= len(self.pushed), f"every Response of {self.cell}"
+        )
+        assert Counter(r["IdRequisicao"] for r in responses) == Counter(self.pushed)
+        await wait_until(self._is_at_rest, f"{self.cell} is at rest")
+
+    async def _is_at_rest(self) -> bool:
+        wire = CellKeys(self.cell)
+        counters = await self.redis.mget(wire.counter, wire.counter_ack)
+        return counters == [b"0", b"0"] and not await self.size("live")
+
+
+@asynccontextmanager
+async def two_cells(
+    folder: Path, *, pbx: dict[str, Any] | None = None, **habits: Any
+) -> AsyncIterator[tuple[Stack, Place, Place]]:
+    async with AsyncExitStack() as exits:
+        places = []
+        tasks: list[asyncio.Task[None]] = []
+        for cell in (CELL, OTHER):
+            server = exits.enter_context(EmbeddedValkey(appendonly=True))
+            client = connect(server.url(), reply_timeout_s=1.0)
+            exits.push_async_callback(client.aclose)
+            places.append(Place(cell, server, client, Multcall(client, cell)))
+        exits.push_async_callback(cancel, tasks)
+        mine, other = places
+        settings = {"multcall": {"redis_url": mine.server.url()}}
+        stack = await exits.enter_async_context(Stack(folder, settings=settings))
+        stack.settings["registry"] = {"redis_url": ""}
+        stack.add_pbx("pbx01", table=pbx, **habits)
+        stack.add_cell(OTHER, redis_url=other.server.url())
+        await stack.start_valkey()
+        stack.settings["registry"]["redis_url"] = stack.valkey.url(0)
+        tasks += [asyncio.create_task(place.multcall.run()) for place in places]
+        yield stack, mine, other
+
+
+async def test_calls_of_both_cells_go_through_one_bridge_and_one_worker(tmp_path: Path) -> None:
+    async with two_cells(tmp_path) as (stack, mine, other):
+        await stack.start()
+        await asyncio.gather(mine.push(stack, 30), other.push(stack, 30))
+        await asyncio.gather(mine.all_answered(), other.all_answered())
+        await stack.at_rest()
+        assert set(stack.rings.values()) == {1}
+
+
+async def test_a_cell_whose_redis_dies_stops_no_call_of_the_other(tmp_path: Path) -> None:
+    room = {"max_calls": 2 * THREADS + 8}  # all taken when it dies
+    async with two_cells(tmp_path, pbx=room, talk_time=(0.5, 1.0)) as (stack, mine, other):
+        await stack.start()
+        await mine.push(stack, THREADS)
+        await stack.until_live(THREADS)
+        worker = stack.workers["pbx01"]
+        worker.freeze()
+        await mine.push(stack, THREADS + 8)
+        await wait_until(lambda: _is(mine.size("queued"), THREADS + 8), "more tasks than threads")
+        await asyncio.to_thread(mine.server.kill)
+        worker.thaw()
+
+        for n in range(1, 4):
+            await other.push(stack, 20)
+            await other.all_answered()
+            assert len(other.multcall.responses) == 20 * n
+
+        await asyncio.to_thread(mine.server.start)
+        await mine.all_answered()
+        await stack.at_rest()
+        assert set(stack.rings.values()) == {1}
+
+
+async def test_what_is_started_while_one_redis_is_dead_serves_the_other_cell(
+    tmp_path: Path,
+) -> None:
+    async with two_cells(tmp_path, talk_time=(2.0, 3.0)) as (stack, mine, other):
+        await stack.start()
+        await mine.push(stack, 10)
+        await stack.until_live(10)
+        await asyncio.to_thread(mine.server.kill)
+        await stack.bridges[0].kill()
+        await stack.workers["pbx01"].kill()
+        await stack.start_worker("pbx01")
+        await stack.start_bridge()
+        await other.push(stack, 20)
+        await other.all_answered()
+
+        await asyncio.to_thread(mine.server.start)
+        await mine.push(stack, 5)
+        await mine.all_answered()
+        await stack.at_rest()
+        assert set(stack.rings.values()) == {1}
+
+
+async def _is(size: Any, wanted: int) -> bool:
+    return bool(await size == wanted)
