@@ -5,7 +5,7 @@ Each line that differs from Celery's default does so for a reason seen in a tria
 
 from __future__ import annotations
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from dialer.redis_url import for_celery
 from dialer.settings import settings
@@ -27,7 +27,10 @@ broker_transport_options = {
 task_default_queue = "no -Q given"  # is no PBX's name: a worker that has it was given none
 task_queues = [
     Queue(task_default_queue),
-    *(Queue(pbx.name, no_ack=True) for pbx in settings().pbxs),
+    *(
+        Queue(pbx.name, Exchange(pbx.name), routing_key=pbx.name, no_ack=True)
+        for pbx in settings().pbxs
+    ),
 ]
 
 task_ignore_result = True  # the ledger is the truth

@@ -7,11 +7,13 @@ import logging
 import queue
 import sys
 import threading
+import warnings
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from celery import bootsteps, signals
+from celery.exceptions import CPendingDeprecationWarning
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -99,6 +101,8 @@ def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure(settings().log, program="worker")
+    # Celery's word, at each loss of the broker, on a setting that celeryconfig makes on purpose.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Celery says two lines a task, panoramisk one for each action; the ledger tells more.
     for name in ("celery.worker.strategy", "celery.app.trace", "panoramisk"):
         logging.getLogger(name).setLevel(logging.WARNING)

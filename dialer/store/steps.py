@@ -47,13 +47,19 @@ Arg = str | bytes | int | float
 _FINISHING: Final = frozenset({"end", "code", "late_codes"})
 
 
-def source(name: str) -> str:
-    """The Lua text of a step."""
+def _read_sources() -> dict[str, str]:
     folder = resources.files("dialer.store") / "lua"
-    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    if name in _FINISHING:
-        return (folder / "_finish.lua").read_text(encoding="utf-8") + text
-    return text
+    texts = {
+        entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".lua")
+    }
+    finish = texts.pop("_finish")
+    return {name: finish + text if name in _FINISHING else text for name, text in texts.items()}
+
+
+#: The Lua text of every step, read once: an upgrade in place must not meet a running program.
+SOURCES: Final = _read_sources()
 
 
 @dataclass(slots=True)
@@ -247,7 +253,7 @@ class Steps:
 
     async def _load(self, names: set[str]) -> None:
         for name in names - self._shas.keys():
-            self._shas[name] = await self.redis.script_load(source(name))
+            self._shas[name] = await self.redis.script_load(SOURCES[name])
 
     def _say_back(self) -> None:
         self._away.clear()

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import cancel
-from dialer.store.steps import source
+from dialer.store.steps import SOURCES
 from tests.integration.site import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.waiting import wait_until
 
@@ -113,7 +113,7 @@ async def test_a_call_keeps_its_order_where_the_server_knows_only_the_last_scrip
     await claimed_calls(site, 5)
     await lives_of_another_site(site)
     await site.redis.script_flush()
-    await site.redis.script_load(source("end"))  # another process was quicker
+    await site.redis.script_load(SOURCES["end"])  # another process was quicker
     await lives(site, 5)
     await check_one_of_each(site, 5)
 

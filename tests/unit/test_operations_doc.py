@@ -1,0 +1,33 @@
+"""docs/operations.md names every sentence that the programs log, so that none has to be guessed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LEVELS = {"info", "warning", "error", "exception", "critical"}
+
+
+def sentences() -> Iterator[str]:
+    """The constant message of every log call of what runs at a site."""
+    for path in [*ROOT.glob("dialer/**/*.py"), *ROOT.glob("workers/*.py")]:
+        if "simulation" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in LEVELS
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "logger"
+            ):
+                message = node.args[0]
+                assert isinstance(message, ast.Constant), f"{path}:{node.lineno}"
+                yield str(message.value)
+
+
+def test_every_sentence_of_the_log_stands_in_the_operations_manual() -> None:
+    manual = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
+    assert [sentence for sentence in sentences() if sentence not in manual] == []
