@@ -15,6 +15,9 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
+
+#: A sentinel that does not answer within this time is passed over for the next, in seconds.
+SENTINEL_WITHIN_S: Final = 2.0
 HIDDEN: Final = "***"
 
 #: What a refused URL is told; the URL itself is never repeated, for it may hold a password.
@@ -107,12 +110,11 @@ def for_celery(url: str) -> tuple[str, dict[str, Any]]:
         return url, {}
     login = _login(address)
     urls = (f"sentinel://{login}{host}:{port}/{address.db}" for host, port in address.hosts)
-    options: dict[str, Any] = {"master_name": address.service}
+    sentinel: dict[str, Any] = {"socket_timeout": SENTINEL_WITHIN_S}
     if address.sentinel_password is not None:
-        options["sentinel_kwargs"] = {
-            "username": address.sentinel_username,
-            "password": address.sentinel_password,
-        }
+        sentinel["username"] = address.sentinel_username
+        sentinel["password"] = address.sentinel_password
+    options = {"master_name": address.service, "sentinel_kwargs": sentinel}
     return ";".join(urls), options
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -60,12 +60,13 @@ class Reconciler:
             AmiUnavailable: the link was lost meanwhile.
         """
         self.tracker.buffer = []
+        before = {i for i, f in self.tracker.calls.items() if f.channel is not None}
         try:
             self.boot = await self.link.boot()
             self.has_include = await self.link.has_include()
             live = await self.link.channels()
             entries = await self._claimed()
-            gone = [entry for entry in entries if not await self._adopt(entry, live)]
+            gone = [self._take(e) for e in entries if not await self._adopt(e, live)]
             for event, at in self.tracker.buffer or ():
                 self.tracker.apply(event, at)
         finally:
@@ -79,7 +80,18 @@ class Reconciler:
                     "gone": len(gone),
                 },
             )
-        await self._answer_for(gone)
+        await self._answer_for([f for f in gone if not self._came(f, before)])
+
+    def _came(self, followed: Followed, before: Set[str]) -> bool:
+        """True where its channel came after the channels were listed: its events tell the rest.
+
+        `before` are the calls that had a channel before the link was lost.
+        """
+        if followed.channel is None or followed.call.call_id in before:
+            return False
+        if followed.call.state is State.ORIGINATING:
+            self.tracker.accept(followed)
+        return True
 
     async def forget_old(self) -> None:
         """Deletes records of calls long over, left where a link broke before their deletion.
@@ -106,7 +118,7 @@ class Reconciler:
         except AmiUnavailable:
             return  # the reconciliation at the link's return begins anew
         unknown = [entry for entry in unknown if not self._is_known(entry)]
-        await self._answer_for([e for e in unknown if not await self._adopt(e, live)])
+        await self._answer_for([self._take(e) for e in unknown if not await self._adopt(e, live)])
 
     def _is_known(self, entry: Entry) -> bool:
         call_id = entry.call.call_id
@@ -169,10 +181,9 @@ class Reconciler:
         followed.sent = followed.missed = True
         return followed
 
-    async def _answer_for(self, gone: Sequence[Entry]) -> None:
-        taken = [self._take(entry) for entry in gone]
-        coming = [f for f in taken if self._may_still_come(f)]
-        over = [f for f in taken if not self._may_still_come(f)]
+    async def _answer_for(self, gone: Sequence[Followed]) -> None:
+        coming = [f for f in gone if self._may_still_come(f)]
+        over = [f for f in gone if not self._may_still_come(f)]
         await asyncio.gather(*(self._resolve(followed) for followed in over))
         if coming:
             self.tracker.keep(asyncio.create_task(self._answer_later(coming)))
@@ -219,10 +230,12 @@ class Reconciler:
             return  # the reconciliation at the link's return finds it gone
         if self.tracker.calls.get(call_id) is not followed:
             return
-        if note is None:
-            self.tracker.over(followed, at)
-        else:
+        if note is not None:
             self.tracker.end(followed, note.ending(fallback_end=at))
+        elif followed.originate is None and followed.hangup_is_mute:
+            self.tracker.end(followed, self._ending(followed, None, restarted=False))
+        else:
+            self.tracker.over(followed, at)
 
     async def _resolve(self, followed: Followed) -> None:
         """Says how a call ended that nobody saw end."""

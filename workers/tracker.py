@@ -76,6 +76,11 @@ class Followed:
     early: list[tuple[AmiEvent, datetime]] = field(default_factory=list)
 
     @property
+    def hangup_is_mute(self) -> bool:
+        """True where the hangup cause alone does not tell how the call ended."""
+        return self.hangup is None or self.hangup.cause is None or self.hangup.cause in MUTE_CAUSES
+
+    @property
     def accepted(self) -> bool:
         """True once Asterisk's word on the Originate is in the ledger's queue."""
         return self.call.state in (State.ACCEPTED, State.ANSWERED)
@@ -246,8 +251,7 @@ class Tracker:
         """Ends the call when all is known that will be known."""
         hangup, originate = followed.hangup, followed.originate
         answered = followed.call.state is State.ANSWERED
-        cause = hangup.cause if hangup else None
-        telling = cause is not None and cause not in MUTE_CAUSES
+        telling = not followed.hangup_is_mute
         no_channel = originate is not None and followed.channel is None
         if answered and hangup is None:
             return

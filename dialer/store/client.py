@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dialer.errors import StoreUnavailable
-from dialer.redis_url import RedisAddress, Scheme, redacted
+from dialer.redis_url import SENTINEL_WITHIN_S, RedisAddress, Scheme, redacted
 
 #: A reply that takes longer means: this connection is dead (a stopped server, a cut cable).
 REPLY_TIMEOUT_S: Final = 5.0
@@ -65,7 +65,7 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
     sentinel = _Sentinels(
         address.hosts,
         sentinel_kwargs={
-            "socket_timeout": 2.0,
+            "socket_timeout": SENTINEL_WITHIN_S,
             "retry": Retry(NoBackoff(), 0),
             "username": address.sentinel_username,
             "password": address.sentinel_password,

@@ -16,7 +16,6 @@ import pytest
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer, RedisContainer
 from pytest_docker_tools import container, fxtr
 
-from dialer.celery import ORIGINATE
 from dialer.domain.call import Result
 from dialer.simulation.multcall import play, report
 from tests.acceptance.conftest import CELL, TRUNKS
@@ -29,6 +28,7 @@ LAB_NETWORK = "dialer-lab_bridge"
 CALLS = 20
 BUILD_S = 900.0
 READY_S = 60
+STOP_S = 20
 
 
 class ContainerSite(Site):
@@ -142,7 +142,12 @@ def worker(worker_container: Worker) -> CeleryTestWorker:
 
 
 def test_a_worker_in_a_container_places_calls_on_real_asterisk(
-    lab: Lab, worker: CeleryTestWorker, toml: str, own_redis_url: str, tmp_path: Path
+    lab: Lab,
+    worker: CeleryTestWorker,
+    toml: str,
+    own_redis_url: str,
+    docker_client: docker.DockerClient,
+    tmp_path: Path,
 ) -> None:
     worker.wait_for_log("PBX ready")
     site = ContainerSite(tmp_path, toml, f"{own_redis_url}/0", ["pbx22"])
@@ -172,4 +177,7 @@ def test_a_worker_in_a_container_places_calls_on_real_asterisk(
     assert summary.calls == summary.responses == CALLS
     assert set(summary.results) == {Result.ANSWERED, Result.BUSY}
     assert set(summary.pbxs) == {"pbx22"}
-    assert ORIGINATE in worker.logs()  # Celery names the tasks that it knows, at its start
+    # Celery is the container's first process: SIGTERM must reach it.
+    stopping = docker_client.containers.get(worker.container.id)
+    stopping.stop(timeout=STOP_S)
+    assert stopping.wait()["StatusCode"] == 0

@@ -6,18 +6,30 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
-from dialer.domain.call import Ending, Result
+from dialer.domain.call import Call, Ending, Result, State
+from dialer.domain.request import CallRequest
 from workers.reconcile import Reconciler
+from workers.tracker import Followed
+from workers.translate import HungUp, OriginateEnded
 
 AT = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)
 ANSWERED, ENDED = AT.timestamp() - 20, AT.timestamp() - 1
 
 
-async def settled(note: str | None) -> tuple[list[datetime], list[Ending]]:
-    """What becomes of such a call: ended by its events, or by its record."""
+async def settled(
+    note: str | None, *, cause: int = 16, originate: bool = True
+) -> tuple[list[datetime], list[Ending]]:
+    """What becomes of such a call: ended by its events, or by what else is known."""
     by_events: list[datetime] = []
     by_record: list[Ending] = []
-    followed = SimpleNamespace(call=SimpleNamespace(call_id="C:1"))
+    followed = Followed(
+        call=Call(call_id="C:1", state=State.ACCEPTED),
+        request=CallRequest(cell="C", request_id="1", request_id_json="1", number="5511987654321"),
+        boot="b",
+        hangup=HungUp(uniqueid="C:1", cause=cause, cause_text=None),
+    )
+    if originate:
+        followed.originate = OriginateEnded(action_id="C:1#1", answered=False, reason=3)
 
     async def read(_: str) -> str | None:
         return note
@@ -28,7 +40,8 @@ async def settled(note: str | None) -> tuple[list[datetime], list[Ending]]:
         end=lambda _, ending: by_record.append(ending),
     )
     reconciler = Reconciler(cast(Any, SimpleNamespace(note=read)), cast(Any, tracker))
-    await reconciler.settle(cast(Any, followed), AT)
+    reconciler.has_include = True
+    await reconciler.settle(followed, AT)
     return by_events, by_record
 
 
@@ -43,3 +56,10 @@ async def test_a_call_with_a_record_was_answered_and_has_its_true_times() -> Non
 
 async def test_a_call_without_a_record_ends_by_what_its_events_said() -> None:
     assert await settled(None) == ([AT], [])
+    assert await settled(None, cause=17, originate=False) == ([AT], [])
+
+
+async def test_a_call_of_which_neither_record_nor_events_tell_was_not_answered() -> None:
+    _, (ending,) = await settled(None, cause=0, originate=False)
+    assert ending.error is not None
+    assert (ending.result, ending.error.code) == (Result.FAILED, "end_not_seen")
