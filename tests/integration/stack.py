@@ -451,9 +451,14 @@ class Stack:
         await wait_until(ready, f"{bridge.name} is ready", within_s=START_WITHIN_S)
 
     async def until_live(self, calls: int, *, within_s: float = START_WITHIN_S) -> None:
-        """Waits until that many calls are up on the PBXs together."""
+        """Waits until at least that many calls are up on the PBXs together; 0: until none is."""
+
+        def reached() -> bool:
+            live = sum(pbx.live for pbx in self.pbxs.values())
+            return live >= calls if calls else live == 0
+
         await wait_until(
-            lambda: sum(pbx.live for pbx in self.pbxs.values()) == calls,
+            reached,
             f"{calls} calls are up",
             within_s=within_s,
         )
