@@ -65,18 +65,18 @@ class Reconciler:
             self.boot = await self.link.boot()
             self.has_include = await self.link.has_include()
             live = await self.link.channels()
-            entries = await self._claimed()
-            gone = [self._take(e) for e in entries if not await self._adopt(e, live)]
+            held = await self._held()
+            gone = [followed for followed in held if not await self._adopt(followed, live)]
             for event, at in self.tracker.buffer or ():
                 self.tracker.apply(event, at)
         finally:
             self.tracker.buffer = None
-        if entries:
+        if held:
             logger.warning(
                 "Ledger held against Asterisk's channels",
                 extra={
                     "pbx": self.tracker.pbx,
-                    "adopted": len(entries) - len(gone),
+                    "adopted": len(held) - len(gone),
                     "gone": len(gone),
                 },
             )
@@ -118,7 +118,8 @@ class Reconciler:
         except AmiUnavailable:
             return  # the reconciliation at the link's return begins anew
         unknown = [entry for entry in unknown if not self._is_known(entry)]
-        await self._answer_for([self._take(e) for e in unknown if not await self._adopt(e, live)])
+        taken = [self._take(entry) for entry in unknown]
+        await self._answer_for([f for f in taken if not await self._adopt(f, live)])
 
     def _is_known(self, entry: Entry) -> bool:
         call_id = entry.call.call_id
@@ -130,7 +131,7 @@ class Reconciler:
         Raises:
             AmiUnavailable: the link was lost meanwhile.
         """
-        before = [f for f in self.tracker.calls.values() if f.accepted and _was_up(f)]
+        before = [f for f in self.tracker.calls.values() if f.sent and _was_up(f)]
         live = await self.link.channels()
         await asyncio.sleep(OTHER_HALF_S)
         for followed in before:
@@ -143,11 +144,23 @@ class Reconciler:
         """Finds out what became of an Originate on which no word came."""
         await self._answer_later([followed])
 
-    async def _claimed(self) -> list[Entry]:
-        """What the ledger says that this PBX holds, but calls whose Originate is yet to be sent.
+    async def _held(self) -> list[Followed]:
+        """Every call that may be in Asterisk's hands: those followed here, and the ledger's.
 
-        Of a cell whose Redis is away it is asked when that is back; the others need not wait.
+        But calls whose Originate is yet to be sent. The ledger of a cell whose Redis is away is
+        asked when that is back; the others need not wait, nor do the calls known here.
         """
+        entries = await self._claimed()
+        held = {i: f for i, f in self.tracker.calls.items() if f.sent}
+        for followed in held.values():
+            followed.missed = True
+        for entry in entries:
+            known = self.tracker.calls.get(entry.call.call_id)
+            if known is None or known.sent:
+                held[entry.call.call_id] = self._take(entry)
+        return list(held.values())
+
+    async def _claimed(self) -> list[Entry]:
         found: list[Entry] = []
         for ledger in self.tracker.ledgers.values():
             asked = asyncio.create_task(ledger.claimed(self.tracker.pbx))
@@ -156,23 +169,18 @@ class Reconciler:
             else:
                 asked.cancel()
                 self.tracker.keep(asyncio.create_task(self.ledger_back(ledger)))
-        return [
-            entry
-            for entry in found
-            if (known := self.tracker.calls.get(entry.call.call_id)) is None or known.sent
-        ]
+        return found
 
-    async def _adopt(self, entry: Entry, live: dict[str, dict[str, str]]) -> bool:
-        """Follows the call if its channel lives."""
-        channel = live.get(entry.call.call_id)
+    async def _adopt(self, followed: Followed, live: dict[str, dict[str, str]]) -> bool:
+        """Goes on following the call if its channel lives."""
+        channel = live.get(followed.call.call_id)
         if channel is None:
             return False
-        followed = self._take(entry)
         followed.channel = channel.get("Channel")
         if followed.call.state is State.ORIGINATING:
             self.tracker.accept(followed)
         if channel.get("ChannelState") == CHANNEL_UP and followed.call.state is State.ACCEPTED:
-            note = await self._read(entry.call.call_id)
+            note = await self._read(followed.call.call_id)
             self.tracker.answered(followed, note.answered_at if note else datetime.now(UTC))
         return True
 

@@ -84,6 +84,20 @@ async def test_a_call_without_a_channel_is_answered_for_only_when_none_can_come_
     assert (ending.result, ending.error and ending.error.code) == (Result.FAILED, "end_not_seen")
 
 
+async def test_a_call_is_answered_for_also_where_its_ledger_is_away() -> None:
+    scene = make_scene()
+    scene.tracker.accept(scene.followed)
+    scene.feed([CREATED])
+    reconciler = reconciled(scene, meanwhile=[])
+
+    async def nothing() -> list[Any]:
+        return []
+
+    cast(Any, Reconciler)._claimed = lambda _: nothing()
+    await reconciler.run()
+    assert (await scene.ending()).error is not None
+
+
 def _by_events(scene: Scene) -> Any:
     async def settle(followed: Followed, at: Any) -> None:
         await asyncio.sleep(0)
