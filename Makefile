@@ -63,6 +63,7 @@ demo: $(STAMP)
 
 test: lint
 	@$(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
+	@$(PY) -m coverage report --include='dialer/domain/*,dialer/multcall/*' --fail-under=100
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
