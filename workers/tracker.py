@@ -140,6 +140,8 @@ class Tracker:
     def end(self, followed: Followed, ending: Ending) -> asyncio.Task[None]:
         """The call is over: Response (now or with its code), slot back, out of memory."""
         self.calls.pop(followed.call.call_id, None)
+        if ending.answered_at is not None:  # its record knows better than who adopted it late
+            followed.call = replace(followed.call, answered_at=ending.answered_at)
         self.remembered.note(followed.call, ending)
         return self.write_ended(followed.call, followed.request, ending)
 

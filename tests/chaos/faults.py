@@ -49,7 +49,7 @@ KINDS: Sequence[tuple[str, int, Sequence[str], tuple[float, float]]] = (
     ("pause Asterisk", 2, WORKERS, (0.5, 7.0)),
     ("kill Redis", 3, ("redis",), (0.2, 2.0)),
     ("pause Redis", 2, ("redis",), (0.3, 7.0)),
-    ("terminate bridge", 1, BRIDGES, (0, 0)),
+    ("terminate bridge", 3, BRIDGES, (0, 0)),
     ("terminate worker", 1, WORKERS, (0, 0)),
 )
 

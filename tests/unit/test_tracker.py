@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -309,3 +309,15 @@ async def test_a_hangup_whose_other_half_never_comes_asks_the_record_too(
     scene.feed([HungUp(uniqueid=CALL_ID, cause=16, cause_text="Normal Clearing")])
     await scene.ending()
     assert scene.settled == [scene.followed]
+
+
+async def test_the_record_of_an_adopted_call_knows_its_answer_better_than_the_adoption() -> None:
+    scene = make_scene()
+    scene.tracker.accept(scene.followed)
+    adopted = datetime.now(UTC)
+    scene.tracker.answered(scene.followed, adopted)
+    answered, ended = adopted - timedelta(seconds=9), adopted - timedelta(seconds=1)
+    record = Ending(result=Result.ANSWERED, ended_at=ended, answered_at=answered)
+    await scene.tracker.end(scene.followed, record)
+    ((call, _),) = scene.written.endings
+    assert call.answered_at == answered
