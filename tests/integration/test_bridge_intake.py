@@ -346,6 +346,7 @@ async def test_elements_that_are_the_same_byte_for_byte_are_dialed_once(site: Si
     await site.push_requests(*[element()] * 5)
     async with bridge.running():
         await wait_until(lambda: _dead(site, 4), "four repeats")
+        await wait_until(lambda: bridge.nudges.sent, "the one is published")
     assert len(bridge.nudges.sent) == 1
     assert await site.slots() == {"r-1"}
     assert await site.ledger.hand(BRIDGE) == []
