@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from dialer.bridge.site import CellSite
 from dialer.domain.request import call_id
-from dialer.errors import InvalidRequest
+from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.messages import dead, parse_code
-from dialer.store.client import is_passing
+from dialer.store.client import wait_and_move
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +55,14 @@ class Codes:
         """Waits until a code is in hand, for a while."""
         ledger = self.site.ledger
         try:
-            await self.blocking.blmove(
+            await wait_and_move(
+                self.blocking,
                 ledger.wire.code,
                 ledger.keys.code_hand(self.site.bridge),
-                BLOCK_S,  # type: ignore[arg-type]
-                ledger.head,
-                "RIGHT",
+                head=ledger.head,
+                within_s=BLOCK_S,
             )
-        except (RedisError, OSError) as error:
-            if not is_passing(error):
-                raise
+        except StoreUnavailable:  # the ledger's own steps say so
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _deliver(self, raw: bytes) -> None:

@@ -14,14 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.site import CellSite
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.routing import PbxLoad, plan
-from dialer.errors import InvalidRequest
+from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.messages import (
     dead,
     invalid_response,
@@ -29,7 +28,7 @@ from dialer.multcall.messages import (
     request_id_of,
     response_parts,
 )
-from dialer.store.client import is_passing
+from dialer.store.client import wait_and_move
 from dialer.store.ledger import Admission
 
 logger = logging.getLogger(__name__)
@@ -103,20 +102,18 @@ class Intake:
     async def _wait(self) -> None:
         ledger = self.site.ledger
         try:
-            raw = await self.blocking.blmove(
+            raw = await wait_and_move(
+                self.blocking,
                 ledger.wire.request,
                 ledger.keys.hand(self.site.bridge),
-                BLOCK_S,  # type: ignore[arg-type]
-                ledger.head,
-                "RIGHT",
+                head=ledger.head,
+                within_s=BLOCK_S,
             )
-        except (RedisError, OSError) as error:
-            if not is_passing(error):
-                raise
+        except StoreUnavailable:
             self.reload = True  # it may have moved one before the link broke
             await asyncio.sleep(IDLE_PAUSE_S)
         else:
-            if isinstance(raw, bytes):
+            if raw is not None:
                 self._hand.append(raw)
 
     async def _admit(self, batch: Sequence[bytes]) -> bool:

@@ -138,6 +138,26 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*every, return_exceptions=True)  # what one raised is not asked for
 
 
+async def wait_and_move(
+    redis: Redis, source: str, hand: str, *, head: str, within_s: float
+) -> bytes | None:
+    """Waits for an element of one of Multcall's lists and moves it to a bridge's hand.
+
+    `redis` is a client of its own, for the wait occupies it. None where none came in time.
+
+    Raises:
+        StoreUnavailable: the link broke; an element may have been moved before it did.
+        RedisError: the server refused for good.
+    """
+    try:
+        raw = await redis.blmove(source, hand, within_s, head, "RIGHT")  # type: ignore[arg-type]
+    except (RedisError, OSError) as error:
+        if not is_passing(error):
+            raise
+        raise StoreUnavailable(f"the wait for {source} was broken off: {error}") from error
+    return raw if isinstance(raw, bytes) else None
+
+
 async def require(redis: Redis, url: str, what: str) -> None:
     """Makes sure that `redis` answers now.
 

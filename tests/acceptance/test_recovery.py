@@ -133,8 +133,7 @@ def test_a_rolling_restart_under_20_calls_a_second_delays_no_request_over_5_s(
             stops_s[name] = time.monotonic() - began
             site.programs[name].start()
             if name in site.pbxs:
-                time.sleep(1.0)  # its heartbeat says `stopping` until it is back
-                site.wait_ready()
+                site.wait_ready()  # its heartbeat says `stopping` until it is back
             time.sleep(2.0)
 
     book: list[Checker] = []
