@@ -294,7 +294,12 @@ class Limits(_Table):
 
 
 class Cell(_Table):
-    """One cell of Multcall: how many calls at once, on which PBXs, and where they go."""
+    """One cell of Multcall: how many calls at once, on which PBXs, and where they go.
+
+    An answered call goes to the operators of Asterisk's `queue`, where one is named, for
+    `queue_timeout` seconds at most; else to `context`. `amd` is what becomes of an answering
+    machine; off: nobody looks for one. `amd_message` is a sound file without its ending.
+    """
 
     nome: Name
     threads: Annotated[Whole, _whole(1, 10_000)]
@@ -305,6 +310,13 @@ class Cell(_Table):
     context: Line = "dialer-ura"
     exten: Line = "s"
     priority: Annotated[Whole, _whole(1, 10_000)] = 1
+    queue: Name | None = None
+    queue_timeout: Annotated[Whole, _whole(1, 3600)] = 60
+    amd: Annotated[
+        Literal["off", "hangup", "message", "pass"],
+        Field(description='"off", "hangup", "message" or "pass"'),
+    ] = "off"
+    amd_message: Line | None = None
     ring_timeout: Annotated[Whole, _whole(1, 120)] = 30
     timeout_command_response: Annotated[Decimal, _seconds(0.1, 600)] = 20.0
     timeout_command_ack: Annotated[Decimal, _seconds(0.1, 600)] = 10.0
@@ -312,10 +324,27 @@ class Cell(_Table):
     trunk: Name | None = None
     limits: Limits = Limits()
 
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if self.queue is not None and self.model_fields_set & {"context", "exten", "priority"}:
+            raise ValueError(
+                "has both queue and context; an answered call goes to the one or to the other"
+            )
+        if (self.amd == "message") != (self.amd_message is not None):
+            raise ValueError(
+                'has one of amd = "message" and amd_message; it takes both, or neither'
+            )
+        return self
+
     @property
     def name(self) -> str:
         """The cell's name, `nome` in the file."""
         return self.nome
+
+    @property
+    def needs_include(self) -> bool:
+        """True where a call of the cell cannot go on without the dialplan include."""
+        return self.queue is not None or self.amd != "off"
 
 
 def _secret_in(path: Path, field: str) -> SecretStr:

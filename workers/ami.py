@@ -48,8 +48,8 @@ PING_EVERY_S: Final = 2.0
 #: Pauses between attempts to connect: doubled from the first to the last, in seconds.
 BACKOFF_S: Final = (0.25, 5.0)
 
-#: Classes of events that are asked for; `system` brings FullyBooted.
-EVENT_MASK: Final = "system,call,user"
+#: Classes of events that are asked for; `system` brings FullyBooted, `agent` what queues say.
+EVENT_MASK: Final = "system,call,user,agent"
 
 _NEVER_S: Final = 10**8
 

@@ -74,19 +74,27 @@ class Originator:
         await self._dial(followed, cell)
 
     def _may_dial(self, entry: Entry, cell: Cell, followed: Followed) -> bool:
-        if entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
-            followed.call = replace(followed.call, dialed_at=None, attempts=0)
-            self._fail(
-                followed, Result.EXPIRED, "expired", "ValidadeSeg passed before it was dialed"
-            )
-            return False
+        """False where it must not be dialed; then it has its Response, and nobody was rung."""
         trunk = entry.request.trunk or cell.trunk
-        if trunk is not None and trunk not in self.pbx.trunks:
-            followed.call = replace(followed.call, dialed_at=None, attempts=0)
-            message = f"{self.pbx.name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
-            self._fail(followed, Result.FAILED, "no_trunk", message)
-            return False
-        return True
+        pbx = self.pbx
+        result = Result.FAILED
+        if entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
+            result, code = Result.EXPIRED, "expired"
+            message = "ValidadeSeg passed before it was dialed"
+        elif trunk is not None and trunk not in pbx.trunks:
+            code = "no_trunk"
+            message = f"{pbx.name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
+        elif cell.needs_include and not self.reconciler.has_include:
+            code = "no_include"
+            message = (
+                f"queue and amd of cell {cell.name} need the dialplan include, which {pbx.name} "
+                "lacks: put deploy/asterisk/dialer.conf into its extensions.conf"
+            )
+        else:
+            return True
+        followed.call = replace(followed.call, dialed_at=None, attempts=0)
+        self._fail(followed, result, code, message)
+        return False
 
     async def _dial(self, followed: Followed, cell: Cell) -> None:
         call_id = followed.call.call_id
@@ -157,7 +165,8 @@ class Originator:
         }
         variables = [variable_line(name, value) for name, value in request.variables]
         if self.reconciler.has_include:
-            variables += [f"DIALER_{name}={value}" for name, value in target.items()]
+            orders = target | _orders(request, cell)
+            variables += [variable_line(f"DIALER_{name}", value) for name, value in orders.items()]
             target = {"CONTEXT": "dialer-enter", "EXTEN": "s", "PRIORITY": "1"}
         fields: dict[str, str | list[str]] = {
             "Channel": dial_string(self.pbx.trunks[trunk], request.number),
@@ -172,3 +181,15 @@ class Originator:
         if variables:
             fields["Variable"] = variables
         return fields
+
+
+def _orders(request: CallRequest, cell: Cell) -> dict[str, str]:
+    """What the dialplan include is to do with the answered call, but for its context."""
+    orders: dict[str, str] = {}
+    if cell.amd != "off":
+        orders["AMD"] = cell.amd
+    if cell.amd_message is not None:
+        orders["AMD_MESSAGE"] = cell.amd_message
+    if cell.queue is not None and request.context is None:
+        orders |= {"QUEUE": cell.queue, "QUEUE_TIMEOUT": str(cell.queue_timeout)}
+    return orders

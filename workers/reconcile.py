@@ -230,7 +230,7 @@ class Reconciler:
                 self.tracker.answered(followed, datetime.now(UTC))
 
     async def settle(self, followed: Followed, at: datetime) -> None:
-        """Ends a call that hung up at `at`; its record tells whether its answer was missed."""
+        """Ends a call that hung up at `at`; its record tells what of its course was missed."""
         call_id = followed.call.call_id
         try:
             note = await self._note(call_id)
@@ -239,6 +239,12 @@ class Reconciler:
         if self.tracker.calls.get(call_id) is not followed:
             return
         if note is not None:
+            followed.amd = followed.amd or note.amd
+            if followed.agent is None:
+                followed.agent, followed.wait_s = note.agent, note.wait_s
+        if followed.call.state is State.ANSWERED:
+            self.tracker.over(followed, at)
+        elif note is not None:
             self.tracker.end(followed, note.ending(fallback_end=at))
         elif followed.originate is None and followed.hangup_is_mute:
             self.tracker.end(followed, self._ending(followed, None, restarted=False))

@@ -39,6 +39,8 @@ from workers.translate import (
     DialEnded,
     HungUp,
     OriginateEnded,
+    QueueJoined,
+    QueueLeft,
 )
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,9 @@ SLOT_WITHIN_S: Final = 1.0
 class Followed:
     """A call in memory. `sent` is true from the moment its Originate may be on the wire.
 
-    `token` is that of its claim. `missed` says that events of it may have been missed, its answer
-    among them: a worker or a link was down.
+    `token` is that of its claim. `waiting_since` is when the customer joined a queue, `wait_s`
+    how long an agent was waited for, in seconds. `missed` says that events of it may have been
+    missed, its answer among them: a worker or a link was down.
     """
 
     call: Call
@@ -72,6 +75,7 @@ class Followed:
     dial_status: str | None = None
     amd: str | None = None
     agent: str | None = None
+    waiting_since: datetime | None = None
     wait_s: float | None = None
     early: list[tuple[AmiEvent, datetime]] = field(default_factory=list)
 
@@ -79,6 +83,12 @@ class Followed:
     def hangup_is_mute(self) -> bool:
         """True where the hangup cause alone does not tell how the call ended."""
         return self.hangup is None or self.hangup.cause is None or self.hangup.cause in MUTE_CAUSES
+
+    def waited_s(self, until: datetime) -> float | None:
+        """Seconds from joining the first queue, to the millisecond; None where it was not seen."""
+        if self.waiting_since is None:
+            return None
+        return round((until - self.waiting_since).total_seconds(), 3)
 
     @property
     def accepted(self) -> bool:
@@ -91,7 +101,7 @@ class Tracker:
     """All calls of one PBX. Belongs to the worker's event loop.
 
     `on_done` hears of every call that ended here, for Celery's events. `forget` deletes the
-    call's AstDB record. `settle` ends a call that hung up without its answer having been seen.
+    call's AstDB record. `settle` ends a call that hung up and whose course was not seen whole.
     While `buffer` is a list, events are kept there for later.
     """
 
@@ -230,8 +240,13 @@ class Tracker:
                 followed.dial_status = status
             case AmdHeard(status=status):
                 followed.amd = status
+            case QueueJoined():
+                followed.waiting_since = followed.waiting_since or at
+            case QueueLeft():
+                followed.wait_s = followed.waited_s(at)
             case AgentJoined(agent=agent, wait_s=wait_s):
-                followed.agent, followed.wait_s = agent, wait_s
+                followed.agent = agent
+                followed.wait_s = followed.waited_s(at) or wait_s
             case OriginateEnded(answered=answered):
                 followed.originate = event
                 if answered:
@@ -257,7 +272,7 @@ class Tracker:
         no_channel = originate is not None and followed.channel is None
         if answered and hangup is None:
             return
-        if hangup is not None and followed.missed and not answered:
+        if hangup is not None and followed.missed:
             self.keep(asyncio.create_task(self.settle(followed, at)))
         elif answered or telling or (hangup and originate):
             self.over(followed, at)

@@ -28,8 +28,11 @@ _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 #: Events that say something of a call; all others are dropped before they are parsed.
 WANTED_EVENTS: Final = frozenset(
-    {"Newchannel", "Newstate", "DialEnd", "OriginateResponse", "Hangup", "UserEvent", "FullyBooted"}
-)
+    {
+        "Newchannel", "Newstate", "DialEnd", "OriginateResponse", "Hangup", "UserEvent",
+        "QueueCallerJoin", "QueueCallerLeave", "AgentConnect", "FullyBooted",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +86,42 @@ class AmdHeard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentJoined:
-    """UserEvent DialerAgent: who took the call, and how long the customer waited, in seconds."""
+    """AgentConnect of a queue, or UserEvent DialerAgent: who took the call.
+
+    `wait_s` is how long the customer waited, in seconds, as far as Asterisk says it (a queue
+    counts whole seconds).
+    """
 
     uniqueid: str
     agent: str
     wait_s: float | None
 
 
-AmiEvent = ChannelCreated | ChannelUp | DialEnded | OriginateEnded | HungUp | AmdHeard | AgentJoined
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueJoined:
+    """QueueCallerJoin: the customer begins to wait for an agent."""
+
+    uniqueid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLeft:
+    """QueueCallerLeave: the waiting is over, with an agent or without."""
+
+    uniqueid: str
+
+
+AmiEvent = (
+    ChannelCreated
+    | ChannelUp
+    | DialEnded
+    | OriginateEnded
+    | HungUp
+    | AmdHeard
+    | AgentJoined
+    | QueueJoined
+    | QueueLeft
+)
 
 
 def translate(message: Mapping[str, str]) -> AmiEvent | None:
@@ -121,6 +152,13 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
             )
         case "UserEvent":
             return _user_event(message, uniqueid)
+        case "QueueCallerJoin":
+            return QueueJoined(uniqueid=uniqueid)
+        case "QueueCallerLeave":
+            return QueueLeft(uniqueid=uniqueid)
+        case "AgentConnect":
+            agent = get("MemberName") or get("Interface", "")
+            return AgentJoined(uniqueid=uniqueid, agent=agent, wait_s=_seconds(get("HoldTime")))
     return None
 
 
@@ -149,6 +187,7 @@ class Note:
     cause: int | None
     amd: str | None
     agent: str | None
+    wait_s: float | None
 
     def ending(self, *, fallback_end: datetime) -> Ending:
         """How the call ended, by its own record."""
@@ -159,6 +198,7 @@ class Note:
             cause=self.cause,
             amd=self.amd,
             agent=self.agent,
+            wait_s=self.wait_s,
         )
 
 
@@ -174,6 +214,7 @@ def read_note(value: str) -> Note | None:
         cause=_cause(fields.get("cause")),
         amd=unquote(fields.get("amd", "")) or None,
         agent=unquote(fields.get("agent", "")) or None,
+        wait_s=_seconds(fields.get("wait")),
     )
 
 

@@ -174,8 +174,7 @@ class CallFloor:
         self._publish(events.newexten(call.legs.one, "Set", f"DB(dialer/{call.uniqueid})={note}"))
         for step in dialplan.user_events(variables):
             call.goes_to(step.context, "s", step.priority)
-            body = {step.header: step.value}
-            self._publish(events.user_event(call.legs.one, step.name, body))
+            self._publish(events.user_event(call.legs.one, step.name, step.headers))
         variables.update(dialplan.detection(variables))
         context = variables.get("DIALER_CONTEXT", order.context)
         call.goes_to(

@@ -33,13 +33,12 @@ def detection(variables: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserEventStep:
-    """One UserEvent of the dialplan: where it stands, its name and its one header."""
+    """One UserEvent of the dialplan: where it stands, its name and its headers."""
 
     context: str
     priority: int
     name: str
-    header: str
-    value: str
+    headers: dict[str, str]
 
 
 def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
@@ -49,18 +48,19 @@ def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
     found = detection(variables)
     amd, agent = (quote(found[name], safe="") for name in ("AMDSTATUS", "DIALER_AGENT"))
     return [
+        UserEventStep(context="dialer-amd", priority=1, name="DialerAmd", headers={"Status": amd}),
         UserEventStep(
-            context="dialer-amd", priority=1, name="DialerAmd", header="Status", value=amd
-        ),
-        UserEventStep(
-            context="dialer-agent", priority=3, name="DialerAgent", header="Agent", value=agent
+            context="dialer-agent",
+            priority=4,
+            name="DialerAgent",
+            headers={"Agent": agent, "Wait": ""},
         ),
     ]
 
 
 def answer_note(*, answered_at: float) -> str:
     """The note while the call is up; seconds since 1970 UTC."""
-    return f"answered={answered_at:.3f} ended= cause= amd= agent="
+    return f"answered={answered_at:.3f} ended= cause= amd= agent= wait="
 
 
 def end_note(
@@ -69,7 +69,10 @@ def end_note(
     """The note of a call that is over."""
     amd = quote(variables.get("AMDSTATUS", ""), safe="")
     agent = quote(variables.get("DIALER_AGENT", ""), safe="")
-    return f"answered={answered_at:.3f} ended={ended_at:.3f} cause={cause} amd={amd} agent={agent}"
+    return (
+        f"answered={answered_at:.3f} ended={ended_at:.3f} cause={cause} "
+        f"amd={amd} agent={agent} wait="
+    )
 
 
 def dialplan_exists(expression: str, *, is_included: bool) -> str | None:

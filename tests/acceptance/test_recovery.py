@@ -24,12 +24,13 @@ from tests.site import Site
 STAYS = "61"
 
 
-def _asked(n: int, number: str, talk_s: int) -> Asked:
+def asked(n: int, number: str, talk_s: int | None = None) -> Asked:
+    """A request to a number; the PBX stays on the line for `talk_s`, or as its dialplan has it."""
     request_id = f"{number[1:]}-{n}"
     element = {
         "IdRequisicao": request_id,
         "Telefone": number,
-        "Variaveis": {"LAB_TALK_S": str(talk_s)},
+        "Variaveis": {} if talk_s is None else {"LAB_TALK_S": str(talk_s)},
     }
     return Asked(
         cell=CELL,
@@ -82,8 +83,8 @@ def test_a_killed_worker_with_300_calls_up_follows_all_of_them_to_their_end(
 ) -> None:
     site = make_site(pbxs=["pbx22"])
     start = prefix()
-    requests = [_asked(n, f"{start}{n:05d}{STAYS}", 25) for n in range(300)]
-    late = _asked(999, f"{start}99999{STAYS}", 1)
+    requests = [asked(n, f"{start}{n:05d}{STAYS}", 25) for n in range(300)]
+    late = asked(999, f"{start}99999{STAYS}", 1)
     first_ack_s: list[float] = []
 
     def kill_and_restart() -> None:
@@ -122,7 +123,7 @@ def test_a_rolling_restart_under_20_calls_a_second_delays_no_request_over_5_s(
 ) -> None:
     site = make_site(bridges=2)
     start = prefix()
-    requests = [_asked(n, f"{start}{n:05d}{STAYS}", 2) for n in range(800)]
+    requests = [asked(n, f"{start}{n:05d}{STAYS}", 2) for n in range(800)]
     stops_s: dict[str, float] = {}
 
     def roll() -> None:

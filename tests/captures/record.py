@@ -5,7 +5,7 @@
 
 Needs the lab (tests/acceptance/lab) to be up. Each file is the raw text that came from
 Asterisk on one connection, from the banner on; what the client sent is not in it, so no
-secret is. The manager user is the lab's `dialer`, with the rights of manager.conf.example.
+secret is. The manager user is the lab's `dialer`, with the rights of manager.d/dialer.conf.
 The order of events differs a little from one recording to the next: Asterisk promises none
 between OriginateResponse and the channel's own events.
 
@@ -216,6 +216,19 @@ async def getvar_dialplan_exists(manager: Manager) -> None:
         await manager.until(ActionID=action_id)
 
 
+QUEUE = ("DIALER_QUEUE=COBRANCA", "DIALER_QUEUE_TIMEOUT=10")
+NO_OPERATOR = ("DIALER_QUEUE=EMPTY", "DIALER_QUEUE_TIMEOUT=1")
+
+
+async def queue_note(manager: Manager) -> None:
+    """The note of a call that an operator took from a queue."""
+    await call(trunk("60"), *QUEUE)(manager)
+    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=CALL_ID)
+    await manager.until(Event="DBGetComplete", ActionID="ask#1")
+    await manager.send("DBDel", ActionID="ask#2", Family="dialer", Key=CALL_ID)
+    await manager.until(ActionID="ask#2")
+
+
 AMD = ("DIALER_CONTEXT=dialer-ura-amd", "DIALER_EXTEN=s", "DIALER_PRIORITY=1", "LAB_TALK_S=1")
 
 SCENARIOS: dict[str, Scenario] = {
@@ -239,6 +252,9 @@ SCENARIOS: dict[str, Scenario] = {
     "originate_error_technology": refused("NOSUCH/1@carrier"),
     "no_channel": refused("PJSIP/123@nosuch"),
     "amd_userevent": call(trunk("60"), *AMD, "AMDSTATUS=MACHINE", "DIALER_AGENT=João Silva"),
+    "queue_operator_takes_the_call": queue_note,
+    "queue_customer_gives_up": call(trunk("10"), *NO_OPERATOR[:1], "DIALER_QUEUE_TIMEOUT=10"),
+    "queue_nobody_takes_the_call": call(trunk("60"), *NO_OPERATOR),
     "core_show_channels": core_show_channels,
     "core_status_settings": core_status_settings,
     "db_get_found": db_get_found,

@@ -396,6 +396,20 @@ async def test_calls_that_end_while_the_link_is_down_are_answered_for(
         assert pbx.astdb == {}
 
 
+async def test_no_customer_of_a_queue_is_rung_where_the_dialplan_include_is_missing(
+    tmp_path: Path,
+) -> None:
+    async with Stack(tmp_path, cell={"queue": "ASR_TIM"}) as stack:
+        pbx = stack.add_pbx(include=False)
+        await stack.start()
+        responses = await each_once(stack, await stack.push(3))
+        assert tally(list(responses.values())) == {"FAILED": 3}
+        (error,) = {json.dumps(r["Erro"], sort_keys=True) for r in responses.values()}
+        assert "no_include" in error
+        assert "put deploy/asterisk/dialer.conf into its extensions.conf" in error
+        assert not pbx.rings
+
+
 async def test_calls_that_outlive_a_lost_link_are_followed_again(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
         pbx = stack.add_pbx(long_talk=2.0)

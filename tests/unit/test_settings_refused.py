@@ -53,6 +53,23 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
             "cells[ASR_TIM].name: there is no such setting; did you mean nome?",
         ),
         (
+            cell("amd", "ignore"),
+            'cells[ASR_TIM].amd: is wrong; it takes "off", "hangup", "message" or "pass"',
+        ),
+        (
+            cell("amd", "message"),
+            'cells[ASR_TIM]: has one of amd = "message" and amd_message; it takes both, or neither',
+        ),
+        (
+            cell("amd_message", "custom/recado"),
+            'cells[ASR_TIM]: has one of amd = "message" and amd_message; it takes both, or neither',
+        ),
+        (
+            lambda c: c["cells"][0].update(queue="ASR_TIM", context="ura"),
+            "cells[ASR_TIM]: has both queue and context; "
+            "an answered call goes to the one or to the other",
+        ),
+        (
             lambda c: c["multcall"].__setitem__("zzz", 1),
             "multcall.zzz: there is no such setting; known here: redis_url, push",
         ),

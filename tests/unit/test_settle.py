@@ -16,18 +16,27 @@ AT = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)
 ANSWERED, ENDED = AT.timestamp() - 20, AT.timestamp() - 1
 
 
-async def settled(
-    note: str | None, *, cause: int = 16, originate: bool = True
-) -> tuple[list[datetime], list[Ending]]:
-    """What becomes of such a call: ended by its events, or by what else is known."""
-    by_events: list[datetime] = []
-    by_record: list[Ending] = []
-    followed = Followed(
-        call=Call(call_id="C:1", state=State.ACCEPTED),
+def hung_up(state: State = State.ACCEPTED, *, cause: int = 16) -> Followed:
+    """A call of which the hangup was heard, and of what came before it this much."""
+    return Followed(
+        call=Call(call_id="C:1", state=state),
         request=CallRequest(cell="C", request_id="1", request_id_json="1", number="5511987654321"),
         boot="b",
         hangup=HungUp(uniqueid="C:1", cause=cause, cause_text=None),
     )
+
+
+async def settled(
+    note: str | None,
+    *,
+    cause: int = 16,
+    originate: bool = True,
+    followed: Followed | None = None,
+) -> tuple[list[datetime], list[Ending]]:
+    """What becomes of such a call: ended by its events, or by what else is known."""
+    by_events: list[datetime] = []
+    by_record: list[Ending] = []
+    followed = followed or hung_up(cause=cause)
     if originate:
         followed.originate = OriginateEnded(action_id="C:1#1", answered=False, reason=3)
 
@@ -63,3 +72,23 @@ async def test_a_call_of_which_neither_record_nor_events_tell_was_not_answered()
     _, (ending,) = await settled(None, cause=0, originate=False)
     assert ending.error is not None
     assert (ending.result, ending.error.code) == (Result.FAILED, "end_not_seen")
+
+
+async def test_an_adopted_call_learns_its_operator_from_its_record() -> None:
+    followed = hung_up(State.ANSWERED)
+    record = f"answered={ANSWERED} ended={ENDED} cause=16 amd=HUMAN agent=Maria wait=4"
+    assert await settled(record, followed=followed) == ([AT], [])
+    assert (followed.amd, followed.agent, followed.wait_s) == ("HUMAN", "Maria", 4.0)
+
+
+async def test_what_was_heard_of_an_operator_counts_before_the_record() -> None:
+    followed = hung_up(State.ANSWERED)
+    followed.agent, followed.wait_s = "Ana", 4.25
+    record = f"answered={ANSWERED} ended={ENDED} cause=16 amd= agent=Maria wait=4"
+    await settled(record, followed=followed)
+    assert (followed.agent, followed.wait_s) == ("Ana", 4.25)
+
+
+async def test_an_adopted_answered_call_without_a_record_ends_by_its_events() -> None:
+    followed = hung_up(State.ANSWERED, cause=0)
+    assert await settled(None, originate=False, followed=followed) == ([AT], [])

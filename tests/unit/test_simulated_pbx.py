@@ -216,7 +216,7 @@ async def test_restart_ends_calls_without_a_word_and_keeps_astdb(make_pbx: MakeP
     assert int(booted["Uptime"]) < 60
     assert before["CoreStartupTime"] != after["CoreStartupTime"]
     assert after["CoreCurrentCalls"] == "0"
-    assert (await note(again, "c1")).endswith(" ended= cause= amd= agent=")
+    assert (await note(again, "c1")).endswith(" ended= cause= amd= agent= wait=")
     assert "Hangup" not in client.names()
 
 

@@ -218,9 +218,9 @@ async def test_an_answered_call_leaves_a_note_that_its_end_completes(make_pbx: M
     await client.ask(Action="Hangup", Channel=channel)
     await client.event("Hangup")
     after = await note(client, "c1")
-    assert during.endswith(" ended= cause= amd= agent=")
+    assert during.endswith(" ended= cause= amd= agent= wait=")
     assert after.startswith(during.partition(" ")[0])
-    assert after.endswith(" cause=16 amd= agent=")
+    assert after.endswith(" cause=16 amd= agent= wait=")
     assert (await client.ask(Action="DBDel", Family="dialer", Key="c1"))["Response"] == "Success"
     assert not pbx.astdb
 
@@ -262,7 +262,7 @@ async def test_a_context_with_detection_tells_amd_and_agent_in_user_events(
     await client.event("Hangup")
     assert (amd["UserEvent"], amd["Status"], amd["Uniqueid"]) == ("DialerAmd", "MACHINE", "c1")
     assert (agent["UserEvent"], agent["Agent"]) == ("DialerAgent", "1001")
-    assert (await note(client, "c1")).endswith(" amd=MACHINE agent=1001")
+    assert (await note(client, "c1")).endswith(" amd=MACHINE agent=1001 wait=")
 
 
 async def test_setvar_is_read_back_by_getvar_on_the_same_channel(make_pbx: MakePbx) -> None:

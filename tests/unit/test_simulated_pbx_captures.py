@@ -20,7 +20,11 @@ from tests.captures import record
 
 CAPTURES = Path(record.__file__).parent
 VERSIONS: tuple[Literal["16", "22"], ...] = ("16", "22")
-NEEDS_THE_LABS_CONFIGURATION = {"originate_error", "no_channel"}
+NEEDS_THE_LABS_CONFIGURATION = {
+    "originate_error",
+    "no_channel",
+    *(name for name in record.SCENARIOS if name.startswith("queue_")),
+}
 SCENARIOS = sorted({*record.SCENARIOS, "wrong_secret"} - NEEDS_THE_LABS_CONFIGURATION)
 
 Message = tuple[tuple[str, str], ...]

@@ -21,7 +21,16 @@ from tests.unit.test_translate import ANSWERED, NO_CHANNEL, REFUSALS
 from tests.waiting import wait_until
 from workers import tracker as tracker_module
 from workers.tracker import Followed, Tracker
-from workers.translate import AmiEvent, ChannelCreated, HungUp, OriginateEnded, translate
+from workers.translate import (
+    AgentJoined,
+    AmiEvent,
+    ChannelCreated,
+    HungUp,
+    OriginateEnded,
+    QueueJoined,
+    QueueLeft,
+    translate,
+)
 
 CELL = "ASR_TIM"
 RESULTS: dict[str, Result] = {
@@ -215,6 +224,34 @@ async def test_amd_and_agent_are_in_the_ending(version: Version) -> None:
     scene.feed(told(version, "amd_userevent"))
     ending = await scene.ending()
     assert (ending.amd, ending.agent) == ("MACHINE", "João Silva")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_operator_and_the_wait_are_in_the_ending_to_the_millisecond(
+    version: Version,
+) -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    at = datetime.now(UTC)
+    for event in told(version, "queue_operator_takes_the_call"):
+        if isinstance(event, QueueLeft | AgentJoined):
+            at += timedelta(seconds=1.25)
+        scene.tracker.apply(event, at)
+    ending = await scene.ending()
+    assert (ending.agent, ending.wait_s) == ("Maria José", 2.5)
+
+
+async def test_whom_nobody_took_waited_until_leaving_the_queue_from_joining_the_first() -> None:
+    scene = make_scene()
+    await scene.tracker.accept(scene.followed)
+    at = datetime.now(UTC)
+    scene.tracker.answered(scene.followed, at)
+    for step in (QueueJoined, QueueLeft, QueueJoined, QueueLeft):
+        scene.tracker.apply(step(uniqueid=CALL_ID), at)
+        at += timedelta(seconds=3)
+    scene.feed([HungUp(uniqueid=CALL_ID, cause=16, cause_text=None)])
+    ending = await scene.ending()
+    assert (ending.agent, ending.wait_s) == (None, 9.0)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -20,6 +20,8 @@ from workers.translate import (
     DialEnded,
     HungUp,
     OriginateEnded,
+    QueueJoined,
+    QueueLeft,
     read_note,
     translate,
 )
@@ -47,6 +49,9 @@ ANSWERED: dict[str, tuple[int, int]] = {
     "channel_id_in_use": (16, 16),
     "core_show_channels": (16, 16),
     "db_get_found": (16, 16),
+    "queue_operator_takes_the_call": (16, 16),
+    "queue_customer_gives_up": (16, 16),
+    "queue_nobody_takes_the_call": (16, 16),
 }
 NO_CHANNEL = ("no_channel", "originate_error_technology")
 
@@ -135,6 +140,28 @@ def test_amd_and_agent_come_decoded(version: Version) -> None:
     assert only(events, AgentJoined) == AgentJoined(
         uniqueid=CALL_ID, agent="João Silva", wait_s=None
     )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_queue_tells_who_waits_who_leaves_and_who_takes_the_call(version: Version) -> None:
+    events = of_the_call(version, "queue_operator_takes_the_call")
+    told = [e for e in events if isinstance(e, QueueJoined | QueueLeft | AgentJoined)]
+    joined = only(events, AgentJoined)
+    assert isinstance(joined, AgentJoined)
+    assert joined.wait_s in (0, 1)  # whole seconds
+    assert told == [
+        QueueJoined(uniqueid=CALL_ID),
+        QueueLeft(uniqueid=CALL_ID),
+        AgentJoined(uniqueid=CALL_ID, agent="Maria José", wait_s=joined.wait_s),
+    ]
+    for scenario in ("queue_customer_gives_up", "queue_nobody_takes_the_call"):
+        told = [e for e in of_the_call(version, scenario) if isinstance(e, QueueLeft | AgentJoined)]
+        assert told == [QueueLeft(uniqueid=CALL_ID)], scenario
+
+
+def test_an_operator_without_a_name_is_known_by_its_interface() -> None:
+    message = {"Event": "AgentConnect", "Uniqueid": "A:1", "Interface": "PJSIP/1001"}
+    assert translate(message) == AgentJoined(uniqueid="A:1", agent="PJSIP/1001", wait_s=None)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -258,6 +285,17 @@ def test_the_record_of_a_call_that_is_over_says_when_and_why(version: Version) -
     ending = note.ending(fallback_end=datetime.now(UTC))
     assert (ending.result, ending.cause) == (Result.ANSWERED, 16)
     assert (ending.answered_at, ending.ended_at) == (note.answered_at, note.ended_at)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_record_of_a_call_from_a_queue_names_the_operator(version: Version) -> None:
+    told = messages(version, "queue_operator_takes_the_call")
+    (record,) = (m["Val"] for m in told if m.get("Event") == "DBGetResponse")
+    note = read_note(record)
+    assert note is not None
+    ending = note.ending(fallback_end=datetime.now(UTC))
+    assert ending.agent == "Maria José"
+    assert ending.wait_s in (0, 1)
 
 
 def test_a_record_is_percent_decoded() -> None:

@@ -1,0 +1,84 @@
+"""Asterisk's queue on both versions: who took the call and how long the customer waited."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis import Redis
+
+from dialer.domain.call import Result
+from dialer.multcall.answers import Response
+from dialer.multcall.keys import CellKeys
+from dialer.simulation.multcall import play, report
+from dialer.simulation.multcall_check import Checker
+from tests.acceptance.conftest import CELL, MakeSite
+from tests.acceptance.lab.lab import Lab
+from tests.acceptance.test_dial_path import prefix
+from tests.acceptance.test_recovery import STAYS, asked
+from tests.site import Site
+
+#: The lab's operator answers after 0.3 s and clears after 1 s (asterisk/extensions.conf).
+OPERATOR = "Maria José"
+ANSWERS_AFTER_S = 0.3
+
+#: Last two digits of a number whose customer clears 1 s after the answer.
+GIVES_UP = "10"
+
+on_both = pytest.mark.parametrize("pbx", ["pbx22", "pbx16"])
+
+
+def responses(redis_url: str, site: Site, ends: list[str]) -> list[Response]:
+    """Calls numbers with these ends, one after the other, and returns what Multcall is told."""
+    book: list[Checker] = []
+    start = prefix()
+    requests = [asked(n, f"{start}{n:05d}{end}") for n, end in enumerate(ends)]
+    summary = asyncio.run(
+        play(redis_url, [CELL], len(ends), 2.0, requests=requests, watch=book.append)
+    )
+    assert summary.is_right, "\n".join([*report(summary), site.logs()])
+    found = [played.response for played in book[-1].calls.values()]
+    assert {r.result for r in found if r} == {Result.ANSWERED}
+    return [r for r in found if r is not None]
+
+
+@on_both
+def test_the_response_names_the_operator_who_took_the_call_from_the_queue(
+    pbx: str, redis_url: str, make_site: MakeSite
+) -> None:
+    site = make_site(pbxs=[pbx], queue="COBRANCA")
+    told = responses(redis_url, site, [STAYS, STAYS])
+    assert [r.agent for r in told] == [OPERATOR, OPERATOR]
+    for response in told:
+        assert response.wait_s is not None
+        assert ANSWERS_AFTER_S <= response.wait_s < (response.talk_s or 0)
+
+
+@on_both
+def test_a_customer_whom_nobody_takes_is_let_go_after_queue_timeout_or_gives_up_before(
+    pbx: str, redis_url: str, make_site: MakeSite
+) -> None:
+    site = make_site(pbxs=[pbx], queue="EMPTY", queue_timeout=2)
+    let_go, gave_up = responses(redis_url, site, [STAYS, GIVES_UP])
+    assert (let_go.agent, gave_up.agent) == (None, None)
+    assert 1.9 <= (let_go.wait_s or 0) <= (let_go.talk_s or 0) + 0.01
+    assert 0.5 <= (gave_up.wait_s or 0) <= (gave_up.talk_s or 0) + 0.01
+    assert (gave_up.talk_s or 9) < 1.9
+
+
+@on_both
+def test_the_operator_of_a_call_that_outlived_its_worker_is_named_too(
+    pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
+) -> None:
+    site = make_site(pbxs=[pbx], queue="COBRANCA", timeout_command_ack=1)
+    call = asked(1, f"{prefix()}00001{STAYS}")
+    with Redis.from_url(redis_url) as redis:
+        redis.rpush(CellKeys(CELL).request, call.element)
+        key = f"dialer:call:{CELL}:{call.request_id}"
+        site.wait_until(lambda: redis.hget(key, "state") == b"answered", "the call is up")
+        site.programs[pbx].kill()  # before the operator answers, or while they talk
+        site.programs[pbx].start()
+        site.wait_until(lambda: redis.llen(CellKeys(CELL).response) == 1, "the Response")
+        response = Response.model_validate_json(redis.lpop(CellKeys(CELL).response) or b"")
+    assert (response.result, response.agent) == (Result.ANSWERED, OPERATOR)
+    assert response.error is None
