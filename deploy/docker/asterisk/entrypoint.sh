@@ -1,0 +1,13 @@
+#!/bin/sh
+# Starts Asterisk; the AMI secret comes from a file and goes where only Asterisk reads it.
+set -eu
+umask 077
+secret=/run/secrets/AMI_SECRET
+if [ -r "$secret" ]; then
+  printf '[dialer](+)\nsecret = %s\n' "$(cat "$secret")" >/run/asterisk/ami-secret.conf
+elif [ -e "$secret" ]; then
+  echo "asterisk: $secret cannot be read by user $(id -u): chown it to $(id -u), or chmod o+r" >&2
+  exit 1
+fi
+# -f stays in the foreground, -n no colours.
+exec asterisk -f -n
