@@ -11,6 +11,8 @@ from typing import Final
 
 from celery import Celery
 
+from dialer.settings_variables import effective
+
 #: `dialer.originate(call_id, cell, epoch)`: a nudge to the PBX's worker; the ledger decides.
 ORIGINATE: Final = "dialer.originate"
 
@@ -20,8 +22,9 @@ FLOWER: Final = {
     "FLOWER_MAX_TASKS": "10000",  # 45 MB; its own default of 100,000 takes ten times that
     "FLOWER_TASKS_COLUMNS": "received,args,state,runtime,result,worker,exception",
 }
-for _name, _value in FLOWER.items():
-    os.environ.setdefault(_name, _value)  # Flower has no other way to be told by the app
+for _name, _value in {**FLOWER, **effective(os.environ)}.items():
+    if _name.startswith("FLOWER_"):
+        os.environ.setdefault(_name, _value)  # Flower has no other way to be told by the app
 
 app = Celery("dialer")
 app.config_from_object("celeryconfig")

@@ -20,8 +20,12 @@ from dialer.settings_tables import PREFIX
 FOLDER_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 
+#: What the files begin with: variables of ours, and Flower's own (FLOWER_BASIC_AUTH).
+PREFIXES: Final = (PREFIX, "FLOWER_")
+
+
 def effective(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, with the folder's files named DIALER_... for what it does not set itself.
+    """The environment, with the folder's files named as PREFIXES for what it does not set itself.
 
     Raises:
         ConfigError: the folder or one of those files cannot be read.
@@ -44,7 +48,7 @@ def source(variable: str, environment: Mapping[str, str]) -> str:
 def _files_in(folder: Path) -> list[Path]:
     """The files that may be variables of ours; none where the folder is not there."""
     try:
-        return sorted(file for file in folder.iterdir() if file.name.startswith(PREFIX))
+        return sorted(file for file in folder.iterdir() if file.name.startswith(PREFIXES))
     except FileNotFoundError:
         return []  # Docker makes /run/secrets only for a service that is given a secret
     except OSError as error:

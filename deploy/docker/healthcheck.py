@@ -1,8 +1,8 @@
-"""Container health: `healthcheck.py bridge` or `healthcheck.py pbx NAME`.
+"""Container health: `healthcheck.py bridge`, `healthcheck.py pbx NAME` or `healthcheck.py redis`.
 
 Healthy is who has said in Redis within the last seconds that it lives: this container's
-bridge, or the worker of that PBX. Whether the PBX's AMI link is up does not
-count: a new container would not cure it.
+bridge, or the worker of that PBX; who only uses Redis is, while that answers. Whether the
+PBX's AMI link is up does not count: a new container would not cure it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ def worker_is_fresh(settings: Settings, pbx: str) -> bool:
         return seen is not None and _now_ms(client) - int(seen) < FRESH_MS
 
 
+def redis_answers(settings: Settings) -> bool:
+    """True where the registry's Redis answers."""
+    with redis.Redis.from_url(settings.registry_redis_url, socket_timeout=5) as client:
+        return bool(client.ping())
+
+
 def _now_ms(client: redis.Redis) -> float:
     """The server's clock, which the heartbeats are written by."""
     seconds, microseconds = client.time()
@@ -46,5 +52,9 @@ def _now_ms(client: redis.Redis) -> float:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    fresh = bridge_is_fresh(load()) if what == "bridge" else worker_is_fresh(load(), rest[0])
-    sys.exit(0 if fresh else 1)
+    checks = {
+        "bridge": bridge_is_fresh,
+        "pbx": lambda settings: worker_is_fresh(settings, rest[0]),
+        "redis": redis_answers,
+    }
+    sys.exit(0 if checks[what](load()) else 1)

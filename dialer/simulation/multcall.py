@@ -292,9 +292,10 @@ def run(
         nonlocal said
         if (now := time.monotonic()) - said > SAY_EVERY_S:
             said = now
+            split = "".join(f", {pbx} {n}" for pbx, n in sorted(checker.pbxs.items()))
             sys.stderr.write(
-                f"{len(checker.calls)} pushed, {checker.acks} acknowledged, "
-                f"{checker.responses} answered\n"
+                f"{len(checker.calls)} requests, {checker.acks} ACKs, "
+                f"{checker.responses} Responses{split}\n"
             )
 
     summary = asyncio.run(
@@ -328,6 +329,10 @@ def report(summary: Summary) -> Iterator[str]:
         yield "outcomes: " + ", ".join(f"{n} {result}" for result, n in summary.results.items())
     if summary.pbxs:
         yield "PBXs: " + ", ".join(f"{n} on {pbx}" for pbx, n in summary.pbxs.items())
+    if summary.amd:
+        yield "AMD: " + ", ".join(f"{n} {word}" for word, n in summary.amd.items())
+    if summary.agents:
+        yield "operators: " + ", ".join(f"{agent} {n}" for agent, n in summary.agents.items())
     if summary.ack_p50_s is not None:
         yield (
             f"Request to ACK: p50 {_ms(summary.ack_p50_s)}, p99 {_ms(summary.ack_p99_s)}, "

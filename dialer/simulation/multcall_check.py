@@ -59,6 +59,8 @@ class Summary:
     responses: int
     results: Mapping[Result, int]
     pbxs: Mapping[str, int]
+    amd: Mapping[str, int]
+    agents: Mapping[str, int]
     ack_p50_s: float | None
     ack_p99_s: float | None
     ack_max_s: float | None
@@ -103,6 +105,8 @@ class Checker:
     calls: dict[tuple[str, str], Played] = field(default_factory=dict)
     results: Counter[Result] = field(default_factory=Counter)
     pbxs: Counter[str] = field(default_factory=Counter)
+    amd: Counter[str] = field(default_factory=Counter)
+    agents: Counter[str] = field(default_factory=Counter)
     acks: int = 0
     codes: int = 0
     responses: int = 0
@@ -147,6 +151,10 @@ class Checker:
         self.responses += 1
         self.results[response.result] += 1
         self.pbxs[response.pbx or "none"] += 1
+        if response.amd is not None:
+            self.amd[response.amd] += 1
+        if response.agent is not None:
+            self.agents[response.agent] += 1
         played.response, played.response_raw, played.responded_at = response, found, at
 
     def counted(self, cell: str, counter: object, counter_ack: object) -> None:
@@ -199,6 +207,8 @@ class Checker:
             responses=self.responses,
             results=dict(self.results.most_common()),
             pbxs=dict(sorted(self.pbxs.items())),
+            amd=dict(sorted(self.amd.items())),
+            agents=dict(sorted(self.agents.items())),
             ack_p50_s=percentile(waits, 50),
             ack_p99_s=percentile(waits, 99),
             ack_max_s=percentile(waits, 100),

@@ -152,4 +152,6 @@ def test_flower_takes_our_limits_by_itself_and_the_operators_before_ours(tmp_pat
         return done.stdout.strip()
 
     assert options() == f"10000 '127.0.0.1' {','.join(COLUMNS)}"
+    (tmp_path / "FLOWER_MAX_TASKS").write_text("9\n")  # as FLOWER_BASIC_AUTH, of a secret's folder
+    assert options(CREDENTIALS_DIRECTORY=str(tmp_path)).startswith("9 ")
     assert options(FLOWER_MAX_TASKS="7").startswith("7 ")
