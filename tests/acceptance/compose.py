@@ -43,9 +43,6 @@ class ComposeSite:
     def __post_init__(self) -> None:
         for shipped, name in ((SHIPPED_ETC, "etc"), (SHIPPED_SECRETS, "secrets")):
             shutil.copytree(shipped, self.folder / name)
-        # The containers' users read these; a temporary folder is its owner's alone.
-        for folder in (self.folder, *self.folder.parents[:2]):
-            folder.chmod(0o755)
 
     # --- what an operator does ---------------------------------------------------------
 
@@ -57,6 +54,14 @@ class ComposeSite:
             timeout_s=UP_WITHIN_S,
         )  # fmt: skip
         return time.monotonic() - began
+
+    def reread(self) -> None:
+        """Has the bridge read its settings again, as the documentation says.
+
+        Not `docker compose kill -s HUP`: Docker takes any signal for a wish to stop, and would not
+        start the container again when it dies one day.
+        """
+        self.compose("exec", "-T", "bridge", "sh", "-c", "kill -HUP 1")
 
     def down(self) -> None:
         """Removes containers, network and volumes; the images stay."""
