@@ -1,9 +1,10 @@
 """What the site decides: `dialer.toml` and the environment, read and checked once.
 
-The only module that reads the environment. Any value can be overridden there:
-`DIALER_MULTCALL__REDIS_URL` for a table's field, `DIALER_PBX01_SECRET` or
-`DIALER_ASR_TIM_THREADS` for a field of the PBX or cell of that name (upper case, what is
-neither letter nor digit as `_`). Secrets show in no repr, dump or error.
+The only module that reads the environment. Any value can be overridden there, or in a file
+named like the variable (`settings_variables`): `DIALER_MULTCALL__REDIS_URL` for a table's
+field, `DIALER_PBX01_SECRET` or `DIALER_ASR_TIM_THREADS` for a field of the PBX or cell of that
+name (upper case, what is neither letter nor digit as `_`). Secrets show in no repr, dump or
+error.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from typing import Annotated, Any, Final, Self, TypeVar
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
+from pydantic_settings.sources.utils import parse_env_vars
 
 from dialer.errors import ConfigError
 from dialer.settings_file import (
@@ -53,6 +56,7 @@ from dialer.settings_tables import (
     Registry,
     environment_name,
 )
+from dialer.settings_variables import effective, source
 
 __all__ = [
     "Broker",
@@ -86,6 +90,15 @@ _SECRETS: Final = frozenset({"secret", "secret_file"})
 _Member = TypeVar("_Member", Pbx, Cell)
 
 
+class _Variables(EnvSettingsSource):
+    """pydantic-settings' reading of the environment, of the variables in effect instead."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return parse_env_vars(
+            _variables(), self.case_sensitive, self.env_ignore_empty, self.env_parse_none_str
+        )
+
+
 class Settings(BaseSettings):
     """Everything that the site decides. Build it with `load` or `settings`."""
 
@@ -116,8 +129,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file, and nothing else is asked."""
-        return env_settings, init_settings
+        """The variables in effect go before the file, and nothing else is asked."""
+        return _Variables(settings_cls), init_settings
 
     @model_validator(mode="wrap")
     @classmethod
@@ -126,7 +139,7 @@ class Settings(BaseSettings):
         data, origins = _with_member_environment(data)
 
         def origin(where: Location) -> str | None:
-            return origins.get(where) or _variable_of(where)
+            return origins.get(where) or _source_of(where)
 
         problems = [*cross_problems(data), *_shared_variables(origins, data)]
         try:
@@ -183,7 +196,7 @@ def load(path: Path | None = None) -> Settings:
         problems = error.problems
     except SettingsError as error:  # a whole table given in the environment as broken JSON
         field = re.search(r'field "(\w+)"', str(error))
-        name = f"{PREFIX}{field[1].upper()}" if field else "a DIALER_ variable"
+        name = _source(f"{PREFIX}{field[1].upper()}") if field else "a DIALER_ variable"
         problems = (Problem(field=name, text="is no JSON; it takes the table as JSON"),)
     raise SettingsRefused(problems, source=str(path))
 
@@ -196,7 +209,7 @@ def settings() -> Settings:
 
 def config_path() -> Path:
     """The settings file: `DIALER_CONFIG`, else `dialer.toml` in the working directory."""
-    return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_PATH)
+    return Path(_variables().get(CONFIG_VARIABLE) or DEFAULT_PATH)
 
 
 def _named(members: Mapping[str, _Member], name: str, kind: str) -> _Member:
@@ -219,10 +232,21 @@ def _with_paths_from(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
 # --- the environment --------------------------------------------------------------------
 
 
-def _variable_of(where: Location) -> str | None:
-    """The variable that pydantic-settings took the field, or a table around it, from."""
+def _variables() -> dict[str, str]:
+    """The variables in effect. Raises ConfigError where a file of them cannot be read."""
+    return effective(os.environ)
+
+
+def _source(variable: str) -> str:
+    """What an error calls the place where that variable was set."""
+    return source(variable, os.environ)
+
+
+def _source_of(where: Location) -> str | None:
+    """Where pydantic-settings took the field, or a table around it, from."""
+    variables = _variables()
     names = [PREFIX + "__".join(map(str, where[:end])).upper() for end in range(len(where), 0, -1)]
-    return next((name for name in names if name in os.environ), None)
+    return next((_source(name) for name in names if name in variables), None)
 
 
 def _with_member_environment(
@@ -231,8 +255,9 @@ def _with_member_environment(
     """Lays the variables of named PBXs and cells over `data`.
 
     Returns:
-        The new data, and which variable set the field at each location.
+        The new data, and where the value of the field at each location was set.
     """
+    given = _variables()
     data = dict(data)
     origins: dict[Location, str] = {}
     for kind, model in _KINDS:
@@ -242,12 +267,12 @@ def _with_member_environment(
         known = frozenset(field_names(model))
         data[kind] = fresh = list(members)
         for index, member in enumerate(members):
-            variables = list(_member_variables(member, NAMED_BY[kind], known))
+            variables = list(_member_variables(member, NAMED_BY[kind], known, given))
             if any(keys[0] in _SECRETS for keys, _, _ in variables):
                 fresh[index] = {k: v for k, v in member.items() if k not in _SECRETS}
             for keys, variable, value in variables:
                 fresh[index] = _overlaid(fresh[index], keys, value)
-                origins[(kind, index, *keys)] = variable
+                origins[(kind, index, *keys)] = _source(variable)
     return data, origins
 
 
@@ -263,23 +288,22 @@ def _shared_variables(origins: Mapping[Location, str], data: dict[str, Any]) -> 
         if one != other:
             yield Problem(
                 field=dotted(where, data),
-                text=f"{variable} is also {one}'s; "
-                "give one of them another name, or leave the variable out",
+                text=f"{variable} is also {one}'s; give one of them another name, or leave it out",
             )
 
 
 def _member_variables(
-    member: object, named_by: str, known: frozenset[str]
+    member: object, named_by: str, known: frozenset[str], given: Mapping[str, str]
 ) -> Iterator[tuple[tuple[str, ...], str, object]]:
     """The variables meant for one PBX or cell: path of the field, variable, value."""
     name = member.get(named_by) if isinstance(member, dict) else None
     if not is_name(name):
         return
     prefix = f"{PREFIX}{environment_name(str(name))}_"
-    for variable in sorted(v for v in os.environ if v.startswith(prefix)):
+    for variable in sorted(v for v in given if v.startswith(prefix)):
         keys = tuple(variable.removeprefix(prefix).lower().split("__"))
         if keys[0] in known - {named_by}:
-            yield keys, variable, _decoded(keys, os.environ[variable])
+            yield keys, variable, _decoded(keys, given[variable])
 
 
 def _decoded(keys: tuple[str, ...], text: str) -> object:
@@ -310,6 +334,6 @@ def stray_variables(given: Settings) -> list[tuple[str, str]]:
         for member in named:
             prefix = f"{PREFIX}{environment_name(member.name)}_"
             known |= {prefix + name.upper() for name in field_names(model)}
-    stray = (v for v in sorted(os.environ) if v.startswith(PREFIX) and v.upper() not in known)
+    stray = (v for v in sorted(_variables()) if v.startswith(PREFIX) and v.upper() not in known)
     near = ((v, difflib.get_close_matches(v, known, n=1, cutoff=0.9)) for v in stray)
-    return [(variable, found[0]) for variable, found in near if found]
+    return [(_source(variable), found[0]) for variable, found in near if found]

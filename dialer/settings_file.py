@@ -88,6 +88,26 @@ def read(path: Path) -> dict[str, Any]:
     raise ConfigError(f"{path}: {problem}")
 
 
+def line_in(path: Path) -> str:
+    """The text of a file that holds one value, without its line end.
+
+    Raises:
+        ConfigError: it cannot be read, or is no UTF-8 text.
+    """
+    problem = ""
+    try:
+        return path.read_bytes().decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text; write the value into it as plain text"
+    except OSError as error:
+        problem = (
+            f"cannot be read: {error.strerror}; it must be a file with the value, "
+            "readable for the user that this program runs as"
+        )
+    # Raised out here so that the decoder's exception, which holds the secret, does not hang on it.
+    raise ConfigError(f"{path} {problem}")
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word most like `word`, None where none is."""
     by_fold = {one.casefold(): one for one in known}

@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from dialer.domain.hours import Window, is_open
 from dialer.errors import ConfigError
 from dialer.redis_url import EXPECTED, RedisAddress, RedisUrl, redacted
-from dialer.settings_file import NAME
+from dialer.settings_file import NAME, line_in
 
 #: What every environment variable of the settings starts with.
 PREFIX: Final = "DIALER_"
@@ -320,12 +320,9 @@ class Cell(_Table):
 
 def _secret_in(path: Path, field: str) -> SecretStr:
     try:
-        secret = SecretStr(path.read_text(encoding="utf-8").rstrip("\r\n"))
-        return _secret(secret)
-    except OSError as error:
-        problem = f"{path} cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        problem = f"{path} is not UTF-8 text"
+        return _secret(SecretStr(line_in(path)))
+    except ConfigError as error:
+        problem = str(error)
     except ValueError as error:
         problem = f"{path} {error}"
     raise ConfigError(f"{field}: {problem}")

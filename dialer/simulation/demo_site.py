@@ -198,7 +198,8 @@ class DemoSite:
 
     def _environment(self) -> dict[str, str]:
         """Ours, without what is meant for the site that this machine may really have."""
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(("DIALER_", "CELERY_"))}
+        theirs = ("DIALER_", "CELERY_", "CREDENTIALS_DIRECTORY")
+        ours = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
         source = str(Path(dialer.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (source, ours.get("PYTHONPATH"))))
         return {

@@ -62,8 +62,8 @@ def tables() -> dict[str, Any]:
 
 
 def clean(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Makes `folder` the working directory, with no DIALER_ variable and nothing cached."""
-    for name in [n for n in os.environ if n.startswith("DIALER_")]:
+    """Makes `folder` the working directory, with no variable of ours and nothing cached."""
+    for name in [n for n in os.environ if n.startswith(("DIALER_", "CREDENTIALS_DIRECTORY"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(folder)
     settings.cache_clear()

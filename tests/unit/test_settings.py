@@ -231,7 +231,7 @@ def test_a_variable_of_two_names_at_once_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DIALER_PBX_02_SECRET", "whose")
     assert refusal(twins) == (
         "pbxs[pbx_02].secret: DIALER_PBX_02_SECRET is also pbx-02's; "
-        "give one of them another name, or leave the variable out"
+        "give one of them another name, or leave it out"
     )
 
 

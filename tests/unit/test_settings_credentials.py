@@ -1,0 +1,169 @@
+"""Secrets from files: LoadCredential= of systemd, and secrets of Docker, are a folder of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dialer.errors import ConfigError
+from dialer.settings import config_path, stray_variables
+from dialer.settings_variables import effective, source
+from tests.unit.sound_settings import MARK, clean, loaded, refusal
+from tests.unit.test_settings_secrets import printed
+
+Hand = Callable[[str, str | bytes], Path]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that systemd or Docker would have filled."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    return folder
+
+
+@pytest.fixture
+def hand(folder: Path) -> Hand:
+    """Puts a file into the folder and says where it lies."""
+
+    def hand(name: str, content: str | bytes) -> Path:
+        path = folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return hand
+
+
+def test_a_file_counts_as_the_variable_that_it_is_named_like(hand: Hand) -> None:
+    hand("DIALER_PBX01_SECRET", "from-a-file\n")
+    hand("DIALER_BROKER__URL", "redis://:pass@elsewhere:7000/3\r\n")
+    hand("DIALER_ASR_TIM_THREADS", "7")
+    found = loaded()
+    assert found.pbx("pbx01").secret.get_secret_value() == "from-a-file"
+    assert found.broker.url == "redis://:pass@elsewhere:7000/3"
+    assert found.cell("ASR_TIM").threads == 7
+    assert found.pbx("pbx02").secret.get_secret_value() == MARK, "the rest is the toml file's"
+
+
+@pytest.mark.parametrize("name", ["DIALER_PBX01_SECRET", "DIALER_BROKER__URL"])
+def test_what_the_environment_sets_goes_before_the_file_of_that_name(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    hand(name, "redis://of-the-file")
+    monkeypatch.setenv(name, "redis://of-the-environment:6379/0")
+    found = loaded()
+    values = found.pbx("pbx01").secret.get_secret_value(), found.broker.url
+    assert "redis://of-the-environment:6379/0" in values
+
+
+def test_a_file_may_name_the_settings_file_too(hand: Hand) -> None:
+    hand("DIALER_CONFIG", "/etc/dialer/other.toml\n")
+    assert config_path() == Path("/etc/dialer/other.toml")
+
+
+def test_other_files_of_the_folder_are_not_even_read(hand: Hand, folder: Path) -> None:
+    hand("tls.key", b"\xff")
+    (folder / "..data").mkdir()
+    assert loaded().broker.url.startswith("redis://user")
+
+
+def test_a_folder_that_is_not_there_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/nowhere")
+    assert loaded().pbx("pbx01").secret.get_secret_value() == MARK
+
+
+def test_the_environment_itself_stays_as_it_was(hand: Hand) -> None:
+    hand("DIALER_PBX01_SECRET", MARK)
+    before = dict(os.environ)
+    loaded()
+    assert dict(os.environ) == before
+
+
+def test_an_error_names_the_file_that_a_wrong_value_came_from(hand: Hand) -> None:
+    threads = hand("DIALER_ASR_TIM_THREADS", "0\n")
+    assert refusal(lambda _: None) == (
+        "cells[ASR_TIM].threads: 0 is wrong; it takes a whole number from 1 to 10000 "
+        f"(from the file {threads})"
+    )
+
+
+def test_an_error_of_a_tables_field_names_the_file_and_not_the_secret(hand: Hand) -> None:
+    url = hand("DIALER_BROKER__URL", f"{MARK}://")
+    said = refusal(lambda _: None)
+    assert said.startswith("broker.url: ")
+    assert said.endswith(f"(from the file {url})")
+    assert MARK not in said
+
+
+def test_broken_json_in_a_file_is_told_with_the_file(hand: Hand) -> None:
+    pbxs = hand("DIALER_PBXS", f'[{{"secret": "{MARK}"')
+    assert refusal(lambda _: None) == f"the file {pbxs}: is no JSON; it takes the table as JSON"
+
+
+def test_a_file_named_nearly_like_a_variable_is_found(hand: Hand) -> None:
+    secret = hand("DIALER_PBX01_SECRT", "x")
+    assert stray_variables(loaded()) == [(f"the file {secret}", "DIALER_PBX01_SECRET")]
+
+
+def test_a_file_that_is_no_text_is_one_sentence_without_its_content(hand: Hand) -> None:
+    secret = hand("DIALER_PBX01_SECRET", MARK.encode() + b"\xff")
+    with pytest.raises(ConfigError) as caught:
+        loaded()
+    assert str(caught.value) == (
+        f"{secret} is not UTF-8 text; write the value into it as plain text"
+    )
+    assert MARK not in printed(caught.value)
+
+
+def test_what_cannot_be_read_is_one_sentence_with_the_cure(folder: Path) -> None:
+    (folder / "DIALER_PBX01_SECRET").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        loaded()
+    assert str(caught.value) == (
+        f"{folder}/DIALER_PBX01_SECRET cannot be read: Is a directory; it must be a file with "
+        "the value, readable for the user that this program runs as"
+    )
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_sentence_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secrets").touch()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "secrets"))
+    with pytest.raises(ConfigError) as caught:
+        loaded()
+    assert str(caught.value) == (
+        f"CREDENTIALS_DIRECTORY names {tmp_path}/secrets, which cannot be read: Not a directory; "
+        "it takes a folder that the user of this program can read, or must not be set"
+    )
+
+
+def test_no_secret_of_a_file_shows_in_what_settings_can_be_turned_into(hand: Hand) -> None:
+    hand("DIALER_PBX01_SECRET", "F1l3M4rk")
+    hand("DIALER_ASR_TIM_REDIS_URL", "redis://:F1l3M4rk@h:6379/0")
+    found = loaded()
+    assert found.cell_redis_url("ASR_TIM") == "redis://:F1l3M4rk@h:6379/0"
+    shown = [repr(found), str(found), found.model_dump_json(), repr(found.model_dump())]
+    assert not [text for text in shown if "F1l3M4rk" in text]
+
+
+def test_a_variable_set_in_the_environment_is_a_way_past_an_unreadable_file(folder: Path) -> None:
+    (folder / "DIALER_PBX01_SECRET").mkdir()
+    given = {"CREDENTIALS_DIRECTORY": str(folder), "DIALER_PBX01_SECRET": "x"}
+    assert effective(given) == given
+    assert source("DIALER_PBX01_SECRET", given) == "DIALER_PBX01_SECRET"
+
+
+def test_without_a_folder_the_variables_are_the_environments() -> None:
+    given = {"DIALER_PBX01_SECRET": "x", "HOME": "/"}
+    assert effective(given) == given
+    assert source("DIALER_PBX02_SECRET", given) == "DIALER_PBX02_SECRET"
