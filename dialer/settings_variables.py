@@ -19,8 +19,11 @@ from dialer.settings_tables import PREFIX
 #: Names the folder. systemd sets it for LoadCredential=; for Docker it is /run/secrets.
 FOLDER_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
+#: What our units' LoadCredential=dialer:FOLDER makes the names of the folder's files begin with.
+UNIT_PREFIX: Final = "dialer_"
 
-#: What the files begin with: variables of ours, and Flower's own (FLOWER_BASIC_AUTH).
+
+#: What variables begin with that a file may stand for: ours, and Flower's (FLOWER_BASIC_AUTH).
 PREFIXES: Final = (PREFIX, "FLOWER_")
 
 
@@ -30,29 +33,31 @@ def effective(environment: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigError: the folder or one of those files cannot be read.
     """
-    folder = environment.get(FOLDER_VARIABLE)
-    files = _files_in(Path(folder)) if folder else ()
+    files = _files(environment)
     # A file whose variable is set is not even read: setting it is a way past an unreadable one.
-    beneath = {file.name: line_in(file) for file in files if file.name not in environment}
+    beneath = {name: line_in(file) for name, file in files.items() if name not in environment}
     return {**beneath, **environment}
 
 
 def source(variable: str, environment: Mapping[str, str]) -> str:
     """What an error calls the place where a variable in effect was set."""
+    file = None if variable in environment else _files(environment).get(variable)
+    return f"the file {file}" if file else variable
+
+
+def _files(environment: Mapping[str, str]) -> dict[str, Path]:
+    """The folder's files by the variable they stand for; none where the folder is not there."""
     folder = environment.get(FOLDER_VARIABLE)
-    if variable in environment or not folder:
-        return variable
-    return f"the file {Path(folder) / variable}"
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """The files that may be variables of ours; none where the folder is not there."""
+    if not folder:
+        return {}
     try:
-        return sorted(file for file in folder.iterdir() if file.name.startswith(PREFIXES))
+        files = {file.name.removeprefix(UNIT_PREFIX): file for file in Path(folder).iterdir()}
     except FileNotFoundError:
-        return []  # Docker makes /run/secrets only for a service that is given a secret
+        return {}  # Docker makes /run/secrets only for a service that is given a secret
     except OSError as error:
         problem = error.strerror
+    else:
+        return {name: file for name, file in sorted(files.items()) if name.startswith(PREFIXES)}
     raise ConfigError(
         f"{FOLDER_VARIABLE} names {folder}, which cannot be read: {problem}; it takes a folder "
         "that the user of this program can read, or must not be set"

@@ -54,6 +54,14 @@ def test_a_file_counts_as_the_variable_that_it_is_named_like(hand: Hand) -> None
     assert found.pbx("pbx02").secret.get_secret_value() == MARK, "the rest is the toml file's"
 
 
+def test_the_name_that_systemd_gives_to_a_file_of_a_loaded_folder_counts_too(hand: Hand) -> None:
+    hand("dialer_DIALER_PBX01_SECRET", "of-systemd\n")
+    threads = hand("dialer_DIALER_ASR_TIM_THREADS", "7")
+    assert loaded().pbx("pbx01").secret.get_secret_value() == "of-systemd"
+    threads.write_text("x")
+    assert f"(from the file {threads})" in refusal(lambda _: None)
+
+
 @pytest.mark.parametrize("name", ["DIALER_PBX01_SECRET", "DIALER_BROKER__URL"])
 def test_what_the_environment_sets_goes_before_the_file_of_that_name(
     hand: Hand, monkeypatch: pytest.MonkeyPatch, name: str

@@ -1,0 +1,129 @@
+"""docs/install.md, followed to the letter on a fresh Debian with a real systemd and Asterisk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.acceptance.lab.install_page import sections
+from tests.acceptance.lab.lab import docker_available
+from tests.acceptance.lab.systemd_host import SystemdCannotRun, SystemdHost, systemd_host
+from tests.conftest import require_service
+
+SECTIONS = sections()
+HAND, SERVICES, UPGRADE, REMOVAL = "By hand first", "Services", "Upgrade", "Removal"
+BRIDGE, WORKER = "dialer-bridge", "dialer-worker@pbx01"
+SECRET = "/etc/dialer/credentials/DIALER_PBX01_SECRET"
+#: Of 10, as `systemd-analyze security` counts; versions differ by a tenth or two.
+EXPOSURE = 1.5
+
+Shown = list[tuple[str, list[str], str]]
+
+
+@pytest.fixture(scope="module")
+def bare_host() -> Iterator[SystemdHost]:
+    require_service("Docker", docker_available())
+    with ExitStack() as stack:
+        try:
+            host = stack.enter_context(systemd_host())
+        except SystemdCannotRun as error:
+            require_service("systemd in a container", str(error))
+            raise
+        yield host
+
+
+@pytest.fixture(scope="module")
+def shown(bare_host: SystemdHost) -> Shown:
+    """The page, followed up to its first answered call: section, lines not seen, output."""
+    shown: Shown = []
+    for title, steps in SECTIONS.items():
+        if title == UPGRADE:
+            break
+        for step in steps:
+            output = bare_host.follow(step)
+            shown.append((title, step.missing(output), output))
+        if title == HAND:
+            bare_host.interrupt_terminals()
+    return shown
+
+
+@pytest.fixture
+def host(bare_host: SystemdHost, shown: Shown) -> SystemdHost:
+    """The host as the page leaves it."""
+    return bare_host
+
+
+def test_every_command_of_the_page_shows_what_the_page_says(shown: Shown) -> None:
+    assert [one for one in shown if one[1]] == []
+    assert {HAND, SERVICES, "The first answered call"} <= {title for title, _, _ in shown}
+
+
+def test_systemd_finds_no_fault_in_the_units_and_little_exposure(host: SystemdHost) -> None:
+    for unit in (BRIDGE, WORKER):
+        assert host.run(f"systemd-analyze verify {unit}.service") == ""
+        verdict = host.run(f"systemd-analyze security --no-pager {unit}.service").splitlines()[-1]
+        assert float(verdict.partition(": ")[2].split()[0]) <= EXPOSURE, verdict
+
+
+def test_nobody_but_root_and_the_service_can_read_a_secret(host: SystemdHost) -> None:
+    secret = host.run(f"cat {SECRET}").strip()
+    handed = f"/run/credentials/{WORKER}.service/dialer_DIALER_PBX01_SECRET"
+    for user, path in (
+        ("dialer", SECRET),
+        ("redis", handed),
+        ("redis", "/etc/dialer/dialer.toml"),
+        ("redis", "/etc/asterisk/manager.d/dialer.conf"),
+    ):
+        host.run(f"cat {path} >/dev/null")  # it is there
+        assert "Permission denied" in host.run(f"runuser -u {user} -- cat {path} || true")
+    for unit in (BRIDGE, WORKER):
+        assert secret not in host.journal(unit)
+        assert secret not in host.run(f"systemctl show {unit}; systemctl cat {unit}")
+        assert secret not in host.run(f"tr '\\0' '\\n' </proc/{host.main_pid(unit)}/environ")
+    assert secret not in host.run("ps axww; cat /etc/dialer/dialer.toml")
+
+
+def test_a_killed_worker_is_started_again_and_follows_the_call_that_is_up(
+    host: SystemdHost,
+) -> None:
+    killed = host.main_pid(WORKER)
+    host.place("killed")
+    host.run(f"kill -KILL {killed}")
+    host.wait_for("a new worker", lambda: host.main_pid(WORKER) not in (0, killed))
+    host.wait_for("the adoption", lambda: "adopted=1" in host.journal(WORKER))
+    assert host.response()["Resultado"] == "ANSWERED"
+
+
+def test_an_upgrade_with_a_call_up_leaves_the_call_up_and_followed(host: SystemdHost) -> None:
+    adopted = host.journal(WORKER).count("adopted=1")
+    host.place("upgraded")
+    (step,) = SECTIONS[UPGRADE]
+    assert step.missing(host.follow(step)) == []
+    host.wait_for("the adoption", lambda: host.journal(WORKER).count("adopted=1") > adopted)
+    assert "/opt/dialer-2/" in host.run(f"tr '\\0' ' ' </proc/{host.main_pid(WORKER)}/cmdline")
+    response = host.response()
+    assert (response["Resultado"], response["CodLigacao"]) == ("ANSWERED", 7)
+
+
+def test_a_reload_of_the_bridge_interrupts_nothing(host: SystemdHost) -> None:
+    host.run(f"systemctl reload {BRIDGE}")
+    host.place("reloaded")
+    assert host.response()["Resultado"] == "ANSWERED"
+    assert host.run(f"systemctl is-active {BRIDGE}").strip() == "active"
+
+
+def test_a_start_without_the_folder_of_secrets_says_so(host: SystemdHost) -> None:
+    folder = "/etc/dialer/credentials"
+    host.run(f"mv {folder} {folder}.away; systemctl restart {BRIDGE} || true")
+    host.run(f"mv {folder}.away {folder}")
+    assert "243/CREDENTIALS" in host.journal(BRIDGE)
+    host.wait_for("the next start", lambda: host.main_pid(BRIDGE))
+
+
+def test_the_removal_leaves_nothing_behind(host: SystemdHost) -> None:
+    for step in SECTIONS[REMOVAL]:
+        host.follow(step)
+    found = "find / -xdev -name '*dialer*' -not -path '/proc/*' -not -path '/var/log/journal/*'"
+    assert host.run(f"{found}; grep -r dialer /etc/passwd /etc/asterisk || true") == ""
