@@ -1,0 +1,124 @@
+"""Flower of the compose stack in a real headless Chromium: what a supervisor sees.
+
+Pictures of the pages are kept in tests/artifacts, which git ignores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from dialer.simulation.multcall import play
+from tests.acceptance.compose import FLOWER_LOGIN, FLOWER_PORT, ComposeSite
+from tests.acceptance.test_dial_path import prefix
+from tests.conftest import require_service
+from tests.site import ROOT
+
+URL = f"http://127.0.0.1:{FLOWER_PORT}"
+PICTURES = ROOT / "tests" / "artifacts"
+WITHIN_MS = 20_000
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(stack: ComposeSite) -> str:
+    """Calls are over; what their numbers begin with. (Before Chromium: its driver has a loop.)"""
+    start = prefix()
+    mix = {"answered": 6.0, "busy": 2.0, "invalid_number": 1.0}
+    summary = asyncio.run(play(stack.redis_url, ["SHORT"], 30, 15.0, number_prefix=start, mix=mix))
+    assert summary.is_right
+    return start
+
+
+@pytest.fixture(scope="module")
+def browser(start: str) -> Iterator[Browser]:
+    """Chromium of the machine: no download of its own."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    require_service("Chromium", None if path else "on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page whose login is the supervisor's."""
+    name, password = FLOWER_LOGIN
+    context = browser.new_context(
+        http_credentials={"username": name, "password": password},
+        viewport={"width": 1500, "height": 900},
+    )
+    context.set_default_timeout(WITHIN_MS)
+    yield context.new_page()
+    context.close()
+
+
+def picture(page: Page, name: str) -> None:
+    """Keeps what the page shows."""
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+
+
+def test_flower_shows_workers_by_pbx_and_calls_with_outcome_and_length_and_no_number(
+    page: Page, start: str
+) -> None:
+    seen = []
+
+    page.goto(f"{URL}/workers")
+    for pbx in ("pbx01", "pbx02"):
+        page.get_by_role("link", name=f"{pbx}@{pbx}").wait_for()
+    picture(page, "flower-workers")
+    seen.append(page.content())
+
+    page.goto(f"{URL}/tasks")
+    rows = page.locator("table#tasks-table tbody tr", has_text=start[-4:])
+    rows.first.wait_for()
+    text = page.locator("table#tasks-table").inner_text()
+    assert re.search(r"ANSWERED cause=16 talked=\d+\.\ds", text)
+    assert re.search(r"BUSY cause=17", text)
+    picture(page, "flower-tasks")
+    seen.append(page.content())
+
+    call = page.locator("table#tasks-table tbody tr", has_text="ANSWERED").first
+    shown = call.inner_text()
+    length = re.search(r"\t(\d+\.\d+)\t", shown)
+    assert length is not None, shown
+    assert 0.5 < float(length[1]) < 30
+    call.get_by_role("link").first.click()
+    page.wait_for_url(re.compile(f"{URL}/task/.*"))
+    page.get_by_text("SUCCESS").first.wait_for()
+    picture(page, "flower-call")
+    seen.append(page.content())
+
+    page.goto(f"{URL}/broker")
+    page.get_by_text("pbx01").first.wait_for()
+    seen.append(page.content())
+
+    digits = re.compile(r"\+?55\d{10,}")
+    for content in seen:
+        assert start not in content
+        assert not digits.search(content), digits.search(content)
+
+
+def test_flower_wants_the_password_for_all_but_what_monitoring_reads(stack: ComposeSite) -> None:
+    def status(path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"{URL}{path}", timeout=10) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert {status(path) for path in ("/", "/workers", "/tasks", "/broker")} == {401}
+    assert {status(path) for path in ("/metrics", "/healthcheck")} == {200}
