@@ -61,6 +61,9 @@ def bridge(
     ] = None,
 ) -> None:
     """Take Multcall's requests and spread them over the PBXs."""
+    from dialer.bridge.signals import hold_hangup
+
+    hold_hangup()
     settings = _settings("bridge")
     from dialer.bridge.service import run
 

@@ -154,10 +154,6 @@ class Settings(BaseSettings):
         """
         return _named({cell.nome: cell for cell in self.cells}, name, "cell")
 
-    def cells_of(self, pbx_name: str) -> tuple[Cell, ...]:
-        """The cells that may use that PBX, in the file's order."""
-        return tuple(cell for cell in self.cells if pbx_name in cell.pbxs)
-
     def cell_redis_url(self, cell: Cell | str) -> str:
         """The Redis of the cell's lists and ledger, with its password: not for printing."""
         own = (self.cell(cell) if isinstance(cell, str) else cell).redis_url

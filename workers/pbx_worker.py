@@ -73,7 +73,8 @@ class PbxWorker:
         self._registry = Registry(
             await self._servers.at(settings.registry_redis_url, "the registry's Redis")
         )
-        cells = {cell.name: cell for cell in settings.cells_of(self.pbx.name)}
+        # Also those that do not name this PBX (any more): it may have calls of theirs.
+        cells = {cell.name: cell for cell in settings.cells}
         urls = {name: settings.cell_redis_url(cell) for name, cell in cells.items()}
         push = settings.multcall.push
         ledgers = {

@@ -50,12 +50,16 @@ IDLE_PAUSE_S: Final = 0.25
 class Intake:
     """The intake of one cell. `blocking` is a client of its own, for BLMOVE occupies it.
 
-    `reload` is set where others put something into this bridge's hand, or took it out.
+    `takes` false: only what is in hand is served, and nothing more is taken. `reload` is set where
+    others put something into this bridge's hand, or took it out. `placing` is held while requests
+    go from the hand into the ledger.
     """
 
     site: CellSite
     blocking: Redis
+    takes: bool = True
     reload: bool = True
+    placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _hand: list[bytes] = field(default_factory=list)
     #: How many in hand wait for a trunk whose PBXs are full: others may pass them.
     _blocked: int = 0
@@ -71,13 +75,16 @@ class Intake:
                 self._hand = await self.site.ledger.hand(self.site.bridge)
             if not self._hand:
                 await asyncio.sleep(pause)
-            elif not await self._admit(self._hand[:BATCH]):
+                continue
+            async with self.placing:
+                moved = await self._admit(self._hand[:BATCH])
+            if not moved:
                 await asyncio.sleep(max(pause, FULL_PAUSE_S))
 
     async def _room(self) -> tuple[int, float]:
         """How many requests may be taken now, and how long to wait where none may."""
         site = self.site
-        if site.holds(datetime.now(UTC)):
+        if not self.takes or site.holds(datetime.now(UTC)):
             return 0, IDLE_PAUSE_S
         states = await site.registry.pbxs(site.pbxs)
         if not any(state.load.ready for state in states.values()):

@@ -41,11 +41,15 @@ _CLAIMED: Final = LEGAL[Ended] - _WAITING
 
 @dataclass(slots=True)
 class Recovery:
-    """The recovery of one cell. `took_over` is called when another bridge's hand came to us."""
+    """The recovery of one cell. `took_over` is called when another bridge's hand came to us.
+
+    `moving` is held while calls get another PBX, or their message again.
+    """
 
     site: CellSite
     pbx_lost_after_s: float
     took_over: Callable[[], None]
+    moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     _instances: dict[str, str] = field(default_factory=dict)
     #: Since when the registry has known nothing of a PBX that has calls, by the loop's clock.
     _unheard: dict[str, float] = field(default_factory=dict)
@@ -54,8 +58,9 @@ class Recovery:
         """Mends calls, for ever."""
         while True:
             states = await self.site.registry.pbxs(self.site.pbxs)
-            await self.send_again(states)
-            await self.leave_unready(states)
+            async with self.moving:
+                await self.send_again(states)
+                await self.leave_unready(states)
             await self.give_up_lost(states)
             await asyncio.sleep(EVERY_S)
 
@@ -113,13 +118,21 @@ class Recovery:
                 await self._give_up(name)
 
     async def reap(self) -> None:
-        """Holds the slots of the PBXs against the calls, and answers for PBXs that are no more."""
+        """Holds the slots of the PBXs against the calls; mends what is on PBXs that are no more."""
         held = await self.site.ledger.holding(await self.site.ledger.live())
         for pbx in self.site.pbxs:
             await self._release_leaked(pbx.name)
             await self._restore_lost(pbx.name, {i for i, name in held.items() if name == pbx.name})
         for name in set(held.values()) - {pbx.name for pbx in self.site.pbxs}:
+            await self._leave_former(name)
             await self._give_up(name)
+
+    async def _leave_former(self, pbx: str) -> None:
+        """Moves unclaimed calls from a PBX that is none of the cell's any more."""
+        states = await self.site.registry.pbxs(self.site.pbxs)
+        if any(state.load.ready for state in states.values()):
+            async with self.moving:
+                await self._move(await self.site.ledger.due(older_than_s=0, pbx=pbx), states)
 
     async def _give_up(self, pbx: str) -> None:
         """Answers for what a PBX has claimed, unless it came back this moment."""

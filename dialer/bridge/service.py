@@ -1,4 +1,4 @@
-"""Runs the bridge: every cell's intake, codes and recovery in one process, until a signal."""
+"""Runs the bridge in one process: serves its cells until a signal, by settings that may change."""
 
 from __future__ import annotations
 
@@ -6,167 +6,147 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from typing import Final
-
-from redis.exceptions import RedisError
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from dialer import failpoints
-from dialer.bridge.codes import Codes
 from dialer.bridge.dispatch import Dispatcher
-from dialer.bridge.intake import Intake
-from dialer.bridge.recovery import Recovery
-from dialer.bridge.site import CellSite
-from dialer.errors import ConfigError
-from dialer.settings import Cell, Settings
-from dialer.store.client import cancel, connect
-from dialer.store.ledger import Ledger
-from dialer.store.registry import Registry
-from dialer.store.servers import Servers
+from dialer.bridge.served import CellPlan, Served, leaving, plans_of
+from dialer.bridge.signals import Signals
+from dialer.errors import DialerError
+from dialer.settings import Settings, load
+from dialer.store.client import cancel
 
 logger = logging.getLogger(__name__)
-
-#: Longest wait for the hand to be put back at a graceful stop, in seconds.
-STOP_WITHIN_S: Final = 4.0
-
-#: Pause after a server refused a command for good, before it is tried anew, in seconds.
-REFUSED_PAUSE_S: Final = 5.0
 
 
 def run(settings: Settings, cells: Sequence[str] = ()) -> None:
     """Runs the bridge of the named cells (none: all) until SIGTERM or SIGINT.
 
+    At SIGHUP the settings are read anew; what is wrong with them then is logged.
+
     Raises:
         ConfigError: a name is no cell's.
         StoreUnavailable: a Redis cannot be reached at start.
     """
-    known = {cell.name for cell in settings.cells}
-    for name in cells:
-        if name not in known:
-            raise ConfigError(
-                f"there is no cell {name!r} in the configuration; "
-                f"cells are {', '.join(sorted(known))}"
-            )
-    chosen = [cell for cell in settings.cells if not cells or cell.name in cells]
-    asyncio.run(_serve(settings, chosen))
+    asyncio.run(_serve(settings, cells, plans_of(settings, cells)))
 
 
-async def _serve(settings: Settings, cells: Sequence[Cell]) -> None:
+async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[CellPlan]) -> None:
     from dialer.celery import app  # Celery reads the configuration when imported
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    signals = Signals.listen()
     if failpoints.armed():
         logger.warning("Failure points are armed: this is a test")
-    async with AsyncExitStack() as stack:
-        dispatcher = Dispatcher(app)
-        stack.callback(dispatcher.close)
-        sites = await _sites(settings, cells, dispatcher, stack)
-        tasks: list[asyncio.Task[None]] = []
-        for site in sites:
-            tasks += await _start(site, settings, stack)
-        logger.info("Bridge ready", extra={"cells": [cell.name for cell in cells]})
-        await _until(stop, tasks)
-        await cancel(tasks)
-        await _leave(sites)
+    dispatcher = Dispatcher(app)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    registry_url = settings.registry_redis_url
+    served = await Served.connect(plans, registry_url, bridge=name, dispatcher=dispatcher)
+    bridge = _Bridge(name, chosen, dispatcher, signals, settings, settings, served)
+    try:
+        await served.start()
+        logger.info("Bridge ready", extra={"cells": [plan.cell.name for plan in plans]})
+        await bridge.run()
+        await bridge.served.stop()
+    finally:
+        await bridge.served.close()
+        dispatcher.close()
     logger.info("Bridge stopped")
 
 
-async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Waits for the signal, or for a task that failed: then its error is raised."""
-    stopped = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    if stopped not in done:
-        stopped.cancel()
-        for task in done:
-            await task
+@dataclass(slots=True)
+class _Bridge:
+    """The process. `settings` are those in force, `at_start` those that it was started with."""
 
+    name: str
+    chosen: Sequence[str]
+    dispatcher: Dispatcher
+    signals: Signals
+    at_start: Settings
+    settings: Settings
+    served: Served
 
-async def _leave(sites: Sequence[CellSite]) -> None:
-    """Puts back what the bridge has in hand, where Redis answers in time."""
-    await asyncio.gather(*(_leave_one(site) for site in sites))
+    async def run(self) -> None:
+        """Serves until the signal to stop; what ends a part of it is raised."""
+        stop, reread = self.signals.stop, self.signals.reread
+        while not stop.is_set():
+            told = [asyncio.create_task(event.wait()) for event in (stop, reread)]
+            failure: asyncio.Future[Any] = self.served.failure
+            await asyncio.wait([*told, failure], return_when=asyncio.FIRST_COMPLETED)
+            await cancel(told)
+            if failure.done():
+                failure.result()
+            if reread.is_set() and not stop.is_set():
+                reread.clear()  # one that comes from now on counts anew
+                await self._reread()
 
-
-async def _leave_one(site: CellSite) -> None:
-    try:
-        async with asyncio.timeout(STOP_WITHIN_S):
-            await site.ledger.leave(site.bridge)
-    except (TimeoutError, RedisError) as error:
-        logger.warning(
-            "What is in hand could not be put back; another bridge will take it over",
-            extra={"cell": site.cell.name, "error": str(error) or "Redis does not answer"},
-        )
-
-
-async def _sites(
-    settings: Settings, cells: Sequence[Cell], dispatcher: Dispatcher, stack: AsyncExitStack
-) -> list[CellSite]:
-    bridge = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    servers = Servers()
-    stack.push_async_callback(servers.close)
-    registry = Registry(await servers.at(settings.registry_redis_url, "the registry's Redis"))
-    steps = await servers.of_cells({cell.name: settings.cell_redis_url(cell) for cell in cells})
-    return [
-        CellSite(
-            bridge=bridge,
-            cell=cell,
-            pbxs=tuple(settings.pbx(name) for name in cell.pbxs),
-            ledger=Ledger(steps[cell.name], cell.name, settings.multcall.push),
-            registry=registry,
-            dispatcher=dispatcher,
-        )
-        for cell in cells
-    ]
-
-
-async def _start(
-    site: CellSite, settings: Settings, stack: AsyncExitStack
-) -> list[asyncio.Task[None]]:
-    url = settings.cell_redis_url(site.cell)
-    blocking = [connect(url), connect(url)]
-    for client in blocking:
-        stack.push_async_callback(client.aclose)
-    intake = Intake(site, blocking[0])
-    codes = Codes(site, blocking[1])
-
-    def reload() -> None:
-        intake.reload = True
-
-    recovery = Recovery(site, settings.recovery.pbx_lost_after, took_over=reload)
-    parts: dict[str, Callable[[], Awaitable[None]]] = {
-        "intake": intake.run,
-        "codes": codes.run,
-        "late codes": codes.run_late,
-        "heartbeat": recovery.run_heartbeat,
-        "recovery": recovery.run,
-        "reaper": recovery.run_reaper,
-    }
-    # Before anything is taken; where the cell's Redis is away, its first heartbeat does it.
-    taking_over = asyncio.create_task(recovery.take_over())
-    if not await site.ledger.steps.done_or_away(taking_over):
-        taking_over.cancel()
-    return [
-        asyncio.create_task(_for_ever(part, site.cell.name, name, reload), name=name)
-        for name, part in parts.items()
-    ]
-
-
-async def _for_ever(
-    part: Callable[[], Awaitable[None]], cell: str, name: str, reload: Callable[[], None]
-) -> None:
-    """Keeps a part running where Redis refuses a command for good: one cell stops no other."""
-    while True:
+    async def _reread(self) -> None:
+        """Puts new settings in force where they are right and can be served; else says why not."""
         try:
-            await part()
-        except RedisError as error:
-            logger.exception(
-                "Redis refused a command; trying anew",
-                extra={"cell": cell, "part": name, "error": str(error)},
+            settings = await asyncio.to_thread(load)
+            plans = plans_of(settings, self.chosen)
+            changes = list(_changes(self.settings, settings))
+            if not changes:
+                logger.info("The settings were read anew and are the same")
+                return
+            fresh = await self._unless_stopped(settings, plans)
+        except DialerError as error:
+            logger.error(  # noqa: TRY400  # the sentence says it all
+                "New settings refused; the old ones stay in force", extra={"reason": str(error)}
             )
-            reload()
-            await asyncio.sleep(REFUSED_PAUSE_S)
+            return
+        if fresh is None:
+            return
+        await self._change(fresh)
+        self.settings = settings
+        logger.info(
+            "New settings are in force",
+            extra={"changed": changes, "cells": [plan.cell.name for plan in plans]},
+        )
+        if (settings.broker, settings.log) != (self.at_start.broker, self.at_start.log):
+            logger.warning("[broker] and [log] stay as they are until the bridge is restarted")
+
+    async def _unless_stopped(self, settings: Settings, plans: Sequence[CellPlan]) -> Served | None:
+        """Connects for new settings while the old ones are served; None where we are to stop."""
+        old = self.served.plans
+        connecting = asyncio.create_task(
+            Served.connect(
+                [*plans, *leaving(old, plans)],
+                settings.registry_redis_url,
+                bridge=self.name,
+                dispatcher=self.dispatcher,
+                known={plan.redis_url for plan in old} | {self.settings.registry_redis_url},
+            )
+        )
+        stopping = asyncio.create_task(self.signals.stop.wait())
+        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await cancel([stopping])
+        if connecting.done():
+            return connecting.result()
+        await cancel([connecting])
+        return None
+
+    async def _change(self, fresh: Served) -> None:
+        """Ends what was served and serves anew, in the old name: whose hand is empty by then."""
+        old, self.served = self.served, fresh
+        await old.stop()
+        await old.close()
+        if not self.signals.stop.is_set():
+            await fresh.start()
+
+
+def _changes(old: Settings, new: Settings) -> Iterator[str]:
+    """The tables that are different, new or gone."""
+    before, after = _tables(old), _tables(new)
+    for name in [*after, *(name for name in before if name not in after)]:
+        if before.get(name) != after.get(name):
+            yield name
+
+
+def _tables(settings: Settings) -> dict[str, Any]:
+    single = {name: getattr(settings, name) for name in ("multcall", "registry", "recovery")}
+    single |= {"broker": settings.broker, "log": settings.log}
+    pbxs = {f"pbxs[{pbx.name}]": pbx for pbx in settings.pbxs}
+    return single | pbxs | {f"cells[{cell.name}]": cell for cell in settings.cells}

@@ -20,16 +20,21 @@ class Servers:
 
     _steps: dict[str, Steps] = field(default_factory=dict)
 
-    async def at(self, url: str, what: str) -> Steps:
-        """The server at `url`, which must answer now; `what` names it in logs.
+    async def at(self, url: str, what: str, *, must_answer: bool = True) -> Steps:
+        """The server at `url`, which must answer when first asked for; `what` names it in logs.
 
         Raises:
-            StoreUnavailable: it does not.
+            StoreUnavailable: it must and does not.
         """
         if url in self._steps:
             return self._steps[url]
         steps = self._steps[url] = Steps(connect(url), what, replicated=has_replicas(url))
-        await require(steps.redis, url, what)
+        try:
+            await require(steps.redis, url, what)
+        except StoreUnavailable as error:
+            if must_answer:
+                raise
+            steps.say_away(error)
         if warning := await durability_warning(steps.redis):
             logger.warning("Redis is not durable", extra={"redis": what, "cure": warning})
         return steps

@@ -121,6 +121,10 @@ class Program:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def hang_up(self) -> None:
+        """SIGHUP: a bridge reads its settings anew."""
+        self._signal(signal.SIGHUP)
+
     def rss_mb(self) -> float:
         """Resident memory, in 10^6 bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
@@ -267,6 +271,14 @@ class Stack:
         """One more cell, or other fields of the first."""
         self._cell_tables.setdefault(name, {}).update(fields)
 
+    def forget_pbx(self, name: str) -> None:
+        """Takes a PBX out of the settings; it and its worker run on."""
+        del self._pbx_tables[name]
+
+    def forget_cell(self, name: str) -> None:
+        """Takes a cell out of the settings; Multcall plays on."""
+        del self._cell_tables[name]
+
     # --- life ----------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -307,8 +319,7 @@ class Stack:
         await self.start_valkey()
         self.write_config()
         for name in self._cell_tables:
-            multcall = self.multcalls[name] = Multcall(self.redis, name)
-            self._tasks.append(asyncio.create_task(multcall.run(), name=f"multcall {name}"))
+            self.play_multcall(name)
         for _ in range(bridges):
             await self.start_bridge(wait=False)
         if workers:
@@ -318,6 +329,12 @@ class Stack:
                 await self.until_link(name, "up")
         for bridge in self.bridges:
             await self._until_ready(bridge)
+
+    def play_multcall(self, cell: str) -> Multcall:
+        """Plays Multcall on a cell from now on; `start` does so for those there are by then."""
+        multcall = self.multcalls[cell] = Multcall(self.redis, cell)
+        self._tasks.append(asyncio.create_task(multcall.run(), name=f"multcall {cell}"))
+        return multcall
 
     async def start_valkey(self) -> None:
         """Starts (or starts again) the Valkey server; empty unless it was told to keep."""
@@ -334,8 +351,8 @@ class Stack:
         pbxs = [
             {
                 "name": name,
-                "host": pbx.host,
-                "port": pbx.port,
+                "host": self.pbxs[name].host,
+                "port": self.pbxs[name].port,
                 "username": "dialer",
                 "max_calls": 200,
                 "cps": 500,
@@ -343,10 +360,10 @@ class Stack:
             }
             | ({} if "secret_file" in table else {"secret": SECRET})
             | table
-            for (name, table), pbx in zip(self._pbx_tables.items(), self.pbxs.values(), strict=True)
+            for name, table in self._pbx_tables.items()
         ]
         cells = [
-            {"nome": name, "threads": 200, "pbxs": list(self.pbxs)} | fields
+            {"nome": name, "threads": 200, "pbxs": list(self._pbx_tables)} | fields
             for name, fields in self._cell_tables.items()
         ]
         tables: dict[str, Any] = {
@@ -369,11 +386,21 @@ class Stack:
             await self._until_ready(bridge)
         return bridge
 
+    async def reread(
+        self, bridge: Program, says: str = "New settings are in force", *, write: bool = True
+    ) -> None:
+        """Writes dialer.toml, sends SIGHUP and waits for the bridge's word on it."""
+        if write:
+            self.write_config()
+        said = bridge.log.count(says)
+        bridge.hang_up()
+        await wait_until(lambda: bridge.log.count(says) > said, f"{bridge.name} says: {says}")
+
     async def start_worker(
         self, name: str = "pbx01", *, env: Mapping[str, str] | None = None, wait: bool = True
     ) -> Program:
         """`celery -A dialer worker -Q <name>`; waits until its heartbeat says `up`."""
-        _, before = await self._heartbeat(name)
+        _, before = await self.heartbeat(name)
         worker = await self.run_celery("-Q", name, name=f"worker-{name}", env=env)
         self.workers[name] = worker
         if wait:
@@ -429,12 +456,13 @@ class Stack:
 
         async def says() -> bool:
             self._refuse_dead(name)
-            word, instance = await self._heartbeat(name)
+            word, instance = await self.heartbeat(name)
             return word == link.encode() and instance != other_than
 
         await wait_until(says, f"{name} is {link}", within_s=START_WITHIN_S)
 
-    async def _heartbeat(self, name: str) -> list[bytes | None]:
+    async def heartbeat(self, name: str) -> list[bytes | None]:
+        """The PBX's link and its worker's instance."""
         reply: Any = await self.redis.hmget(f"dialer:pbx:{name}", ["link", "instance"])
         return list(reply)
 
@@ -498,7 +526,7 @@ class Stack:
         for pattern in patterns:
             async for key in self.redis.scan_iter(f"dialer:{pattern}:*"):
                 left[key.decode()] = await self.redis.type(key)
-        for cell in self._cell_tables:
+        for cell in self.multcalls:
             keys = CellKeys(cell)
             for key in (keys.counter, keys.counter_ack):
                 count = await self.redis.get(key)

@@ -49,8 +49,6 @@ def test_the_registry_is_on_multcalls_redis_unless_told_otherwise() -> None:
 
 def test_a_pbx_knows_its_cells_and_its_first_trunk_is_the_default() -> None:
     found = loaded()
-    assert [c.name for c in found.cells_of("pbx02")] == ["ASR_TIM", "ura-novoteste2"]
-    assert [c.name for c in found.cells_of("pbx01")] == ["ASR_TIM"]
     assert found.pbx("pbx01").default_trunk == "tim"
 
 

@@ -1,0 +1,41 @@
+"""What an operator tells a bridge by signals: stop, or read the settings anew."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import dataclass, field
+
+
+def hold_hangup() -> None:
+    """Keeps a SIGHUP until `Signals.listen`: its default would end a bridge that just starts.
+
+    A bridge that writes to a terminal ends with it, as programs do.
+    """
+    if not _on_terminal():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+@dataclass(slots=True)
+class Signals:
+    """`stop` is set by SIGTERM and SIGINT, `reread` by SIGHUP. Belongs to one event loop."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    reread: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def listen(cls) -> Signals:
+        """From now on, with what came since `hold_hangup`."""
+        signals = cls()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, signals.stop.set)
+        if not _on_terminal():
+            loop.add_signal_handler(signal.SIGHUP, signals.reread.set)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        return signals
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
