@@ -5,7 +5,7 @@
 
 Needs the lab (tests/acceptance/lab) to be up. Each file is the raw text that came from
 Asterisk on one connection, from the banner on; what the client sent is not in it, so no
-secret is. The manager user is the lab's `dialer`, with the rights of manager.conf.example.
+secret is. The manager user is the lab's `dialer`, with the rights of manager.d/dialer.conf.
 The order of events differs a little from one recording to the next: Asterisk promises none
 between OriginateResponse and the channel's own events.
 
