@@ -58,6 +58,12 @@ class AmiLoginRefused(DialerError):
     code = "ami_login_refused"
 
 
+class AmiNotTrusted(DialerError):
+    """What answers at the PBX's TLS port is not the PBX that we trust; nothing was sent."""
+
+    code = "ami_not_trusted"
+
+
 class OriginateRefused(DialerError):
     """Asterisk answered the Originate with no: nothing was dialed."""
 

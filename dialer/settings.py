@@ -87,6 +87,9 @@ _KINDS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (("pbxs", Pbx), ("cells
 #: The two ways to give a secret; one from the environment replaces either in the file.
 _SECRETS: Final = frozenset({"secret", "secret_file"})
 
+#: Fields of a PBX that name a file.
+_PATHS: Final = ("secret_file", "tls_ca_file")
+
 _Member = TypeVar("_Member", Pbx, Cell)
 
 
@@ -217,11 +220,12 @@ def _named(members: Mapping[str, _Member], name: str, kind: str) -> _Member:
 
 
 def _with_paths_from(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """Makes the file's relative secret files relative to the file."""
+    """Makes the paths of a PBX's files relative to the settings file."""
     pbxs = data.get("pbxs")
     for pbx in pbxs if isinstance(pbxs, list) else ():
-        if isinstance(pbx, dict) and isinstance(given := pbx.get("secret_file"), str):
-            pbx["secret_file"] = str(folder / given)
+        for field in _PATHS if isinstance(pbx, dict) else ():
+            if isinstance(given := pbx.get(field), str):
+                pbx[field] = str(folder / given)
     return data
 
 

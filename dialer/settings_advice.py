@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
+from dialer.ami_tls import context_of
 from dialer.errors import ConfigError
 from dialer.settings_file import Problem
 from dialer.settings_tables import Cell, Pbx
@@ -31,13 +32,14 @@ def _on_pbx(pbx: Pbx) -> Iterator[Problem]:
                 text="a Local channel without /n vanishes when Asterisk optimises it away, and "
                 "its call ends as UNKNOWN; write Local/{number}@CONTEXT/n",
             )
-    try:
-        _ = pbx.secret
-    except ConfigError as error:
-        yield Problem(
-            field="",
-            text=f"{error}. Only the worker of {pbx.name} needs it; it will not start without",
-        )
+    for needed in (lambda: pbx.secret, lambda: context_of(pbx)):
+        try:
+            needed()
+        except ConfigError as error:
+            yield Problem(
+                field="",
+                text=f"{error}. Only the worker of {pbx.name} needs it; it will not start without",
+            )
     if not pbx.tls and not _is_here(pbx.host):
         yield Problem(
             field=f"{path}.tls",

@@ -185,6 +185,7 @@ class Pbx(_Table):
     )
     secret_file: Annotated[Path | None, Field(description="the path of a file")] = None
     tls: Flag = False
+    tls_ca_file: Annotated[Path | None, Field(description="the path of a PEM file")] = None
     max_calls: Annotated[Whole, _whole(1, 10_000)]
     cps: Annotated[Decimal, Field(ge=0.1, le=1000, description="calls a second, 0.1 to 1000")]
     trunks: Annotated[
@@ -196,6 +197,12 @@ class Pbx(_Table):
     def _one_secret(self) -> Self:
         if self.given_secret is not None and self.secret_file is not None:
             raise ValueError("has both secret and secret_file; it takes one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_to_trust(self) -> Self:
+        if self.tls_ca_file is not None and not self.tls:
+            raise ValueError("has tls_ca_file but no TLS; set tls = true, or leave it out")
         return self
 
     @property

@@ -33,6 +33,7 @@ class PbxPlace:
     max_calls: int = 400
     cps: float = 200.0
     trunks: Mapping[str, str] = field(default_factory=lambda: {"carrier": "PJSIP/{number}@carrier"})
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 def site_toml(
@@ -52,6 +53,7 @@ def site_toml(
         lines += ["[[pbxs]]", f'name = "{pbx.name}"', f"port = {pbx.port}"]
         lines += [f'username = "{pbx.username}"', f'secret = "{pbx.secret}"']
         lines += [f"max_calls = {pbx.max_calls}", f"cps = {pbx.cps}", f"trunks = {{ {trunks} }}"]
+        lines += [f"{key} = {_toml(value)}" for key, value in pbx.more.items()]
     for name, fields in cells.items():
         fields = {"threads": 800, "pbxs": [pbx.name for pbx in pbxs], **fields}
         lines += ["[[cells]]", f'nome = "{name}"']

@@ -25,7 +25,8 @@ from dialer.store.ledger import Ledger
 from dialer.store.registry import HEARTBEAT_EVERY_S, Link, Registry
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
-from workers.ami import AmiLink, Fields
+from workers.ami import AmiLink
+from workers.ami.connection import Fields
 from workers.originate import Originator
 from workers.reconcile import Reconciler
 from workers.tracker import Tracker

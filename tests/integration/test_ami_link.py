@@ -31,8 +31,9 @@ from dialer.settings import Pbx
 from dialer.simulation.pbx import SimulatedPbx
 from tests.conftest import RequireService
 from tests.waiting import PATIENCE_S, wait_until
-from workers import ami
 from workers.ami import AmiLink
+from workers.ami import link as ami
+from workers.ami.connection import Connection
 from workers.translate import WANTED_EVENTS
 
 SECRET = "a-pbx-secret"
@@ -402,10 +403,10 @@ async def test_two_hundred_reconnects_leave_no_task_no_future_and_no_socket_behi
 ) -> None:
     monkeypatch.setattr(ami, "BACKOFF_S", (0.0, 0.0))
 
-    def connections() -> list[ami._Connection]:
+    def connections() -> list[Connection]:
         gc.collect()
         # Not isinstance: it would wake the lazy objects of other libraries.
-        return [o for o in gc.get_objects() if type(o) is ami._Connection]
+        return [o for o in gc.get_objects() if type(o) is Connection]
 
     def sockets() -> int:
         return len(os.listdir("/proc/self/fd"))
@@ -655,14 +656,19 @@ async def test_a_loss_in_the_same_moment_as_the_sending_is_of_unknown_outcome(
 # --- TLS ------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def tls_in_front_of(pbx: SimulatedPbx, folder: Path) -> AsyncIterator[int]:
-    """A TLS port that passes everything on to the PBX."""
-    key, cert = folder / "key.pem", folder / "cert.pem"
+async def certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A self-signed certificate for that name, and its key."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=pbx"]
+    command += ["-addext", f"subjectAltName={name}"]
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    return cert, key
+
+
+@asynccontextmanager
+async def tls_in_front_of(pbx: SimulatedPbx, cert: Path, key: Path) -> AsyncIterator[int]:
+    """A TLS port that passes everything on to the PBX."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
 
@@ -681,23 +687,89 @@ async def tls_in_front_of(pbx: SimulatedPbx, folder: Path) -> AsyncIterator[int]
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_a_link_over_tls_works_and_an_unknown_certificate_is_refused(
+@pytest.fixture
+def openssl(require_service: RequireService) -> None:
+    require_service("openssl", None if shutil.which("openssl") else "not installed")
+
+
+@pytest.mark.usefixtures("openssl")
+async def test_calls_are_placed_over_tls_with_a_certificate_of_the_pbx_itself(
+    pbx: SimulatedPbx, tmp_path: Path
+) -> None:
+    cert, key = await certificate(tmp_path)
+    async with (
+        tls_in_front_of(pbx, cert, key) as port,
+        linked(pbx_at(port, tls=True, tls_ca_file=cert)) as rig,
+    ):
+        await rig.up()
+        await rig.originate("1190000090")
+        assert pbx.live == 1
+
+
+@pytest.mark.usefixtures("openssl")
+async def test_a_certificate_that_is_not_trusted_is_said_with_the_cure_until_it_is(
     pbx: SimulatedPbx,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    require_service: RequireService,
 ) -> None:
-    require_service("openssl", None if shutil.which("openssl") else "not installed")
-    async with tls_in_front_of(pbx, tmp_path) as port:
-        async with linked(pbx_at(port, tls=True)) as rig:
-            await wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in reasons(caplog), "refused")
-            assert not rig.link.ready
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    cert, key = await certificate(tmp_path)
+    other, _ = await certificate(tmp_path, "DNS:other")
+    copied = tmp_path / "copied.pem"
+    shutil.copy(other, copied)
+    async with tls_in_front_of(pbx, cert, key) as port:
+        async with linked(pbx_at(port, tls=True, tls_ca_file=copied)) as rig:
+            await wait_until(lambda: down_reasons(caplog), "it was refused")
+            (reason,) = down_reasons(caplog)
+            assert reason.startswith(
+                f"the certificate of pbx01 at 127.0.0.1:{port} is not trusted (self"
+            )
+            assert reason.endswith(f": copy the PBX's tlscertfile, or its CA's, to {copied}")
+            shutil.copy(cert, copied)
+            await rig.up()
+        async with linked(pbx_at(port, tls=True)) as rig:  # the system's own CAs
+            await wait_until(lambda: len(down_reasons(caplog)) == 2, "it was refused")
+            assert "beside dialer.toml and name it there in tls_ca_file" in down_reasons(caplog)[1]
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
         async with linked(pbx_at(port, tls=True)) as rig:
             await rig.up()
-            await rig.originate("1190000090")
-            assert pbx.live == 1
+
+
+@pytest.mark.usefixtures("openssl")
+async def test_a_certificate_for_another_name_is_refused_and_said(
+    pbx: SimulatedPbx, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = await certificate(tmp_path, "DNS:pbx01.example,IP:127.0.0.2")
+    async with tls_in_front_of(pbx, cert, key) as port:
+        async with linked(pbx_at(port, tls=True, tls_ca_file=cert)):
+            await wait_until(lambda: down_reasons(caplog), "it was refused")
+        assert pbx.connections == 0
+    assert down_reasons(caplog) == [
+        f"the certificate of pbx01 at 127.0.0.1:{port} is for another name: host in dialer.toml "
+        "must be a name that it has, or make one whose subjectAltName has 127.0.0.1"
+    ]
+
+
+async def test_a_port_without_tls_is_said(
+    pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with linked(pbx_at(pbx.port, tls=True)):
+        await wait_until(lambda: down_reasons(caplog), "it was refused")
+    assert f"no TLS at 127.0.0.1:{pbx.port} (" in reasons(caplog)
+    assert "must be that of tlsbindaddr" in reasons(caplog)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\x00"])
+async def test_a_useless_tls_ca_file_ends_the_link_with_one_sentence(
+    pbx: SimulatedPbx, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "pbx01.pem"
+    if content is not None:
+        path.write_bytes(content)
+    async with linked(pbx_at(pbx.port, tls=True, tls_ca_file=path)) as rig:
+        await wait_until(rig.task.done, "the link has ended")
+        with pytest.raises(ConfigError, match=rf"pbxs\[pbx01\]\.tls_ca_file: {path} "):
+            rig.task.result()
 
 
 def down_reasons(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -12,7 +12,7 @@ LEVELS = {"info", "warning", "error", "exception", "critical"}
 
 def sentences() -> Iterator[str]:
     """The constant message of every log call of what runs at a site."""
-    for path in [*ROOT.glob("dialer/**/*.py"), *ROOT.glob("workers/*.py")]:
+    for path in [*ROOT.glob("dialer/**/*.py"), *ROOT.glob("workers/**/*.py")]:
         if "simulation" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

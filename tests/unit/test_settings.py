@@ -141,6 +141,19 @@ def test_secret_and_secret_file_together_are_refused() -> None:
     )
 
 
+def test_a_certificate_stands_beside_the_settings(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["pbxs"][0] |= {"tls": True, "tls_ca_file": "pbx01.pem"}
+
+    assert loaded(change).pbx("pbx01").tls_ca_file == tmp_path / "pbx01.pem"
+
+
+def test_a_certificate_without_tls_is_refused() -> None:
+    assert refusal(pbx("tls_ca_file", "pbx01.pem")) == (
+        "pbxs[pbx01]: has tls_ca_file but no TLS; set tls = true, or leave it out"
+    )
+
+
 # --- the environment ----------------------------------------------------------------------
 
 
@@ -290,6 +303,12 @@ def test_a_local_channel_with_n_is_fine(template: str) -> None:
         (
             lambda c: c["pbxs"][0].pop("secret"),
             "pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or name a secret_file. "
+            "Only the worker of pbx01 needs it; it will not start without",
+        ),
+        (
+            lambda c: c["pbxs"][0].update(tls=True, tls_ca_file="/nowhere/pbx01.pem"),
+            "pbxs[pbx01].tls_ca_file: /nowhere/pbx01.pem cannot be read: No such file or "
+            "directory; copy the PBX's tlscertfile there. "
             "Only the worker of pbx01 needs it; it will not start without",
         ),
     ],

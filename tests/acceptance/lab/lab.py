@@ -75,6 +75,21 @@ class Lab:
         """Port of that Asterisk's manager on 127.0.0.1."""
         return self._published(f"asterisk{version}", 5038)
 
+    def ami_tls_port(self, version: Version) -> int:
+        """Port of that Asterisk's manager over TLS; closed without a certificate."""
+        return self._published(f"asterisk{version}", 5039)
+
+    def use_certificate(self, version: Version, cert: Path, key: Path) -> None:
+        """Give that Asterisk's manager a certificate for TLS, and have it read."""
+        for source, target in ((cert, "/tmp/ami.pem"), (key, "/tmp/ami.key")):
+            _docker("cp", str(source), f"{_container(f'asterisk{version}')}:{target}")
+        self.cli(version, "manager reload")
+        listens = ":13AF "  # 5039
+        _wait_for(
+            f"TLS on asterisk{version}",
+            lambda: listens in self._exec(f"asterisk{version}", "cat", "/proc/net/tcp"),
+        )
+
     def redis_port(self) -> int:
         """Port of Redis on 127.0.0.1."""
         return self._published("redis", 6379)

@@ -1,11 +1,6 @@
-"""The AMI link of one PBX: panoramisk, held so that its known faults do no harm.
+"""The AMI link of one PBX: kept up for ever, and the questions that are asked over it.
 
-The only module that knows panoramisk (1.4), of which is known: it sends unanswered actions again
-after a reconnect; its futures never resolve when a connection drops; a wrong secret raises
-nothing; it escapes no line ends; it closes the link on an exception in a callback; it
-loses a UTF-8 character cut by a read; its pings expect no pong; its own reconnect cannot be
-stopped. So here a connection is one Manager, used once, every wait is bounded, and
-reconnecting is ours.
+Every wait is bounded; what a connection is stands in `connection`.
 """
 
 from __future__ import annotations
@@ -13,23 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from panoramisk import Manager
-from panoramisk.ami_protocol import AMIProtocol
-from panoramisk.message import Message
-
 from dialer.errors import (
     AmiLoginRefused,
+    AmiNotTrusted,
     AmiUnavailable,
     ConfigError,
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
 from dialer.settings import Pbx
+from workers.ami.connection import Connection, Fields, connect, plain
 
 logger = logging.getLogger(__name__)
 
@@ -47,77 +39,6 @@ PING_EVERY_S: Final = 2.0
 
 #: Pauses between attempts to connect: doubled from the first to the last, in seconds.
 BACKOFF_S: Final = (0.25, 5.0)
-
-#: Classes of events that are asked for; `system` brings FullyBooted, `agent` what queues say.
-EVENT_MASK: Final = "system,call,user,agent"
-
-_NEVER_S: Final = 10**8
-
-Fields = Mapping[str, str]
-
-
-class _Connection(Manager):  # type: ignore[misc]
-    """One connection that never reconnects. `closed` is done when it is over."""
-
-    def __init__(self, **config: Any) -> None:
-        super().__init__(**config)
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_lost(self, exc: object) -> None:
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def login(self, future: asyncio.Future[Any]) -> bool:
-        return not future.cancelled() and super().login(future)
-
-    def close(self) -> None:
-        """Closes at once: what a hung Asterisk has not read yet is not sent any more."""
-        super().close()
-        if self.protocol is not None:
-            self.protocol.transport.abort()
-        self.connection_lost(None)
-
-
-class _Protocol(AMIProtocol):  # type: ignore[misc]
-    """Cuts the stream into frames as bytes, and drops unwanted events before parsing them."""
-
-    def __init__(self, wanted: frozenset[str], on_event: Callable[[Fields], None]) -> None:
-        self._wanted = frozenset(name.encode() for name in wanted)
-        self._on_event = on_event
-        self._rest = b""
-
-    def data_received(self, data: bytes) -> None:
-        *frames, self._rest = (self._rest + data).split(b"\r\n\r\n")
-        for frame in frames:
-            if self._is_wanted(frame):
-                message = Message.from_line(frame.decode("utf-8", "replace").strip())
-                if message is not None:
-                    self.handle_message(message)
-
-    def _is_wanted(self, frame: bytes) -> bool:
-        if not frame.startswith(b"Event: "):
-            return True
-        name = frame[7 : frame.find(b"\r\n")]
-        return name in self._wanted or b"\r\nActionID: " in frame
-
-    def handle_message(self, message: Message) -> None:
-        is_event = "event" in message
-        if message.id in self.responses and message.event != "OriginateResponse":
-            super().handle_message(message)
-        elif is_event:
-            try:
-                self._on_event(_plain(message))
-            except Exception:
-                logger.exception("An AMI event could not be used", extra={"event": message.event})
-
-
-def _plain(message: Message) -> dict[str, str]:
-    """Headers under Asterisk's names; of a repeated header the first."""
-    return {
-        name: str(value[0] if isinstance(value, list) else value)
-        for name, value in message.items()
-        if name != "content"  # panoramisk's own
-    }
 
 
 @dataclass(slots=True)
@@ -137,7 +58,7 @@ class AmiLink:
     on_down: Callable[[], None]
     up: asyncio.Event = field(default_factory=asyncio.Event)
     session: int = 0
-    _connection: _Connection | None = None
+    _connection: Connection | None = None
     _booted: asyncio.Event = field(default_factory=asyncio.Event)
     _trouble: str = ""
     _why: str = ""
@@ -167,6 +88,8 @@ class AmiLink:
             except (AmiLoginRefused, ConfigError) as error:
                 if first:
                     raise
+                self._say(str(error))
+            except AmiNotTrusted as error:
                 self._say(str(error))
             except (OSError, TimeoutError, AmiUnavailable) as error:
                 self._say(
@@ -205,30 +128,9 @@ class AmiLink:
             self.on_down()
 
     async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
         self._booted.clear()
         self.session += 1
-        connection = _Connection(
-            loop=loop,
-            host=self.pbx.host,
-            port=self.pbx.port,
-            username=self.pbx.username,
-            secret=self.pbx.secret.get_secret_value(),
-            events=EVENT_MASK,
-            ping_delay=_NEVER_S,
-            ping_interval=_NEVER_S,
-            forgetable_actions=("ping", "login", "originate"),
-        )
-        async with asyncio.timeout(ANSWER_WITHIN_S):
-            made = await loop.create_connection(
-                lambda: _Protocol(self.wanted, self._event),
-                self.pbx.host,
-                self.pbx.port,
-                ssl=ssl.create_default_context() if self.pbx.tls else None,
-            )
-        opened: asyncio.Future[Any] = loop.create_future()
-        opened.set_result(made)
-        connection.connection_made(opened)
+        connection = await connect(self.pbx, self.wanted, self._event, within_s=ANSWER_WITHIN_S)
         self._connection = connection
         await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
         await asyncio.sleep(0)  # panoramisk notes the verdict in a callback of that future
@@ -366,7 +268,7 @@ class AmiLink:
     async def channels(self) -> dict[str, dict[str, str]]:
         """The headers of every live channel, by Uniqueid."""
         messages = await self._granted({"Action": "CoreShowChannels"}, within_s=LIST_WITHIN_S)
-        return {m.uniqueid: _plain(m) for m in messages if m.event == "CoreShowChannel"}
+        return {m.uniqueid: plain(m) for m in messages if m.event == "CoreShowChannel"}
 
     async def boot(self) -> str:
         """When this Asterisk started, in its own words: it changes with every start."""

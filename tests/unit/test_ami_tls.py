@@ -1,0 +1,33 @@
+"""What is said where the other end of a TLS connection is not trusted."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from dialer.ami_tls import context_of, refusal
+from dialer.settings_tables import Pbx
+
+
+def pbx(**fields: object) -> Pbx:
+    table = {"name": "pbx01", "host": "10.0.0.21", "port": 5039, "max_calls": 1, "cps": 1}
+    return Pbx.model_validate({**table, "trunks": {"t": "PJSIP/{number}@t"}, **fields})
+
+
+@pytest.mark.parametrize(("code", "word"), [(10, "certificate has expired"), (9, "not yet valid")])
+def test_a_certificate_out_of_its_time_is_no_matter_of_trust(code: int, word: str) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, word
+    assert refusal(pbx(tls=True), error) == (
+        f"the certificate of pbx01 at 10.0.0.21:5039 is not valid now ({word}): "
+        "make a new one, or set the clocks right"
+    )
+
+
+def test_a_link_without_tls_trusts_nobody_and_one_with_it_checks_the_name() -> None:
+    assert context_of(pbx()) is None
+    context = context_of(pbx(tls=True))
+    assert context is not None
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
