@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 #: `dialer.originate(call_id, cell, epoch)`: a nudge to the PBX's worker; the ledger decides.
 ORIGINATE: Final = "dialer.originate"
@@ -22,6 +25,9 @@ FLOWER: Final = {
 }
 for _name, _value in FLOWER.items():
     os.environ.setdefault(_name, _value)  # Flower has no other way to be told by the app
+
+#: What sending to a broker raises that is away, hangs or refuses, whichever kind it is.
+BROKER_ERRORS: Final = (OperationalError, RedisError, AMQPError, MessageNacked, OSError)
 
 app = Celery("dialer")
 app.config_from_object("celeryconfig")

@@ -17,6 +17,8 @@ CELL = "ASR_TIM"
 PBXS: Mapping[str, str] = {"pbx22": "22", "pbx16": "16"}
 TRUNKS = {"carrier": "PJSIP/{number}@carrier", "local": "Local/{number}@local-trunk/n"}
 
+LAB_NETWORK = "dialer-lab_bridge"
+
 MakeSite = Callable[..., Site]
 
 
@@ -64,7 +66,9 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
     """Makes and starts a site on both Asterisks; more fields are the cell's."""
     with ExitStack() as stack:
 
-        def make(*, bridges: int = 1, max_calls: int = 400, **cell: object) -> Site:
+        def make(
+            *, bridges: int = 1, max_calls: int = 400, broker_url: str = "", **cell: object
+        ) -> Site:
             for version in ("16", "22"):
                 lab.hang_up_everything(version)
             places = [
@@ -79,7 +83,7 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
             ]
             toml = site_toml(
                 redis_url,
-                redis_url.removesuffix("/0") + "/1",
+                broker_url or redis_url.removesuffix("/0") + "/1",
                 places,
                 cells={CELL: {"ring_timeout": 5, **cell}},
             )

@@ -18,13 +18,12 @@ from pytest_docker_tools import container, fxtr
 
 from dialer.domain.call import Result
 from dialer.simulation.multcall import play, report
-from tests.acceptance.conftest import CELL, TRUNKS
+from tests.acceptance.conftest import CELL, LAB_NETWORK, TRUNKS
 from tests.acceptance.lab.lab import AMI_SECRET, Lab
 from tests.acceptance.test_dial_path import prefix
 from tests.site import ROOT, PbxPlace, Program, Site, site_toml
 
 IMAGE = "multcall-dialer"
-LAB_NETWORK = "dialer-lab_bridge"
 CALLS = 20
 BUILD_S = 900.0
 READY_S = 60
