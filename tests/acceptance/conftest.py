@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from tests.acceptance.containers import CELL as CELL
+from tests.acceptance.containers import TRUNKS as TRUNKS
+from tests.acceptance.containers import docker_client as docker_client
+from tests.acceptance.containers import image as image
+from tests.acceptance.containers import make_bridge as make_bridge
+from tests.acceptance.containers import own_redis as own_redis
+from tests.acceptance.containers import own_redis_ports as own_redis_ports
+from tests.acceptance.containers import own_redis_url as own_redis_url
+from tests.acceptance.containers import start_worker as start_worker
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, docker_available
 from tests.conftest import require_service
 from tests.site import PbxPlace, Site, site_toml
 
-CELL = "ASR_TIM"
 PBXS: Mapping[str, str] = {"pbx22": "22", "pbx16": "16"}
-TRUNKS = {"carrier": "PJSIP/{number}@carrier", "local": "Local/{number}@local-trunk/n"}
-
-LAB_NETWORK = "dialer-lab_bridge"
 
 MakeSite = Callable[..., Site]
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 
 import docker
 import pytest
 from celery import Celery
-from celery.events.receiver import EventReceiver
-from kombu import Connection
 from redis import Redis
 
 from dialer.domain.call import Result
 from dialer.simulation.multcall import play, report
 from dialer.simulation.multcall_check import Summary
-from tests.acceptance.conftest import CELL, LAB_NETWORK, PBXS, MakeSite
+from tests.acceptance.celery_events import heard_events
+from tests.acceptance.conftest import CELL, PBXS, MakeSite
+from tests.acceptance.containers import LAB_NETWORK
 from tests.acceptance.lab.lab import Lab
 from tests.acceptance.lab.rabbitmq import LOGIN, PASSWORD, RabbitMq
 from tests.acceptance.test_dial_path import prefix
 from tests.site import Site
-from tests.waiting import PATIENCE_S
 
 Meanwhile = Callable[[], None]
 
@@ -35,45 +32,13 @@ CONNECTED = "Connected to amqp://"
 
 
 @pytest.fixture(scope="module")
-def rabbitmq(lab: Lab) -> Iterator[RabbitMq]:
-    client = docker.from_env()
-    server = RabbitMq(client, LAB_NETWORK)
+def rabbitmq(docker_client: docker.DockerClient) -> Iterator[RabbitMq]:
+    server = RabbitMq(docker_client, LAB_NETWORK)
     try:
         server.start()
         yield server
     finally:
         server.remove()
-        client.close()
-
-
-class Listener(EventReceiver):
-    """Hears the ends of calls over the broker, as Flower does."""
-
-    def __init__(self, app: Celery, connection: Connection) -> None:
-        super().__init__(connection, handlers={"task-succeeded": self._ended}, app=app)
-        self.ends: set[str] = set()
-        self.listens = threading.Event()
-
-    def on_consume_ready(self, *_: object, **__: object) -> None:
-        self.listens.set()
-
-    def _ended(self, event: Mapping[str, str]) -> None:
-        self.ends.add(event["uuid"])
-
-
-@contextmanager
-def listening(app: Celery) -> Iterator[Listener]:
-    """A listener, in a thread of its own."""
-    with app.connection_for_read() as connection:
-        listener = Listener(app, connection)
-        thread = threading.Thread(target=listener.capture)
-        thread.start()
-        try:
-            assert listener.listens.wait(PATIENCE_S)
-            yield listener
-        finally:
-            listener.should_stop = True
-            thread.join()
 
 
 def play_calls(lab: Lab, redis_url: str, calls: int, rate: float, meanwhile: Meanwhile) -> Summary:
@@ -106,9 +71,9 @@ def test_calls_and_their_events_go_over_rabbitmq(
 ) -> None:
     site = make_site(broker_url=rabbitmq.url)
     app = Celery(broker=rabbitmq.url)
-    with listening(app) as flower:
+    with heard_events(app, "task-succeeded") as ended:
         summary = play_calls(lab, redis_url, 100, 25.0, lambda: None)
-        site.wait_until(lambda: len(flower.ends) == 100, "every call's end is told by an event")
+        site.wait_until(lambda: len(ended) == 100, "every call's end is told by an event")
     assert summary.is_right, "\n".join([*report(summary), site.logs()])
     assert summary.calls == summary.responses == 100
     assert set(summary.results) == {Result.ANSWERED, Result.BUSY, Result.REJECTED}

@@ -6,21 +6,18 @@ Its port on 127.0.0.1 stays the same over restarts, and so does what its durable
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import docker
 from docker.models.containers import Container
 
-from tests.acceptance.lab.lab import HERE
+from tests.acceptance.lab.lab import HERE, answers, wait_for
 
 IMAGE: Final = "dialer-lab-rabbitmq"
 LOGIN: Final = "dialer:lab%2Fsecret"  # rabbitmq/rabbitmq.conf; the lab's own, on loopback
 PASSWORD: Final = "lab/secret"
 VHOST: Final = "calls"
-READY_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -50,7 +47,7 @@ class RabbitMq:
             )
         else:
             self._container.start()
-        wait_for("RabbitMQ", lambda: greets(self.port, b"AMQP\0\0\x09\x01", b"RabbitMQ"))
+        wait_for("RabbitMQ", lambda: answers(self.port, b"AMQP\0\0\x09\x01", b"RabbitMQ"))
 
     def kill(self) -> None:
         """SIGKILL: nobody is told."""
@@ -82,24 +79,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def greets(port: int, say: bytes, expect: bytes) -> bool:
-    """Whether a server on loopback says `expect` within a second of being told `say`."""
-    heard = b""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as link:
-            link.sendall(say)
-            while expect not in heard and (part := link.recv(4096)):
-                heard += part
-    except OSError:
-        return False
-    return expect in heard
-
-
-def wait_for(what: str, ready: Callable[[], bool]) -> None:
-    """Waits for a condition."""
-    deadline = time.monotonic() + READY_S
-    while not ready():
-        assert time.monotonic() < deadline, f"{what}: not ready after {READY_S:g} s"
-        time.sleep(0.05)
