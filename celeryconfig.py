@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from kombu import Exchange, Queue
 
-from dialer.redis_url import for_celery
+from dialer.broker_url import for_celery
 from dialer.settings import settings
 
-broker_url, _where = for_celery(settings().broker.url)
+_broker = for_celery(settings().broker.url)
+
+broker_url = _broker.url
+broker_use_ssl = _broker.tls or False
+broker_transport_options = _broker.transport_options
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # the default gives up after 100
-broker_transport_options = {
-    "priority_steps": [0],  # one list a queue, not four
-    "socket_keepalive": True,
-    "socket_timeout": 15,  # longer than the transport's own blocking wait
-    "socket_connect_timeout": 5,
-    **_where,
-}
+broker_channel_error_retry = True  # a RabbitMQ that refuses login or queue ends no worker
 
 # Never acknowledged at all, not even early: what a worker loses, the ledger sends again. It saves
 # two round trips a call, and kombu 5.7 brings the worker down when an acknowledgement is under
@@ -38,9 +36,10 @@ task_acks_late = False  # acknowledged late, every running task starts again aft
 task_create_missing_queues = True
 task_store_errors_even_if_ignored = False
 
+worker_consumer = "workers.consumer:PatientConsumer"
 worker_pool = "threads"
 worker_concurrency = 32
-worker_disable_prefetch = True
+worker_disable_prefetch = _broker.is_redis  # RabbitMQ pushes, and Celery would only warn
 worker_prefetch_multiplier = 1
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_send_task_events = True  # so that Flower shows every call

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from dialer.settings_variables import effective
 
@@ -25,6 +28,9 @@ FLOWER: Final = {
 for _name, _value in {**FLOWER, **effective(os.environ)}.items():
     if _name.startswith("FLOWER_"):
         os.environ.setdefault(_name, _value)  # Flower has no other way to be told by the app
+
+#: What sending to a broker raises that is away, hangs or refuses, whichever kind it is.
+BROKER_ERRORS: Final = (OperationalError, RedisError, AMQPError, MessageNacked, OSError)
 
 app = Celery("dialer")
 app.config_from_object("celeryconfig")

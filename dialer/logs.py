@@ -16,7 +16,7 @@ from typing import Final
 
 from dialer.domain.request import mask
 from dialer.errors import ConfigError
-from dialer.redis_url import RedisUrl, redacted
+from dialer.redis_url import SecretUrl, redacted
 from dialer.settings_tables import Log
 
 #: What every record has; the rest came by `extra`.
@@ -120,7 +120,7 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _shown(value: object) -> object:
-    return redacted(str(value)) if isinstance(value, RedisUrl) else value
+    return redacted(str(value)) if isinstance(value, SecretUrl) else value
 
 
 def _plain(value: object) -> str:

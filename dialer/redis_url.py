@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
@@ -39,8 +39,8 @@ class Scheme(StrEnum):
     SENTINEL = "sentinel"
 
 
-class RedisUrl(str):
-    """A Redis URL that hides its password in `repr`; `str` is the URL as a client needs it."""
+class SecretUrl(str):
+    """A URL that hides its password in `repr`; `str` is the URL as a client needs it."""
 
     __slots__ = ()
 
@@ -97,31 +97,9 @@ def redacted(url: str) -> str:
     return _QUERY_SECRET.sub(rf"\g<1>{HIDDEN}", f"{scheme}://{login}{at}{place}")
 
 
-def for_celery(url: str) -> tuple[str, dict[str, Any]]:
-    """The same Redis as Celery's `broker_url` and `broker_transport_options`.
-
-    Celery writes a socket as `redis+socket://` and repeats the whole URL for each
-    sentinel, with the service's name among the transport options (kombu 5.7).
-    """
-    address = RedisAddress.parse(url)
-    if address.scheme is Scheme.UNIX:
-        return f"redis+socket://{_login(address)}{address.path}?virtual_host={address.db}", {}
-    if address.scheme is not Scheme.SENTINEL:
-        return url, {}
-    login = _login(address)
-    urls = (f"sentinel://{login}{host}:{port}/{address.db}" for host, port in address.hosts)
-    sentinel: dict[str, Any] = {"socket_timeout": SENTINEL_WITHIN_S}
-    if address.sentinel_password is not None:
-        sentinel["username"] = address.sentinel_username
-        sentinel["password"] = address.sentinel_password
-    options = {"master_name": address.service, "sentinel_kwargs": sentinel}
-    return ";".join(urls), options
-
-
-def _login(address: RedisAddress) -> str:
-    if address.username is None and address.password is None:
-        return ""
-    return f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
+def is_plain(url: str) -> bool:
+    """True where a URL holds no blank and no control character."""
+    return url.isprintable() and " " not in url
 
 
 def _parsed(url: str) -> dict[str, Any] | None:
@@ -141,7 +119,7 @@ def _parsed(url: str) -> dict[str, Any] | None:
                 found |= _tcp(parts, place, options)
     except ValueError:
         return None
-    return found if not parts.fragment and url.isprintable() and " " not in url else None
+    return found if not parts.fragment and is_plain(url) else None
 
 
 def _login_parts(login: str) -> dict[str, Any]:

@@ -26,9 +26,10 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from dialer.broker_url import BROKER_EXPECTED, require_broker_url
 from dialer.domain.hours import Window, is_open
 from dialer.errors import ConfigError
-from dialer.redis_url import EXPECTED, RedisAddress, RedisUrl, redacted
+from dialer.redis_url import EXPECTED, RedisAddress, SecretUrl, redacted
 from dialer.settings_file import NAME, line_in
 
 #: What every environment variable of the settings starts with.
@@ -60,8 +61,12 @@ def _seconds(low: float, high: float) -> FieldInfo:
     return field
 
 
-def _redis_url(value: str) -> RedisUrl:
-    return RedisUrl(RedisAddress.parse(value).url)
+def _redis_url(value: str) -> SecretUrl:
+    return SecretUrl(RedisAddress.parse(value).url)
+
+
+def _broker_url(value: str) -> SecretUrl:
+    return SecretUrl(require_broker_url(value))
 
 
 def _one_line(value: str) -> str:
@@ -121,6 +126,12 @@ RedisUrlText = Annotated[
     PlainSerializer(redacted),
     Field(description=EXPECTED),
 ]
+BrokerUrlText = Annotated[
+    str,
+    AfterValidator(_broker_url),
+    PlainSerializer(redacted),
+    Field(description=BROKER_EXPECTED),
+]
 Whole = Annotated[int, BeforeValidator(_number)]
 Decimal = Annotated[float, BeforeValidator(_number)]
 Flag = Annotated[bool, Field(description="true or false")]
@@ -142,9 +153,9 @@ class Multcall(_Table):
 
 
 class Broker(_Table):
-    """The Redis of Celery's queues."""
+    """The Redis, or the RabbitMQ, of Celery's queues."""
 
-    url: RedisUrlText
+    url: BrokerUrlText
 
 
 class Registry(_Table):

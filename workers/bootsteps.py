@@ -14,10 +14,8 @@ from typing import Any, Final, NoReturn
 
 from celery import bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
-from dialer.celery import app
+from dialer.celery import BROKER_ERRORS, app
 from dialer.domain.call import Call, Ending, Result
 from dialer.errors import ConfigError, DialerError
 from dialer.logs import configure
@@ -96,13 +94,14 @@ def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     except DialerError as error:
         _refuse(error)
     instance.pbx = pbx
+    # Only here, for Celery undoes it with the logging. It warns, at each loss
+    # of the broker, of a setting that celeryconfig makes on purpose.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
 
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure(settings().log, program="worker")
-    # Celery's word, at each loss of the broker, on a setting that celeryconfig makes on purpose.
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Celery says two lines a task, panoramisk one for each action; the ledger tells more.
     for name in ("celery.worker.strategy", "celery.app.trace", "panoramisk"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -195,7 +194,7 @@ class CallEvents:
             name, fields = item
             try:
                 self.dispatcher.send(name, **fields)
-            except (OperationalError, RedisError, OSError) as error:
+            except BROKER_ERRORS as error:
                 logger.info("Flower missed a call's end", extra={"error": str(error)})
 
 

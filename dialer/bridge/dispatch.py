@@ -7,6 +7,7 @@ one that comes twice does nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -16,10 +17,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from celery import Celery
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from kombu import Producer
 
-from dialer.celery import ORIGINATE
+from dialer.celery import BROKER_ERRORS, ORIGINATE
 from dialer.domain.request import cell_of
 from dialer.failpoints import failpoint
 
@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 
 #: Pause between two tries while the broker is away, in seconds.
 RETRY_PAUSE_S: Final = 0.5
+
+#: Each message is confirmed by RabbitMQ, within this many seconds; without, what a dying server
+#: or one without room swallows would be missed only when the ledger sends it again. (A Redis
+#: answers each message anyhow, and its transport takes no notice of these options.)
+CONFIRMED: Final = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class Dispatcher:
     outage: bool = False
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
+    _producer: Producer | None = None
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
         """Sends the tasks; waits through outages of the broker, for ever."""
@@ -93,29 +99,44 @@ class Dispatcher:
         """Sends them in order; returns those that could not be sent."""
         sent = 0
         try:
-            with self.app.producer_pool.acquire(block=True) as producer:
-                for nudge in nudges:
-                    self.app.send_task(
-                        ORIGINATE,
-                        args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
-                        task_id=nudge.call_id,
-                        queue=nudge.pbx,
-                        producer=producer,
-                        argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
-                        kwargsrepr="",
-                        retry=False,
-                        ignore_result=True,
-                    )
-                    sent += 1
-        except (OperationalError, RedisError, OSError) as error:
+            producer = self._connected()
+            for nudge in nudges:
+                self.app.send_task(
+                    ORIGINATE,
+                    args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
+                    task_id=nudge.call_id,
+                    queue=nudge.pbx,
+                    producer=producer,
+                    argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
+                    kwargsrepr="",
+                    retry=False,
+                    ignore_result=True,
+                )
+                sent += 1
+        except BROKER_ERRORS as error:
+            self._disconnect()
             if not self.outage:
                 self.outage = True
                 logger.error(  # noqa: TRY400  # a broker that is away needs no traceback
                     "The broker takes no tasks; waiting for it, the calls stay in the ledger",
-                    extra={"error": str(error)},
+                    extra={"error": str(error) or "no answer in time"},
                 )
         else:
             if self.outage:
                 self.outage = False
                 logger.warning("The broker is back")
         return nudges[sent:]
+
+    def _connected(self) -> Producer:
+        """This thread's own producer, which connects as it is used."""
+        if self._producer is None:
+            connection = self.app.connection_for_write(transport_options=CONFIRMED)
+            self._producer = self.app.amqp.Producer(connection)
+        return self._producer
+
+    def _disconnect(self) -> None:
+        """Drops the connection: one that failed may still hold the answer to an older message."""
+        producer, self._producer = self._producer, None
+        if producer is not None and producer.connection is not None:
+            with contextlib.suppress(*BROKER_ERRORS):
+                producer.connection.collect()

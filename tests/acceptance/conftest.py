@@ -13,13 +13,20 @@ import pytest
 from redis import Redis
 
 from tests.acceptance.compose import ComposeSite
+from tests.acceptance.containers import CELL as CELL
+from tests.acceptance.containers import TRUNKS as TRUNKS
+from tests.acceptance.containers import docker_client as docker_client
+from tests.acceptance.containers import image as image
+from tests.acceptance.containers import make_bridge as make_bridge
+from tests.acceptance.containers import own_redis as own_redis
+from tests.acceptance.containers import own_redis_ports as own_redis_ports
+from tests.acceptance.containers import own_redis_url as own_redis_url
+from tests.acceptance.containers import start_worker as start_worker
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, docker_available
 from tests.conftest import require_service
 from tests.site import PbxPlace, Site, site_toml
 
-CELL = "ASR_TIM"
 PBXS: Mapping[str, str] = {"pbx22": "22", "pbx16": "16"}
-TRUNKS = {"carrier": "PJSIP/{number}@carrier", "local": "Local/{number}@local-trunk/n"}
 
 MakeSite = Callable[..., Site]
 
@@ -68,7 +75,9 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
     """Makes and starts a site on both Asterisks; more fields are the cell's."""
     with ExitStack() as stack:
 
-        def make(*, bridges: int = 1, max_calls: int = 400, **cell: object) -> Site:
+        def make(
+            *, bridges: int = 1, max_calls: int = 400, broker_url: str = "", **cell: object
+        ) -> Site:
             for version in ("16", "22"):
                 lab.hang_up_everything(version)
             places = [
@@ -83,7 +92,7 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
             ]
             toml = site_toml(
                 redis_url,
-                redis_url.removesuffix("/0") + "/1",
+                broker_url or redis_url.removesuffix("/0") + "/1",
                 places,
                 cells={CELL: {"ring_timeout": 5, **cell}},
             )

@@ -1,183 +1,203 @@
-"""The project's own image: a Celery worker in a container places calls on real Asterisk 22."""
+"""The project's own image: Celery workers in containers place calls on real Asterisks."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import docker
 import pytest
-from pytest_celery import CeleryTestWorker, CeleryWorkerContainer, RedisContainer
-from pytest_docker_tools import container, fxtr
+from celery import Celery
+from docker.models.containers import Container
+from redis import Redis
 
 from dialer.domain.call import Result
 from dialer.simulation.multcall import play, report
-from tests.acceptance.conftest import CELL, TRUNKS
-from tests.acceptance.lab.lab import AMI_SECRET, Lab
+from dialer.simulation.multcall_check import Checker, Played, Summary
+from tests.acceptance.celery_events import heard_events
+from tests.acceptance.containers import CELL, LAB_NETWORK, StartWorker, Worker
+from tests.acceptance.lab.lab import Lab, answers, wait_for
+from tests.acceptance.lab.rabbitmq import free_port
 from tests.acceptance.test_dial_path import prefix
-from tests.site import ROOT, PbxPlace, Program, Site, site_toml
+from tests.site import Site
 
-IMAGE = "multcall-dialer"
-LAB_NETWORK = "dialer-lab_bridge"
-CALLS = 20
-BUILD_S = 900.0
-READY_S = 60
-STOP_S = 20
+MakeBridge = Callable[..., Site]
+
+#: How long a call of these tests stays up, in seconds: longer than a worker takes to come back.
+TALK_S = 8
 
 
-class ContainerSite(Site):
-    """A site whose worker is somebody else's: here runs its bridge alone."""
-
-    def __post_init__(self) -> None:
-        config = self.folder / "dialer.toml"
-        command = [sys.executable, "-m", "dialer.cli", "bridge"]
-        config.write_text(self.toml, encoding="utf-8")
-        log = self.folder / "bridge.log"
-        self.programs["bridge"] = Program("bridge", command, config, log)
+def nothing() -> None:
+    """What happens meanwhile in most tests."""
 
 
-class Worker(CeleryWorkerContainer):  # type: ignore[misc]  # it has no types
-    """`celery -A dialer worker` as docker-compose.yml starts it."""
-
-    @classmethod
-    def command(cls, *args: str, **_: Any) -> list[str]:
-        return ["celery", "-A", "dialer", "worker", "-Q", "pbx22", "-n", "pbx22@%h", *args]
-
-
-@pytest.fixture(scope="session")
-def image(lab: Lab) -> str:
-    """The image, built of this tree."""
-    # The classic builder unless somebody chose: it also builds on an image that is only local.
-    environment = {"DOCKER_BUILDKIT": "0", **os.environ}
-    built = subprocess.run(
-        ["make", "--silent", "image"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_S,
-        check=False,
-    )
-    assert built.returncode == 0, f"make image: {built.stdout[-2000:]}{built.stderr[-2000:]}"
-    return IMAGE
-
-
-@pytest.fixture(scope="session")
-def docker_client(lab: Lab) -> Iterator[docker.DockerClient]:
-    """Asked for only once the lab has found an engine."""
-    client = docker.from_env()
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def own_redis_ports() -> Mapping[str, Any]:
-    return {"6379/tcp": ("127.0.0.1", None)}
-
-
-own_redis = container(
-    image="redis:8",
-    ports=fxtr("own_redis_ports"),
-    network=LAB_NETWORK,
-    command=RedisContainer.command(),
-    wrapper_class=RedisContainer,
-    timeout=READY_S,
-)
-
-
-@pytest.fixture
-def own_redis_url(own_redis: RedisContainer) -> str:
-    """As this machine reaches it."""
-    return f"redis://127.0.0.1:{own_redis.ports['6379/tcp'][0]}"
-
-
-@pytest.fixture
-def toml(lab: Lab, own_redis_url: str) -> str:
-    place = PbxPlace(name="pbx22", port=lab.ami_port("22"), secret=AMI_SECRET, trunks=TRUNKS)
-    cells = {CELL: {"ring_timeout": 5}}
-    return site_toml(f"{own_redis_url}/0", f"{own_redis_url}/1", [place], cells=cells)
-
-
-@pytest.fixture
-def worker_volumes(tmp_path: Path, toml: str) -> Mapping[str, Mapping[str, str]]:
-    """dialer.toml, where the image looks for it; what differs in there, the environment says."""
-    path = tmp_path / "container.toml"
-    path.write_text(toml, encoding="utf-8")
-    path.chmod(0o644)
-    return {str(path): {"bind": "/etc/dialer/dialer.toml", "mode": "ro"}}
-
-
-@pytest.fixture
-def worker_environment(own_redis: RedisContainer) -> Mapping[str, str]:
-    return {
-        "DIALER_MULTCALL__REDIS_URL": f"redis://{own_redis.hostname}:6379/0",
-        "DIALER_BROKER__URL": f"redis://{own_redis.hostname}:6379/1",
-        "DIALER_PBX22_HOST": "asterisk22",
-        "DIALER_PBX22_PORT": "5038",
-    }
-
-
-worker_container = container(
-    image="{image}",
-    network=LAB_NETWORK,
-    environment=fxtr("worker_environment"),
-    volumes=fxtr("worker_volumes"),
-    command=Worker.command(),
-    wrapper_class=Worker,
-    timeout=READY_S,
-)
-
-
-@pytest.fixture
-def worker(worker_container: Worker) -> CeleryTestWorker:
-    from dialer.celery import app
-
-    return CeleryTestWorker(worker_container, app)
-
-
-def test_a_worker_in_a_container_places_calls_on_real_asterisk(
+def played(
     lab: Lab,
-    worker: CeleryTestWorker,
-    toml: str,
-    own_redis_url: str,
-    docker_client: docker.DockerClient,
-    tmp_path: Path,
-) -> None:
-    worker.wait_for_log("PBX ready")
-    site = ContainerSite(tmp_path, toml, f"{own_redis_url}/0", ["pbx22"])
+    site: Site,
+    calls: int,
+    mix: Mapping[str, float],
+    meanwhile: Callable[[], None] = nothing,
+    *,
+    rate: float = 20.0,
+    talk_s: int | None = None,
+) -> tuple[Summary, list[Played]]:
+    """Plays Multcall; `meanwhile` runs in a thread of its own at the same time."""
     start = prefix()
+    book: list[Checker] = []
 
     def rings() -> Mapping[str, int]:
         return Counter({n: c for n, c in lab.rings().items() if n.startswith(start)})
 
-    try:
-        site.start()
-        summary = asyncio.run(
-            play(
-                f"{own_redis_url}/0",
-                [CELL],
-                CALLS,
-                10.0,
-                number_prefix=start,
-                mix={"answered": 3, "busy": 1},
-                rings=rings,
-                answered_within_s=60.0,
-            )
+    async def both() -> Summary:
+        doing = asyncio.create_task(asyncio.to_thread(meanwhile))
+        summary = await play(
+            site.redis_url,
+            [CELL],
+            calls,
+            rate,
+            mix=mix,
+            extra={"Variaveis": {"LAB_TALK_S": str(talk_s)}} if talk_s else None,
+            number_prefix=start,
+            rings=rings,
+            watch=book.append,
+            answered_within_s=60.0,
         )
-    finally:
-        site.stop()
-    logs = f"{site.logs()}\n{worker.logs()}"
-    assert summary.is_right, "\n".join([*report(summary), logs])
-    assert summary.calls == summary.responses == CALLS
+        await doing
+        return summary
+
+    return asyncio.run(both()), list(book[-1].calls.values())
+
+
+def story(summary: Summary, site: Site, *workers: Worker) -> str:
+    """What a failed test shows."""
+    return "\n".join([*report(summary), site.logs(), *(worker.said[-3000:] for worker in workers)])
+
+
+def up(site: Site, pbx: str) -> int:
+    """How many calls of that PBX are answered, by the ledger."""
+    with Redis.from_url(site.redis_url) as redis:
+        ids = redis.smembers(f"dialer:claimed:{CELL}:{pbx}")
+        states = [redis.hget(f"dialer:call:{i.decode()}", "state") for i in ids]
+    return states.count(b"answered")
+
+
+def dialplan_calls(lab: Lab) -> dict[str, int]:
+    """How many calls went through each Asterisk's dialplan since it started, by its own count."""
+    said = {"pbx22": lab.cli("22", "core show calls"), "pbx16": lab.cli("16", "core show calls")}
+    counts = {pbx: re.search(r"(\d+) calls? processed", text) for pbx, text in said.items()}
+    return {pbx: int(count[1]) for pbx, count in counts.items() if count}
+
+
+def test_a_worker_in_a_container_places_calls_on_real_asterisk(
+    lab: Lab, make_bridge: MakeBridge, start_worker: StartWorker
+) -> None:
+    site = make_bridge("pbx22")
+    worker = start_worker(site, "pbx22")
+    site.start()
+    summary, _ = played(lab, site, 20, {"answered": 3, "busy": 1}, rate=10.0)
+    assert summary.is_right, story(summary, site, worker)
+    assert summary.calls == summary.responses == 20
     assert set(summary.results) == {Result.ANSWERED, Result.BUSY}
     assert set(summary.pbxs) == {"pbx22"}
     # Celery is the container's first process: SIGTERM must reach it.
-    stopping = docker_client.containers.get(worker.container.id)
-    stopping.stop(timeout=STOP_S)
-    assert stopping.wait()["StatusCode"] == 0
+    assert worker.stop() == 0
+
+
+def test_each_call_is_placed_by_the_worker_and_on_the_asterisk_of_its_queue(
+    lab: Lab, make_bridge: MakeBridge, start_worker: StartWorker, own_redis_url: str
+) -> None:
+    site = make_bridge("pbx22", "pbx16")
+    workers = [start_worker(site, pbx) for pbx in ("pbx22", "pbx16")]
+    before = dialplan_calls(lab)
+    app = Celery(broker=f"{own_redis_url}/1")
+    with heard_events(app, "task-started") as started:
+        site.start()
+        summary, calls = played(lab, site, 40, {"answered": 1}, talk_s=1)
+    assert summary.is_right, story(summary, site, *workers)
+    assert summary.results == {Result.ANSWERED: 40}
+    placed_on = {c.response.uniqueid: c.response.pbx for c in calls if c.response}
+    assert set(placed_on.values()) == {"pbx22", "pbx16"}
+    assert started == placed_on  # which worker ran the task of which call
+    after = dialplan_calls(lab)
+    assert {pbx: after[pbx] - before[pbx] for pbx in after} == dict(summary.pbxs)
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
+def test_calls_outlive_their_worker_container_and_the_next_one_adopts_them(
+    end: str, lab: Lab, make_bridge: MakeBridge, start_worker: StartWorker
+) -> None:
+    site = make_bridge("pbx22")
+    workers = [start_worker(site, "pbx22")]
+    site.start()
+
+    def replace_worker() -> None:
+        site.wait_until(lambda: up(site, "pbx22") == 20, "20 calls are up")
+        if end == "SIGTERM":
+            assert workers[0].stop() == 0
+        else:
+            workers[0].kill()
+        assert lab.live_channels("22") == 20
+        workers.append(start_worker(site, "pbx22"))
+        assert "adopted=20" in workers[1].said
+
+    summary, calls = played(lab, site, 20, {"long": 1}, replace_worker, talk_s=TALK_S)
+    assert summary.is_right, story(summary, site, *workers)
+    assert summary.results == {Result.ANSWERED: 20}
+    assert lab.live_channels("22") == 0
+    for call in calls:
+        response = call.response
+        assert response is not None
+        assert response.error is None
+        assert TALK_S - 1 <= (response.talk_s or 0) <= TALK_S + 2, response
+
+
+@pytest.fixture
+def broker_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def broker(docker_client: docker.DockerClient, broker_port: int) -> Iterator[Container]:
+    """A Redis for Celery's messages alone, whose port stays the same when it is started again."""
+    box = docker_client.containers.run(
+        "redis:8",
+        detach=True,
+        network=LAB_NETWORK,
+        ports={"6379/tcp": ("127.0.0.1", broker_port)},
+    )
+    box.reload()
+    yield box
+    box.remove(force=True, v=True)
+
+
+def test_a_restarted_broker_container_delays_calls_and_ends_no_program(
+    lab: Lab,
+    make_bridge: MakeBridge,
+    start_worker: StartWorker,
+    broker: Container,
+    broker_port: int,
+) -> None:
+    site = make_bridge("pbx22", broker_url=f"redis://127.0.0.1:{broker_port}/1")
+    worker = start_worker(site, "pbx22", broker_host=broker.attrs["Config"]["Hostname"])
+    first_pid = worker.box.attrs["State"]["Pid"]
+    site.start()
+    bridge = site.programs["bridge"]
+
+    def restart_broker() -> None:
+        site.wait_until(lambda: up(site, "pbx22") > 2, "calls are up")
+        broker.kill()
+        away = "The broker takes no tasks; waiting for it, the calls stay in the ledger"
+        site.wait_until(lambda: away in bridge.said(), "the bridge misses the broker")
+        site.wait_until(lambda: "Connection to broker lost" in worker.said, "so does the worker")
+        broker.start()
+        wait_for("the broker", lambda: answers(broker_port, b"PING\r\n", b"+PONG"))
+
+    summary, _ = played(lab, site, 60, {"answered": 1}, restart_broker, talk_s=2)
+    assert summary.is_right, story(summary, site, worker)
+    assert summary.results == {Result.ANSWERED: 60}
+    assert "The broker is back" in bridge.said()
+    assert bridge.is_running
+    assert worker.box.attrs["State"]["Pid"] == first_pid
+    assert "Traceback" not in bridge.said() + worker.said

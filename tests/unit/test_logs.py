@@ -12,7 +12,7 @@ import pytest
 
 from dialer.errors import ConfigError
 from dialer.logs import JsonFormatter, MaskNumbers, TextFormatter, configure
-from dialer.redis_url import RedisUrl
+from dialer.redis_url import SecretUrl
 from dialer.settings_tables import Log
 
 MARK = "S3cr3tM4rk"
@@ -41,7 +41,7 @@ def test_a_json_line_holds_the_message_and_its_fields() -> None:
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
 def test_numbers_and_passwords_are_masked_in_the_log(formatter: logging.Formatter) -> None:
-    url = RedisUrl(f"redis://:{MARK}@h/0")
+    url = SecretUrl(f"redis://:{MARK}@h/0")
     line = formatter.format(record(number="5511987654321", caller_number="11912345678", url=url))
     assert "*********4321" in line
     assert "*******5678" in line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dialer.redis_url import RedisAddress, Scheme, for_celery, redacted
+from dialer.redis_url import RedisAddress, Scheme, redacted
 
 MARK = "S3cr3tM4rk"
 
@@ -69,15 +69,3 @@ def test_a_url_shows_its_user_and_hides_its_password() -> None:
     assert redacted("redis://p@h/0") == "redis://***@h/0"
     assert redacted("redis://h/0") == "redis://h/0"
     assert redacted("unix:///s?password=p&db=1") == "unix:///s?password=***&db=1"
-
-
-def test_celery_gets_its_own_form_of_sockets_and_sentinels() -> None:
-    assert for_celery("redis://:p@h:1/2") == ("redis://:p@h:1/2", {})
-    assert for_celery("unix://:p@/run/r.sock?db=5") == (
-        "redis+socket://:p@/run/r.sock?virtual_host=5",
-        {},
-    )
-    url, options = for_celery("sentinel://:p%40@h1,h2:3/main?db=4&sentinel_password=sp")
-    assert url == "sentinel://:p%40@h1:26379/4;sentinel://:p%40@h2:3/4"
-    assert options["master_name"] == "main"
-    assert options["sentinel_kwargs"]["password"] == "sp"

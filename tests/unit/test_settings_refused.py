@@ -92,6 +92,13 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
             "sentinel://HOST:PORT,HOST:PORT/SERVICE?db=DB",
         ),
         (
+            lambda c: c["broker"].__setitem__("url", "amqp://dialer@"),
+            "broker.url: is not the URL of a broker: redis://HOST:PORT/DB, "
+            "rediss://HOST:PORT/DB, unix:///PATH?db=DB or "
+            "sentinel://HOST:PORT,HOST:PORT/SERVICE?db=DB; "
+            "or for RabbitMQ amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://... over TLS",
+        ),
+        (
             cell("nome", "ASR:TIM"),
             "cells[#1].nome: is wrong; it takes 1 to 64 letters, digits, _ . and -",
         ),

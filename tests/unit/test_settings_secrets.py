@@ -44,6 +44,15 @@ def test_no_secret_shows_in_whatever_settings_can_be_turned_into() -> None:
     assert not [text for text in shown if MARK in text]
 
 
+def test_the_password_of_a_rabbitmq_shows_as_little() -> None:
+    url = f"amqp://dialer:{MARK}@h:5672/calls"
+    found = loaded(lambda content: content["broker"].__setitem__("url", url))
+    assert found.broker.url == url
+    shown = [repr(found), str(found.broker), found.model_dump_json(), repr(found.model_dump())]
+    assert not [text for text in shown if MARK in text]
+    assert "amqp://dialer:***@h:5672/calls" in found.model_dump_json()
+
+
 def test_no_secret_shows_in_pydantics_own_errors() -> None:
     with pytest.raises(ValidationError) as caught:
         Pbx.model_validate({"name": "p", "secret": MARK + "\n", "trunks": {"t": MARK}, "x": MARK})

@@ -57,8 +57,8 @@ class Lab:
         _docker("compose", "up", "--detach", "--no-build", timeout_s=COMMAND_S)
         for version in VERSIONS:
             self.wait_until_ready(version)
-        _wait_for("the carrier", self._carrier_listens)
-        _wait_for("Redis", lambda: _answers(self.redis_port(), b"PING\r\n", b"+PONG"))
+        wait_for("the carrier", self._carrier_listens)
+        wait_for("Redis", lambda: answers(self.redis_port(), b"PING\r\n", b"+PONG"))
 
     def is_up(self) -> bool:
         """Whether all of it runs already."""
@@ -85,7 +85,7 @@ class Lab:
             _docker("cp", str(source), f"{_container(f'asterisk{version}')}:{target}")
         self.cli(version, "manager reload")
         listens = ":13AF "  # 5039
-        _wait_for(
+        wait_for(
             f"TLS on asterisk{version}",
             lambda: listens in self._exec(f"asterisk{version}", "cat", "/proc/net/tcp"),
         )
@@ -123,7 +123,7 @@ class Lab:
     def hang_up_everything(self, version: Version) -> None:
         """Hang up every channel of that Asterisk and wait until none is left."""
         self.cli(version, "channel request hangup all")
-        _wait_for(f"no channels on asterisk{version}", lambda: self.live_channels(version) == 0)
+        wait_for(f"no channels on asterisk{version}", lambda: self.live_channels(version) == 0)
 
     def cli(self, version: Version, command: str) -> str:
         """What Asterisk's console says to a command."""
@@ -145,11 +145,11 @@ class Lab:
 
     def wait_until_ready(self, version: Version) -> None:
         """Wait until a manager can log in and Asterisk is fully booted."""
-        _wait_for(f"asterisk{version}", lambda: self._fully_booted(version))
+        wait_for(f"asterisk{version}", lambda: self._fully_booted(version))
 
     def _fully_booted(self, version: Version) -> bool:
         login = f"Action: Login\r\nUsername: {AMI_USERNAME}\r\nSecret: {AMI_SECRET}\r\n\r\n"
-        return _answers(self.ami_port(version), login.encode(), b"Event: FullyBooted")
+        return answers(self.ami_port(version), login.encode(), b"Event: FullyBooted")
 
     def _carrier_listens(self) -> bool:
         return ":13C4 " in self._exec("carrier", "cat", "/proc/net/udp")  # 13C4 = 5060
@@ -201,7 +201,7 @@ def _docker(*command: str, timeout_s: float = COMMAND_S) -> str:
     return done.stdout
 
 
-def _answers(port: int, say: bytes, expect: bytes) -> bool:
+def answers(port: int, say: bytes, expect: bytes) -> bool:
     """Whether a server on loopback says `expect` within a second of being told `say`."""
     heard = b""
     try:
@@ -217,7 +217,8 @@ def _answers(port: int, say: bytes, expect: bytes) -> bool:
     return True
 
 
-def _wait_for(what: str, ready: Callable[[], bool], timeout_s: float = READY_S) -> None:
+def wait_for(what: str, ready: Callable[[], bool], timeout_s: float = READY_S) -> None:
+    """Wait for a condition. Raises LabError."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() > deadline:

@@ -1,0 +1,89 @@
+"""The broker's URL: what is taken, what is refused, what Celery makes of it."""
+
+from __future__ import annotations
+
+import pytest
+from kombu import Connection
+
+from dialer.broker_url import for_celery, require_broker_url
+from dialer.redis_url import redacted
+
+MARK = "S3cr3tM4rk"
+
+
+def test_celery_gets_its_own_form_of_sockets_and_sentinels() -> None:
+    assert for_celery("redis://:p@h:1/2").url == "redis://:p@h:1/2"
+    assert (
+        for_celery("unix://:p@/run/r.sock?db=5").url
+        == "redis+socket://:p@/run/r.sock?virtual_host=5"
+    )
+    sentinel = for_celery("sentinel://:p%40@h1,h2:3/main?db=4&sentinel_password=sp")
+    assert sentinel.url == "sentinel://:p%40@h1:26379/4;sentinel://:p%40@h2:3/4"
+    assert sentinel.transport_options["master_name"] == "main"
+    assert sentinel.transport_options["sentinel_kwargs"]["password"] == "sp"
+    assert sentinel.transport_options["priority_steps"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "password", "host", "port", "vhost"),
+    [
+        ("amqp://h", None, None, "h", None, "/"),
+        ("amqp://u:p%2F%40@h:5673/calls", "u", "p/@", "h", 5673, "calls"),
+        ("amqp://u:p@h/%2Fcalls", "u", "p", "h", None, "/calls"),
+    ],
+)
+def test_a_rabbitmq_url_is_understood_by_celery(
+    url: str, user: str | None, password: str | None, host: str, port: int | None, vhost: str
+) -> None:
+    broker = for_celery(url)
+    assert not broker.is_redis
+    assert broker.tls is None
+    assert not {"priority_steps", "socket_timeout"} & broker.transport_options.keys()
+    read = Connection(broker.url)
+    assert (read.userid, read.password, read.hostname, read.port) == (user, password, host, port)
+    assert read.virtual_host == vhost
+
+
+def test_a_rabbitmq_over_tls_has_its_certificate_and_its_name_checked() -> None:
+    assert for_celery("amqps://u:p@h/v").tls == {"server_hostname": "h"}
+    broker = for_celery("amqps://u:p@h/v?ssl_ca_certs=/a.pem&ssl_certfile=/b&ssl_keyfile=/c")
+    assert broker.url == "amqps://u:p@h/v"
+    assert broker.tls == {
+        "server_hostname": "h", "ca_certs": "/a.pem", "certfile": "/b", "keyfile": "/c"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        MARK,
+        f"http://:{MARK}@h",
+        f"redis://:{MARK}@h/zero",
+        "amqp://",
+        f"amqp://u:{MARK}@",
+        f"amqp://u:{MARK}@h:port/v",
+        f"amqp://u:{MARK}@h:99999/v",
+        f"amqp://u:{MARK}/x@h/v",
+        f"amqp://u:1/{MARK}@h",
+        f"amqp://u:{MARK}@h/a/b",
+        f"amqp://u:{MARK}@h/v#x",
+        f"amqp://u:{MARK} @h/v",
+        f"amqp://u:{MARK}@h/v\r\n",
+        f"amqp://u:{MARK}@h/v?ssl_ca_certs=/a",
+        f"amqps://u:{MARK}@h/v?ssl_cert_reqs=none",
+        f"amqps://u:{MARK}@h/v?ssl_ca_certs=",
+    ],
+)
+def test_what_is_no_broker_is_refused_in_one_sentence_that_names_both_kinds(url: str) -> None:
+    with pytest.raises(ValueError, match="is not the URL of a broker") as caught:
+        require_broker_url(url)
+    said = str(caught.value)
+    assert "redis://HOST:PORT/DB" in said
+    assert "amqp://USER:PASSWORD@HOST:PORT/VHOST" in said
+    assert MARK not in said
+    assert MARK not in redacted(url)
+
+
+def test_a_rabbitmq_url_shows_its_user_and_hides_its_password() -> None:
+    assert redacted("amqp://u:p@h:5672/v") == "amqp://u:***@h:5672/v"
