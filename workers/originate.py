@@ -19,6 +19,7 @@ from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
 from workers.ami import AmiLink
 from workers.reconcile import Reconciler
+from workers.targets import Targets
 from workers.tracker import Followed, Tracker
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Originator:
     link: AmiLink
     tracker: Tracker
     reconciler: Reconciler
+    targets: Targets
 
     async def place(self, call_id: str, epoch: int) -> None:
         """Places the call, if it is still this PBX's to place; returns when Asterisk has it.
@@ -66,15 +68,20 @@ class Originator:
             return
         followed = self.tracker.follow(entry)
         followed.token = token
-        if not self._may_dial(entry, cell, followed):
+        to_its_own = entry.request.context is not None and not cell.needs_include
+        missing = None if to_its_own else await self.targets.missing(cell)
+        if not self._may_dial(entry, cell, followed, missing):
             return
         if time.monotonic() - began > STALE_CLAIM_S or not cell.limits.is_open(datetime.now(UTC)):
             await self._give_back(followed)
             return
         await self._dial(followed, cell)
 
-    def _may_dial(self, entry: Entry, cell: Cell, followed: Followed) -> bool:
-        """False where it must not be dialed; then it has its Response, and nobody was rung."""
+    def _may_dial(self, entry: Entry, cell: Cell, followed: Followed, missing: str | None) -> bool:
+        """False where it must not be dialed; then it has its Response, and nobody was rung.
+
+        `missing` is what the answered call would lack.
+        """
         trunk = entry.request.trunk or cell.trunk
         pbx = self.pbx
         result = Result.FAILED
@@ -84,12 +91,8 @@ class Originator:
         elif trunk is not None and trunk not in pbx.trunks:
             code = "no_trunk"
             message = f"{pbx.name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
-        elif cell.needs_include and not self.reconciler.has_include:
-            code = "no_include"
-            message = (
-                f"queue and amd of cell {cell.name} need the dialplan include, which {pbx.name} "
-                "lacks: put deploy/asterisk/dialer.conf into its extensions.conf"
-            )
+        elif missing is not None:
+            code, message = "no_target", missing
         else:
             return True
         followed.call = replace(followed.call, dialed_at=None, attempts=0)

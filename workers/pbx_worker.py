@@ -29,6 +29,7 @@ from workers.ami import AmiLink
 from workers.ami.connection import Fields
 from workers.originate import Originator
 from workers.reconcile import Reconciler
+from workers.targets import Targets
 from workers.tracker import Tracker
 from workers.translate import WANTED_EVENTS, translate
 
@@ -55,6 +56,7 @@ class PbxWorker:
     _link: AmiLink = field(init=False)
     _tracker: Tracker = field(init=False)
     _reconciler: Reconciler = field(init=False)
+    _targets: Targets = field(init=False)
     _registry: Registry = field(init=False)
     _servers: Servers = field(default_factory=Servers)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -93,7 +95,10 @@ class PbxWorker:
             settle=lambda followed, at: self._reconciler.settle(followed, at),
         )
         self._reconciler = Reconciler(self._link, self._tracker)
-        self.originator = Originator(self.pbx, self._link, self._tracker, self._reconciler)
+        self._targets = Targets(self.pbx.name, self._link, lambda: self._reconciler.has_include)
+        self.originator = Originator(
+            self.pbx, self._link, self._tracker, self._reconciler, self._targets
+        )
         for ledger in ledgers.values():
             ledger.steps.on_back = partial(self._on_redis_back, ledger.steps)
         self._new_instance()
@@ -167,6 +172,9 @@ class PbxWorker:
                 "down are answered UNKNOWN; put deploy/asterisk/dialer.conf into extensions.conf",
                 extra={"pbx": self.pbx.name},
             )
+        for cell in self.settings.cells:
+            if self.pbx.name in cell.pbxs:
+                await self._targets.look(cell)
         logger.info(
             "PBX ready",
             extra={"pbx": self.pbx.name, "asterisk": await self._link.version()},

@@ -12,6 +12,8 @@ from urllib.parse import quote
 ENTRY_CONTEXT: Final = "dialer-enter"
 NOTE_FAMILY: Final = "dialer"
 INCLUDED_CONTEXTS: Final = frozenset({ENTRY_CONTEXT, "dialer-end", "dialer-amd", "dialer-agent"})
+ABSENT_CONTEXT_START: Final = "not-"
+"""The call centre's own dialplan has every place but those in contexts that begin so."""
 DETECTING_CONTEXT_END: Final = "-amd"
 """A call whose DIALER_CONTEXT ends so gets AMD and an agent, as in the lab's dialplan."""
 
@@ -81,5 +83,8 @@ def dialplan_exists(expression: str, *, is_included: bool) -> str | None:
     if not (text.startswith("DIALPLAN_EXISTS(") and text.endswith(")")):
         return None
     context, *rest = [part.strip() for part in text[16:-1].split(",")]
-    exists = is_included and context in INCLUDED_CONTEXTS and (not rest or rest[0] == "s")
+    if context in INCLUDED_CONTEXTS:
+        exists = is_included and (not rest or rest[0] == "s")
+    else:
+        exists = not context.startswith(ABSENT_CONTEXT_START)
     return "1" if exists else "0"

@@ -16,11 +16,11 @@ from redis import Redis
 from dialer.domain.call import Result
 from dialer.simulation.multcall import play, report
 from dialer.simulation.multcall_check import Checker, Played, Summary
-from tests.acceptance.celery_events import heard_events
 from tests.acceptance.containers import CELL, LAB_NETWORK, StartWorker, Worker
 from tests.acceptance.lab.lab import Lab, answers, wait_for
 from tests.acceptance.lab.rabbitmq import free_port
 from tests.acceptance.test_dial_path import prefix
+from tests.celery_events import heard_events
 from tests.site import Site
 
 MakeBridge = Callable[..., Site]
@@ -112,14 +112,14 @@ def test_each_call_is_placed_by_the_worker_and_on_the_asterisk_of_its_queue(
     workers = [start_worker(site, pbx) for pbx in ("pbx22", "pbx16")]
     before = dialplan_calls(lab)
     app = Celery(broker=f"{own_redis_url}/1")
-    with heard_events(app, "task-started") as started:
+    with heard_events(app) as heard:
         site.start()
         summary, calls = played(lab, site, 40, {"answered": 1}, talk_s=1)
     assert summary.is_right, story(summary, site, *workers)
     assert summary.results == {Result.ANSWERED: 40}
     placed_on = {c.response.uniqueid: c.response.pbx for c in calls if c.response}
     assert set(placed_on.values()) == {"pbx22", "pbx16"}
-    assert started == placed_on  # which worker ran the task of which call
+    assert heard.workers("task-started") == placed_on  # which worker ran the task of which call
     after = dialplan_calls(lab)
     assert {pbx: after[pbx] - before[pbx] for pbx in after} == dict(summary.pbxs)
 

@@ -12,8 +12,9 @@ from dialer.multcall.answers import Response
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.multcall import play, report
 from dialer.simulation.multcall_check import Checker
+from dialer.simulation.multcall_requests import Asked
 from tests.acceptance.conftest import CELL, MakeSite
-from tests.acceptance.lab.lab import Lab
+from tests.acceptance.lab.lab import Lab, Version
 from tests.acceptance.test_dial_path import prefix
 from tests.acceptance.test_recovery import STAYS, asked
 from tests.site import Site
@@ -82,3 +83,38 @@ def test_the_operator_of_a_call_that_outlived_its_worker_is_named_too(
         response = Response.model_validate_json(redis.lpop(CellKeys(CELL).response) or b"")
     assert (response.result, response.agent) == (Result.ANSWERED, OPERATOR)
     assert response.error is None
+
+
+@on_both
+def test_nobody_is_rung_for_a_queue_that_is_not_there_and_all_is_well_once_it_is(
+    pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
+) -> None:
+    version: Version = "22" if pbx == "pbx22" else "16"
+    start = prefix()
+    calls = (asked(n, f"{start}{n:05d}{STAYS}") for n in range(10_000))
+    lab.cli(version, "module unload app_queue.so")
+    try:
+        site = make_site(pbxs=[pbx], queue="COBRANCA", timeout_command_ack=1)
+        lacking = _told(redis_url, site, next(calls))
+    finally:
+        lab.cli(version, "module load app_queue.so")
+    assert lacking.result is Result.FAILED
+    assert lacking.error is not None
+    assert lacking.error.code == "no_target"
+    assert lacking.error.message.startswith(f"{pbx} has no queue COBRANCA: add it to queues.conf")
+    assert lacking.error.message in site.programs[pbx].said()
+
+    def answered() -> bool:
+        return _told(redis_url, site, next(calls)).result is Result.ANSWERED
+
+    site.wait_until(answered, "the queue is found")
+    rung = [number for number in lab.rings() if number.startswith(start)]
+    assert len(rung) == 1
+
+
+def _told(redis_url: str, site: Site, call: Asked) -> Response:
+    wire = CellKeys(CELL)
+    with Redis.from_url(redis_url) as redis:
+        redis.rpush(wire.request, call.element)
+        site.wait_until(lambda: redis.llen(wire.response) == 1, "the Response")
+        return Response.model_validate_json(redis.lpop(wire.response) or b"")

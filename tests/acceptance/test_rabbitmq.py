@@ -14,12 +14,12 @@ from redis import Redis
 from dialer.domain.call import Result
 from dialer.simulation.multcall import play, report
 from dialer.simulation.multcall_check import Summary
-from tests.acceptance.celery_events import heard_events
 from tests.acceptance.conftest import CELL, PBXS, MakeSite
 from tests.acceptance.containers import LAB_NETWORK
 from tests.acceptance.lab.lab import Lab
 from tests.acceptance.lab.rabbitmq import LOGIN, PASSWORD, RabbitMq
 from tests.acceptance.test_dial_path import prefix
+from tests.celery_events import heard_events
 from tests.site import Site
 
 Meanwhile = Callable[[], None]
@@ -71,9 +71,12 @@ def test_calls_and_their_events_go_over_rabbitmq(
 ) -> None:
     site = make_site(broker_url=rabbitmq.url)
     app = Celery(broker=rabbitmq.url)
-    with heard_events(app, "task-succeeded") as ended:
+    with heard_events(app) as heard:
         summary = play_calls(lab, redis_url, 100, 25.0, lambda: None)
-        site.wait_until(lambda: len(ended) == 100, "every call's end is told by an event")
+        site.wait_until(
+            lambda: len(heard.workers("task-succeeded")) == 100,
+            "every call's end is told by an event",
+        )
     assert summary.is_right, "\n".join([*report(summary), site.logs()])
     assert summary.calls == summary.responses == 100
     assert set(summary.results) == {Result.ANSWERED, Result.BUSY, Result.REJECTED}

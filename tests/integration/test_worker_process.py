@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from celery.events import EventReceiver
 
 from dialer.multcall.keys import CellKeys
+from tests.celery_events import heard_events
 from tests.integration.stack import CELL, Program, Stack
 from tests.waiting import wait_until
 
@@ -50,35 +47,6 @@ async def each_once(
 
 
 # --- one call of every kind -----------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Flower:
-    """Hears every Celery event, as Flower does."""
-
-    broker_url: str
-    events: list[dict[str, Any]] = field(default_factory=list)
-    stopped: bool = False
-
-    @contextmanager
-    def listening(self) -> Iterator[Flower]:
-        thread = threading.Thread(target=self._listen)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.stopped = True
-            thread.join()
-
-    def of(self, call_id: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event.get("uuid") == call_id]
-
-    def _listen(self) -> None:
-        with Celery(broker=self.broker_url).connection_for_read() as connection:
-            receiver = EventReceiver(connection, handlers={"*": self.events.append})
-            while not self.stopped:
-                with suppress(socket.timeout):
-                    receiver.capture(limit=None, timeout=0.2, wakeup=False)
 
 
 @dataclass(slots=True)
@@ -118,8 +86,7 @@ async def play(folder: Path) -> Day:
     async with Stack(folder, cell=cell, settings=settings) as stack:
         stack.add_pbx("pbx01", talk_time=(0.8, 0.9))
         await stack.start(bridges=0)
-        with Flower(stack.broker_url).listening() as flower:
-            await wait_until(lambda: flower.events, "Flower hears the worker's heartbeat")
+        with heard_events(Celery(broker=stack.broker_url)) as flower:
             await stack.start_bridge(wait=False)
             pushed = {
                 kind: (await stack.push(1, last_two=kind, TempoToque=1, Dados={"k": kind}))[0]
@@ -405,9 +372,25 @@ async def test_no_customer_of_a_queue_is_rung_where_the_dialplan_include_is_miss
         responses = await each_once(stack, await stack.push(3))
         assert tally(list(responses.values())) == {"FAILED": 3}
         (error,) = {json.dumps(r["Erro"], sort_keys=True) for r in responses.values()}
-        assert "no_include" in error
-        assert "put deploy/asterisk/dialer.conf into its extensions.conf" in error
+        assert '"no_target"' in error
+        assert "put deploy/asterisk/dialer.conf into extensions.conf" in error
         assert not pbx.rings
+
+
+async def test_no_customer_is_rung_where_the_cell_s_context_is_missing(tmp_path: Path) -> None:
+    async with Stack(tmp_path, cell={"context": "not-there"}) as stack:
+        pbx = stack.add_pbx()
+        await stack.start()
+        cut_off = await stack.push(3)
+        own = await stack.push(2, Contexto="ura-of-the-request")
+        responses = await each_once(stack, cut_off + own)
+        said = {responses[r["IdRequisicao"]]["Erro"]["Mensagem"] for r in cut_off}
+        assert said == {
+            "pbx01 has no extension s,1 in context not-there: "
+            f"add it to the dialplan, or correct cell {CELL}"
+        }
+        assert tally([responses[r["IdRequisicao"]] for r in own]) == {"ANSWERED": 2}
+        assert pbx.rings.total() == 2
 
 
 async def test_calls_that_outlive_a_lost_link_are_followed_again(tmp_path: Path) -> None:

@@ -282,9 +282,25 @@ class AmiLink:
 
     async def has_include(self) -> bool:
         """True where the dialplan include that we ship is loaded."""
-        question = {"Action": "Getvar", "Variable": "DIALPLAN_EXISTS(dialer-end,s,1)"}
-        (reply,) = await self._granted(question)
+        return await self.has_extension("dialer-end", "s", 1)
+
+    async def has_extension(self, context: str, exten: str, priority: int) -> bool:
+        """True where the dialplan has that place."""
+        function = f"DIALPLAN_EXISTS({context},{exten},{priority})"
+        (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
         return str(reply.value) == "1"
+
+    async def has_module(self, name: str) -> bool:
+        """True where Asterisk has loaded that module, such as `app_amd`."""
+        reply = await self.ask({"Action": "ModuleCheck", "Module": name})
+        messages = reply if isinstance(reply, list) else [reply]
+        return bool(messages[0].success)
+
+    async def has_queue(self, name: str) -> bool:
+        """True where app_queue knows a queue of that name."""
+        reply = await self.ask({"Action": "QueueSummary", "Queue": name})
+        messages = reply if isinstance(reply, list) else [reply]
+        return any(m.event == "QueueSummary" and m.queue == name for m in messages)
 
     async def note(self, call_id: str) -> str | None:
         """What the dialplan wrote down of a call in AstDB, None where it wrote nothing."""

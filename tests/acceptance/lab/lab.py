@@ -82,6 +82,7 @@ class Lab:
     def use_certificate(self, version: Version, cert: Path, key: Path) -> None:
         """Give that Asterisk's manager a certificate for TLS, and have it read."""
         for source, target in ((cert, "/tmp/ami.pem"), (key, "/tmp/ami.key")):
+            source.chmod(0o644)  # copied with its mode, and Asterisk is no root there
             _docker("cp", str(source), f"{_container(f'asterisk{version}')}:{target}")
         self.cli(version, "manager reload")
         listens = ":13AF "  # 5039
