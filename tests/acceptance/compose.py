@@ -39,6 +39,9 @@ class ComposeSite:
 
     folder: Path
     files: list[Path] = field(default_factory=lambda: [ROOT / "docker-compose.yml"])
+    project: str = PROJECT
+    redis_port: int = REDIS_PORT
+    flower_port: int = FLOWER_PORT
 
     def __post_init__(self) -> None:
         for shipped, name in ((SHIPPED_ETC, "etc"), (SHIPPED_SECRETS, "secrets")):
@@ -90,11 +93,11 @@ class ComposeSite:
         return {
             "DOCKER_BUILDKIT": "0",  # unless somebody chose: it also builds on a local image
             **os.environ,
-            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_PROJECT_NAME": self.project,
             "DIALER_ETC": str(self.folder / "etc"),
             "DIALER_SECRETS": str(self.folder / "secrets"),
-            "REDIS_LISTEN": f"127.0.0.1:{REDIS_PORT}",
-            "FLOWER_LISTEN": f"127.0.0.1:{FLOWER_PORT}",
+            "REDIS_LISTEN": f"127.0.0.1:{self.redis_port}",
+            "FLOWER_LISTEN": f"127.0.0.1:{self.flower_port}",
         }
 
     # --- what it is --------------------------------------------------------------------
@@ -102,7 +105,7 @@ class ComposeSite:
     @property
     def redis_url(self) -> str:
         """Multcall's Redis, as this machine reaches it."""
-        return f"redis://127.0.0.1:{REDIS_PORT}/0"
+        return f"redis://127.0.0.1:{self.redis_port}/0"
 
     @property
     def toml(self) -> Path:
@@ -115,7 +118,9 @@ class ComposeSite:
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What Docker knows of every container of the stack, by service (the first of each)."""
-        ids = self.docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}")
+        ids = self.docker(
+            "ps", "-aq", "--filter", f"label=com.docker.compose.project={self.project}"
+        )
         found: list[dict[str, Any]] = json.loads(self.docker("inspect", *ids.split()))
         by_service: dict[str, dict[str, Any]] = {}
         for one in sorted(found, key=lambda c: str(c["Name"])):
@@ -124,7 +129,7 @@ class ComposeSite:
 
     def exec(self, service: str, *command: str) -> str:
         """Runs a command in a service's container."""
-        return self.docker("exec", f"{PROJECT}-{service}-1", *command)
+        return self.docker("exec", f"{self.project}-{service}-1", *command)
 
     def asterisk(self, service: str, command: str) -> str:
         """What an Asterisk's console says."""
@@ -132,7 +137,7 @@ class ComposeSite:
 
     def read_file(self, service: str, path: str) -> bytes:
         """A file in a service's container, its temporary file systems included."""
-        name = f"{PROJECT}-{service}-1"
+        name = f"{self.project}-{service}-1"
         return subprocess.run(
             ["docker", "exec", name, "cat", path], capture_output=True, check=True, timeout=60
         ).stdout
