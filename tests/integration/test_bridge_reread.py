@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ import pytest
 from celery.app.amqp import Queues
 
 from dialer.multcall.keys import CellKeys
+from dialer.store.client import cancel
 from tests.integration.stack import CELL, Multcall, Program, Stack
 from tests.integration.test_worker_process import each_once, tally
 from tests.waiting import wait_until
@@ -40,9 +40,7 @@ async def load(stack: Stack, *, per_second: float = 20) -> AsyncIterator[list[di
     try:
         yield pushed
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await cancel([task])  # again and again: redis-py swallows a cancellation now and then
 
 
 def longest_pause_s(responses: list[dict[str, Any]]) -> float:

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dialer.simulation.multcall import play
-from tests.acceptance.compose import FLOWER_LOGIN, FLOWER_PORT, ComposeSite
+from tests.acceptance.compose_stack.site import FLOWER_LOGIN, FLOWER_PORT, ComposeSite
 from tests.acceptance.test_dial_path import prefix
 from tests.conftest import require_service
 from tests.site import ROOT

@@ -167,6 +167,12 @@ class ComposeSite:
 
         self.wait_until(all_healthy, f"{', '.join(services)} are healthy", 120.0)
 
+    def instance(self, pbx: str) -> bytes | None:
+        """Changes with every start of the PBX's worker and every return of its AMI link."""
+        with self.redis() as redis:
+            found: bytes | None = redis.hget(f"dialer:pbx:{pbx}", "instance")
+            return found
+
     def wait_link(self, pbx: str, link: str) -> None:
         """Waits until a PBX's worker says this of its AMI link."""
         with self.redis() as redis:

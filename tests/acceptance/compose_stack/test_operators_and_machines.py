@@ -20,8 +20,8 @@ from dialer.multcall.answers import Response
 from dialer.simulation.multcall import play, report
 from dialer.simulation.multcall_check import Checker
 from dialer.simulation.multcall_requests import Asked
-from tests.acceptance.audio import RATE, loudness, samples, tone_share
-from tests.acceptance.compose import ComposeSite
+from tests.acceptance.compose_stack.audio import RATE, loudness, samples, tone_share
+from tests.acceptance.compose_stack.site import ComposeSite
 from tests.acceptance.test_dial_path import prefix
 
 PERSON_HUMS, OPERATOR_HUMS = 440.0, 620.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dialer.simulation.multcall import play, report
-from tests.acceptance.compose import ComposeSite
+from tests.acceptance.compose_stack.site import ComposeSite
 from tests.acceptance.containers import CELL, TRUNKS
 from tests.acceptance.lab.lab import AMI_SECRET, Lab
 from tests.acceptance.test_dial_path import prefix
