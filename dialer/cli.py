@@ -220,7 +220,7 @@ File = Annotated[Path | None, typer.Argument(help="Default: DIALER_CONFIG, or di
 def config_check(file: File = None) -> None:
     """Say whether the settings are right, and what in them is doubtful."""
     from dialer.settings import config_path, load, stray_variables
-    from dialer.settings_advice import advice
+    from dialer.settings_advice import advice, secrets_lie_open
 
     path = file or config_path()
     settings = load(path)
@@ -228,7 +228,7 @@ def config_check(file: File = None) -> None:
         typer.echo(f"warning: {doubt}", err=True)
     for variable, meant in stray_variables(settings):
         typer.echo(f"warning: {variable} sets nothing; did you mean {meant}?", err=True)
-    if _secrets_lie_open(path, settings):
+    if secrets_lie_open(path):
         typer.echo(f"warning: everybody can read the secrets in {path}: chmod o-r {path}", err=True)
     pbxs, cells = len(settings.pbxs), len(settings.cells)
     counts = f"{pbxs} PBX{'s' * (pbxs > 1)}, {cells} cell{'s' * (cells > 1)}"
@@ -277,18 +277,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
         yield "  ".join(
             f"{text:<{width}}" for text, width in zip(line, widths, strict=True)
         ).rstrip()
-
-
-def _secrets_lie_open(path: Path, settings: Settings) -> bool:
-    import stat
-
-    from dialer.redis_url import redacted
-
-    urls = [settings.registry_redis_url, settings.broker.url]
-    urls += [settings.cell_redis_url(cell) for cell in settings.cells]
-    has_secret = any(pbx.given_secret for pbx in settings.pbxs)
-    has_secret |= any(redacted(url) != url for url in urls)
-    return has_secret and bool(path.stat().st_mode & stat.S_IROTH)
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

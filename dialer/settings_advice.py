@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from dialer.ami_tls import context_of
 from dialer.errors import ConfigError
-from dialer.settings_file import Problem
+from dialer.redis_url import redacted
+from dialer.settings_file import Problem, read
 from dialer.settings_tables import Cell, Pbx
 
 
@@ -71,3 +74,21 @@ def _is_here(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def secrets_lie_open(path: Path) -> bool:
+    """True where everybody can read a secret that the settings file itself holds.
+
+    Those of the environment and of credentials are not in it.
+    """
+    return bool(path.stat().st_mode & stat.S_IROTH) and _holds_secret(read(path))
+
+
+def _holds_secret(value: object, key: str = "") -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_secret(inner, name) for name, inner in value.items())
+    if isinstance(value, list):
+        return any(_holds_secret(inner) for inner in value)
+    if not isinstance(value, str):
+        return False
+    return key == "secret" or (key.endswith("url") and redacted(value) != value)

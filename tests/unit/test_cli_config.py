@@ -95,6 +95,20 @@ def test_check_warns_of_what_is_doubtful_and_still_says_right(
     ]
 
 
+def test_a_file_that_everybody_reads_is_no_doubt_where_its_secrets_are_elsewhere(
+    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tables()
+    content["multcall"]["redis_url"] = content["broker"]["url"] = "redis://127.0.0.1/0"
+    del content["registry"], content["cells"][1]["redis_url"]
+    for table in content["pbxs"]:
+        del table["secret"]
+        monkeypatch.setenv(f"DIALER_{table['name'].upper()}_SECRET", MARK)
+    monkeypatch.setenv("DIALER_MULTCALL__REDIS_URL", f"redis://:{MARK}@127.0.0.1/0")
+    write(content).chmod(0o644)
+    assert dialer("config", "check").err == ""
+
+
 def test_a_missing_file_is_told_with_the_cure(dialer: Dialer) -> None:
     for command in (("config", "check"), ("config", "show"), ("cells",), ("bridge",)):
         ran = dialer(*command)
