@@ -48,7 +48,7 @@ class Originator:
         A task that is void, late or a repeat ends quietly.
         """
         cell = self.tracker.cells.get(cell_of(call_id))
-        if cell is None or not self.link.ready:
+        if cell is None or not self.link.ready or cell.name in self.targets.lacking:
             return  # it stays queued: the bridge sends it again, here or elsewhere
         token = secrets.token_hex(8)
         began = time.monotonic()
@@ -68,20 +68,15 @@ class Originator:
             return
         followed = self.tracker.follow(entry)
         followed.token = token
-        to_its_own = entry.request.context is not None and not cell.needs_include
-        missing = None if to_its_own else await self.targets.missing(cell)
-        if not self._may_dial(entry, cell, followed, missing):
+        if not self._may_dial(entry, cell, followed):
             return
         if time.monotonic() - began > STALE_CLAIM_S or not cell.limits.is_open(datetime.now(UTC)):
             await self._give_back(followed)
             return
         await self._dial(followed, cell)
 
-    def _may_dial(self, entry: Entry, cell: Cell, followed: Followed, missing: str | None) -> bool:
-        """False where it must not be dialed; then it has its Response, and nobody was rung.
-
-        `missing` is what the answered call would lack.
-        """
+    def _may_dial(self, entry: Entry, cell: Cell, followed: Followed) -> bool:
+        """False where it must not be dialed; then it has its Response, and nobody was rung."""
         trunk = entry.request.trunk or cell.trunk
         pbx = self.pbx
         result = Result.FAILED
@@ -91,8 +86,6 @@ class Originator:
         elif trunk is not None and trunk not in pbx.trunks:
             code = "no_trunk"
             message = f"{pbx.name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
-        elif missing is not None:
-            code, message = "no_target", missing
         else:
             return True
         followed.call = replace(followed.call, dialed_at=None, attempts=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -29,7 +30,7 @@ from workers.ami import AmiLink
 from workers.ami.connection import Fields
 from workers.originate import Originator
 from workers.reconcile import Reconciler
-from workers.targets import Targets
+from workers.targets import LOOK_AGAIN_S, Targets
 from workers.tracker import Tracker
 from workers.translate import WANTED_EVENTS, translate
 
@@ -107,6 +108,7 @@ class PbxWorker:
             link,
             asyncio.create_task(self._for_ever(self._beat), name="heartbeat"),
             asyncio.create_task(self._for_ever(self._sweep), name="sweep"),
+            asyncio.create_task(self._look_again(), name="targets"),
         ]
         return link
 
@@ -172,9 +174,7 @@ class PbxWorker:
                 "down are answered UNKNOWN; put deploy/asterisk/dialer.conf into extensions.conf",
                 extra={"pbx": self.pbx.name},
             )
-        for cell in self.settings.cells:
-            if self.pbx.name in cell.pbxs:
-                await self._targets.look(cell)
+        await self._targets.look(self.settings.cells)
         logger.info(
             "PBX ready",
             extra={"pbx": self.pbx.name, "asterisk": await self._link.version()},
@@ -216,6 +216,7 @@ class PbxWorker:
                 "calls": len(self._tracker.calls),
                 "boot": self._reconciler.boot,
                 "include": int(self._reconciler.has_include),
+                "lacking": json.dumps(self._targets.lacking),
             },
         )
 
@@ -226,8 +227,18 @@ class PbxWorker:
             if not self._link.ready:
                 continue
             with contextlib.suppress(AmiUnavailable):
+                await self._targets.look(self.settings.cells)
                 if self._tracker.calls:
                     await self._reconciler.sweep()
                 if cleaned != self._link.session:
                     await self._reconciler.forget_old()
                     cleaned = self._link.session
+
+    async def _look_again(self) -> None:
+        """Looks for what a cell lacks here, so that it is dialed as soon as that is there."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if self._link.ready:
+                with contextlib.suppress(AmiUnavailable):
+                    lacking = self._targets.lacking
+                    await self._targets.look([c for c in self.settings.cells if c.name in lacking])

@@ -239,13 +239,11 @@ class Reconciler:
         if self.tracker.calls.get(call_id) is not followed:
             return
         if note is not None:
-            followed.amd = followed.amd or note.amd
-            if followed.agent is None:
-                followed.agent, followed.wait_s = note.agent, note.wait_s
+            followed.learn(amd=note.amd, agent=note.agent, wait_s=note.wait_s)
         if followed.call.state is State.ANSWERED:
             self.tracker.over(followed, at)
         elif note is not None:
-            self.tracker.end(followed, note.ending(fallback_end=at))
+            self.tracker.end(followed, followed.heard(note.ending(fallback_end=at)))
         elif followed.originate is None and followed.hangup_is_mute:
             self.tracker.end(followed, self._ending(followed, None, restarted=False))
         else:
@@ -257,7 +255,10 @@ class Reconciler:
         restarted = followed.boot not in ("", self.boot)
         note = await (self._read(call_id) if restarted else self._note(call_id))
         if self.tracker.calls.get(call_id) is followed:
-            self.tracker.end(followed, self._ending(followed, note, restarted=restarted))
+            if note is not None:
+                followed.learn(amd=note.amd, agent=note.agent, wait_s=note.wait_s)
+            ending = self._ending(followed, note, restarted=restarted)
+            self.tracker.end(followed, followed.heard(ending))
 
     async def _note(self, call_id: str) -> Note | None:
         note = await self._read(call_id)

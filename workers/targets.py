@@ -1,91 +1,84 @@
-"""Where the answered calls of each cell go on this PBX, and what is missing there.
+"""What the answered calls of each cell need of this Asterisk, and what of it is missing.
 
-A call whose target is missing would be cut off as soon as the customer answers: it is not dialed.
-What is missing is said when the link comes up and again for each call that is refused, and is
-looked for anew then, so that a repaired configuration takes calls at once.
+A call whose target is missing would be cut off as soon as the customer answers. So the worker
+takes no calls of such a cell, and its heartbeat says so: the bridge sends them to PBXs that have
+what they need, or leaves them where they are, as while a PBX is down.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from dialer.errors import AmiUnavailable
 from dialer.settings import Cell
 from workers.ami.link import AmiLink
 
 logger = logging.getLogger(__name__)
 
-#: What was missing is looked for again no sooner than this, in seconds.
+#: How often what is missing is looked for again, in seconds.
 LOOK_AGAIN_S: Final = 2.0
 
 
 @dataclass(slots=True)
 class Targets:
-    """What the cells need of one PBX. Belongs to the worker's event loop.
+    """Belongs to the worker's event loop.
 
-    `has_include` tells whether the dialplan include is loaded.
+    `has_include` tells whether the dialplan include was there when the link came up. `lacking` has
+    a sentence, with the cure, for each cell that lacks something.
     """
 
     pbx: str
     link: AmiLink
     has_include: Callable[[], bool]
-    _missing: dict[str, tuple[float, str]] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
 
-    async def look(self, cell: Cell) -> None:
-        """Looks whether the cell's target is there, and says so where it is not.
+    async def look(self, cells: Iterable[Cell]) -> None:
+        """Looks whether everything is there for these cells, and says what has changed.
 
         Raises:
             AmiUnavailable: the link was lost meanwhile.
         """
-        trouble = await self._trouble(cell)
-        if trouble is None:
-            self._missing.pop(cell.name, None)
-            return
-        if self._missing.get(cell.name, (0.0, ""))[1] != trouble:
-            logger.error(
-                "Calls of a cell are not dialed here: answered, they would be cut off",
-                extra={"pbx": self.pbx, "cell": cell.name, "reason": trouble},
-            )
-        self._missing[cell.name] = (time.monotonic(), trouble)
+        for cell in cells:
+            before, now = self.lacking.pop(cell.name, None), await self._lacks(cell)
+            if now is not None:
+                self.lacking[cell.name] = now
+            if now == before or self.pbx not in cell.pbxs:
+                continue
+            extra = {"pbx": self.pbx, "cell": cell.name}
+            if now is not None:
+                logger.error(
+                    "Calls of a cell are not dialed here: answered, they would be cut off",
+                    extra={**extra, "reason": now},
+                )
+            else:
+                logger.warning("Calls of a cell are dialed here again", extra=extra)
 
-    async def missing(self, cell: Cell) -> str | None:
-        """What an answered call of the cell lacks here, with the cure; None where it has all."""
-        looked_at, trouble = self._missing.get(cell.name, (0.0, ""))
-        if not trouble:
-            return None
-        if time.monotonic() - looked_at > LOOK_AGAIN_S:
-            try:
-                await self.look(cell)
-            except AmiUnavailable:
-                return trouble
-        return self._missing[cell.name][1] if cell.name in self._missing else None
-
-    async def _trouble(self, cell: Cell) -> str | None:
+    async def _lacks(self, cell: Cell) -> str | None:
         """The first thing that is missing, as a sentence with the cure."""
         if cell.needs_include and not self.has_include():
+            if await self.link.has_include():
+                self.link.drop("the dialplan include is there now")  # all begins anew with it
             return (
                 f"{self.pbx} lacks the dialplan include, which queue and amd of cell {cell.name} "
                 "need: put deploy/asterisk/dialer.conf into extensions.conf"
             )
-        if cell.amd != "off" and not await self.link.has_module("app_amd"):
+        if cell.amd != "off" and not await self.link.has_amd():
             return (
                 f"{self.pbx} cannot tell machines from people, as amd of cell {cell.name} wants: "
                 "put deploy/asterisk/amd.conf into /etc/asterisk and load app_amd.so"
             )
-        if cell.queue is not None:
-            if await self.link.has_queue(cell.queue):
-                return None
+        if cell.queue is not None and not await self.link.has_queue(cell.queue):
             return (
                 f"{self.pbx} has no queue {cell.queue}: add it to queues.conf and load it, or "
                 f"correct queue of cell {cell.name}"
             )
-        if await self.link.has_extension(cell.context, cell.exten, cell.priority):
-            return None
-        return (
-            f"{self.pbx} has no extension {cell.exten},{cell.priority} in context {cell.context}: "
-            f"add it to the dialplan, or correct cell {cell.name}"
-        )
+        # Only a context that the cell names: where it does not, each request may bring its own.
+        named = cell.queue is None and "context" in cell.model_fields_set
+        if named and not await self.link.has_context(cell.context):
+            return (
+                f"{self.pbx} has no context {cell.context}: add it to the dialplan, or correct "
+                f"context of cell {cell.name}"
+            )
+        return None

@@ -90,6 +90,17 @@ class Followed:
             return None
         return round((until - self.waiting_since).total_seconds(), 3)
 
+    def learn(self, *, amd: str | None, agent: str | None, wait_s: float | None) -> None:
+        """What the call's record tells; what was heard of it counts before."""
+        self.amd = self.amd or amd
+        if self.agent is None:
+            self.agent = agent
+            self.wait_s = wait_s if self.wait_s is None else self.wait_s
+
+    def heard(self, ending: Ending) -> Ending:
+        """An ending that nobody heard, with what was heard or learnt before it."""
+        return replace(ending, amd=self.amd, agent=self.agent, wait_s=self.wait_s)
+
     @property
     def accepted(self) -> bool:
         """True once Asterisk's word on the Originate is in the ledger's queue."""

@@ -204,7 +204,10 @@ class Note:
 
 def read_note(value: str) -> Note | None:
     """Reads an AstDB record, `answered=… ended=… cause=…`; None where it is not one."""
-    fields = dict(part.split("=", 1) for part in value.split() if "=" in part)
+    fields: dict[str, str] = {}
+    for part in value.split():
+        key, _, text = part.partition("=")
+        fields.setdefault(key, text)  # what the dialplan wrote first, it wrote itself
     answered_at = _moment(fields.get("answered"))
     if answered_at is None:
         return None

@@ -86,7 +86,7 @@ class Intake:
         site = self.site
         if not self.takes or site.holds(datetime.now(UTC)):
             return 0, IDLE_PAUSE_S
-        states = await site.registry.pbxs(site.pbxs)
+        states = await site.registry.pbxs(site.pbxs, site.cell.name)
         if not any(state.load.ready for state in states.values()):
             return 0, IDLE_PAUSE_S
         room = sum(state.load.room for state in states.values())
@@ -231,7 +231,9 @@ class Intake:
     async def _place(self, allowed: Sequence[tuple[bytes, CallRequest]]) -> int:
         """Leases slots, admits, nudges the workers; returns how many left the hand."""
         site = self.site
-        states, calls = await asyncio.gather(site.registry.pbxs(site.pbxs), site.ledger.calls())
+        states, calls = await asyncio.gather(
+            site.registry.pbxs(site.pbxs, site.cell.name), site.ledger.calls()
+        )
         chosen = self._plan(
             [site.trunk(request) for _, request in allowed],
             [states[p.name].load for p in site.pbxs],

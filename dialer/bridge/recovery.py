@@ -57,7 +57,7 @@ class Recovery:
     async def run(self) -> None:
         """Mends calls, for ever."""
         while True:
-            states = await self.site.registry.pbxs(self.site.pbxs)
+            states = await self.site.registry.pbxs(self.site.pbxs, self.site.cell.name)
             async with self.moving:
                 await self.send_again(states)
                 await self.leave_unready(states)
@@ -129,7 +129,7 @@ class Recovery:
 
     async def _leave_former(self, pbx: str) -> None:
         """Moves unclaimed calls from a PBX that is none of the cell's any more."""
-        states = await self.site.registry.pbxs(self.site.pbxs)
+        states = await self.site.registry.pbxs(self.site.pbxs, self.site.cell.name)
         if any(state.load.ready for state in states.values()):
             async with self.moving:
                 await self._move(await self.site.ledger.due(older_than_s=0, pbx=pbx), states)

@@ -130,8 +130,8 @@ class ServedCell:
             for name, part in parts.items()
         ]
         if self.plan.leaving:
-            last = self._see_out(tuple(self.tasks))
-            self.tasks.append(asyncio.create_task(last, name="last calls"))
+            last = asyncio.create_task(self._see_out(tuple(self.tasks)), name="last calls")
+            self.tasks.append(last)
 
     async def _for_ever(self, part: Callable[[], Awaitable[None]], name: str) -> None:
         """Keeps a part running where Redis refuses a command for good: one cell stops no other."""
@@ -148,15 +148,26 @@ class ServedCell:
 
     async def _see_out(self, parts: Sequence[asyncio.Task[None]]) -> None:
         """Waits until nothing of a leaving cell is under way; then it is served no more."""
-        ledger, bridge = self.site.ledger, self.site.bridge
         while True:
-            if not await ledger.calls() and not await ledger.hand(bridge):
+            if await self._is_empty():
                 break
             await asyncio.sleep(LAST_CALLS_EVERY_S)
         await cancel(parts)
         await self._leave()
         self.is_over = True
         logger.info("A cell that left the settings is empty", extra={"cell": self.plan.cell.name})
+
+    async def _is_empty(self) -> bool:
+        ledger = self.site.ledger
+        try:
+            return not await ledger.calls() and not await ledger.hand(self.site.bridge)
+        except RedisError as error:  # one cell stops no other
+            logger.exception(
+                "Redis refused a command; trying anew",
+                extra={"cell": self.plan.cell.name, "part": "last calls", "error": str(error)},
+            )
+            await asyncio.sleep(REFUSED_PAUSE_S)
+            return False
 
     async def stop(self) -> None:
         """Ends every part and puts back what is in hand, where Redis answers in time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dialer.settings_tables import Pbx
@@ -12,15 +12,23 @@ from dialer.store.registry import PbxState, Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """How everything stands at one moment."""
+    """How everything stands at one moment. `serving` are the PBXs that each cell may use."""
 
     pbxs: Mapping[str, PbxState]
     cells: Mapping[str, CellCounts]
+    serving: Mapping[str, Collection[str]]
 
     def troubles(self) -> list[str]:
         """What keeps calls from being dialed or answered, one sentence each."""
         return [
             *(sentence for name, pbx in self.pbxs.items() if (sentence := _pbx_trouble(name, pbx))),
+            *(
+                f"{name} takes no calls of {cell}: {reason}"
+                for name, pbx in self.pbxs.items()
+                if pbx.load.ready
+                for cell, reason in pbx.lacking.items()
+                if name in self.serving.get(cell, ())
+            ),
             *(
                 f"{name}: {counts.waiting} requests wait, and no PBX takes calls"
                 for name, counts in self.cells.items()
@@ -34,9 +42,15 @@ class Snapshot:
         ]
 
 
-async def look(registry: Registry, pbxs: Sequence[Pbx], ledgers: Sequence[Ledger]) -> Snapshot:
+async def look(
+    registry: Registry,
+    pbxs: Sequence[Pbx],
+    ledgers: Sequence[Ledger],
+    serving: Mapping[str, Collection[str]],
+) -> Snapshot:
     """Reads everything once."""
     return Snapshot(
+        serving=serving,
         pbxs=await registry.pbxs(pbxs),
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
     )

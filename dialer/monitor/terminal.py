@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 
 from rich.console import Console, Group
@@ -21,9 +22,13 @@ EVERY_S = 1.0
 
 
 async def watch(
-    registry_url: str, pbxs: tuple[Pbx, ...], cell_urls: dict[str, str], console: Console
+    registry_url: str,
+    pbxs: tuple[Pbx, ...],
+    cell_urls: dict[str, str],
+    console: Console,
+    serving: Mapping[str, Collection[str]],
 ) -> None:
-    """Shows the system until interrupted.
+    """Shows the system until interrupted. `serving` are the PBXs that each cell may use.
 
     Raises:
         StoreUnavailable: a Redis cannot be reached at start.
@@ -38,11 +43,11 @@ async def watch(
         registry = Registry(by_url[registry_url])
         ledgers = [Ledger(by_url[url], cell) for cell, url in cell_urls.items()]
         if not console.is_terminal:
-            console.print(render(await look(registry, pbxs, ledgers)))
+            console.print(render(await look(registry, pbxs, ledgers, serving)))
             return
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(render(await look(registry, pbxs, ledgers)), refresh=True)
+                live.update(render(await look(registry, pbxs, ledgers, serving)), refresh=True)
                 await asyncio.sleep(EVERY_S)
 
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from dialer.simulation import pbx_events as events
 from dialer.simulation.pbx_call import SimulatedCall
 from dialer.simulation.pbx_calls import AstDb, CallFloor
-from dialer.simulation.pbx_dialplan import dialplan_exists
+from dialer.simulation.pbx_dialplan import exists
 from dialer.simulation.pbx_filters import EventFilter, FilterRefused, parse_filter
 from dialer.simulation.pbx_originate import complaint_about, order_from
 from dialer.simulation.pbx_outcomes import VERSIONS, Ending
@@ -260,7 +260,7 @@ def _getvar(exchange: Exchange, _session: Session, request: AmiRequest) -> str:
     if channel and call is None:
         return error(request, "No such channel")
     is_included = exchange.floor.habits.is_dialplan_included
-    value = dialplan_exists(name, is_included=is_included)
+    value = exists(name, is_included=is_included)
     if value is None:
         value = call.variables.get(name, "") if call else ""
     return response(request, "Success", f"Variable: {name}\r\nValue: {value}\r\n")

@@ -12,8 +12,8 @@ from urllib.parse import quote
 ENTRY_CONTEXT: Final = "dialer-enter"
 NOTE_FAMILY: Final = "dialer"
 INCLUDED_CONTEXTS: Final = frozenset({ENTRY_CONTEXT, "dialer-end", "dialer-amd", "dialer-agent"})
-ABSENT_CONTEXT_START: Final = "not-"
-"""The call centre's own dialplan has every place but those in contexts that begin so."""
+ABSENT_START: Final = "not-"
+"""The call centre's own dialplan has every context and every queue but those that begin so."""
 DETECTING_CONTEXT_END: Final = "-amd"
 """A call whose DIALER_CONTEXT ends so gets AMD and an agent, as in the lab's dialplan."""
 
@@ -77,14 +77,14 @@ def end_note(
     )
 
 
-def dialplan_exists(expression: str, *, is_included: bool) -> str | None:
-    """Evaluate `DIALPLAN_EXISTS(context,exten,priority)`; None for any other expression."""
-    text = expression.strip()
-    if not (text.startswith("DIALPLAN_EXISTS(") and text.endswith(")")):
+def exists(expression: str, *, is_included: bool) -> str | None:
+    """Evaluate DIALPLAN_EXISTS(context,exten,priority) or QUEUE_EXISTS(name); None for others."""
+    function, opened, rest = expression.strip().partition("(")
+    if not opened or not rest.endswith(")"):
         return None
-    context, *rest = [part.strip() for part in text[16:-1].split(",")]
-    if context in INCLUDED_CONTEXTS:
-        exists = is_included and (not rest or rest[0] == "s")
-    else:
-        exists = not context.startswith(ABSENT_CONTEXT_START)
-    return "1" if exists else "0"
+    name, *place = [part.strip() for part in rest[:-1].split(",")]
+    if function == "DIALPLAN_EXISTS" and name in INCLUDED_CONTEXTS:
+        return "1" if is_included and (not place or place[0] == "s") else "0"
+    if function in ("DIALPLAN_EXISTS", "QUEUE_EXISTS"):
+        return "0" if name.startswith(ABSENT_START) else "1"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ class PbxState:
 
     `silent_s` is the time since the last heartbeat, `unready_s` since the last one with the
     AMI link up; infinite where there never was one. `instance` changes with every start
-    of the worker and every return of its link.
+    of the worker and every return of its link. `lacking` has a sentence for each cell whose calls
+    it does not take for want of their target.
     """
 
     load: PbxLoad
     instance: str
     link: str
+    lacking: Mapping[str, str]
     silent_s: float
     unready_s: float
 
@@ -74,12 +77,13 @@ class Registry:
             "heartbeat", [keys.pbx(pbx)], [instance, link, keys.IDLE_RETENTION_S, *flat]
         )
 
-    async def pbxs(self, pbxs: Sequence[Pbx]) -> dict[str, PbxState]:
-        """How each PBX stands now."""
+    async def pbxs(self, pbxs: Sequence[Pbx], cell: str | None = None) -> dict[str, PbxState]:
+        """How each PBX stands now, for the calls of a cell where one is named."""
         names = [k for p in pbxs for k in (keys.pbx(p.name), keys.slots(p.name), keys.pace(p.name))]
         rates: list[Arg] = [value for p in pbxs for value in pacing(p.cps)]
         now_ms, *flat = await self.steps.run("loads", names, rates)
-        return {p.name: _state(p, int(now_ms), flat[i * 6 : i * 6 + 6]) for i, p in enumerate(pbxs)}
+        told = [flat[i * 7 : i * 7 + 7] for i in range(len(pbxs))]
+        return {p.name: _state(p, cell, int(now_ms), t) for p, t in zip(pbxs, told, strict=True)}
 
     async def lease(self, pbx: Pbx, call_ids: Sequence[str]) -> Lease:
         """Leases slots and starts for calls, in order, as many as there is room for."""
@@ -135,14 +139,15 @@ def _digits(number: str) -> str:
     return number.removeprefix("+")
 
 
-def _state(pbx: Pbx, now_ms: int, fields: Sequence[bytes | int]) -> PbxState:
-    seen, link, instance, ready, calls, starts = fields
+def _state(pbx: Pbx, cell: str | None, now_ms: int, fields: Sequence[bytes | int]) -> PbxState:
+    seen, link, instance, ready, lacks, calls, starts = fields
+    lacking = json.loads(lacks) if isinstance(lacks, bytes) and lacks else {}
     silent_s = (now_ms - int(seen)) / 1000 if seen else math.inf
     word = bytes(link).decode() if isinstance(link, bytes) else ""
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
-            ready=silent_s < PBX_DEAD_AFTER_S and word == "up",
+            ready=silent_s < PBX_DEAD_AFTER_S and word == "up" and cell not in lacking,
             calls=int(calls),
             max_calls=pbx.max_calls,
             starts=int(starts),
@@ -150,6 +155,7 @@ def _state(pbx: Pbx, now_ms: int, fields: Sequence[bytes | int]) -> PbxState:
         ),
         instance=instance.decode() if isinstance(instance, bytes) else "",
         link=word,
+        lacking=lacking,
         silent_s=silent_s,
         unready_s=(now_ms - int(ready)) / 1000 if ready else math.inf,
     )

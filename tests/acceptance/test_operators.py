@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import pytest
 from redis import Redis
@@ -12,7 +13,6 @@ from dialer.multcall.answers import Response
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.multcall import play, report
 from dialer.simulation.multcall_check import Checker
-from dialer.simulation.multcall_requests import Asked
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import Lab, Version
 from tests.acceptance.test_dial_path import prefix
@@ -90,31 +90,39 @@ def test_nobody_is_rung_for_a_queue_that_is_not_there_and_all_is_well_once_it_is
     pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     version: Version = "22" if pbx == "pbx22" else "16"
-    start = prefix()
-    calls = (asked(n, f"{start}{n:05d}{STAYS}") for n in range(10_000))
+    call = asked(1, f"{prefix()}00001{STAYS}")
+    wire = CellKeys(CELL)
     lab.cli(version, "module unload app_queue.so")
     try:
         site = make_site(pbxs=[pbx], queue="COBRANCA", timeout_command_ack=1)
-        lacking = _told(redis_url, site, next(calls))
+        with Redis.from_url(redis_url) as redis:
+            redis.rpush(wire.request, call.element)
+        worker = site.programs[pbx]
+        said = f"{pbx} has no queue COBRANCA: add it to queues.conf"
+        site.wait_until(lambda: said in worker.said(), "the worker says what is missing")
     finally:
         lab.cli(version, "module load app_queue.so")
-    assert lacking.result is Result.FAILED
-    assert lacking.error is not None
-    assert lacking.error.code == "no_target"
-    assert lacking.error.message.startswith(f"{pbx} has no queue COBRANCA: add it to queues.conf")
-    assert lacking.error.message in site.programs[pbx].said()
-
-    def answered() -> bool:
-        return _told(redis_url, site, next(calls)).result is Result.ANSWERED
-
-    site.wait_until(answered, "the queue is found")
-    rung = [number for number in lab.rings() if number.startswith(start)]
-    assert len(rung) == 1
-
-
-def _told(redis_url: str, site: Site, call: Asked) -> Response:
-    wire = CellKeys(CELL)
+    again = "Calls of a cell are dialed here again"
+    site.wait_until(lambda: again in worker.said(), "the queue is found")
     with Redis.from_url(redis_url) as redis:
-        redis.rpush(wire.request, call.element)
         site.wait_until(lambda: redis.llen(wire.response) == 1, "the Response")
-        return Response.model_validate_json(redis.lpop(wire.response) or b"")
+        response = Response.model_validate_json(redis.lpop(wire.response) or b"")
+    assert (response.result, response.agent) == (Result.ANSWERED, OPERATOR)
+    ring = next(r for r in lab.ring_log() if r.number == call.number)
+    assert ring.at >= _said_at(worker.said(), again)
+
+
+def _said_at(log: str, sentence: str) -> float:
+    """When a program said something, in seconds since 1970."""
+    line = next(line for line in log.splitlines() if sentence in line)
+    return datetime.fromisoformat(line.split()[0]).timestamp()
+
+
+@on_both
+def test_without_amd_conf_no_call_of_a_cell_that_wants_amd_is_dialed(
+    pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
+) -> None:
+    # The lab's Asterisks have no amd.conf: app_amd is there and does not run.
+    site = make_site(pbxs=[pbx], queue="COBRANCA", amd="hangup")
+    said = f"{pbx} cannot tell machines from people"
+    site.wait_until(lambda: said in site.programs[pbx].said(), "the worker says what is missing")

@@ -363,34 +363,33 @@ async def test_calls_that_end_while_the_link_is_down_are_answered_for(
         assert pbx.astdb == {}
 
 
-async def test_no_customer_of_a_queue_is_rung_where_the_dialplan_include_is_missing(
+async def test_a_pbx_that_lacks_a_cells_target_takes_none_of_its_calls(tmp_path: Path) -> None:
+    async with Stack(tmp_path, cell={"queue": "ASR_TIM"}) as stack:
+        lacking = stack.add_pbx("pbx01", include=False)
+        stack.add_pbx("pbx02")
+        await stack.start()
+        responses = await each_once(stack, await stack.push(30))
+        assert tally(list(responses.values())) == {"ANSWERED": 30}
+        assert {response["Pbx"] for response in responses.values()} == {"pbx02"}
+        assert not lacking.rings
+        assert "put deploy/asterisk/dialer.conf into extensions.conf" in stack.workers["pbx01"].log
+
+
+async def test_requests_wait_and_nobody_is_rung_where_no_pbx_has_the_cells_context(
     tmp_path: Path,
 ) -> None:
-    async with Stack(tmp_path, cell={"queue": "ASR_TIM"}) as stack:
-        pbx = stack.add_pbx(include=False)
-        await stack.start()
-        responses = await each_once(stack, await stack.push(3))
-        assert tally(list(responses.values())) == {"FAILED": 3}
-        (error,) = {json.dumps(r["Erro"], sort_keys=True) for r in responses.values()}
-        assert '"no_target"' in error
-        assert "put deploy/asterisk/dialer.conf into extensions.conf" in error
-        assert not pbx.rings
-
-
-async def test_no_customer_is_rung_where_the_cell_s_context_is_missing(tmp_path: Path) -> None:
     async with Stack(tmp_path, cell={"context": "not-there"}) as stack:
-        pbx = stack.add_pbx()
+        stack.add_pbx("pbx01")
+        stack.add_cell("OTHER", threads=10, pbxs=["pbx01"])
         await stack.start()
-        cut_off = await stack.push(3)
-        own = await stack.push(2, Contexto="ura-of-the-request")
-        responses = await each_once(stack, cut_off + own)
-        said = {responses[r["IdRequisicao"]]["Erro"]["Mensagem"] for r in cut_off}
-        assert said == {
-            "pbx01 has no extension s,1 in context not-there: "
-            f"add it to the dialplan, or correct cell {CELL}"
-        }
-        assert tally([responses[r["IdRequisicao"]] for r in own]) == {"ANSWERED": 2}
-        assert pbx.rings.total() == 2
+        await stack.push(3)
+        await stack.push(1, cell="OTHER")
+        answered = stack.multcalls["OTHER"].responses
+        await wait_until(lambda: answered, "the other cell's call is over")
+        assert await stack.redis.llen(CellKeys(CELL).request) == 3
+        assert stack.rings.total() == 1
+        said = "pbx01 has no context not-there: add it to the dialplan, or correct context of cell"
+        assert said in stack.workers["pbx01"].log
 
 
 async def test_calls_that_outlive_a_lost_link_are_followed_again(tmp_path: Path) -> None:

@@ -18,19 +18,26 @@ READY = PbxState(
     load=PbxLoad(name="pbx01", ready=True, calls=7, max_calls=200, starts=2),
     instance="host-1-abc",
     link="up",
+    lacking={},
     silent_s=0.5,
     unready_s=0.5,
 )
 DOWN = replace(READY, load=replace(READY.load, ready=False))
 QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0)
+SERVING = {"ASR_TIM": ("pbx01",)}
 
 
 def troubles(pbx: PbxState, cell: CellCounts = QUIET) -> list[str]:
-    return Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": cell}).troubles()
+    return Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": cell}, serving=SERVING).troubles()
 
 
 def test_nothing_is_wrong_where_every_pbx_is_ready() -> None:
     assert troubles(READY) == []
+
+
+def test_a_pbx_that_takes_no_calls_of_a_cell_says_what_it_lacks() -> None:
+    lacking = replace(READY, lacking={"ASR_TIM": "no queue", "OTHER": "is not served there"})
+    assert troubles(lacking) == ["pbx01 takes no calls of ASR_TIM: no queue"]
 
 
 def test_a_pbx_that_takes_no_calls_is_named_with_the_reason() -> None:
@@ -55,6 +62,6 @@ def test_the_dead_list_is_named_where_it_holds_anything() -> None:
 
 def test_the_screen_shows_every_pbx_and_cell() -> None:
     out = io.StringIO()
-    snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": QUIET})
+    snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": QUIET}, serving=SERVING)
     Console(file=out, width=100).print(render(snapshot))
     assert all(word in out.getvalue() for word in ("pbx01", "ASR_TIM", "200", "All is well."))

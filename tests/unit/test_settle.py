@@ -92,3 +92,20 @@ async def test_what_was_heard_of_an_operator_counts_before_the_record() -> None:
 async def test_an_adopted_answered_call_without_a_record_ends_by_its_events() -> None:
     followed = hung_up(State.ANSWERED, cause=0)
     assert await settled(None, originate=False, followed=followed) == ([AT], [])
+
+
+async def test_a_wait_that_was_heard_stays_where_the_record_knows_of_no_agent() -> None:
+    followed = hung_up(State.ANSWERED)
+    followed.wait_s = 12.3
+    await settled(
+        f"answered={ANSWERED} ended={ENDED} cause=16 amd= agent= wait=", followed=followed
+    )
+    assert (followed.agent, followed.wait_s) == (None, 12.3)
+
+
+async def test_what_was_heard_is_in_the_ending_that_nobody_heard() -> None:
+    followed = hung_up()
+    followed.amd, followed.agent, followed.wait_s = "HUMAN", "Ana", 4.25
+    record = f"answered={ANSWERED} ended={ENDED} cause=16 amd= agent= wait="
+    _, (ending,) = await settled(record, followed=followed)
+    assert (ending.amd, ending.agent, ending.wait_s) == ("HUMAN", "Ana", 4.25)

@@ -324,6 +324,12 @@ def test_what_is_no_record_is_not_read_as_one(value: str) -> None:
     assert read_note(value) is None
 
 
+def test_nothing_that_follows_in_a_record_takes_the_place_of_what_stands_before() -> None:
+    note = read_note("answered=1.5 ended=2.0 cause=16 amd= agent= wait=1 ended=9.0 cause=17")
+    assert note is not None
+    assert (note.cause, note.ended_at) == (16, datetime.fromtimestamp(2, UTC))
+
+
 def test_of_a_broken_record_what_can_be_read_is_kept() -> None:
     note = read_note("answered=100.0 ended=inf cause=999 amd=%E2%82 agent=%zz")
     assert note is not None

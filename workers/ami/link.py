@@ -282,25 +282,27 @@ class AmiLink:
 
     async def has_include(self) -> bool:
         """True where the dialplan include that we ship is loaded."""
-        return await self.has_extension("dialer-end", "s", 1)
+        return await self._value("DIALPLAN_EXISTS(dialer-end,s,1)") == "1"
 
-    async def has_extension(self, context: str, exten: str, priority: int) -> bool:
-        """True where the dialplan has that place."""
-        function = f"DIALPLAN_EXISTS({context},{exten},{priority})"
-        (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
-        return str(reply.value) == "1"
+    async def has_context(self, context: str) -> bool:
+        """False where the dialplan has no such context; func_dialplan must be there to say so."""
+        return await self._value(f"DIALPLAN_EXISTS({context})") != "0"
 
-    async def has_module(self, name: str) -> bool:
-        """True where Asterisk has loaded that module, such as `app_amd`."""
-        reply = await self.ask({"Action": "ModuleCheck", "Module": name})
+    async def has_queue(self, name: str) -> bool:
+        """True where app_queue is loaded and knows that queue, a realtime one too."""
+        return await self._value(f"QUEUE_EXISTS({name})") == "1"
+
+    async def has_amd(self) -> bool:
+        """True where app_amd runs: it does not without amd.conf, though ModuleCheck finds it."""
+        question = {"Action": "ModuleLoad", "Module": "app_amd.so", "LoadType": "reload"}
+        reply = await self.ask(question)
         messages = reply if isinstance(reply, list) else [reply]
         return bool(messages[0].success)
 
-    async def has_queue(self, name: str) -> bool:
-        """True where app_queue knows a queue of that name."""
-        reply = await self.ask({"Action": "QueueSummary", "Queue": name})
-        messages = reply if isinstance(reply, list) else [reply]
-        return any(m.event == "QueueSummary" and m.queue == name for m in messages)
+    async def _value(self, function: str) -> str:
+        """What a dialplan function says; nothing where there is no such function."""
+        (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
+        return str(reply.value)
 
     async def note(self, call_id: str) -> str | None:
         """What the dialplan wrote down of a call in AstDB, None where it wrote nothing."""
