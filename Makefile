@@ -61,9 +61,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(VENV)/bin/dialer demo
 
+# What runs on real Asterisk and Docker is not slowed down by measuring coverage.
 test: lint
-	@$(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
+	@$(PYTEST) tests/unit tests/integration --cov --cov-report=term $(PYTEST_ARGS)
 	@$(PY) -m coverage report --include='dialer/domain/*,dialer/multcall/*' --fail-under=100
+	@$(PYTEST) tests/acceptance tests/chaos $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from tests.site import ROOT
 
@@ -169,16 +170,20 @@ class ComposeSite:
 
     def instance(self, pbx: str) -> bytes | None:
         """Changes with every start of the PBX's worker and every return of its AMI link."""
-        with self.redis() as redis:
-            found: bytes | None = redis.hget(f"dialer:pbx:{pbx}", "instance")
-            return found
+        return self._told(pbx, "instance")
 
     def wait_link(self, pbx: str, link: str) -> None:
         """Waits until a PBX's worker says this of its AMI link."""
+        self.wait_until(lambda: self._told(pbx, "link") == link.encode(), f"{pbx} {link}")
+
+    def _told(self, pbx: str, field: str) -> bytes | None:
+        """What a worker's heartbeat says; None while Redis is away."""
         with self.redis() as redis:
-            self.wait_until(
-                lambda: redis.hget(f"dialer:pbx:{pbx}", "link") == link.encode(), f"{pbx} {link}"
-            )
+            try:
+                told: bytes | None = redis.hget(f"dialer:pbx:{pbx}", field)
+            except RedisError:
+                return None
+        return told
 
 
 def _health(container: Mapping[str, Any]) -> str:
