@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import signal
 import sys
 import threading
 import warnings
@@ -132,10 +131,6 @@ class PbxStep(bootsteps.StartStopStep):
         # Pool threads, Celery's loop and ours share one interpreter: at the default of 5 ms each
         # hand-over between them would cost a call that much.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        if threading.current_thread() is threading.main_thread():
-            # Celery would run the program anew in this process, amid its threads; not always seen
-            # to come back. In order, and who started it starts it again.
-            signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
         worker = PbxWorker(settings(), parent.pbx, on_done=_call_done)
         self.thread.start()
         try:

@@ -277,26 +277,28 @@ async def test_a_bridge_of_one_cell_serves_no_other_that_comes_and_refuses_to_lo
         await stack.redis.delete(CellKeys(OTHER).request)
 
 
-async def test_a_hangup_stops_a_worker_in_order_and_its_next_start_knows_the_new_settings(
+async def test_a_hangup_starts_a_worker_anew_in_its_process_and_its_calls_stay_up(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
-        stack.add_pbx("pbx01", talk_time=(9.0, 10.0))
+        stack.add_pbx("pbx01", talk_time=(4.0, 5.0))
         await stack.start()
         (bridge,) = stack.bridges
+        worker = stack.workers["pbx01"]
         requests = await stack.push(20)
         await wait_until(lambda: len(stack.multcall.acks) == 20, "all are up")
         stack.add_cell(OTHER)
         other = stack.play_multcall(OTHER)
         stack.write_config()
-        stack.workers["pbx01"].hang_up()
-        assert await stack.workers["pbx01"].exit_code() == 0
-        await stack.start_worker("pbx01")
+        _, before = await stack.heartbeat("pbx01")
+        worker.hang_up()
+        await stack.until_link("pbx01", "up", other_than=before)
         await stack.reread(bridge, write=False)
         await stack.push(3, cell=OTHER)
         await answered(other, 3)
         assert tally(list((await each_once(stack, requests)).values())) == {"ANSWERED": 20}
-        assert "adopted=20" in stack.workers["pbx01"].log
+        assert worker.running
+        assert "adopted=20" in worker.log
 
 
 # --- signals --------------------------------------------------------------------------

@@ -40,8 +40,13 @@ class Dialer:
 
     def __call__(self, *arguments: str) -> Ran:
         self._monkeypatch.setattr(sys, "argv", ["dialer", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            with pytest.raises(SystemExit) as exited:
+                cli.main()
+        finally:
+            # A bridge holds SIGHUP back while it starts; every process of later tests would inherit it.
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         out, err = self._capsys.readouterr()
         return Ran(code=int(exited.value.code or 0), out=out, err=err)
 
