@@ -16,7 +16,6 @@ import pytest
 from celery.app.amqp import Queues
 
 from dialer.multcall.keys import CellKeys
-from dialer.store.client import cancel
 from tests.integration.stack import CELL, Multcall, Program, Stack
 from tests.integration.test_worker_process import each_once, tally
 from tests.waiting import wait_until
@@ -30,9 +29,10 @@ IN_FORCE = "New settings are in force"
 async def load(stack: Stack, *, per_second: float = 20) -> AsyncIterator[list[dict[str, Any]]]:
     """Pushes requests at that rate while the block runs; yields those pushed."""
     pushed: list[dict[str, Any]] = []
+    over = asyncio.Event()  # a push that was cancelled may have reached Redis all the same
 
     async def push() -> None:
-        while True:
+        while not over.is_set():
             pushed.extend(await stack.push(1))
             await asyncio.sleep(1 / per_second)
 
@@ -40,7 +40,8 @@ async def load(stack: Stack, *, per_second: float = 20) -> AsyncIterator[list[di
     try:
         yield pushed
     finally:
-        await cancel([task])  # again and again: redis-py swallows a cancellation now and then
+        over.set()
+        await task
 
 
 def longest_pause_s(responses: list[dict[str, Any]]) -> float:
