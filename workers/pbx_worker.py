@@ -20,7 +20,8 @@ from dialer import failpoints
 from dialer.domain.call import Call, Ending
 from dialer.domain.request import cell_of
 from dialer.errors import AmiUnavailable
-from dialer.settings import Pbx, Settings
+from dialer.settings import Cell, Pbx, Settings
+from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.ledger import Ledger
 from dialer.store.registry import HEARTBEAT_EVERY_S, Link, Registry
@@ -85,6 +86,9 @@ class PbxWorker:
             name: Ledger(steps, name, push)
             for name, steps in (await self._servers.of_cells(urls)).items()
         }
+        for cell, steps in await self._departed():
+            if cells.setdefault(cell.name, cell) is cell:
+                ledgers[cell.name] = Ledger(steps, cell.name, push)
         self._link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up, self._on_down)
         self._tracker = Tracker(
             pbx=self.pbx.name,
@@ -111,6 +115,17 @@ class PbxWorker:
             asyncio.create_task(self._look_again(), name="targets"),
         ]
         return link
+
+    async def _departed(self) -> list[tuple[Cell, Steps]]:
+        """Cells that were served here once; where they left the settings, calls may be left."""
+        departed: list[tuple[Cell, Steps]] = []
+        for steps in self._servers.answering().values():
+            reading = asyncio.create_task(CellBook(steps).cells())
+            if await steps.done_or_away(reading):
+                departed += [(c, steps) for c in reading.result() if self.pbx.name in c.pbxs]
+            else:
+                await cancel([reading])
+        return departed
 
     async def until_ready(self) -> None:
         """Waits until calls can be placed."""

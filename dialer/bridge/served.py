@@ -22,6 +22,7 @@ from dialer.bridge.recovery import Recovery
 from dialer.bridge.site import CellSite
 from dialer.errors import ConfigError
 from dialer.settings import Cell, Pbx, Settings
+from dialer.store.cells import CellBook
 from dialer.store.client import cancel, connect
 from dialer.store.ledger import Ledger
 from dialer.store.registry import Registry
@@ -40,6 +41,9 @@ REFUSED_PAUSE_S: Final = 5.0
 
 #: How often a cell that is no longer in the settings is looked at, in seconds.
 LAST_CALLS_EVERY_S: Final = 0.5
+
+#: How often the settings of a served cell are noted beside its calls, in seconds.
+NOTE_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +80,22 @@ def plans_of(settings: Settings, chosen: Sequence[str]) -> list[CellPlan]:
                 f"cells are {', '.join(sorted(known))}"
             )
     return [
-        CellPlan(
-            cell=cell,
-            pbxs=tuple(settings.pbx(name) for name in cell.pbxs),
-            redis_url=settings.cell_redis_url(cell),
-            push=settings.multcall.push,
-            pbx_lost_after_s=settings.recovery.pbx_lost_after,
-        )
+        _plan(settings, cell, settings.cell_redis_url(cell))
         for cell in settings.cells
         if not chosen or cell.name in chosen
     ]
+
+
+def _plan(settings: Settings, cell: Cell, redis_url: str, *, leaving: bool = False) -> CellPlan:
+    known = {pbx.name for pbx in settings.pbxs}  # a cell that left may name a PBX that left too
+    return CellPlan(
+        cell=cell,
+        pbxs=tuple(settings.pbx(name) for name in cell.pbxs if name in known),
+        redis_url=redis_url,
+        push=settings.multcall.push,
+        pbx_lost_after_s=settings.recovery.pbx_lost_after,
+        leaving=leaving,
+    )
 
 
 @dataclass(slots=True)
@@ -120,6 +130,7 @@ class ServedCell:
             "heartbeat": self.recovery.run_heartbeat,
             "recovery": self.recovery.run,
             "reaper": self.recovery.run_reaper,
+            "note": self._note,
         }
         # Before anything is taken; where the cell's Redis is away, its first heartbeat does it.
         taking_over = asyncio.create_task(self.recovery.take_over())
@@ -145,6 +156,13 @@ class ServedCell:
                 )
                 self._look_into_hand()
                 await asyncio.sleep(REFUSED_PAUSE_S)
+
+    async def _note(self) -> None:
+        """Notes the settings, for ever: whoever starts without them can end what is under way."""
+        book = CellBook(self.site.ledger.steps)
+        while True:
+            await book.write(self.plan.cell)
+            await asyncio.sleep(NOTE_EVERY_S)
 
     async def _see_out(self, parts: Sequence[asyncio.Task[None]]) -> None:
         """Waits until nothing of a leaving cell is under way; then it is served no more."""
@@ -205,6 +223,7 @@ class Served:
     failure: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    _servers: Servers = field(default_factory=Servers)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
@@ -232,7 +251,7 @@ class Served:
         """
         served = cls()
         try:
-            servers = Servers()
+            servers = served._servers
             served._stack.push_async_callback(servers.close)
             registry = Registry(await servers.at(registry_url, "the registry's Redis"))
             staying = {plan.cell.name: plan.redis_url for plan in plans if not plan.leaving}
@@ -269,6 +288,32 @@ class Served:
     def plans(self) -> list[CellPlan]:
         """Of the cells that are still served."""
         return [cell.plan for cell in self.cells if not cell.is_over]
+
+    async def unserved(self, settings: Settings) -> list[CellPlan]:
+        """Cells on these servers that nobody serves, with what is under way: to be seen out.
+
+        Servers that are away, or refuse to tell, are passed over.
+        """
+        mine = {plan.place for plan in self.plans}
+        found: dict[str, CellPlan] = {}
+        for url, steps in self._servers.answering().items():
+            looking = asyncio.create_task(CellBook(steps).unserved())
+            if not await steps.done_or_away(looking):
+                await cancel([looking])
+                continue
+            try:
+                cells = looking.result()
+            except RedisError as error:
+                logger.exception(
+                    "Redis refused a command; trying anew",
+                    extra={"redis": steps.where, "part": "unserved cells", "error": str(error)},
+                )
+                continue
+            for cell in cells:
+                plan = _plan(settings, cell, url, leaving=True)
+                if plan.place not in mine:
+                    found.setdefault(cell.name, plan)
+        return list(found.values())
 
     async def start(self) -> None:
         """Serves from now on."""

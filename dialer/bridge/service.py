@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dialer import failpoints
 from dialer.bridge.dispatch import Dispatcher
@@ -20,6 +20,9 @@ from dialer.settings import Settings, load
 from dialer.store.client import cancel
 
 logger = logging.getLogger(__name__)
+
+#: How often cells are looked for that nobody serves, in seconds.
+LOOK_FOR_UNSERVED_EVERY_S: Final = 5.0
 
 
 def run(settings: Settings, cells: Sequence[str] = ()) -> None:
@@ -73,14 +76,47 @@ class _Bridge:
         stop, reread = self.signals.stop, self.signals.reread
         while not stop.is_set():
             told = [asyncio.create_task(event.wait()) for event in (stop, reread)]
+            looking = asyncio.create_task(self._unserved())
             failure: asyncio.Future[Any] = self.served.failure
-            await asyncio.wait([*told, failure], return_when=asyncio.FIRST_COMPLETED)
-            await cancel(told)
+            await asyncio.wait([*told, looking, failure], return_when=asyncio.FIRST_COMPLETED)
+            found = looking.result() if looking.done() else []
+            await cancel([*told, looking])
             if failure.done():
                 failure.result()
             if reread.is_set() and not stop.is_set():
                 reread.clear()  # one that comes from now on counts anew
                 await self._reread()
+            elif found and not stop.is_set():
+                await self._see_out(found)
+
+    async def _unserved(self) -> list[CellPlan]:
+        """Waits until there are cells that nobody serves though something is under way."""
+        if self.chosen:  # this bridge was told which cells are its own
+            await asyncio.Event().wait()
+        while True:
+            await asyncio.sleep(LOOK_FOR_UNSERVED_EVERY_S)
+            if found := await self.served.unserved(self.settings):
+                return found
+
+    async def _see_out(self, found: Sequence[CellPlan]) -> None:
+        """Serves these too, until they are empty."""
+        names = [plan.cell.name for plan in found]
+        try:
+            fresh = await self._unless_stopped(
+                self.settings, [*plans_of(self.settings, self.chosen), *found]
+            )
+        except DialerError as error:
+            logger.warning(
+                "Cells that left the settings wait to be seen out",
+                extra={"cells": names, "reason": str(error)},
+            )
+            return
+        if fresh is not None:
+            await self._change(fresh)
+            logger.warning(
+                "Cells are not in the settings and had calls: these are brought to their ends",
+                extra={"cells": names},
+            )
 
     async def _reread(self) -> None:
         """Puts new settings in force where they are right and can be served; else says why not."""

@@ -20,6 +20,12 @@ BRIDGE_FORGOTTEN_AFTER_S: Final = 3600
 #: What every call's key starts with.
 CALL_PREFIX: Final = "dialer:call:"
 
+#: What other keys start with that a Lua step makes of a cell's name by itself.
+LIVE: Final = "dialer:live:"
+HAND: Final = "dialer:hand:"
+CODE_HAND: Final = "dialer:codehand:"
+BRIDGES: Final = "dialer:bridges:"
+
 #: What only exists while some process lives is forgotten after this long, in seconds.
 IDLE_RETENTION_S: Final = 30 * 24 * 3600
 
@@ -37,7 +43,7 @@ class LedgerKeys:
     @property
     def live(self) -> str:
         """Sorted set: call id by admission, ms; the cell's slots. Gone when empty."""
-        return f"dialer:live:{self.cell}"
+        return f"{LIVE}{self.cell}"
 
     @property
     def queued(self) -> str:
@@ -55,11 +61,11 @@ class LedgerKeys:
 
     def hand(self, bridge: str) -> str:
         """List: requests a bridge took and has not admitted or refused. Gone when empty."""
-        return f"dialer:hand:{self.cell}:{bridge}"
+        return f"{HAND}{self.cell}:{bridge}"
 
     def code_hand(self, bridge: str) -> str:
         """List: codes a bridge took and has not delivered. Gone when empty."""
-        return f"dialer:codehand:{self.cell}:{bridge}"
+        return f"{CODE_HAND}{self.cell}:{bridge}"
 
     @property
     def bridges(self) -> str:
@@ -67,7 +73,7 @@ class LedgerKeys:
 
         `IDLE_RETENTION_S`.
         """
-        return f"dialer:bridges:{self.cell}"
+        return f"{BRIDGES}{self.cell}"
 
     @property
     def dead(self) -> str:
@@ -77,6 +83,10 @@ class LedgerKeys:
     def number(self, number: str) -> str:
         """Sorted set: calls to one number by admission, ms. Lives as long as the window."""
         return f"dialer:number:{self.cell}:{number}"
+
+
+CELLS: Final = "dialer:cells"
+"""Hash in each cell's Redis: cell to the settings it was last served by. `IDLE_RETENTION_S`."""
 
 
 def pbx(name: str) -> str:

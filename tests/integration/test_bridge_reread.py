@@ -302,6 +302,45 @@ async def test_a_hangup_starts_a_worker_anew_in_its_process_and_its_calls_stay_u
         assert "adopted=20" in worker.log
 
 
+async def test_calls_of_a_cell_that_left_the_settings_before_all_was_started_anew_get_responses(
+    tmp_path: Path,
+) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01", talk_time=(5.0, 6.0))
+        stack.add_cell(OTHER, limits={"calling_hours": [], "time_zone": "UTC"}, threads=25)
+        await stack.start()
+        other = stack.multcalls[OTHER]
+        other.answers_codes = False
+        (bridge,) = stack.bridges
+        requests = await stack.push(20, cell=OTHER)
+        await wait_until(lambda: len(other.acks) == 20, "all are up")
+        await stack.workers["pbx01"].kill()  # to the bridge it lives for another 10 s
+        requests += await stack.push(5, cell=OTHER)
+        await wait_until(lambda: queued(stack, 5), "five are queued", within_s=5)
+        stack.forget_cell(OTHER)
+        stack.write_config()
+        await bridge.kill()
+        await stack.start_worker("pbx01")
+        bridge = await stack.start_bridge()
+        await answered(other, 25)
+        assert tally(other.responses) == {"ANSWERED": 25}
+        assert {r["IdRequisicao"] for r in other.responses} == {r["IdRequisicao"] for r in requests}
+        assert "adopted=20" in stack.workers["pbx01"].log
+        assert "Cells are not in the settings and had calls" in bridge.log
+        await wait_until(lambda: "A cell that left the settings is empty" in bridge.log, "it says")
+        await stack.at_rest()
+        await each_once(stack, await stack.push(2))
+        await wait_until(lambda: forgotten(stack), "its note is deleted")
+
+
+async def queued(stack: Stack, n: int) -> bool:
+    return bool(await stack.redis.zcard(f"dialer:queued:{OTHER}") == n)
+
+
+async def forgotten(stack: Stack) -> bool:
+    return not await stack.redis.hexists("dialer:cells", OTHER)
+
+
 # --- signals --------------------------------------------------------------------------
 
 

@@ -45,7 +45,7 @@ class Dialer:
             with pytest.raises(SystemExit) as exited:
                 cli.main()
         finally:
-            # A bridge holds SIGHUP back while it starts; every process of later tests would inherit it.
+            # A bridge holds SIGHUP back while it starts; later tests' processes would inherit that.
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         out, err = self._capsys.readouterr()
         return Ran(code=int(exited.value.code or 0), out=out, err=err)

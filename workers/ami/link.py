@@ -31,7 +31,7 @@ ANSWER_WITHIN_S: Final = 5.0
 #: A fresh Asterisk takes its time until it is fully booted, in seconds.
 BOOTED_WITHIN_S: Final = 120.0
 
-#: Time for a list of all channels, in seconds.
+#: Time for a list of all channels, or of all notes, in seconds.
 LIST_WITHIN_S: Final = 30.0
 
 #: Pause between two pings, in seconds. A pong that takes longer than ANSWER_WITHIN_S ends the link.
@@ -250,14 +250,18 @@ class AmiLink:
         if not reply.success:
             raise OriginateRefused(str(reply.message) or "Asterisk gave no reason")
 
+    async def _messages(self, action: Mapping[str, str], **options: Any) -> list[Any]:
+        """Asterisk's messages on a question, whether it sends a list or a single one."""
+        reply = await self.ask(action, **options)
+        return reply if isinstance(reply, list) else [reply]
+
     async def _granted(self, action: Mapping[str, str], **options: Any) -> list[Any]:
         """Asterisk's messages on a question that it has to answer.
 
         Raises:
             AmiUnavailable: it did not, or the AMI user may not ask.
         """
-        reply = await self.ask(action, **options)
-        messages = reply if isinstance(reply, list) else [reply]
+        messages = await self._messages(action, **options)
         if not messages[0].success:
             raise AmiUnavailable(
                 f"Asterisk refuses {action['Action']}: {messages[0].message}; "
@@ -295,9 +299,7 @@ class AmiLink:
     async def has_amd(self) -> bool:
         """True where app_amd runs: it does not without amd.conf, though ModuleCheck finds it."""
         question = {"Action": "ModuleLoad", "Module": "app_amd.so", "LoadType": "reload"}
-        reply = await self.ask(question)
-        messages = reply if isinstance(reply, list) else [reply]
-        return bool(messages[0].success)
+        return bool((await self._messages(question))[0].success)
 
     async def _value(self, function: str) -> str:
         """What a dialplan function says; nothing where there is no such function."""
@@ -306,14 +308,13 @@ class AmiLink:
 
     async def note(self, call_id: str) -> str | None:
         """What the dialplan wrote down of a call in AstDB, None where it wrote nothing."""
-        reply = await self.ask({"Action": "DBGet", "Family": "dialer", "Key": call_id})
-        messages = reply if isinstance(reply, list) else [reply]
+        messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": call_id})
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
     async def notes(self) -> dict[str, str]:
         """Everything that the dialplan wrote down, by call; Asterisk 16.24 and later tell."""
-        reply = await self.ask({"Action": "DBGetTree", "Family": "dialer"}, within_s=30.0)
-        messages = reply if isinstance(reply, list) else [reply]
+        question = {"Action": "DBGetTree", "Family": "dialer"}
+        messages = await self._messages(question, within_s=LIST_WITHIN_S)
         return {
             str(m.key).removeprefix("/dialer/"): str(m.val)
             for m in messages

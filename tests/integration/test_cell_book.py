@@ -1,0 +1,86 @@
+"""The settings by which each cell was last served, kept beside its calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pytest
+
+from dialer.store.cells import CellBook
+from tests.integration.site import CELL, Site, cell, code_element, element
+
+LIMITS: Final[dict[str, Any]] = {
+    "max_attempts_per_number": 3,
+    "calling_hours": [{"days": ["mon", "sat"], "from": "08:00", "to": "24:00"}],
+    "outside_hours": "expire",
+}
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        yield site
+
+
+async def test_a_cell_comes_back_from_its_note_as_it_was_but_for_the_address_of_its_redis(
+    site: Site,
+) -> None:
+    written = cell(
+        "pbx01", "pbx02", queue="cobranca", amd="message", amd_message="aviso", ring_timeout=41,
+        redis_url="redis://:s3cret@127.0.0.1:6399/3", limits=LIMITS,
+    )  # fmt: skip
+    other = cell("pbx02", nome="ura-2", context="ivr")
+    book = CellBook(site.steps)
+    for one in (written, other):
+        await book.write(one)
+    assert "s3cret" not in str(await site.redis.hvals("dialer:cells"))
+    assert await book.cells() == [written.model_copy(update={"redis_url": None}), other]
+    assert (await book.cells())[1].model_fields_set >= {"context"}
+    assert 0 < await site.redis.ttl("dialer:cells") <= 30 * 24 * 3600
+
+
+async def test_only_cells_without_a_bridge_and_with_something_under_way_are_unserved(
+    site: Site,
+) -> None:
+    book = CellBook(site.steps)
+    await book.write(cell())
+    await site.ledger.take_over("bridge-1")
+    await site.push_requests(element())
+    await site.ledger.take("bridge-1", at_most=1, threads=1)
+    assert await book.unserved() == [], "a bridge serves it"
+    await dies(site, "bridge-1")
+    assert await book.unserved() == [cell()], "a request is in its hand"
+    await site.ledger.leave("bridge-1")
+    assert await book.unserved() == []
+    assert await book.cells() == [], "there is nothing to remember it for"
+
+
+@pytest.mark.parametrize("left", ["call", "code in hand"])
+async def test_a_cell_is_unserved_for_a_call_and_for_a_code_in_hand(site: Site, left: str) -> None:
+    book = CellBook(site.steps)
+    await book.write(cell())
+    await site.ledger.take_over("bridge-1")
+    if left == "call":
+        await site.redis.zadd(f"dialer:live:{CELL}", {f"{CELL}:r-1": 1})
+    else:
+        await site.push_codes(code_element())
+        await site.ledger.take_codes("bridge-1", at_most=1)
+    await dies(site, "bridge-1")
+    assert await book.unserved() == [cell()]
+
+
+async def test_a_note_of_another_version_is_passed_over_with_one_sentence(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    book = CellBook(site.steps)
+    await book.write(cell())
+    await site.redis.hset("dialer:cells", "ura-2", '{"nome": "ura-2", "novelty": 1}')
+    assert [c.name for c in await book.cells()] == [CELL]
+    assert "put the cell back into dialer.toml until its calls are over" in caplog.text
+
+
+async def dies(site: Site, bridge: str) -> None:
+    """Its last heartbeat was eleven seconds ago."""
+    seconds, _ = await site.redis.time()
+    await site.redis.zadd(f"dialer:bridges:{CELL}", {bridge: (seconds - 11) * 1000})
