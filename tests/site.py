@@ -10,12 +10,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis import Redis
+
+from tests.waiting import wait_blocking
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 30.0
@@ -186,11 +187,7 @@ class Site:
         self, true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S
     ) -> None:
         """Waits for a condition; fails with the logs where it does not come true."""
-        deadline = time.monotonic() + within_s
-        while not true():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not within {within_s:g} s: {what}\n{self.logs()}")
-            time.sleep(0.02)
+        wait_blocking(true, what, within_s=within_s, logs=self.logs)
 
     def stop(self) -> dict[str, int]:
         """Stops everything gracefully; returns the exit codes."""

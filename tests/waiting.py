@@ -40,3 +40,23 @@ async def wait_until(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s:g} s: {what} (last: {value!r})")
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+def wait_blocking(
+    true: Callable[[], bool],
+    what: str,
+    *,
+    within_s: float,
+    look_every_s: float = LOOK_EVERY_S,
+    logs: Callable[[], str],
+) -> None:
+    """Waits for a condition where there is no event loop.
+
+    Raises:
+        AssertionError: it did not come true in time; the text ends with the `logs`.
+    """
+    deadline = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s:g} s: {what}\n{logs()}")
+        time.sleep(look_every_s)

@@ -21,6 +21,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.site import ROOT
+from tests.waiting import wait_blocking
 
 PROJECT = "dialer-compose"
 REDIS_PORT = 26379
@@ -153,11 +154,7 @@ class ComposeSite:
         self, true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S
     ) -> None:
         """Waits for a condition; fails with the logs where it does not come true."""
-        deadline = time.monotonic() + within_s
-        while not true():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not within {within_s:g} s: {what}\n{self.logs()}")
-            time.sleep(0.1)
+        wait_blocking(true, what, within_s=within_s, look_every_s=0.1, logs=self.logs)
 
     def wait_healthy(self, *services: str) -> None:
         """Waits until Docker calls these services healthy."""
