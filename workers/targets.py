@@ -8,7 +8,7 @@ what they need, or leaves them where they are, as while a PBX is down.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,8 +40,16 @@ class Targets:
         Raises:
             AmiUnavailable: the link was lost meanwhile.
         """
+        said: dict[tuple[object, ...], bool] = {}  # cells share queues, and there is one app_amd
+
+        async def ask(question: Callable[..., Awaitable[bool]], *names: str) -> bool:
+            key = (question, *names)
+            if key not in said:
+                said[key] = await question(*names)
+            return said[key]
+
         for cell in cells:
-            before, now = self.lacking.pop(cell.name, None), await self._lacks(cell)
+            before, now = self.lacking.pop(cell.name, None), await self._lacks(cell, ask)
             if now is not None:
                 self.lacking[cell.name] = now
             if now == before or self.pbx not in cell.pbxs:
@@ -55,28 +63,28 @@ class Targets:
             else:
                 logger.warning("Calls of a cell are dialed here again", extra=extra)
 
-    async def _lacks(self, cell: Cell) -> str | None:
+    async def _lacks(self, cell: Cell, ask: Callable[..., Awaitable[bool]]) -> str | None:
         """The first thing that is missing, as a sentence with the cure."""
         if cell.needs_include and not self.has_include():
-            if await self.link.has_include():
+            if await ask(self.link.has_include):
                 self.link.drop("the dialplan include is there now")  # all begins anew with it
             return (
                 f"{self.pbx} lacks the dialplan include, which queue and amd of cell {cell.name} "
                 "need: put deploy/asterisk/dialer.conf into extensions.conf"
             )
-        if cell.amd != "off" and not await self.link.has_amd():
+        if cell.amd != "off" and not await ask(self.link.has_amd):
             return (
                 f"{self.pbx} cannot tell machines from people, as amd of cell {cell.name} wants: "
                 "put deploy/asterisk/amd.conf into /etc/asterisk and load app_amd.so"
             )
-        if cell.queue is not None and not await self.link.has_queue(cell.queue):
+        if cell.queue is not None and not await ask(self.link.has_queue, cell.queue):
             return (
                 f"{self.pbx} has no queue {cell.queue}: add it to queues.conf and load it, or "
                 f"correct queue of cell {cell.name}"
             )
         # Only a context that the cell names: where it does not, each request may bring its own.
         named = cell.queue is None and "context" in cell.model_fields_set
-        if named and not await self.link.has_context(cell.context):
+        if named and not await ask(self.link.has_context, cell.context):
             return (
                 f"{self.pbx} has no context {cell.context}: add it to the dialplan, or correct "
                 f"context of cell {cell.name}"

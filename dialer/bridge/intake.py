@@ -19,7 +19,7 @@ from dialer.bridge.dispatch import Nudge
 from dialer.bridge.site import CellSite
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest, mask
-from dialer.domain.routing import PbxLoad, plan
+from dialer.domain.routing import PbxLoad, Turns, plan
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.messages import (
     dead,
@@ -61,6 +61,7 @@ class Intake:
     reload: bool = True
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _hand: list[bytes] = field(default_factory=list)
+    _turns: Turns = field(default_factory=Turns)
     #: How many in hand wait for a trunk whose PBXs are full: others may pass them.
     _blocked: int = 0
 
@@ -269,7 +270,7 @@ class Intake:
 
         What the cell has no room for must not use up the pace of a PBX that other cells share.
         """
-        chosen = plan(trunks, loads)
+        chosen = plan(trunks, loads, self._turns)
         self._blocked = sum(
             name is None and plan([trunk], loads) == [None]
             for trunk, name in zip(trunks, chosen, strict=True)

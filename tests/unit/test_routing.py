@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.domain.routing import PbxLoad, plan
+from dialer.domain.routing import PbxLoad, Turns, plan
 
 TRUNKS = ["tim", "vivo", "claro"]
 
@@ -77,12 +77,28 @@ def test_the_order_of_the_cell_breaks_a_tie() -> None:
     assert plan([None], [pbx("a"), pbx("b")]) == ["a"]
 
 
+def test_calls_that_find_every_pbx_idle_go_to_each_as_often_as_its_capacity_says() -> None:
+    turns = Turns()
+    large, small, down = pbx("large", max_calls=20), pbx("small"), pbx("down", ready=False)
+    chosen = [plan([None], [large, small, down], turns)[0] for _ in range(300)]
+    assert Counter(chosen) == {"large": 200, "small": 100}
+    assert chosen[:6] == ["large", "small", "large", "large", "small", "large"]
+
+
+def test_a_pbx_that_comes_late_does_not_get_what_it_has_missed() -> None:
+    turns = Turns()
+    for _ in range(99):
+        plan([None], [pbx("a"), pbx("b")], turns)
+    chosen = [plan([None], [pbx("a"), pbx("b"), pbx("new")], turns)[0] for _ in range(30)]
+    assert Counter(chosen)["new"] <= 11
+
+
 def test_load_is_measured_by_capacity_and_not_by_the_number_of_calls() -> None:
     assert plan([None], [pbx("small", calls=2), pbx("large", calls=10, max_calls=100)]) == ["large"]
 
 
 def test_a_batch_is_spread_over_equal_pbxs() -> None:
-    assert plan([None] * 4, [pbx("a"), pbx("b")]) == ["a", "b", "a", "b"]
+    assert plan([None] * 4, [pbx("a"), pbx("b")]) == ["a", "b", "b", "a"]
 
 
 def test_a_pbx_over_its_limit_or_not_ready_has_no_room_and_never_less_than_none() -> None:

@@ -80,6 +80,7 @@ def test_every_service_is_confined_watched_and_reached_over_loopback_only(
         assert not host["Privileged"], service
         assert host["Memory"] > 0, service
         assert host["PidsLimit"] > 0, service
+        assert (host["NanoCpus"] > 0) == (service == "flower"), "who dials is not held back"
         assert host["LogConfig"]["Config"] == {"max-size": "20m", "max-file": "5"}, service
         assert host["RestartPolicy"]["Name"] == "unless-stopped", service
         for ports in (host["PortBindings"] or {}).values():
