@@ -146,8 +146,8 @@ class PbxStep(bootsteps.StartStopStep):
                 self._run(_serving.pbx_worker.stop()).result(STOP_WITHIN_S)
             except TimeoutError:
                 logger.warning("The worker stopped before all was written; the next start mends it")
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(STOP_WITHIN_S)
+        # The loop goes on until the process ends: a task that RabbitMQ has pushed here and that
+        # gets its thread only now is told by it that nothing is dialed any more.
 
     terminate = stop
 

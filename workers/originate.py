@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: Pause after Asterisk refused an Originate, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
+#: Longest wait until it is written that Asterisk took a call, in seconds.
+WRITTEN_WITHIN_S: Final = 1.0
+
 #: A process that was stopped this long between claim and Originate does not send it: others may
 #: have given the call up meanwhile. In seconds.
 STALE_CLAIM_S: Final = 10.0
@@ -129,7 +132,8 @@ class Originator:
             else:
                 failpoint("originate.after")
                 if self.tracker.calls.get(call_id) is followed and not followed.accepted:
-                    await asyncio.shield(self.tracker.accept(followed))
+                    # It goes on by itself where Redis refuses it: this thread is for other calls.
+                    await asyncio.wait({self.tracker.accept(followed)}, timeout=WRITTEN_WITHIN_S)
                 return
         self._fail(followed, Result.FAILED, "originate_refused", f"Asterisk refused it: {refusal}")
 

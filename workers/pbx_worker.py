@@ -31,17 +31,14 @@ from workers.ami import AmiLink
 from workers.ami.connection import Fields
 from workers.originate import Originator
 from workers.reconcile import Reconciler
-from workers.targets import LOOK_AGAIN_S, Targets
-from workers.tracker import Tracker
+from workers.targets import LOOK_EVERY_S, Targets
+from workers.tracker import REFUSED_PAUSE_S, Tracker
 from workers.translate import WANTED_EVENTS, translate
 
 logger = logging.getLogger(__name__)
 
 #: How often calls are looked for whose end was missed, in seconds.
 SWEEP_EVERY_S: Final = 60.0
-
-#: Pause after a server refused a command for good, before it is tried anew, in seconds.
-REFUSED_PAUSE_S: Final = 5.0
 
 #: At a graceful stop, what is still to be written has this long, in seconds.
 STOP_WITHIN_S: Final = 3.0
@@ -112,7 +109,7 @@ class PbxWorker:
             link,
             asyncio.create_task(self._for_ever(self._beat), name="heartbeat"),
             asyncio.create_task(self._for_ever(self._sweep), name="sweep"),
-            asyncio.create_task(self._look_again(), name="targets"),
+            asyncio.create_task(self._look(), name="targets"),
         ]
         return link
 
@@ -242,18 +239,17 @@ class PbxWorker:
             if not self._link.ready:
                 continue
             with contextlib.suppress(AmiUnavailable):
-                await self._targets.look(self.settings.cells)
                 if self._tracker.calls:
                     await self._reconciler.sweep()
                 if cleaned != self._link.session:
                     await self._reconciler.forget_old()
                     cleaned = self._link.session
 
-    async def _look_again(self) -> None:
-        """Looks for what a cell lacks here, so that it is dialed as soon as that is there."""
+    async def _look(self) -> None:
+        """Looks, for ever, what cells lack here: none is dialed without."""
         while True:
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(LOOK_EVERY_S)
             if self._link.ready:
                 with contextlib.suppress(AmiUnavailable):
-                    lacking = self._targets.lacking
-                    await self._targets.look([c for c in self.settings.cells if c.name in lacking])
+                    if await self._targets.look(self.settings.cells):
+                        self._new_instance()  # what was queued here meanwhile is sent again

@@ -17,16 +17,16 @@ from workers.ami.link import AmiLink
 
 logger = logging.getLogger(__name__)
 
-#: How often what is missing is looked for again, in seconds.
-LOOK_AGAIN_S: Final = 2.0
+#: How often it is looked whether all is there still, and what was missing by now, in seconds.
+LOOK_EVERY_S: Final = 3.0
 
 
 @dataclass(slots=True)
 class Targets:
     """Belongs to the worker's event loop.
 
-    `has_include` tells whether the dialplan include was there when the link came up. `lacking` has
-    a sentence, with the cure, for each cell that lacks something.
+    `has_include` tells whether the dialplan include was there when the link came up, for calls are
+    sent by that. `lacking` has a sentence, with the cure, for each cell that lacks something.
     """
 
     pbx: str
@@ -34,12 +34,20 @@ class Targets:
     has_include: Callable[[], bool]
     lacking: dict[str, str] = field(default_factory=dict)
 
-    async def look(self, cells: Iterable[Cell]) -> None:
+    async def look(self, cells: Iterable[Cell]) -> bool:
         """Looks whether everything is there for these cells, and says what has changed.
+
+        Returns true where a cell lacks nothing any more.
 
         Raises:
             AmiUnavailable: the link was lost meanwhile.
         """
+        include = await self.link.has_include()
+        if include != self.has_include():
+            # Every call is sent to it, or none is: all begins anew with what is true now.
+            self.link.drop(f"the dialplan include is {'there now' if include else 'gone'}")
+            return False
+        restored = False
         said: dict[tuple[object, ...], bool] = {}  # cells share queues, and there is one app_amd
 
         async def ask(question: Callable[..., Awaitable[bool]], *names: str) -> bool:
@@ -49,9 +57,11 @@ class Targets:
             return said[key]
 
         for cell in cells:
-            before, now = self.lacking.pop(cell.name, None), await self._lacks(cell, ask)
+            now = await self._lacks(cell, ask)
+            before = self.lacking.pop(cell.name, None)
             if now is not None:
                 self.lacking[cell.name] = now
+            restored |= now is None and before is not None
             if now == before or self.pbx not in cell.pbxs:
                 continue
             extra = {"pbx": self.pbx, "cell": cell.name}
@@ -62,15 +72,15 @@ class Targets:
                 )
             else:
                 logger.warning("Calls of a cell are dialed here again", extra=extra)
+        return restored
 
     async def _lacks(self, cell: Cell, ask: Callable[..., Awaitable[bool]]) -> str | None:
         """The first thing that is missing, as a sentence with the cure."""
-        if cell.needs_include and not self.has_include():
-            if await ask(self.link.has_include):
-                self.link.drop("the dialplan include is there now")  # all begins anew with it
+        if cell.needs_include and not (self.has_include() and await ask(self.link.has_hand_over)):
             return (
-                f"{self.pbx} lacks the dialplan include, which queue and amd of cell {cell.name} "
-                "need: put deploy/asterisk/dialer.conf into extensions.conf"
+                f"{self.pbx} lacks the dialplan include, or has an old one; queue and amd of cell "
+                f"{cell.name} need it: put the present deploy/asterisk/dialer.conf into "
+                "extensions.conf"
             )
         if cell.amd != "off" and not await ask(self.link.has_amd):
             return (

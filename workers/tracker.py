@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from redis.exceptions import RedisError
 
 from dialer.domain.call import (
     Accepted,
@@ -49,8 +51,13 @@ logger = logging.getLogger(__name__)
 #: this long for the other, in seconds. Under load up to 6 ms were seen.
 OTHER_HALF_S: Final = 1.0
 
+#: Pause after a server refused a command for good, before it is tried anew, in seconds.
+REFUSED_PAUSE_S: Final = 5.0
+
 #: A call that is over keeps its slot this long where its cell's Redis does not answer, in seconds.
 SLOT_WITHIN_S: Final = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,6 +134,8 @@ class Tracker:
     remembered: Remembered = field(default_factory=Remembered)
     buffer: list[tuple[AmiEvent, datetime]] | None = None
     _writes: set[asyncio.Task[Any]] = field(default_factory=set)
+    _refused: bool = False
+    _no_amd: bool = False
 
     # --- what becomes of a call ----------------------------------------------------
 
@@ -172,7 +181,7 @@ class Tracker:
         """The ACK."""
         call, cell = followed.call, self.cells[followed.request.cell]
         return self._write(
-            self.ledgers[cell.name].accept(
+            lambda: self.ledgers[cell.name].accept(
                 followed.request,
                 pbx=self.pbx,
                 uniqueid=call.uniqueid or call.call_id,
@@ -185,14 +194,15 @@ class Tracker:
     def write_answered(self, followed: Followed, at: datetime) -> asyncio.Task[bool]:
         """The answer."""
         ledger = self.ledgers[followed.request.cell]
-        return self._write(ledger.answer(followed.call.call_id, at=at))
+        return self._write(lambda: ledger.answer(followed.call.call_id, at=at))
 
     def write_ended(self, call: Call, request: CallRequest, ending: Ending) -> asyncio.Task[None]:
         """The end: Response (now or with its code), then the slot."""
-        return self._write(self._end(call, request, ending))
+        return self.keep(asyncio.create_task(self._end(call, request, ending)))
 
     async def _end(self, call: Call, request: CallRequest, ending: Ending) -> None:
-        ended = asyncio.ensure_future(self.ledgers[request.cell].end(call, request, ending))
+        ledger = self.ledgers[request.cell]
+        ended = self._write(lambda: ledger.end(call, request, ending))
         done, _ = await asyncio.wait({ended}, timeout=SLOT_WITHIN_S)
         if not done:  # other cells, whose Redis answers, have use for the room
             await self.registry.release(self.pbx, [call.call_id])
@@ -208,10 +218,29 @@ class Tracker:
         while self._writes:
             await asyncio.gather(*self._writes, return_exceptions=True)
 
-    def _write(self, step: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        return self.keep(asyncio.create_task(step))
+    def _write(self, step: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+        return self.keep(asyncio.create_task(self._until_taken(step)))
 
-    def keep(self, task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    async def _until_taken(self, step: Callable[[], Awaitable[T]]) -> T:
+        """A step of the ledger, tried anew until whatever Redis refuses it for is mended.
+
+        Nobody else writes it while this worker lives.
+        """
+        while True:
+            try:
+                result = await step()
+            except RedisError:
+                if not self._refused:  # said once, not for each call
+                    logger.exception(
+                        "Redis refused a command; trying anew", extra={"pbx": self.pbx}
+                    )
+                self._refused = True
+                await asyncio.sleep(REFUSED_PAUSE_S)
+            else:
+                self._refused = False
+                return result
+
+    def keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Holds on to a task until it is over, and says if it failed."""
         self._writes.add(task)
         task.add_done_callback(self._written)
@@ -250,7 +279,7 @@ class Tracker:
             case DialEnded(status=status):
                 followed.dial_status = status
             case AmdHeard(status=status):
-                followed.amd = status
+                self._heard_of_amd(followed, status)
             case QueueJoined():
                 followed.waiting_since = followed.waiting_since or at
             case QueueLeft():
@@ -268,6 +297,23 @@ class Tracker:
                 followed.hangup = event
                 self._maybe_over(followed, at)
 
+    def _heard_of_amd(self, followed: Followed, status: str | None) -> None:
+        """A verdict, or that there is none to be had; said once, until there is one again."""
+        followed.amd = status
+        wanted = self.cells[followed.request.cell].amd != "off"
+        if not wanted or (status is None) == self._no_amd:
+            return
+        self._no_amd = status is None
+        extra = {"pbx": self.pbx, "cell": followed.request.cell}
+        if self._no_amd:
+            logger.error(
+                "Asterisk does not tell machines from people, everybody is taken for a person: put "
+                "deploy/asterisk/amd.conf into /etc/asterisk and load app_amd.so",
+                extra=extra,
+            )
+        else:
+            logger.warning("Machines are told from people again", extra=extra)
+
     def answered(self, followed: Followed, at: datetime) -> None:
         """The customer answered at `at`, as far as that is known."""
         if followed.call.state is not State.ACCEPTED:
@@ -283,13 +329,19 @@ class Tracker:
         no_channel = originate is not None and followed.channel is None
         if answered and hangup is None:
             return
-        if hangup is not None and followed.missed:
+        if hangup is not None and (followed.missed or self._lacks_verdict(followed)):
             self.keep(asyncio.create_task(self.settle(followed, at)))
         elif answered or telling or (hangup and originate):
             self.over(followed, at)
         elif hangup is not None or no_channel:
             # OriginateResponse may overtake even Newchannel: no channel is no proof yet.
             asyncio.get_running_loop().call_later(OTHER_HALF_S, self._over_at_last, followed, at)
+
+    def _lacks_verdict(self, followed: Followed) -> bool:
+        """True where its record may have AMD's verdict: who hangs up meanwhile is not told of."""
+        wanted = self.cells[followed.request.cell].amd != "off"
+        answered = followed.call.state is State.ANSWERED
+        return wanted and answered and followed.amd is None and not self._no_amd
 
     def _over_at_last(self, followed: Followed, at: datetime) -> None:
         """Ends a call whose other half did not come, unless it has a channel after all."""

@@ -78,10 +78,10 @@ class HungUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmdHeard:
-    """UserEvent DialerAmd: what answering machine detection heard."""
+    """UserEvent DialerAmd: what answering machine detection heard; None where it does not run."""
 
     uniqueid: str
-    status: str
+    status: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
 def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
     match message.get("UserEvent"):
         case "DialerAmd":
-            return AmdHeard(uniqueid=uniqueid, status=unquote(message.get("Status", "")))
+            return AmdHeard(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
         case "DialerAgent":
             return AgentJoined(
                 uniqueid=uniqueid,

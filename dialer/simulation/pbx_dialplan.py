@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 ENTRY_CONTEXT: Final = "dialer-enter"
 NOTE_FAMILY: Final = "dialer"
-INCLUDED_CONTEXTS: Final = frozenset({ENTRY_CONTEXT, "dialer-end", "dialer-amd", "dialer-agent"})
+INCLUDED_CONTEXTS: Final = frozenset(
+    {ENTRY_CONTEXT, "dialer-hand-over", "dialer-end", "dialer-amd", "dialer-agent"}
+)
 ABSENT_START: Final = "not-"
 """The call centre's own dialplan has every context and every queue but those that begin so."""
 DETECTING_CONTEXT_END: Final = "-amd"

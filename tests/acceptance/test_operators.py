@@ -119,10 +119,27 @@ def _said_at(log: str, sentence: str) -> float:
 
 
 @on_both
-def test_without_amd_conf_no_call_of_a_cell_that_wants_amd_is_dialed(
+def test_without_amd_conf_everybody_is_taken_for_a_person_and_one_sentence_says_so(
     pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     # The lab's Asterisks have no amd.conf: app_amd is there and does not run.
     site = make_site(pbxs=[pbx], queue="COBRANCA", amd="hangup")
-    said = f"{pbx} cannot tell machines from people"
-    site.wait_until(lambda: said in site.programs[pbx].said(), "the worker says what is missing")
+    told = responses(redis_url, site, [STAYS, STAYS])
+    assert [(r.amd, r.agent) for r in told] == [(None, OPERATOR)] * 2
+    said = site.programs[pbx].said()
+    assert said.count("Asterisk does not tell machines from people") == 1
+
+
+def test_without_app_amd_no_call_of_a_cell_that_wants_amd_is_dialed(
+    lab: Lab, redis_url: str, make_site: MakeSite
+) -> None:
+    lab.cli("22", "module unload app_amd.so")  # 16 does not unload what does not run
+    try:
+        site = make_site(pbxs=["pbx22"], queue="COBRANCA", amd="hangup")
+        worker = site.programs["pbx22"]
+        said = "pbx22 cannot tell machines from people"
+        site.wait_until(lambda: said in worker.said(), "the worker says what is missing")
+    finally:
+        lab.cli("22", "module load app_amd.so")
+    again = "Calls of a cell are dialed here again"
+    site.wait_until(lambda: again in worker.said(), "app_amd is found")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
@@ -24,6 +25,9 @@ from tests.site import Site
 
 Meanwhile = Callable[[], None]
 
+#: Calls at once that a worker of 32 threads has in hand, on a RabbitMQ that pushes them all.
+PUSHED = 400
+
 AWAY = "The broker takes no tasks; waiting for it, the calls stay in the ledger"
 BACK = "The broker is back"
 REFUSED = "ACCESS_REFUSED"
@@ -41,8 +45,14 @@ def rabbitmq(docker_client: docker.DockerClient) -> Iterator[RabbitMq]:
         server.remove()
 
 
-def play_calls(lab: Lab, redis_url: str, calls: int, rate: float, meanwhile: Meanwhile) -> Summary:
-    """Plays Multcall; `meanwhile` runs in a thread of its own at the same time."""
+def play_calls(
+    lab: Lab, redis_url: str, calls: int, rate: float, meanwhile: Meanwhile, *,
+    disturbed: bool = False,
+) -> Summary:  # fmt: skip
+    """Plays Multcall; `meanwhile` runs in a thread of its own at the same time.
+
+    `disturbed`: calls may end unseen, in what `meanwhile` does.
+    """
     start = prefix()
 
     def rings() -> Mapping[str, int]:
@@ -59,6 +69,7 @@ def play_calls(lab: Lab, redis_url: str, calls: int, rate: float, meanwhile: Mea
             number_prefix=start,
             rings=rings,
             answered_within_s=60.0,
+            disturbed=disturbed,
         )
         await doing
         return summary
@@ -132,6 +143,29 @@ def test_a_rabbitmq_that_refuses_the_login_is_asked_until_it_does_not(
     assert REFUSED in bridge.said()
     assert max(worker.said().count(REFUSED) for worker in workers) <= 3  # with pauses
     _says_nothing_wrong(site)
+
+
+def test_a_worker_to_which_rabbitmq_has_pushed_more_than_it_can_place_stops_in_order(
+    lab: Lab, redis_url: str, rabbitmq: RabbitMq, make_site: MakeSite
+) -> None:
+    site = make_site(broker_url=rabbitmq.url, pbxs=["pbx22"])
+    worker = site.programs["pbx22"]
+
+    def stop_amid() -> None:
+        with lab.frozen("22"):
+            site.wait_until(lambda: _admitted(redis_url) == PUSHED, "it has them all")
+            worker.send(signal.SIGTERM)
+            site.wait_until(lambda: not worker.is_running, "it ends", within_s=20.0)
+        worker.start()
+
+    summary = play_calls(lab, redis_url, PUSHED, 1000.0, stop_amid, disturbed=True)
+    assert summary.is_right, "\n".join([*report(summary), site.logs()])
+    assert summary.calls == summary.responses == PUSHED
+
+
+def _admitted(redis_url: str) -> int:
+    with Redis.from_url(redis_url) as redis:
+        return int(redis.zcard(f"dialer:live:{CELL}"))
 
 
 def _up(redis_url: str) -> int:

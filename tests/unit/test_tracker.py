@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import ResponseError
 
 from dialer.domain.call import Call, CodeState, Ending, Result, State
 from dialer.domain.request import CallRequest
@@ -23,6 +24,7 @@ from workers import tracker as tracker_module
 from workers.tracker import Followed, Tracker
 from workers.translate import (
     AgentJoined,
+    AmdHeard,
     AmiEvent,
     ChannelCreated,
     HungUp,
@@ -55,17 +57,25 @@ class Written:
     endings: list[tuple[Call, Ending]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     reply: str = "done"
+    #: How often each step is yet to be refused, as where a key is of another type.
+    refusals: dict[str, int] = field(default_factory=dict)
+
+    def _take(self, step: str) -> None:
+        if self.refusals.get(step):
+            self.refusals[step] -= 1
+            raise ResponseError("WRONGTYPE")
+        self.steps.append(step)
 
     async def accept(self, request: CallRequest, **_: Any) -> bool:
-        self.steps.append("accept")
+        self._take("accept")
         return True
 
     async def answer(self, call_id: str, *, at: datetime) -> bool:
-        self.steps.append("answer")
+        self._take("answer")
         return True
 
     async def end(self, call: Call, request: CallRequest, ending: Ending) -> str:
-        self.steps.append("end")
+        self._take("end")
         self.endings.append((call, ending))
         return self.reply
 
@@ -96,7 +106,7 @@ class Scene:
         return ending
 
 
-def make_scene(*, attempts: int = 1) -> Scene:
+def make_scene(*, attempts: int = 1, **cell: Any) -> Scene:
     written = Written()
     done: list[Call] = []
     forgotten: list[str] = []
@@ -111,7 +121,7 @@ def make_scene(*, attempts: int = 1) -> Scene:
 
     tracker = Tracker(
         pbx="pbx01",
-        cells={CELL: Cell(nome=CELL, threads=10, pbxs=("pbx01",))},
+        cells={CELL: Cell(nome=CELL, threads=10, pbxs=("pbx01",), **cell)},
         ledgers={CELL: cast("Ledger", written)},
         registry=cast("Registry", written),
         on_done=lambda call, _: done.append(call),
@@ -358,3 +368,61 @@ async def test_the_record_of_an_adopted_call_knows_its_answer_better_than_the_ad
     await scene.tracker.end(scene.followed, record)
     ((call, _),) = scene.written.endings
     assert call.answered_at == answered
+
+
+async def test_a_step_that_redis_refuses_is_tried_anew_until_it_is_taken_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracker_module, "REFUSED_PAUSE_S", 0.0)
+    scene = make_scene()
+    scene.written.refusals = {"accept": 2, "end": 3}
+    await scene.tracker.accept(scene.followed)
+    scene.feed(told("22", "busy"))
+    await scene.ending()
+    assert scene.written.steps == ["accept", "end"]
+    assert scene.written.released == [CALL_ID]
+    assert len(scene.done) == 1
+    assert caplog.text.count("Redis refused a command; trying anew") == 2
+
+
+# --- answering machine detection --------------------------------------------------------
+
+
+async def hear(scene: Scene, *verdicts: str | None) -> None:
+    """An answered call in which AMD says this, and that is over."""
+    await scene.tracker.accept(scene.followed)
+    scene.tracker.answered(scene.followed, datetime.now(UTC))
+    scene.feed([AmdHeard(uniqueid=CALL_ID, status=verdict) for verdict in verdicts])
+    scene.feed([HungUp(uniqueid=CALL_ID, cause=16, cause_text="Normal Clearing")])
+    await scene.ending()
+
+
+async def test_who_hangs_up_before_amds_verdict_has_it_in_the_record() -> None:
+    scene = make_scene(amd="hangup")
+    await hear(scene)
+    assert scene.settled == [scene.followed]
+    for told_in_time in (make_scene(amd="hangup"), make_scene()):
+        await hear(told_in_time, "HUMAN")
+        assert told_in_time.settled == []
+
+
+async def test_an_asterisk_without_amd_is_told_of_once_until_it_has_a_verdict(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = make_scene(amd="hangup")
+    await hear(scene, None, None, "HUMAN", "HUMAN", None)
+    assert [r.getMessage().split(",")[0] for r in caplog.records] == [
+        "Asterisk does not tell machines from people",
+        "Machines are told from people again",
+        "Asterisk does not tell machines from people",
+    ]
+    assert scene.settled == [], "nothing is to be had from the record"
+
+
+async def test_nobody_misses_a_verdict_that_the_cell_did_not_ask_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = make_scene()
+    await hear(scene, None)
+    assert caplog.records == []
+    assert scene.settled == []

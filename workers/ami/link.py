@@ -288,6 +288,10 @@ class AmiLink:
         """True where the dialplan include that we ship is loaded."""
         return await self._value("DIALPLAN_EXISTS(dialer-end,s,1)") == "1"
 
+    async def has_hand_over(self) -> bool:
+        """True where that include is new enough to hand calls over to queues and to use AMD."""
+        return await self._value("DIALPLAN_EXISTS(dialer-hand-over,s,1)") == "1"
+
     async def has_context(self, context: str) -> bool:
         """False where the dialplan has no such context; func_dialplan must be there to say so."""
         return await self._value(f"DIALPLAN_EXISTS({context})") != "0"
@@ -297,9 +301,12 @@ class AmiLink:
         return await self._value(f"QUEUE_EXISTS({name})") == "1"
 
     async def has_amd(self) -> bool:
-        """True where app_amd runs: it does not without amd.conf, though ModuleCheck finds it."""
-        question = {"Action": "ModuleLoad", "Module": "app_amd.so", "LoadType": "reload"}
-        return bool((await self._messages(question))[0].success)
+        """False where app_amd is not there; without amd.conf it is, and does not run.
+
+        Only a call tells that. A reload would too, but app_amd then forgets its silence_threshold.
+        """
+        messages = await self._messages({"Action": "ModuleCheck", "Module": "app_amd.so"})
+        return bool(messages[0].success)
 
     async def _value(self, function: str) -> str:
         """What a dialplan function says; nothing where there is no such function."""

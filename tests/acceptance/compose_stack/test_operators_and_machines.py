@@ -30,13 +30,13 @@ HEARD = "/var/spool/asterisk/monitor"
 #: The operators' telephones by their names in deploy/asterisk/queues.conf.
 OPERATORS = {"Ana Souza": 1001, "Bruno Lima": 1002, "Carla Dias": 1003, "Davi Rocha": 1004}
 
-#: Last two digits: a person who stays, a machine, a person who presses 1.
-PERSON, MACHINE, PRESSES_1 = "60", "50", "95"
+#: Last two digits: a person who stays, a machine, a person who presses 1, one who clears at once.
+PERSON, MACHINE, PRESSES_1, CLEARS = "60", "50", "95", "96"
 GREETING_S, MESSAGE_S = 10.0, 8.0  # what the recordings take
 
 VERSIONS = {"22": "pbx01", "16": "pbx02"}
 CALLS = [
-    *((f"QUEUE{version}", end) for version in VERSIONS for end in (PERSON, MACHINE)),
+    *((f"QUEUE{version}", end) for version in VERSIONS for end in (PERSON, MACHINE, CLEARS)),
     *((f"NOTICE{version}", end) for version in VERSIONS for end in (PERSON, MACHINE, PRESSES_1)),
     ("PASS22", MACHINE),
 ]
@@ -106,6 +106,15 @@ def test_a_person_is_told_from_a_machine_and_the_operator_is_named(
     assert 0 < (person.wait_s or 0) < (person.talk_s or 0)
     assert (machine.amd, machine.agent, machine.wait_s) == ("MACHINE", None, None)
     assert (machine.talk_s or 99) < GREETING_S
+
+
+@on_both
+def test_who_hangs_up_while_amd_listens_is_neither_person_nor_machine(
+    version: str, told: Told
+) -> None:
+    cleared = told.responses[f"QUEUE{version}", CLEARS]
+    assert (cleared.amd, cleared.agent, cleared.wait_s) == ("HANGUP", None, None)
+    assert 0.5 < (cleared.talk_s or 0) < 2.5
 
 
 @on_both

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -125,6 +126,15 @@ class Lab:
         """Hang up every channel of that Asterisk and wait until none is left."""
         self.cli(version, "channel request hangup all")
         wait_for(f"no channels on asterisk{version}", lambda: self.live_channels(version) == 0)
+
+    @contextmanager
+    def frozen(self, version: Version) -> Iterator[None]:
+        """That Asterisk stands still meanwhile: it answers nothing, and nothing of it is lost."""
+        _docker("pause", _container(f"asterisk{version}"))
+        try:
+            yield
+        finally:
+            _docker("unpause", _container(f"asterisk{version}"))
 
     def cli(self, version: Version, command: str) -> str:
         """What Asterisk's console says to a command."""
