@@ -7,49 +7,67 @@ PBX's AMI link is up does not count: a new container would not cure it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import sys
+from collections.abc import AsyncIterator
+from typing import Any
 
-import redis
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from dialer.settings import Settings, load
 from dialer.store import keys
+from dialer.store.client import connect
 
 FRESH_MS = 15_000
+REPLY_WITHIN_S = 2.0
 
 
-def bridge_is_fresh(settings: Settings) -> bool:
+async def bridge_is_fresh(settings: Settings) -> bool:
     """True where this container's bridge serves any cell (`--cell` may choose some)."""
     prefix = f"{socket.gethostname()}-".encode()
     ages: list[float] = []
     for cell in settings.cells:
         try:
-            with redis.Redis.from_url(settings.cell_redis_url(cell), socket_timeout=2) as client:
-                now_ms = _now_ms(client)
-                beats = client.zrange(keys.LedgerKeys(cell.name).bridges, 0, -1, withscores=True)
-        except redis.RedisError:
+            async with _client(settings.cell_redis_url(cell)) as client:
+                now_ms = await _now_ms(client)
+                bridges = keys.LedgerKeys(cell.name).bridges
+                beats: list[Any] = await client.zrange(bridges, 0, -1, withscores=True)
+        except (RedisError, OSError):
             continue  # the others are served all the same
         mine = [now_ms - seen for name, seen in beats if name.startswith(prefix)]
         ages.append(min(mine, default=FRESH_MS))
     return any(age < FRESH_MS for age in ages)
 
 
-def worker_is_fresh(settings: Settings, pbx: str) -> bool:
+async def worker_is_fresh(settings: Settings, pbx: str) -> bool:
     """True where the worker of that PBX has said so."""
-    with redis.Redis.from_url(settings.registry_redis_url, socket_timeout=5) as client:
-        seen = client.hget(keys.pbx(pbx), "seen_ms")
-        return seen is not None and _now_ms(client) - int(seen) < FRESH_MS
+    async with _client(settings.registry_redis_url) as client:
+        seen: Any = await client.hget(keys.pbx(pbx), "seen_ms")
+        return seen is not None and await _now_ms(client) - int(seen) < FRESH_MS
 
 
-def redis_answers(settings: Settings) -> bool:
+async def redis_answers(settings: Settings) -> bool:
     """True where the registry's Redis answers."""
-    with redis.Redis.from_url(settings.registry_redis_url, socket_timeout=5) as client:
-        return bool(client.ping())
+    async with _client(settings.registry_redis_url) as client:
+        return bool(await client.ping())
 
 
-def _now_ms(client: redis.Redis) -> float:
+@contextlib.asynccontextmanager
+async def _client(url: str) -> AsyncIterator[Redis]:
+    """As the programs connect, for `url` may name a Sentinel service."""
+    client = connect(url, reply_timeout_s=REPLY_WITHIN_S)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def _now_ms(client: Redis) -> float:
     """The server's clock, which the heartbeats are written by."""
-    seconds, microseconds = client.time()
+    seconds, microseconds = await client.time()
     return seconds * 1000 + microseconds / 1000
 
 
@@ -60,4 +78,4 @@ if __name__ == "__main__":
         "pbx": lambda settings: worker_is_fresh(settings, rest[0]),
         "redis": redis_answers,
     }
-    sys.exit(0 if checks[what](load()) else 1)
+    sys.exit(0 if asyncio.run(checks[what](load())) else 1)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,9 +22,10 @@ from dialer.store.client import connect
 from dialer.store.steps import REPLICA_WITHIN_MS, Steps
 from tests.integration.sentinel import SentinelStack, Watched
 from tests.integration.site import CELL, Site, element
-from tests.integration.stack import Program, Stack
+from tests.integration.stack import ROOT, Program, Stack
 from tests.waiting import wait_until
 
+HEALTHCHECK = ROOT / "deploy" / "docker" / "healthcheck.py"
 UNCONFIRMED = "No replica confirms what is written"
 CONFIRMED = "A replica confirms what is written"
 
@@ -95,6 +97,11 @@ async def test_a_failover_with_calls_under_way_loses_none_and_dials_none_twice(
         assert {r["Resultado"] for r in responses} == {"ANSWERED"}
         for program in (stack.bridges[0], stack.workers["pbx01"]):
             assert set(said(program).values()) == {1}, said(program)
+        for watched in (("bridge",), ("pbx", "pbx01"), ("redis",)):
+            check = await stack.run("health", [sys.executable, str(HEALTHCHECK), *watched])
+            assert await check.exit_code() == 0, f"{watched} is healthy, by the sentinels"
+        stopped = await stack.run("health", [sys.executable, str(HEALTHCHECK), "pbx", "pbx09"])
+        assert await stopped.exit_code() == 1
 
 
 async def test_calls_whose_claims_died_with_the_master_are_not_dialed_again(
