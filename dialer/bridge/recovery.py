@@ -89,7 +89,10 @@ class Recovery:
             self.took_over()
 
     async def send_again(self, states: Mapping[str, PbxState]) -> None:
-        """Publishes calls again whose message was lost, and places those that have no PBX."""
+        """Publishes calls again whose message was lost, and places those that have no PBX.
+
+        Those whose PBX is not ready get their answer here where they never may be dialed.
+        """
         due = await self.site.ledger.due(older_than_s=REPUBLISH_AFTER_S)
         for name, state in states.items():
             known = self._instances.get(name)
@@ -97,10 +100,11 @@ class Recovery:
                 self._instances[name] = state.instance
                 if known is not None:  # its worker started anew: what it had taken is lost
                     due += await self.site.ledger.due(older_than_s=0, pbx=name)
+        entries = {e.call.call_id: e for e in await self._unexpired(due)}
         ready = {name for name, state in states.items() if state.load.ready}
         there = [w for w in due if w.pbx in ready]
         homeless = [w for w in due if w.pbx not in states]  # none, or one the cell had once
-        await self._publish([(w, w.pbx or "", w.epoch) for w in there])
+        await self._publish([(w, w.pbx or "", w.epoch) for w in there], entries)
         await self._move(homeless, states)
 
     async def leave_unready(self, states: Mapping[str, PbxState]) -> None:
@@ -218,13 +222,8 @@ class Recovery:
         await self._publish(sent, entries)
 
     async def _publish(
-        self,
-        calls: Sequence[tuple[Waiting, str, int]],
-        entries: Mapping[str, Entry] | None = None,
+        self, calls: Sequence[tuple[Waiting, str, int]], entries: Mapping[str, Entry]
     ) -> None:
-        if entries is None:
-            found = await self._unexpired([w for w, _, _ in calls])
-            entries = {e.call.call_id: e for e in found}
         nudges: list[Nudge] = [
             nudge(entries[w.call_id].request, pbx, epoch)
             for w, pbx, epoch in calls
