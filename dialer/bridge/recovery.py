@@ -124,9 +124,9 @@ class Recovery:
     async def reap(self) -> None:
         """Holds the slots of the PBXs against the calls; mends what is on PBXs that are no more."""
         held = await self.site.ledger.holding(await self.site.ledger.live())
-        for pbx in self.site.pbxs:
-            await self._release_leaked(pbx.name)
-            await self._restore_lost(pbx.name, {i for i, name in held.items() if name == pbx.name})
+        await self.release_leaked(older_than_s=REAP_EVERY_S)
+        for pbx in self.site.all_pbxs:
+            await self._restore_lost(pbx, {i for i, name in held.items() if name == pbx})
         for name in set(held.values()) - {pbx.name for pbx in self.site.pbxs}:
             await self._leave_former(name)
             await self._give_up(name)
@@ -168,16 +168,20 @@ class Recovery:
         now = asyncio.get_running_loop().time()
         return now - self._unheard.setdefault(pbx, now)
 
-    async def _release_leaked(self, pbx: str) -> None:
-        """Gives back slots that belong to no call that is up on their PBX."""
+    async def release_leaked(self, *, older_than_s: float) -> None:
+        """Gives back slots, held for that long, that belong to no call that is up on their PBX.
+
+        Looks at every PBX of the settings: the cell may have had it once.
+        """
         cell = self.site.cell.name
-        old = await self.site.registry.slots(pbx, older_than_s=REAP_EVERY_S)
-        leaked = await self.site.give_back(pbx, [i for i in old if cell_of(i) == cell])
-        if leaked:
-            logger.warning(
-                "Gave back slots that no call held any more",
-                extra={"cell": cell, "pbx": pbx, "slots": leaked},
-            )
+        for pbx in self.site.all_pbxs:
+            old = await self.site.registry.slots(pbx, older_than_s=older_than_s)
+            leaked = await self.site.give_back(pbx, [i for i in old if cell_of(i) == cell])
+            if leaked:
+                logger.warning(
+                    "Gave back slots that no call held any more",
+                    extra={"cell": cell, "pbx": pbx, "slots": leaked},
+                )
 
     async def _restore_lost(self, pbx: str, held: Set[str]) -> None:
         """Gives calls that are up their slots back, where the registry lost them."""

@@ -322,6 +322,16 @@ async def test_leaked_slots_come_back_and_a_live_calls_slot_never_does(site: Sit
     assert await site.slots("pbx02") == {"elsewhere"}
 
 
+async def test_leaked_slots_of_a_pbx_that_the_cell_has_no_more_come_back(site: Site) -> None:
+    bridge = Bridge.of(site, pbxs=[pbx("pbx01")], former=["pbx02"])
+    await site.admitted("up", pbx="pbx02")
+    await site.claimed("up", pbx="pbx02")
+    await site.redis.zadd("dialer:slots:pbx02", {f"{CELL}:leaked": 1, "OTHER:call": 1})
+    await site.registry.lease(pbx("pbx02"), [f"{CELL}:on-its-way"])
+    await bridge.recovery.reap()
+    assert await site.slots("pbx02") == {"up", "call", "on-its-way"}
+
+
 async def test_a_fresh_lease_is_left_alone_for_its_call_may_be_on_the_way(site: Site) -> None:
     bridge = Bridge.of(site)
     await site.registry.lease(pbx(), [R1])
