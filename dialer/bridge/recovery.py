@@ -43,12 +43,14 @@ _CLAIMED: Final = LEGAL[Ended] - _WAITING
 class Recovery:
     """The recovery of one cell. `took_over` is called when another bridge's hand came to us.
 
+    `is_alone` tells whether no cell of the same name is served on another Redis meanwhile.
     `moving` is held while calls get another PBX, or their message again.
     """
 
     site: CellSite
     pbx_lost_after_s: float
     took_over: Callable[[], None]
+    is_alone: Callable[[], bool] = lambda: True
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     _instances: dict[str, str] = field(default_factory=dict)
     #: Since when the registry has known nothing of a PBX that has calls, by the loop's clock.
@@ -171,8 +173,11 @@ class Recovery:
     async def release_leaked(self, *, older_than_s: float) -> None:
         """Gives back slots, held for that long, that belong to no call that is up on their PBX.
 
-        Looks at every PBX of the settings: the cell may have had it once.
+        Looks at every PBX of the settings: the cell may have had it once. Does nothing while the
+        cell is served on another Redis too, for a slot does not tell which of them its call is in.
         """
+        if not self.is_alone():
+            return
         cell = self.site.cell.name
         for pbx in self.site.all_pbxs:
             old = await self.site.registry.slots(pbx, older_than_s=older_than_s)

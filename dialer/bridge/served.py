@@ -103,11 +103,12 @@ def _plan(settings: Settings, cell: Cell, redis_url: str, *, leaving: bool = Fal
 
 @dataclass(slots=True)
 class ServedCell:
-    """One cell and the parts of the bridge that serve it."""
+    """One cell and the parts of the bridge that serve it. `is_alone` as its recovery has it."""
 
     plan: CellPlan
     site: CellSite
     clients: tuple[Redis, Redis]
+    is_alone: Callable[[], bool]
     intake: Intake = field(init=False)
     codes: Codes = field(init=False)
     recovery: Recovery = field(init=False)
@@ -118,7 +119,10 @@ class ServedCell:
         self.intake = Intake(self.site, self.clients[0], takes=not self.plan.leaving)
         self.codes = Codes(self.site, self.clients[1])
         self.recovery = Recovery(
-            self.site, self.plan.pbx_lost_after_s, took_over=self._look_into_hand
+            self.site,
+            self.plan.pbx_lost_after_s,
+            took_over=self._look_into_hand,
+            is_alone=self.is_alone,
         )
 
     def _look_into_hand(self) -> None:
@@ -278,7 +282,11 @@ class Served:
         clients = (connect(plan.redis_url), connect(plan.redis_url))
         for client in clients:
             self._stack.push_async_callback(client.aclose)
-        self.cells.append(ServedCell(plan, site, clients))
+
+        def is_alone() -> bool:
+            return [p.cell.name for p in self.plans].count(plan.cell.name) <= 1
+
+        self.cells.append(ServedCell(plan, site, clients, is_alone))
 
     @property
     def plans(self) -> list[CellPlan]:

@@ -1,4 +1,4 @@
-"""Cells that leave while calls are up: what they hold of the PBXs."""
+"""Cells that leave while calls are up: what they hold of the PBXs, alone and beside their heir."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from dialer.bridge import served as serving
 from dialer.bridge.served import CellPlan, Served, ServedCell
+from dialer.simulation.valkey import EmbeddedValkey
 from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, pbx
 from tests.waiting import wait_until
 
@@ -83,3 +84,25 @@ async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
         assert not served.cells[0].is_over
         await site.redis.delete("dialer:slots:pbx02")
         await until_over(served.cells[0])
+
+
+async def test_a_cell_on_another_redis_leaves_the_slots_of_its_calls_on_the_old_one_alone(
+    site: Site, valkey_server: EmbeddedValkey
+) -> None:
+    async with Site(valkey_server.url(1)) as there:
+        await site.accepted("r-1")
+        await there.accepted("new")
+        await site.redis.zadd("dialer:slots:pbx01", {f"{CELL}:new": 1, f"{CELL}:leaked": 1})
+        plans = plan(there.url, leaving=False), plan(site.url, leaving=True)
+        async with serving_of(site, *plans) as served:
+            new, old = served.cells
+            for _ in range(2):
+                for each in (new, old):
+                    await each.recovery.reap()
+                    assert await site.slots() == {"r-1", "new", "leaked"}
+            await old.start()
+            await end(site, "r-1")
+            await until_over(old)
+            assert "new" in await site.slots()
+            await new.recovery.reap()
+            assert await site.slots() == {"new"}
