@@ -3,18 +3,22 @@
 A Redis that takes another's place, or starts again from its file, may lack the last writes: then
 the ledger asks for a call to be dialed that was dialed. Asterisk's channel is gone, so only
 this memory knows. Lives and dies with the worker.
+
+It knows a call no longer than the ledger does: after that an `IdRequisicao` may be used again.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from dialer.domain.call import Call, Ending
 from dialer.domain.request import cell_of
+from dialer.store.keys import DONE_RETENTION_S
 
 #: Calls kept: hours at a busy PBX's five calls a second. 0.7 kB each, 35 MB at most.
 MOST: Final = 50_000
@@ -25,25 +29,41 @@ RECENT: Final = 2_000
 
 @dataclass(slots=True)
 class Remembered:
-    """The last `most` calls that ended here, oldest first."""
+    """The last `most` calls that ended here in the last `DONE_RETENTION_S`, oldest first.
+
+    `clock` tells seconds that only go forward.
+    """
 
     most: int = MOST
-    _calls: OrderedDict[str, tuple[Call, Ending]] = field(default_factory=OrderedDict)
+    clock: Callable[[], float] = time.monotonic
+    #: When each ended, by the clock, and how.
+    _calls: OrderedDict[str, tuple[float, Call, Ending]] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def note(self, call: Call, ending: Ending) -> None:
         """The call is over."""
-        self._calls[call.call_id] = (call, ending)
-        if len(self._calls) > self.most:
-            self._calls.popitem(last=False)
+        self._calls[call.call_id] = (self.clock(), call, ending)
+        self._calls.move_to_end(call.call_id)
+        self._drop_old()
 
     def get(self, call_id: str) -> tuple[Call, Ending] | None:
         """The call as it was and how it ended, None where that is not known."""
-        return self._calls.get(call_id)
+        self._drop_old()
+        found = self._calls.get(call_id)
+        return found[1:] if found else None
 
     def recent(self, cell: str) -> Iterator[str]:
         """The calls of a cell that ended last."""
+        self._drop_old()
         of_cell = (call_id for call_id in reversed(self._calls) if cell_of(call_id) == cell)
         return islice(of_cell, RECENT)
+
+    def _drop_old(self) -> None:
+        oldest = self.clock() - DONE_RETENTION_S
+        while self._calls:
+            since, _, _ = next(iter(self._calls.values()))
+            if len(self._calls) <= self.most and since > oldest:
+                return
+            self._calls.popitem(last=False)

@@ -43,12 +43,14 @@ _CLAIMED: Final = LEGAL[Ended] - _WAITING
 class Recovery:
     """The recovery of one cell. `took_over` is called when another bridge's hand came to us.
 
+    `is_alone` tells whether no cell of the same name is served on another Redis meanwhile.
     `moving` is held while calls get another PBX, or their message again.
     """
 
     site: CellSite
     pbx_lost_after_s: float
     took_over: Callable[[], None]
+    is_alone: Callable[[], bool] = lambda: True
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     _instances: dict[str, str] = field(default_factory=dict)
     #: Since when the registry has known nothing of a PBX that has calls, by the loop's clock.
@@ -89,7 +91,10 @@ class Recovery:
             self.took_over()
 
     async def send_again(self, states: Mapping[str, PbxState]) -> None:
-        """Publishes calls again whose message was lost, and places those that have no PBX."""
+        """Publishes calls again whose message was lost, and places those that have no PBX.
+
+        Those whose PBX is not ready get their answer here where they never may be dialed.
+        """
         due = await self.site.ledger.due(older_than_s=REPUBLISH_AFTER_S)
         for name, state in states.items():
             known = self._instances.get(name)
@@ -97,10 +102,11 @@ class Recovery:
                 self._instances[name] = state.instance
                 if known is not None:  # its worker started anew: what it had taken is lost
                     due += await self.site.ledger.due(older_than_s=0, pbx=name)
+        entries = {e.call.call_id: e for e in await self._unexpired(due)}
         ready = {name for name, state in states.items() if state.load.ready}
         there = [w for w in due if w.pbx in ready]
         homeless = [w for w in due if w.pbx not in states]  # none, or one the cell had once
-        await self._publish([(w, w.pbx or "", w.epoch) for w in there])
+        await self._publish([(w, w.pbx or "", w.epoch) for w in there], entries)
         await self._move(homeless, states)
 
     async def leave_unready(self, states: Mapping[str, PbxState]) -> None:
@@ -120,9 +126,9 @@ class Recovery:
     async def reap(self) -> None:
         """Holds the slots of the PBXs against the calls; mends what is on PBXs that are no more."""
         held = await self.site.ledger.holding(await self.site.ledger.live())
-        for pbx in self.site.pbxs:
-            await self._release_leaked(pbx.name)
-            await self._restore_lost(pbx.name, {i for i, name in held.items() if name == pbx.name})
+        await self.release_leaked(older_than_s=REAP_EVERY_S)
+        for pbx in self.site.all_pbxs:
+            await self._restore_lost(pbx, {i for i, name in held.items() if name == pbx})
         for name in set(held.values()) - {pbx.name for pbx in self.site.pbxs}:
             await self._leave_former(name)
             await self._give_up(name)
@@ -164,16 +170,23 @@ class Recovery:
         now = asyncio.get_running_loop().time()
         return now - self._unheard.setdefault(pbx, now)
 
-    async def _release_leaked(self, pbx: str) -> None:
-        """Gives back slots that belong to no call that is up on their PBX."""
+    async def release_leaked(self, *, older_than_s: float) -> None:
+        """Gives back slots, held for that long, that belong to no call that is up on their PBX.
+
+        Looks at every PBX of the settings: the cell may have had it once. Does nothing while the
+        cell is served on another Redis too, for a slot does not tell which of them its call is in.
+        """
+        if not self.is_alone():
+            return
         cell = self.site.cell.name
-        old = await self.site.registry.slots(pbx, older_than_s=REAP_EVERY_S)
-        leaked = await self.site.give_back(pbx, [i for i in old if cell_of(i) == cell])
-        if leaked:
-            logger.warning(
-                "Gave back slots that no call held any more",
-                extra={"cell": cell, "pbx": pbx, "slots": leaked},
-            )
+        for pbx in self.site.all_pbxs:
+            old = await self.site.registry.slots(pbx, older_than_s=older_than_s)
+            leaked = await self.site.give_back(pbx, [i for i in old if cell_of(i) == cell])
+            if leaked:
+                logger.warning(
+                    "Gave back slots that no call held any more",
+                    extra={"cell": cell, "pbx": pbx, "slots": leaked},
+                )
 
     async def _restore_lost(self, pbx: str, held: Set[str]) -> None:
         """Gives calls that are up their slots back, where the registry lost them."""
@@ -218,13 +231,8 @@ class Recovery:
         await self._publish(sent, entries)
 
     async def _publish(
-        self,
-        calls: Sequence[tuple[Waiting, str, int]],
-        entries: Mapping[str, Entry] | None = None,
+        self, calls: Sequence[tuple[Waiting, str, int]], entries: Mapping[str, Entry]
     ) -> None:
-        if entries is None:
-            found = await self._unexpired([w for w, _, _ in calls])
-            entries = {e.call.call_id: e for e in found}
         nudges: list[Nudge] = [
             nudge(entries[w.call_id].request, pbx, epoch)
             for w, pbx, epoch in calls

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal, Self
 
 from redis.asyncio import Redis
@@ -48,13 +49,14 @@ NOTE_EVERY_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellPlan:
-    """One cell as the settings have it.
+    """One cell as the settings have it. `all_pbxs` names every PBX of theirs.
 
     `leaving`: they have it no more. What is under way is brought to its end, nothing new is taken.
     """
 
     cell: Cell
     pbxs: tuple[Pbx, ...]
+    all_pbxs: tuple[str, ...]
     redis_url: str
     push: Literal["right", "left"]
     pbx_lost_after_s: float
@@ -87,10 +89,11 @@ def plans_of(settings: Settings, chosen: Sequence[str]) -> list[CellPlan]:
 
 
 def _plan(settings: Settings, cell: Cell, redis_url: str, *, leaving: bool = False) -> CellPlan:
-    known = {pbx.name for pbx in settings.pbxs}  # a cell that left may name a PBX that left too
+    known = [pbx.name for pbx in settings.pbxs]  # a cell that left may name a PBX that left too
     return CellPlan(
         cell=cell,
         pbxs=tuple(settings.pbx(name) for name in cell.pbxs if name in known),
+        all_pbxs=tuple(known),
         redis_url=redis_url,
         push=settings.multcall.push,
         pbx_lost_after_s=settings.recovery.pbx_lost_after,
@@ -100,11 +103,12 @@ def _plan(settings: Settings, cell: Cell, redis_url: str, *, leaving: bool = Fal
 
 @dataclass(slots=True)
 class ServedCell:
-    """One cell and the parts of the bridge that serve it."""
+    """One cell and the parts of the bridge that serve it. `is_alone` as its recovery has it."""
 
     plan: CellPlan
     site: CellSite
     clients: tuple[Redis, Redis]
+    is_alone: Callable[[], bool]
     intake: Intake = field(init=False)
     codes: Codes = field(init=False)
     recovery: Recovery = field(init=False)
@@ -115,7 +119,10 @@ class ServedCell:
         self.intake = Intake(self.site, self.clients[0], takes=not self.plan.leaving)
         self.codes = Codes(self.site, self.clients[1])
         self.recovery = Recovery(
-            self.site, self.plan.pbx_lost_after_s, took_over=self._look_into_hand
+            self.site,
+            self.plan.pbx_lost_after_s,
+            took_over=self._look_into_hand,
+            is_alone=self.is_alone,
         )
 
     def _look_into_hand(self) -> None:
@@ -137,18 +144,19 @@ class ServedCell:
         if not await self.site.ledger.steps.done_or_away(taking_over):
             taking_over.cancel()
         self.tasks = [
-            asyncio.create_task(self._for_ever(part, name), name=name)
+            asyncio.create_task(self._to_its_end(part, name), name=name)
             for name, part in parts.items()
         ]
         if self.plan.leaving:
-            last = asyncio.create_task(self._see_out(tuple(self.tasks)), name="last calls")
-            self.tasks.append(last)
+            last = self._to_its_end(partial(self._see_out, tuple(self.tasks)), "last calls")
+            self.tasks.append(asyncio.create_task(last, name="last calls"))
 
-    async def _for_ever(self, part: Callable[[], Awaitable[None]], name: str) -> None:
+    async def _to_its_end(self, part: Callable[[], Awaitable[None]], name: str) -> None:
         """Keeps a part running where Redis refuses a command for good: one cell stops no other."""
         while True:
             try:
                 await part()
+                return
             except RedisError as error:
                 logger.exception(
                     "Redis refused a command; trying anew",
@@ -166,26 +174,17 @@ class ServedCell:
 
     async def _see_out(self, parts: Sequence[asyncio.Task[None]]) -> None:
         """Waits until nothing of a leaving cell is under way; then it is served no more."""
+        ledger = self.site.ledger
         while True:
-            if await self._is_empty():
+            if not await ledger.calls() and not await ledger.hand(self.site.bridge):
                 break
             await asyncio.sleep(LAST_CALLS_EVERY_S)
         await cancel(parts)
         await self._leave()
+        # The fresh ones too: it takes nothing any more, and nobody looks at its slots from now on.
+        await self.recovery.release_leaked(older_than_s=0)
         self.is_over = True
         logger.info("A cell that left the settings is empty", extra={"cell": self.plan.cell.name})
-
-    async def _is_empty(self) -> bool:
-        ledger = self.site.ledger
-        try:
-            return not await ledger.calls() and not await ledger.hand(self.site.bridge)
-        except RedisError as error:  # one cell stops no other
-            logger.exception(
-                "Redis refused a command; trying anew",
-                extra={"cell": self.plan.cell.name, "part": "last calls", "error": str(error)},
-            )
-            await asyncio.sleep(REFUSED_PAUSE_S)
-            return False
 
     async def stop(self) -> None:
         """Ends every part and puts back what is in hand, where Redis answers in time."""
@@ -268,6 +267,7 @@ class Served:
                         bridge=bridge,
                         cell=plan.cell,
                         pbxs=plan.pbxs,
+                        all_pbxs=plan.all_pbxs,
                         ledger=Ledger(steps, plan.cell.name, plan.push),
                         registry=registry,
                         dispatcher=dispatcher,
@@ -282,7 +282,11 @@ class Served:
         clients = (connect(plan.redis_url), connect(plan.redis_url))
         for client in clients:
             self._stack.push_async_callback(client.aclose)
-        self.cells.append(ServedCell(plan, site, clients))
+
+        def is_alone() -> bool:
+            return [p.cell.name for p in self.plans].count(plan.cell.name) <= 1
+
+        self.cells.append(ServedCell(plan, site, clients, is_alone))
 
     @property
     def plans(self) -> list[CellPlan]:

@@ -15,11 +15,15 @@ from dialer.store.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellSite:
-    """One cell as one bridge serves it. `bridge` is this process's name in the ledger."""
+    """One cell as one bridge serves it.
+
+    `bridge` is this process's name in the ledger. `all_pbxs` names every PBX of the settings.
+    """
 
     bridge: str
     cell: Cell
     pbxs: tuple[Pbx, ...]
+    all_pbxs: tuple[str, ...]
     ledger: Ledger
     registry: Registry
     dispatcher: Dispatcher

@@ -282,9 +282,13 @@ class Bridge:
         name: str = BRIDGE,
         cell_table: Cell | None = None,
         pbxs: Sequence[Pbx] | None = None,
+        former: Sequence[str] = (),
         pbx_lost_after_s: float = 120,
     ) -> Self:
-        """A bridge of its own connections, like a process of its own."""
+        """A bridge of its own connections, like a process of its own.
+
+        `former` are PBXs of the settings that the cell does not name.
+        """
         nudges = Nudges()
         steps = site.more_steps(name)
         pbxs = tuple(pbxs or [pbx()])
@@ -292,6 +296,7 @@ class Bridge:
             bridge=name,
             cell=cell_table or cell(*(p.name for p in pbxs), nome=site.cell),
             pbxs=pbxs,
+            all_pbxs=(*(p.name for p in pbxs), *former),
             ledger=Ledger(steps, site.cell, site.push),
             registry=Registry(steps),
             dispatcher=cast("Dispatcher", nudges),

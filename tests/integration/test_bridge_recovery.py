@@ -208,6 +208,33 @@ async def test_a_call_that_was_claimed_in_that_moment_does_not_expire(
     assert await site.slots() == {"r-1"}
 
 
+async def test_a_waiting_call_past_its_time_is_answered_though_no_pbx_is_ready(site: Site) -> None:
+    bridge = Bridge.of(site, pbxs=TWO)
+    await site.admitted("over", ValidadeSeg=1)
+    await site.admitted("in-time", ValidadeSeg=3600)
+    old = int((datetime.now(UTC) - timedelta(seconds=1)).timestamp() * 1000)
+    await site.redis.hset(site.ledger.keys.call(f"{CELL}:over"), "expires_ms", old)
+    await site.silence("pbx01", seconds=11)
+    await site.beat("pbx02", "down")
+    await age(site, seconds=31)
+    await look(bridge)
+    (response,) = await site.responses()
+    assert (response["IdRequisicao"], response["Resultado"]) == ("over", "EXPIRED")
+    assert await site.slots() == {"in-time"}
+    assert await site.state("in-time") == "queued"
+    assert bridge.nudges.calls == []
+
+
+async def test_after_hours_a_waiting_call_is_answered_though_no_pbx_is_ready(site: Site) -> None:
+    bridge = Bridge.of(site, cell_table=shut("expire"))
+    await site.admitted()
+    await site.beat("pbx01", "down")
+    await age(site, seconds=31)
+    await look(bridge)
+    assert [r["Erro"]["Codigo"] for r in await site.responses()] == ["outside_hours"]
+    assert await site.slots() == set()
+
+
 @pytest.mark.parametrize("outside_hours", ["hold", "expire"])
 async def test_after_hours_a_waiting_call_is_not_published(site: Site, outside_hours: str) -> None:
     bridge = Bridge.of(site, cell_table=shut(outside_hours))
@@ -293,6 +320,16 @@ async def test_leaked_slots_come_back_and_a_live_calls_slot_never_does(site: Sit
     await bridge.recovery.reap()
     assert await site.slots("pbx01") == held | {"call"}
     assert await site.slots("pbx02") == {"elsewhere"}
+
+
+async def test_leaked_slots_of_a_pbx_that_the_cell_has_no_more_come_back(site: Site) -> None:
+    bridge = Bridge.of(site, pbxs=[pbx("pbx01")], former=["pbx02"])
+    await site.admitted("up", pbx="pbx02")
+    await site.claimed("up", pbx="pbx02")
+    await site.redis.zadd("dialer:slots:pbx02", {f"{CELL}:leaked": 1, "OTHER:call": 1})
+    await site.registry.lease(pbx("pbx02"), [f"{CELL}:on-its-way"])
+    await bridge.recovery.reap()
+    assert await site.slots("pbx02") == {"up", "call", "on-its-way"}
 
 
 async def test_a_fresh_lease_is_left_alone_for_its_call_may_be_on_the_way(site: Site) -> None:

@@ -1,0 +1,108 @@
+"""Cells that leave while calls are up: what they hold of the PBXs, alone and beside their heir."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from dialer.bridge import served as serving
+from dialer.bridge.served import CellPlan, Served, ServedCell
+from dialer.simulation.valkey import EmbeddedValkey
+from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, pbx
+from tests.waiting import wait_until
+
+
+def plan(redis_url: str, *, leaving: bool) -> CellPlan:
+    """A cell of pbx01, where the settings have pbx02 too."""
+    return CellPlan(
+        cell=cell("pbx01"),
+        pbxs=(pbx("pbx01"),),
+        all_pbxs=("pbx01", "pbx02"),
+        redis_url=redis_url,
+        push="right",
+        pbx_lost_after_s=120,
+        leaving=leaving,
+    )
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    """The cell's ledger, and the registry beside it."""
+    async with Site(redis_url) as site:
+        await site.beat("pbx01")
+        yield site
+
+
+@asynccontextmanager
+async def serving_of(site: Site, *plans: CellPlan) -> AsyncIterator[Served]:
+    served = await Served.connect(
+        plans, site.url, bridge=BRIDGE, dispatcher=cast(Any, Nudges()), known={site.url}
+    )
+    try:
+        yield served
+        assert not served.failure.done()
+        await served.stop()
+    finally:
+        await served.close()
+
+
+async def until_over(leaving: ServedCell) -> None:
+    await wait_until(lambda: leaving.is_over, "the leaving cell is over")
+
+
+async def end(site: Site, request_id: str) -> None:
+    """Its worker ended the call, and died before it gave the slot back."""
+    assert await site.end(request_id) == "ended"
+    assert await site.code() == "done"
+
+
+async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: Site) -> None:
+    await site.accepted()
+    await site.registry.hold("pbx01", [f"{CELL}:fresh", "OTHER:call"])
+    await site.registry.hold("pbx02", [f"{CELL}:former"])
+    async with serving_of(site, plan(site.url, leaving=True)) as served:
+        await served.start()
+        await end(site, "r-1")
+        await until_over(served.cells[0])
+    assert await site.slots("pbx01") == {"call"}
+    assert await site.slots("pbx02") == set()
+
+
+async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serving, "REFUSED_PAUSE_S", 0.05)
+    await site.redis.set("dialer:slots:pbx02", "no sorted set")
+    async with serving_of(site, plan(site.url, leaving=True)) as served:
+        await served.start()
+        await wait_until(
+            lambda: "last calls" in {getattr(r, "part", None) for r in caplog.records}, "it says so"
+        )
+        assert not served.cells[0].is_over
+        await site.redis.delete("dialer:slots:pbx02")
+        await until_over(served.cells[0])
+
+
+async def test_a_cell_on_another_redis_leaves_the_slots_of_its_calls_on_the_old_one_alone(
+    site: Site, valkey_server: EmbeddedValkey
+) -> None:
+    async with Site(valkey_server.url(1)) as there:
+        await site.accepted("r-1")
+        await there.accepted("new")
+        await site.redis.zadd("dialer:slots:pbx01", {f"{CELL}:new": 1, f"{CELL}:leaked": 1})
+        plans = plan(there.url, leaving=False), plan(site.url, leaving=True)
+        async with serving_of(site, *plans) as served:
+            new, old = served.cells
+            for _ in range(2):
+                for each in (new, old):
+                    await each.recovery.reap()
+                    assert await site.slots() == {"r-1", "new", "leaked"}
+            await old.start()
+            await end(site, "r-1")
+            await until_over(old)
+            assert "new" in await site.slots()
+            await new.recovery.reap()
+            assert await site.slots() == {"new"}
