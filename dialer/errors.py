@@ -52,6 +52,12 @@ class AmiUnavailable(DialerError):
     code = "ami_unavailable"
 
 
+class AmiRightLacking(AmiUnavailable):
+    """The AMI user may not do, or is not told, what calls take; nothing was dialed."""
+
+    code = "ami_right_lacking"
+
+
 class AmiLoginRefused(DialerError):
     """Asterisk answered the login with no."""
 

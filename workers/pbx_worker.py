@@ -179,6 +179,7 @@ class PbxWorker:
 
     async def _on_up(self) -> None:
         await self._reconciler.run()
+        await self._link.check_rights()  # after it: calls that ended are answered in any case
         self._new_instance()  # what was queued here and lost with the link is sent again
         if not self._reconciler.has_include:
             logger.warning(

@@ -76,7 +76,7 @@ def answer(exchange: Exchange, session: Session, request: AmiRequest) -> None:
     if not session.is_authenticated and name not in ("login", "logoff", "challenge"):
         session.send(error(request, "Permission denied"))
         return
-    privilege, handler = _ACTIONS.get(name, (0, _unknown))
+    privilege, handler = _BY_NAME.get(name, (0, _unknown))
     if privilege and not privilege & session.write_permissions:
         session.send(error(request, "Permission denied"))
         return
@@ -290,21 +290,34 @@ def _hangup(exchange: Exchange, session: Session, request: AmiRequest) -> str:
     return ""
 
 
+def _list_commands(_exchange: Exchange, session: Session, request: AmiRequest) -> str:
+    """What the user may do; Asterisk says before the privileges what the action is for."""
+    allowed = {
+        name: [word for word, bit in events.CLASSES.items() if bit & privilege == bit]
+        for name, (privilege, _) in _ACTIONS.items()
+        if not privilege or privilege & session.write_permissions
+    }
+    lines = (f"{name}:  (Priv: {','.join([*words, 'all'])})\r\n" for name, words in allowed.items())
+    return response(request, "Success", "".join(lines))
+
+
 _REPORTING = events.SYSTEM | events.REPORTING
 _ACTIONS: Final[dict[str, tuple[int, Handler]]] = {
-    "login": (0, _login),
-    "logoff": (0, _logoff),
-    "ping": (0, _ping),
-    "events": (0, _events),
-    "filter": (events.SYSTEM, _filter),
-    "originate": (events.ORIGINATE, _originate),
-    "hangup": (events.SYSTEM | events.CALL, _hangup),
-    "getvar": (events.CALL | events.REPORTING, _getvar),
-    "setvar": (events.CALL, _setvar),
-    "coreshowchannels": (_REPORTING, _core_show_channels),
-    "corestatus": (_REPORTING, _core_status),
-    "coresettings": (_REPORTING, _core_settings),
-    "dbget": (_REPORTING, _db_get),
-    "dbput": (events.SYSTEM, _db_put),
-    "dbdel": (events.SYSTEM, _db_del),
+    "Login": (0, _login),
+    "Logoff": (0, _logoff),
+    "Ping": (0, _ping),
+    "Events": (0, _events),
+    "ListCommands": (0, _list_commands),
+    "Filter": (events.SYSTEM, _filter),
+    "Originate": (events.ORIGINATE, _originate),
+    "Hangup": (events.SYSTEM | events.CALL, _hangup),
+    "Getvar": (events.CALL | events.REPORTING, _getvar),
+    "Setvar": (events.CALL, _setvar),
+    "CoreShowChannels": (_REPORTING, _core_show_channels),
+    "CoreStatus": (_REPORTING, _core_status),
+    "CoreSettings": (_REPORTING, _core_settings),
+    "DBGet": (_REPORTING, _db_get),
+    "DBPut": (events.SYSTEM, _db_put),
+    "DBDel": (events.SYSTEM, _db_del),
 }
+_BY_NAME: Final = {name.lower(): action for name, action in _ACTIONS.items()}

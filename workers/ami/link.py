@@ -15,12 +15,14 @@ from typing import Any, Final
 from dialer.errors import (
     AmiLoginRefused,
     AmiNotTrusted,
+    AmiRightLacking,
     AmiUnavailable,
     ConfigError,
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
 from dialer.settings import Pbx
+from workers.ami import rights
 from workers.ami.connection import Connection, Fields, connect, plain
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,9 @@ ANSWER_WITHIN_S: Final = 5.0
 
 #: A fresh Asterisk takes its time until it is fully booted, in seconds.
 BOOTED_WITHIN_S: Final = 120.0
+
+#: So long it is waited for without a word, in seconds: a user without the right never hears of it.
+BOOTED_SOON_S: Final = 8.0
 
 #: Time for a list of all channels, or of all notes, in seconds.
 LIST_WITHIN_S: Final = 30.0
@@ -63,6 +68,7 @@ class AmiLink:
     _trouble: str = ""
     _why: str = ""
     _unforgotten: set[str] = field(default_factory=set)
+    _heard: asyncio.Future[None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -161,13 +167,14 @@ class AmiLink:
 
     async def _get_ready(self) -> None:
         try:
-            async with asyncio.timeout(BOOTED_WITHIN_S):
-                await self._booted.wait()
+            await self._fully_booted()
             await self.on_up()
             for call_id in tuple(self._unforgotten):
                 await self.forget(call_id)
-        except (AmiUnavailable, TimeoutError) as error:
-            self._close(f"Asterisk is not ready after login ({str(error) or 'not fully booted'})")
+        except AmiRightLacking as error:
+            self._close(str(error))
+        except AmiUnavailable as error:
+            self._close(f"Asterisk is not ready after login ({error})")
         except BaseException:
             self._close("")
             raise
@@ -176,6 +183,15 @@ class AmiLink:
             if self._trouble:
                 self._trouble = ""
                 logger.warning("AMI link is back", extra={"pbx": self.pbx.name})
+
+    async def _fully_booted(self) -> None:
+        for within_s in (BOOTED_SOON_S, BOOTED_WITHIN_S - BOOTED_SOON_S):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._booted.wait()
+                    return
+            self._say(rights.not_booted(self.pbx))
+        raise AmiRightLacking(rights.not_booted(self.pbx))
 
     async def _ping(self) -> None:
         while True:
@@ -195,6 +211,9 @@ class AmiLink:
     def _event(self, fields: Fields) -> None:
         if fields.get("Event") == "FullyBooted":
             self._booted.set()
+        elif rights.is_heard(fields):
+            if self._heard is not None and not self._heard.done():
+                self._heard.set_result(None)
         else:
             self.on_event(fields)
 
@@ -250,6 +269,27 @@ class AmiLink:
         if not reply.success:
             raise OriginateRefused(str(reply.message) or "Asterisk gave no reason")
 
+    async def check_rights(self) -> None:
+        """Makes sure, without a call, that calls can be placed and that their ends are told.
+
+        Raises:
+            AmiRightLacking: the AMI user lacks a right; the sentence says which.
+            AmiUnavailable: the link was lost, or Asterisk refused for another reason.
+        """
+        await self._check_allowed()
+        self._heard = heard = asyncio.get_running_loop().create_future()
+        await self._granted(rights.HEARING, as_list=False)
+        try:
+            await self._answer(heard, ANSWER_WITHIN_S)
+        except AmiUnavailable as error:
+            await self.ask({"Action": "Ping"})  # a link that is lost or hangs is another matter
+            raise AmiRightLacking(rights.deaf(self.pbx)) from error
+
+    async def _check_allowed(self) -> None:
+        commands = await self.ask({"Action": "ListCommands"}, as_list=False)
+        if commands.success and (trouble := rights.not_allowed(self.pbx, commands)):
+            raise AmiRightLacking(trouble)
+
     async def _messages(self, action: Mapping[str, str], **options: Any) -> list[Any]:
         """Asterisk's messages on a question, whether it sends a list or a single one."""
         reply = await self.ask(action, **options)
@@ -259,14 +299,13 @@ class AmiLink:
         """Asterisk's messages on a question that it has to answer.
 
         Raises:
-            AmiUnavailable: it did not, or the AMI user may not ask.
+            AmiRightLacking: the AMI user may not ask.
+            AmiUnavailable: it did not answer, or said no for another reason.
         """
         messages = await self._messages(action, **options)
         if not messages[0].success:
-            raise AmiUnavailable(
-                f"Asterisk refuses {action['Action']}: {messages[0].message}; "
-                "see the rights of the AMI user in manager.conf"
-            )
+            await self._check_allowed()
+            raise AmiUnavailable(f"Asterisk refuses {action['Action']}: {messages[0].message}")
         return messages
 
     async def channels(self) -> dict[str, dict[str, str]]:
