@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
-import shutil
-import ssl
-import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from panoramisk.message import Message
-from pydantic import SecretStr
 
 from dialer.errors import (
     AmiLoginRefused,
@@ -27,179 +20,22 @@ from dialer.errors import (
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
-from dialer.settings import Pbx
-from dialer.simulation import pbx_events as events
 from dialer.simulation.pbx import SimulatedPbx
-from tests.conftest import RequireService
+from tests.integration.ami.rig import (
+    SECRET,
+    SHIPPED,
+    RawPbx,
+    down_reasons,
+    fields_for,
+    linked,
+    pbx_at,
+    reasons,
+)
 from tests.waiting import PATIENCE_S, wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami
 from workers.ami.connection import Connection
 from workers.translate import WANTED_EVENTS
-
-SECRET = "a-pbx-secret"
-
-#: The constants as they are shipped; these tests run with shorter ones.
-SHIPPED: dict[str, Any] = dict(vars(ami))
-
-
-def pbx_at(port: int, **fields: Any) -> Pbx:
-    if "secret_file" not in fields:
-        fields["secret"] = SecretStr(SECRET)
-    trunks = {"tim": "PJSIP/{number}@tim"}
-    return Pbx(name="pbx01", port=port, max_calls=10, cps=100, trunks=trunks, **fields)
-
-
-def fields_for(number: str, call_id: str = "ASR_TIM:1") -> dict[str, str | list[str]]:
-    return {
-        "Channel": f"PJSIP/{number}@tim",
-        "ChannelId": call_id,
-        "Context": "dialer-enter",
-        "Exten": "s",
-        "Priority": "1",
-        "Timeout": "30000",
-    }
-
-
-@dataclass(slots=True)
-class Rig:
-    """A running link and what it told."""
-
-    link: AmiLink
-    task: asyncio.Task[None]
-    events: list[dict[str, str]]
-    ups: list[float]
-    downs: list[float]
-
-    async def up(self) -> None:
-        await wait_until(lambda: self.link.ready or self.task.done(), "the link is up")
-        assert not self.task.done(), self.task
-
-    async def down(self) -> None:
-        await wait_until(lambda: not self.link.ready, "the link is down")
-
-    async def lost(self, times: int) -> None:
-        await wait_until(lambda: len(self.downs) == times, f"the loss {times} was told")
-
-    async def originate(self, number: str, *, within_s: float = 5.0, n: int = 1) -> None:
-        call_id = f"ASR_TIM:{n}"
-        await self.link.originate(
-            fields_for(number, call_id), action_id=f"{call_id}#1", within_s=within_s
-        )
-
-
-@asynccontextmanager
-async def linked(
-    pbx: Pbx,
-    *,
-    on_up: Callable[[AmiLink], Awaitable[Any]] | None = None,
-    on_event: Callable[[Mapping[str, str]], None] | None = None,
-) -> AsyncIterator[Rig]:
-    """A link that runs; `on_up` is what it does before it is ready."""
-    events: list[dict[str, str]] = []
-    ups: list[float] = []
-    downs: list[float] = []
-
-    async def came_up() -> None:
-        if on_up is not None:
-            await on_up(link)
-        ups.append(time.monotonic())
-
-    def heard(fields: Mapping[str, str]) -> None:
-        events.append(dict(fields))
-        if on_event is not None:
-            on_event(fields)
-
-    link = AmiLink(pbx, WANTED_EVENTS, heard, came_up, lambda: downs.append(time.monotonic()))
-    task = asyncio.create_task(link.run(), name="the link")
-    try:
-        yield Rig(link, task, events, ups, downs)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-@pytest.fixture
-async def pbx() -> AsyncIterator[SimulatedPbx]:
-    async with SimulatedPbx(
-        secret=SECRET,
-        ring_time=(0.02, 0.05),
-        talk_time=(0.05, 0.1),
-        reject_time=(0.01, 0.02),
-        read="system,call,user",
-    ) as simulated:
-        yield simulated
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ami, "BACKOFF_S", (0.01, 0.05))
-    monkeypatch.setattr(ami, "PING_EVERY_S", 0.2)
-    monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 1.0)
-
-
-FULLY_BOOTED = "Event: FullyBooted\r\nStatus: Fully Booted\r\n\r\n"
-
-
-@dataclass(slots=True)
-class RawPbx:
-    """A manager that logs everybody in and answers pings, if it wants; the rest is the test's."""
-
-    answers_pings: bool = True
-    answers_logins: bool = True
-    is_booted: bool = True
-    received: list[str] = field(default_factory=list)
-    connections: int = 0
-    port: int = 0
-    _server: asyncio.Server | None = None
-    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def __aenter__(self) -> RawPbx:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
-        await self._server.wait_closed()
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def say(self, data: bytes, *, in_pieces: bool = False) -> None:
-        """Sends to the newest connection, byte by byte if asked."""
-        writer = self._writers[-1]
-        for piece in [data[i : i + 1] for i in range(len(data))] if in_pieces else [data]:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0)
-
-    def actions(self, name: str) -> list[str]:
-        return [text for text in self.received if f"Action: {name}\r\n" in text]
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self._writers.append(writer)
-        writer.transport.get_extra_info("socket").setsockopt(6, 1, 1)  # TCP_NODELAY
-        writer.write(b"Asterisk Call Manager/11.0.0\r\n")
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                text = (await reader.readuntil(b"\r\n\r\n")).decode()
-                self.received.append(text)
-                writer.write(self._answer(text).encode())
-        writer.close()
-
-    def _answer(self, text: str) -> str:
-        action_id = text.partition("ActionID: ")[2].partition("\r\n")[0]
-        success = f"Response: Success\r\nActionID: {action_id}\r\n\r\n"
-        if "Action: Login" in text and self.answers_logins:
-            return success + (FULLY_BOOTED if self.is_booted else "")
-        return success if "Action: Ping" in text and self.answers_pings else ""
-
 
 # --- login ----------------------------------------------------------------------------
 
@@ -418,134 +254,6 @@ async def test_two_hundred_reconnects_leave_no_task_no_future_and_no_socket_behi
         assert sockets() <= files + 1
     await wait_until(lambda: pbx.connections == 0, "the connection is closed")
     assert {t.get_name() for t in asyncio.all_tasks() if "AMI" in t.get_name()} == set()
-
-
-# --- rights of the AMI user -----------------------------------------------------------
-
-
-@asynccontextmanager
-async def with_rights(
-    *,
-    read: str = "system,call",
-    write: str = "system,reporting,originate",
-    on_up: Callable[[AmiLink], Awaitable[Any]] = AmiLink.check_rights,
-) -> AsyncIterator[tuple[SimulatedPbx, Rig]]:
-    async with (
-        SimulatedPbx(secret=SECRET, read=read, write=write) as pbx,
-        linked(pbx_at(pbx.port), on_up=on_up) as rig,
-    ):
-        yield pbx, rig
-
-
-async def test_with_the_least_rights_the_link_comes_up_and_nobody_is_rung_to_find_out() -> None:
-    async with with_rights() as (pbx, rig):
-        await rig.up()
-        assert (pbx.live, pbx.peak_live, pbx.rings) == (0, 0, {})
-        assert rig.events == []
-
-
-@pytest.mark.parametrize(
-    ("write", "lacking"),
-    [
-        ("system,reporting", "originate"),
-        ("system,originate", "reporting"),
-        ("reporting,originate", "system"),
-        ("call,originate", "system"),
-        ("user", "system,reporting,originate"),
-    ],
-)
-async def test_what_the_user_may_not_do_is_said_once_with_the_rights_to_add(
-    write: str, lacking: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    tries = 0
-
-    async def on_up(link: AmiLink) -> None:
-        nonlocal tries
-        tries += 1
-        await link.check_rights()
-
-    async with with_rights(write=write, on_up=on_up) as (pbx, rig):
-        await wait_until(lambda: tries == 3, "it was tried three times")
-        assert down_reasons(caplog) == [
-            f"Asterisk at 127.0.0.1:{pbx.port} does not allow the AMI user 'dialer' all that calls "
-            f"take: add {lacking} to its write in manager.conf, and reload that"
-        ]
-        pbx.exchange.write_permissions = events.EVERYTHING
-        await rig.up()
-    assert "AMI link is back" in caplog.messages
-
-
-@pytest.mark.parametrize("question", [AmiLink.channels, AmiLink.has_include])
-async def test_a_question_that_the_user_may_not_ask_is_answered_with_the_rights_to_add(
-    question: Callable[[AmiLink], Awaitable[Any]], caplog: pytest.LogCaptureFixture
-) -> None:
-    async with with_rights(write="originate", on_up=question) as (_, rig):
-        await wait_until(lambda: down_reasons(caplog), "it was said")
-        assert not rig.link.ready
-    assert "add system,reporting to its write in manager.conf" in reasons(caplog)
-
-
-async def test_a_user_who_is_told_nothing_of_calls_dials_none_until_it_is(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 0.1)
-    async with with_rights(read="system,user") as (pbx, rig):
-        await wait_until(lambda: down_reasons(caplog), "it was said")
-        with pytest.raises(AmiUnavailable):
-            await rig.originate("1190000090")
-        assert down_reasons(caplog) == [
-            f"Asterisk at 127.0.0.1:{pbx.port} tells the AMI user 'dialer' nothing of calls: add "
-            "call to its read in manager.conf, and reload that (nor may an eventfilter there "
-            "leave OriginateResponse out)"
-        ]
-        pbx.exchange.read_permissions = events.EVERYTHING
-        await rig.up()
-        assert pbx.rings == {}
-
-
-async def test_a_link_that_is_lost_while_it_listens_is_not_taken_for_a_deaf_one(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with with_rights(read="system,user") as (pbx, rig):
-        await wait_until(lambda: pbx.exchange.floor.originates, "it listens")
-        pbx.drop_links()
-        await wait_until(lambda: down_reasons(caplog), "it was said")
-        assert not rig.link.ready
-    assert "nothing of calls" not in reasons(caplog)
-
-
-async def test_an_asterisk_that_boots_for_long_is_waited_for_and_the_right_is_named_meanwhile(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(ami, "BOOTED_SOON_S", 0.05)
-    async with RawPbx(is_booted=False) as raw, linked(pbx_at(raw.port)) as rig:
-        await wait_until(lambda: down_reasons(caplog), "it was said")
-        assert down_reasons(caplog) == [
-            f"Asterisk at 127.0.0.1:{raw.port} has not said that it is fully booted: wait for it; "
-            "if it is, add system to the read of the AMI user 'dialer' in manager.conf, and "
-            "reload that"
-        ]
-        await raw.say(FULLY_BOOTED.encode())
-        await rig.up()
-        assert raw.connections == 1
-    assert "AMI link is back" in caplog.messages
-
-
-async def test_a_user_who_never_hears_that_asterisk_is_booted_is_told_so_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(ami, "BOOTED_SOON_S", 0.02)
-    monkeypatch.setattr(ami, "BOOTED_WITHIN_S", 0.05)
-    async with RawPbx(is_booted=False) as raw, linked(pbx_at(raw.port)) as rig:
-        await wait_until(lambda: raw.connections == 3, "it was tried three times")
-        assert len(down_reasons(caplog)) == 1
-        raw.is_booted = True
-        await rig.up()
-
-
-def test_a_missing_right_is_said_within_ten_seconds() -> None:
-    assert SHIPPED["BOOTED_SOON_S"] < 10
-    assert SHIPPED["ANSWER_WITHIN_S"] < 10
 
 
 # --- what is read ---------------------------------------------------------------------
@@ -770,135 +478,3 @@ async def test_a_loss_in_the_same_moment_as_the_sending_is_of_unknown_outcome(
         sent = pbx.exchange.floor.originates
         await rig.link.ask({"Action": "Ping"})
         assert pbx.exchange.floor.originates == sent <= 50
-
-
-# --- TLS ------------------------------------------------------------------------------
-
-
-async def certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """A self-signed certificate for that name, and its key."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=pbx"]
-    command += ["-addext", f"subjectAltName={name}"]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-    return cert, key
-
-
-@asynccontextmanager
-async def tls_in_front_of(pbx: SimulatedPbx, cert: Path, key: Path) -> AsyncIterator[int]:
-    """A TLS port that passes everything on to the PBX."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner, outer = await asyncio.open_connection("127.0.0.1", pbx.port)
-        await asyncio.gather(pump(reader, outer), pump(inner, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-
-
-@pytest.fixture
-def openssl(require_service: RequireService) -> None:
-    require_service("openssl", None if shutil.which("openssl") else "not installed")
-
-
-@pytest.mark.usefixtures("openssl")
-async def test_calls_are_placed_over_tls_with_a_certificate_of_the_pbx_itself(
-    pbx: SimulatedPbx, tmp_path: Path
-) -> None:
-    cert, key = await certificate(tmp_path)
-    async with (
-        tls_in_front_of(pbx, cert, key) as port,
-        linked(pbx_at(port, tls=True, tls_ca_file=cert)) as rig,
-    ):
-        await rig.up()
-        await rig.originate("1190000090")
-        assert pbx.live == 1
-
-
-@pytest.mark.usefixtures("openssl")
-async def test_a_certificate_that_is_not_trusted_is_said_with_the_cure_until_it_is(
-    pbx: SimulatedPbx,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    cert, key = await certificate(tmp_path)
-    other, _ = await certificate(tmp_path, "DNS:other")
-    copied = tmp_path / "copied.pem"
-    shutil.copy(other, copied)
-    async with tls_in_front_of(pbx, cert, key) as port:
-        async with linked(pbx_at(port, tls=True, tls_ca_file=copied)) as rig:
-            await wait_until(lambda: down_reasons(caplog), "it was refused")
-            (reason,) = down_reasons(caplog)
-            assert reason.startswith(
-                f"the certificate of pbx01 at 127.0.0.1:{port} is not trusted (self"
-            )
-            assert reason.endswith(f": copy the PBX's tlscertfile, or its CA's, to {copied}")
-            shutil.copy(cert, copied)
-            await rig.up()
-        async with linked(pbx_at(port, tls=True)) as rig:  # the system's own CAs
-            await wait_until(lambda: len(down_reasons(caplog)) == 2, "it was refused")
-            assert "beside dialer.toml and name it there in tls_ca_file" in down_reasons(caplog)[1]
-        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-        async with linked(pbx_at(port, tls=True)) as rig:
-            await rig.up()
-
-
-@pytest.mark.usefixtures("openssl")
-async def test_a_certificate_for_another_name_is_refused_and_said(
-    pbx: SimulatedPbx, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cert, key = await certificate(tmp_path, "DNS:pbx01.example,IP:127.0.0.2")
-    async with tls_in_front_of(pbx, cert, key) as port:
-        async with linked(pbx_at(port, tls=True, tls_ca_file=cert)):
-            await wait_until(lambda: down_reasons(caplog), "it was refused")
-        assert pbx.connections == 0
-    assert down_reasons(caplog) == [
-        f"the certificate of pbx01 at 127.0.0.1:{port} is for another name: host in dialer.toml "
-        "must be a name that it has, or make one whose subjectAltName has 127.0.0.1"
-    ]
-
-
-async def test_a_port_without_tls_is_said(
-    pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with linked(pbx_at(pbx.port, tls=True)):
-        await wait_until(lambda: down_reasons(caplog), "it was refused")
-    assert f"no TLS at 127.0.0.1:{pbx.port} (" in reasons(caplog)
-    assert "must be that of tlsbindaddr" in reasons(caplog)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\x00"])
-async def test_a_useless_tls_ca_file_ends_the_link_with_one_sentence(
-    pbx: SimulatedPbx, tmp_path: Path, content: bytes | None
-) -> None:
-    path = tmp_path / "pbx01.pem"
-    if content is not None:
-        path.write_bytes(content)
-    async with linked(pbx_at(pbx.port, tls=True, tls_ca_file=path)) as rig:
-        await wait_until(rig.task.done, "the link has ended")
-        with pytest.raises(ConfigError, match=rf"pbxs\[pbx01\]\.tls_ca_file: {path} "):
-            rig.task.result()
-
-
-def down_reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Why the link was said to be down, each time that it was said."""
-    return [
-        str(vars(r)["reason"])
-        for r in caplog.records
-        if r.levelno >= logging.ERROR and r.getMessage().startswith("AMI link is down")
-    ]
-
-
-def reasons(caplog: pytest.LogCaptureFixture) -> str:
-    return "\n".join(down_reasons(caplog))

@@ -1,0 +1,154 @@
+"""What the AMI link says of a user who lacks a right, before a call is dialed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from dialer.errors import (
+    AmiUnavailable,
+)
+from dialer.simulation import pbx_events as events
+from dialer.simulation.pbx import SimulatedPbx
+from tests.integration.ami.rig import (
+    FULLY_BOOTED,
+    SECRET,
+    SHIPPED,
+    RawPbx,
+    Rig,
+    down_reasons,
+    linked,
+    pbx_at,
+    reasons,
+)
+from tests.waiting import wait_until
+from workers.ami import AmiLink
+from workers.ami import link as ami
+
+
+@asynccontextmanager
+async def with_rights(
+    *,
+    read: str = "system,call",
+    write: str = "system,reporting,originate",
+    on_up: Callable[[AmiLink], Awaitable[Any]] = AmiLink.check_rights,
+) -> AsyncIterator[tuple[SimulatedPbx, Rig]]:
+    async with (
+        SimulatedPbx(secret=SECRET, read=read, write=write) as pbx,
+        linked(pbx_at(pbx.port), on_up=on_up) as rig,
+    ):
+        yield pbx, rig
+
+
+async def test_with_the_least_rights_the_link_comes_up_and_nobody_is_rung_to_find_out() -> None:
+    async with with_rights() as (pbx, rig):
+        await rig.up()
+        assert (pbx.live, pbx.peak_live, pbx.rings) == (0, 0, {})
+        assert rig.events == []
+
+
+@pytest.mark.parametrize(
+    ("write", "lacking"),
+    [
+        ("system,reporting", "originate"),
+        ("system,originate", "reporting"),
+        ("reporting,originate", "system"),
+        ("call,originate", "system"),
+        ("user", "system,reporting,originate"),
+    ],
+)
+async def test_what_the_user_may_not_do_is_said_once_with_the_rights_to_add(
+    write: str, lacking: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = 0
+
+    async def on_up(link: AmiLink) -> None:
+        nonlocal tries
+        tries += 1
+        await link.check_rights()
+
+    async with with_rights(write=write, on_up=on_up) as (pbx, rig):
+        await wait_until(lambda: tries == 3, "it was tried three times")
+        assert down_reasons(caplog) == [
+            f"Asterisk at 127.0.0.1:{pbx.port} does not allow the AMI user 'dialer' all that calls "
+            f"take: add {lacking} to its write in manager.conf, and reload that"
+        ]
+        pbx.exchange.write_permissions = events.EVERYTHING
+        await rig.up()
+    assert "AMI link is back" in caplog.messages
+
+
+@pytest.mark.parametrize("question", [AmiLink.channels, AmiLink.has_include])
+async def test_a_question_that_the_user_may_not_ask_is_answered_with_the_rights_to_add(
+    question: Callable[[AmiLink], Awaitable[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with with_rights(write="originate", on_up=question) as (_, rig):
+        await wait_until(lambda: down_reasons(caplog), "it was said")
+        assert not rig.link.ready
+    assert "add system,reporting to its write in manager.conf" in reasons(caplog)
+
+
+async def test_a_user_who_is_told_nothing_of_calls_dials_none_until_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 0.1)
+    async with with_rights(read="system,user") as (pbx, rig):
+        await wait_until(lambda: down_reasons(caplog), "it was said")
+        with pytest.raises(AmiUnavailable):
+            await rig.originate("1190000090")
+        assert down_reasons(caplog) == [
+            f"Asterisk at 127.0.0.1:{pbx.port} tells the AMI user 'dialer' nothing of calls: add "
+            "call to its read in manager.conf, and reload that (nor may an eventfilter there "
+            "leave OriginateResponse out)"
+        ]
+        pbx.exchange.read_permissions = events.EVERYTHING
+        await rig.up()
+        assert pbx.rings == {}
+
+
+async def test_a_link_that_is_lost_while_it_listens_is_not_taken_for_a_deaf_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with with_rights(read="system,user") as (pbx, rig):
+        await wait_until(lambda: pbx.exchange.floor.originates, "it listens")
+        pbx.drop_links()
+        await wait_until(lambda: down_reasons(caplog), "it was said")
+        assert not rig.link.ready
+    assert "nothing of calls" not in reasons(caplog)
+
+
+async def test_an_asterisk_that_boots_for_long_is_waited_for_and_the_right_is_named_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ami, "BOOTED_SOON_S", 0.05)
+    async with RawPbx(is_booted=False) as raw, linked(pbx_at(raw.port)) as rig:
+        await wait_until(lambda: down_reasons(caplog), "it was said")
+        assert down_reasons(caplog) == [
+            f"Asterisk at 127.0.0.1:{raw.port} has not said that it is fully booted: wait for it; "
+            "if it is, add system to the read of the AMI user 'dialer' in manager.conf, and "
+            "reload that"
+        ]
+        await raw.say(FULLY_BOOTED.encode())
+        await rig.up()
+        assert raw.connections == 1
+    assert "AMI link is back" in caplog.messages
+
+
+async def test_a_user_who_never_hears_that_asterisk_is_booted_is_told_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ami, "BOOTED_SOON_S", 0.02)
+    monkeypatch.setattr(ami, "BOOTED_WITHIN_S", 0.05)
+    async with RawPbx(is_booted=False) as raw, linked(pbx_at(raw.port)) as rig:
+        await wait_until(lambda: raw.connections == 3, "it was tried three times")
+        assert len(down_reasons(caplog)) == 1
+        raw.is_booted = True
+        await rig.up()
+
+
+def test_a_missing_right_is_said_within_ten_seconds() -> None:
+    assert SHIPPED["BOOTED_SOON_S"] < 10
+    assert SHIPPED["ANSWER_WITHIN_S"] < 10
