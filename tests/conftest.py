@@ -59,7 +59,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names what did not run because a service is missing on this machine."""
+    """Names what did not run because a service is missing, and what acceptance tests measured."""
     missing: dict[str, list[str]] = defaultdict(list)
     for report in terminalreporter.stats.get("skipped", []):
         reason = _skip_reason(report)
@@ -71,6 +71,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(problem)
         for test in sorted(tests):
             terminalreporter.line(f"  {test}")
+
+    passed: list[pytest.TestReport] = terminalreporter.stats.get("passed", [])
+    measured = [r for r in passed if ACCEPTANCE in r.nodeid and r.capstdout.strip()]
+    if measured:
+        terminalreporter.section("measured", sep="-")
+    for report in measured:
+        terminalreporter.line(report.nodeid.rpartition("::")[2])
+        for line in report.capstdout.strip().splitlines():
+            terminalreporter.line(f"  {line}")
 
 
 def _skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime
 
 import pytest
@@ -68,9 +69,10 @@ def test_a_customer_whom_nobody_takes_is_let_go_after_queue_timeout_or_gives_up_
 
 
 @on_both
-def test_the_operator_of_a_call_that_outlived_its_worker_is_named_too(
+def test_a_call_that_outlived_its_worker_and_ended_is_told_by_the_hangup_handlers_record(
     pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
+    version: Version = "22" if pbx == "pbx22" else "16"
     site = make_site(pbxs=[pbx], queue="COBRANCA", timeout_command_ack=1)
     call = asked(1, f"{prefix()}00001{STAYS}")
     with Redis.from_url(redis_url) as redis:
@@ -78,6 +80,11 @@ def test_the_operator_of_a_call_that_outlived_its_worker_is_named_too(
         key = f"dialer:call:{CELL}:{call.request_id}"
         site.wait_until(lambda: redis.hget(key, "state") == b"answered", "the call is up")
         site.programs[pbx].kill()  # before the operator answers, or while they talk
+        site.wait_until(lambda: lab.live_channels(version) == 0, "the call is over")
+        record = lab.cli(version, f"database show dialer {CELL}:{call.request_id}")
+        assert re.search(r"answered=\d+\.\d+ ended=\d+\.\d+ cause=\d+ .*agent=Maria", record), (
+            record
+        )
         site.programs[pbx].start()
         site.wait_until(lambda: redis.llen(CellKeys(CELL).response) == 1, "the Response")
         response = Response.model_validate_json(redis.lpop(CellKeys(CELL).response) or b"")

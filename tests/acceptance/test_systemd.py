@@ -96,6 +96,25 @@ def test_a_killed_worker_is_started_again_and_follows_the_call_that_is_up(
     assert host.response()["Resultado"] == "ANSWERED"
 
 
+def test_a_killed_bridge_is_started_again_and_places_calls(host: SystemdHost) -> None:
+    killed = host.main_pid(BRIDGE)
+    host.run(f"kill -KILL {killed}")
+    host.wait_for("a new bridge", lambda: host.main_pid(BRIDGE) not in (0, killed))
+    host.place("bridge-killed")
+    assert host.response()["Resultado"] == "ANSWERED"
+
+
+def test_a_reload_of_the_worker_starts_it_anew_in_its_process_and_the_call_stays_up(
+    host: SystemdHost,
+) -> None:
+    pid, adopted = host.main_pid(WORKER), host.journal(WORKER).count("adopted=1")
+    host.place("worker-reloaded")
+    host.run(f"systemctl reload {WORKER}")
+    host.wait_for("the adoption", lambda: host.journal(WORKER).count("adopted=1") > adopted)
+    assert host.main_pid(WORKER) == pid
+    assert host.response()["Resultado"] == "ANSWERED"
+
+
 def test_an_upgrade_with_a_call_up_leaves_the_call_up_and_followed(host: SystemdHost) -> None:
     adopted = host.journal(WORKER).count("adopted=1")
     host.place("upgraded")

@@ -43,6 +43,13 @@ queue = "COBRANCA"
 amd = "pass"
 
 [[cells]]
+nome = "PASS16"
+threads = 10
+pbxs = ["pbx02"]
+queue = "COBRANCA"
+amd = "pass"
+
+[[cells]]
 nome = "NOTICE22"
 threads = 10
 pbxs = ["pbx01"]

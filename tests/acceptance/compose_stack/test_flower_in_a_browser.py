@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -66,9 +66,13 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def picture(page: Page, name: str) -> None:
-    """Keeps what the page shows."""
+    """Keeps what the page shows, where git does not look."""
     PICTURES.mkdir(exist_ok=True)
-    page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+    path = PICTURES / f"{name}.png"
+    page.screenshot(path=path, full_page=True)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes")
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=ROOT, check=False)
+    assert ignored.returncode == 0
 
 
 def test_flower_shows_workers_by_pbx_and_calls_with_outcome_and_length_and_no_number(
@@ -100,6 +104,10 @@ def test_flower_shows_workers_by_pbx_and_calls_with_outcome_and_length_and_no_nu
     page.goto(f"{URL}/task/SHORT:{request_id[1]}")
     page.get_by_text("SUCCESS").first.wait_for()
     picture(page, "flower-call")
+    seen.append(page.content())
+
+    page.goto(f"{URL}/worker/pbx01@pbx01")
+    page.get_by_text("dialer.originate").first.wait_for(state="attached")
     seen.append(page.content())
 
     page.goto(f"{URL}/broker")

@@ -38,7 +38,7 @@ VERSIONS = {"22": "pbx01", "16": "pbx02"}
 CALLS = [
     *((f"QUEUE{version}", end) for version in VERSIONS for end in (PERSON, MACHINE, CLEARS)),
     *((f"NOTICE{version}", end) for version in VERSIONS for end in (PERSON, MACHINE, PRESSES_1)),
-    ("PASS22", MACHINE),
+    *((f"PASS{version}", MACHINE) for version in VERSIONS),
 ]
 
 on_both = pytest.mark.parametrize("version", VERSIONS)
@@ -150,8 +150,9 @@ def test_a_machine_is_left_the_cells_message_after_its_greeting(
     assert len(loud) / 2 > MESSAGE_S / 2  # people pause when they speak
 
 
-def test_a_machine_that_the_cell_passes_on_reaches_an_operator(told: Told) -> None:
-    machine = told.responses["PASS22", MACHINE]
+@on_both
+def test_a_machine_that_the_cell_passes_on_reaches_an_operator(version: str, told: Told) -> None:
+    machine = told.responses[f"PASS{version}", MACHINE]
     assert machine.amd == "MACHINE"
     assert machine.agent in OPERATORS
 

@@ -6,6 +6,7 @@ Two projects play the two machines; their only way to each other is Redis with i
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.site import ROOT, PbxPlace, site_toml
 
 PASSWORD = "site/secret"
 QUOTED = "site%2Fsecret"
+#: The dialer's user in its image: whom a secret belongs to, for nobody else may read it.
+DIALER_UID = 10001
 REDIS_CONF = f"""
 requirepass {PASSWORD}
 appendonly yes
@@ -42,7 +45,17 @@ def machine(
         (secrets / name).write_text(f"redis://:{QUOTED}@{redis}/{n}\n")
     for name, text in files.items():
         (secrets / name.replace("__conf", ".conf")).write_text(text)
+    _hand_over(site, secrets)
     return site
+
+
+def _hand_over(site: ComposeSite, secrets: Path) -> None:
+    """Gives each secret to the user who needs it, and to nobody else, as docs/install.md does."""
+    redis = int(site.docker("run", "--rm", "--user", "redis", "redis:8", "id", "-u"))
+    for secret in secrets.iterdir():
+        secret.chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(secret, redis if secret.suffix == ".conf" else DIALER_UID, -1)
 
 
 @pytest.fixture
