@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 #: Pause after Asterisk refused an Originate, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: Longest wait until it is written that Asterisk took a call, in seconds.
+#: Longest wait until it is written that Asterisk took a call, or that it is given back, in seconds.
 WRITTEN_WITHIN_S: Final = 1.0
 
 #: A process that was stopped this long between claim and Originate does not send it: others may
@@ -140,16 +140,22 @@ class Originator:
     async def _ask(self, followed: Followed) -> None:
         """Asks now where the link holds; else the reconciliation at its return does."""
         if self.link.ready:
-            self.tracker.keep(asyncio.create_task(self.reconciler.ask(followed)))
+            self.tracker.writes.keep(asyncio.create_task(self.reconciler.ask(followed)))
 
     async def _give_back(self, followed: Followed) -> None:
         """Returns a call of which nothing was sent; the bridge finds it another PBX."""
-        call_id = followed.call.call_id
+        call_id, cell = followed.call.call_id, followed.request.cell
         self.tracker.calls.pop(call_id, None)
-        # The slot first: once unclaimed, the call may hold a new one here at once.
-        await self.tracker.registry.release(self.pbx.name, [call_id])
-        ledger = self.tracker.ledgers[cell_of(call_id)]
-        await ledger.unclaim(call_id, pbx=self.pbx.name, token=followed.token)
+        ledger = self.tracker.ledgers[cell]
+
+        async def give_back() -> None:
+            # The slot first: once unclaimed, the call may hold a new one here at once.
+            await self.tracker.registry.release(self.pbx.name, [call_id])
+            await ledger.unclaim(call_id, pbx=self.pbx.name, token=followed.token)
+
+        await asyncio.wait(
+            {self.tracker.writes.write(cell, "unclaim", give_back)}, timeout=WRITTEN_WITHIN_S
+        )
 
     def _fail(self, followed: Followed, result: Result, code: str, message: str) -> None:
         error = CallError(code=code, message=message)

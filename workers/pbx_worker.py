@@ -20,7 +20,7 @@ from dialer import failpoints
 from dialer.domain.call import Call, Ending
 from dialer.domain.request import cell_of
 from dialer.errors import AmiUnavailable
-from dialer.settings import Cell, Pbx, Settings
+from dialer.settings import Pbx, Settings
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.ledger import Ledger
@@ -32,8 +32,9 @@ from workers.ami.connection import Fields
 from workers.originate import Originator
 from workers.reconcile import Reconciler
 from workers.targets import LOOK_EVERY_S, Targets
-from workers.tracker import REFUSED_PAUSE_S, Tracker
+from workers.tracker import Tracker
 from workers.translate import WANTED_EVENTS, translate
+from workers.writes import REFUSED_PAUSE_S
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +84,6 @@ class PbxWorker:
             name: Ledger(steps, name, push)
             for name, steps in (await self._servers.of_cells(urls)).items()
         }
-        for cell, steps in await self._departed():
-            if cells.setdefault(cell.name, cell) is cell:
-                ledgers[cell.name] = Ledger(steps, cell.name, push)
         self._link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up, self._on_down)
         self._tracker = Tracker(
             pbx=self.pbx.name,
@@ -101,28 +99,36 @@ class PbxWorker:
         self.originator = Originator(
             self.pbx, self._link, self._tracker, self._reconciler, self._targets
         )
-        for ledger in ledgers.values():
-            ledger.steps.on_back = partial(self._on_redis_back, ledger.steps)
+        for steps in self._servers.known.values():
+            learning = asyncio.create_task(self._learn_departed(steps))
+            if not await steps.done_or_away(learning):
+                await cancel([learning])
+            steps.on_back = partial(self._on_redis_back, steps)
         self._new_instance()
         link = asyncio.create_task(self._link.run(), name="AMI link")
         self._tasks = [
             link,
             asyncio.create_task(self._for_ever(self._beat), name="heartbeat"),
             asyncio.create_task(self._for_ever(self._sweep), name="sweep"),
-            asyncio.create_task(self._look(), name="targets"),
+            asyncio.create_task(self._look_for_ever(), name="targets"),
         ]
         return link
 
-    async def _departed(self) -> list[tuple[Cell, Steps]]:
-        """Cells that were served here once; where they left the settings, calls may be left."""
-        departed: list[tuple[Cell, Steps]] = []
-        for steps in self._servers.answering().values():
-            reading = asyncio.create_task(CellBook(steps).cells())
-            if await steps.done_or_away(reading):
-                departed += [(c, steps) for c in reading.result() if self.pbx.name in c.pbxs]
-            else:
-                await cancel([reading])
-        return departed
+    async def _learn_departed(self, steps: Steps) -> None:
+        """Serves cells that left the settings too, by those they had, while they have calls."""
+        tracker = self._tracker
+        try:
+            for cell in await CellBook(steps).cells():
+                ledger = Ledger(steps, cell.name, self.settings.multcall.push)
+                if cell.name not in tracker.cells and await ledger.calls():
+                    tracker.cells[cell.name] = cell
+                    tracker.ledgers[cell.name] = ledger
+        except RedisError as error:
+            logger.error(  # noqa: TRY400  # the sentence says it all
+                "Redis does not say which cells left the settings; their calls wait until this "
+                "worker is restarted",
+                extra={"redis": steps.where, "error": str(error)},
+            )
 
     async def until_ready(self) -> None:
         """Waits until calls can be placed."""
@@ -143,7 +149,7 @@ class PbxWorker:
         if ledger is None or await ledger.steps.done_or_away(task):
             await task
         else:
-            self._tracker.keep(task)
+            self._tracker.writes.keep(task)
 
     async def begin_stop(self) -> None:
         """No new calls from here on: the bridge sends them elsewhere."""
@@ -163,7 +169,7 @@ class PbxWorker:
         """Writes what it knows and lets go; the calls stay up, the next start adopts them."""
         await self.begin_stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._tracker.drain(), STOP_WITHIN_S)
+            await asyncio.wait_for(self._tracker.writes.drain(), STOP_WITHIN_S)
         await cancel(self._tasks)
         await self._servers.close()
 
@@ -187,7 +193,7 @@ class PbxWorker:
                 "down are answered UNKNOWN; put deploy/asterisk/dialer.conf into extensions.conf",
                 extra={"pbx": self.pbx.name},
             )
-        await self._targets.look(self.settings.cells)
+        await self._look()
         logger.info(
             "PBX ready",
             extra={"pbx": self.pbx.name, "asterisk": await self._link.version()},
@@ -197,9 +203,13 @@ class PbxWorker:
         self._tracker.buffer = None
 
     def _on_redis_back(self, steps: Steps) -> None:
+        self._tracker.writes.keep(asyncio.create_task(self._redis_back(steps)))
+
+    async def _redis_back(self, steps: Steps) -> None:
+        await self._learn_departed(steps)
         for ledger in self._tracker.ledgers.values():
             if ledger.steps is steps:
-                self._tracker.keep(asyncio.create_task(self._reconciler.ledger_back(ledger)))
+                self._tracker.writes.keep(asyncio.create_task(self._reconciler.ledger_back(ledger)))
 
     async def _for_ever(self, part: Callable[[], Awaitable[None]]) -> None:
         """Keeps a part running where Redis refuses a command for good, and says so."""
@@ -247,10 +257,22 @@ class PbxWorker:
                     cleaned = self._link.session
 
     async def _look(self) -> None:
-        """Looks, for ever, what cells lack here: none is dialed without."""
+        """Looks what cells lack here, so that none is dialed without.
+
+        Raises:
+            AmiUnavailable: the link was lost meanwhile.
+        """
+        if await self._targets.look([*self._tracker.cells.values()]):
+            self._new_instance()  # what was queued here meanwhile is sent again
+
+    async def _look_for_ever(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._link.ready:
-                with contextlib.suppress(AmiUnavailable):
-                    if await self._targets.look(self.settings.cells):
-                        self._new_instance()  # what was queued here meanwhile is sent again
+            if not self._link.ready:
+                continue
+            try:
+                await self._look()
+            except AmiUnavailable:
+                pass  # all begins anew with the next link
+            except Exception:
+                logger.exception("What cells lack could not be seen", extra={"pbx": self.pbx.name})

@@ -168,7 +168,7 @@ class Reconciler:
                 found += asked.result()
             else:
                 asked.cancel()
-                self.tracker.keep(asyncio.create_task(self.ledger_back(ledger)))
+                self.tracker.writes.keep(asyncio.create_task(self.ledger_back(ledger)))
         return found
 
     async def _adopt(self, followed: Followed, live: dict[str, dict[str, str]]) -> bool:
@@ -194,7 +194,7 @@ class Reconciler:
         over = [f for f in gone if not self._may_still_come(f)]
         await asyncio.gather(*(self._resolve(followed) for followed in over))
         if coming:
-            self.tracker.keep(asyncio.create_task(self._answer_later(coming)))
+            self.tracker.writes.keep(asyncio.create_task(self._answer_later(coming)))
 
     def _may_still_come(self, followed: Followed) -> bool:
         """True where Asterisk may have the Originate before it, and no channel of it yet."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
-
-from redis.exceptions import RedisError
+from typing import Any, Final
 
 from dialer.domain.call import (
     Accepted,
@@ -44,6 +42,7 @@ from workers.translate import (
     QueueJoined,
     QueueLeft,
 )
+from workers.writes import Writes
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +50,8 @@ logger = logging.getLogger(__name__)
 #: this long for the other, in seconds. Under load up to 6 ms were seen.
 OTHER_HALF_S: Final = 1.0
 
-#: Pause after a server refused a command for good, before it is tried anew, in seconds.
-REFUSED_PAUSE_S: Final = 5.0
-
 #: A call that is over keeps its slot this long where its cell's Redis does not answer, in seconds.
 SLOT_WITHIN_S: Final = 1.0
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,9 +127,11 @@ class Tracker:
     calls: dict[str, Followed] = field(default_factory=dict)
     remembered: Remembered = field(default_factory=Remembered)
     buffer: list[tuple[AmiEvent, datetime]] | None = None
-    _writes: set[asyncio.Task[Any]] = field(default_factory=set)
-    _refused: bool = False
+    writes: Writes = field(init=False)
     _no_amd: bool = False
+
+    def __post_init__(self) -> None:
+        self.writes = Writes(self.pbx)
 
     # --- what becomes of a call ----------------------------------------------------
 
@@ -180,7 +176,9 @@ class Tracker:
     def write_accepted(self, followed: Followed) -> asyncio.Task[bool]:
         """The ACK."""
         call, cell = followed.call, self.cells[followed.request.cell]
-        return self._write(
+        return self.writes.write(
+            cell.name,
+            "accept",
             lambda: self.ledgers[cell.name].accept(
                 followed.request,
                 pbx=self.pbx,
@@ -188,68 +186,36 @@ class Tracker:
                 attempts=call.attempts,
                 at=call.accepted_at or datetime.now(UTC),
                 code_wait_s=cell.timeout_command_ack,
-            )
+            ),
         )
 
     def write_answered(self, followed: Followed, at: datetime) -> asyncio.Task[bool]:
         """The answer."""
-        ledger = self.ledgers[followed.request.cell]
-        return self._write(lambda: ledger.answer(followed.call.call_id, at=at))
+        cell = followed.request.cell
+        answer = self.ledgers[cell].answer
+        return self.writes.write(cell, "answer", lambda: answer(followed.call.call_id, at=at))
 
     def write_ended(self, call: Call, request: CallRequest, ending: Ending) -> asyncio.Task[None]:
         """The end: Response (now or with its code), then the slot."""
-        return self.keep(asyncio.create_task(self._end(call, request, ending)))
+        return self.writes.keep(asyncio.create_task(self._end(call, request, ending)))
 
     async def _end(self, call: Call, request: CallRequest, ending: Ending) -> None:
-        ledger = self.ledgers[request.cell]
-        ended = self._write(lambda: ledger.end(call, request, ending))
+        cell, ledger = request.cell, self.ledgers[request.cell]
+        ended = self.writes.write(cell, "end", lambda: ledger.end(call, request, ending))
+
+        def release() -> asyncio.Task[None]:
+            ids = [call.call_id]
+            return self.writes.write(cell, "release", lambda: self.registry.release(self.pbx, ids))
+
         done, _ = await asyncio.wait({ended}, timeout=SLOT_WITHIN_S)
         if not done:  # other cells, whose Redis answers, have use for the room
-            await self.registry.release(self.pbx, [call.call_id])
+            release()
         reply = await ended
-        await self.registry.release(self.pbx, [call.call_id])
+        release()
         if reply != "void":
             self.on_done(replace(call, ending=ending), ending)
         if call.answered_at or ending.answered_at:
             await self.forget(call.call_id)
-
-    async def drain(self) -> None:
-        """Waits until everything that was learned is written."""
-        while self._writes:
-            await asyncio.gather(*self._writes, return_exceptions=True)
-
-    def _write(self, step: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
-        return self.keep(asyncio.create_task(self._until_taken(step)))
-
-    async def _until_taken(self, step: Callable[[], Awaitable[T]]) -> T:
-        """A step of the ledger, tried anew until whatever Redis refuses it for is mended.
-
-        Nobody else writes it while this worker lives.
-        """
-        while True:
-            try:
-                result = await step()
-            except RedisError:
-                if not self._refused:  # said once, not for each call
-                    logger.exception(
-                        "Redis refused a command; trying anew", extra={"pbx": self.pbx}
-                    )
-                self._refused = True
-                await asyncio.sleep(REFUSED_PAUSE_S)
-            else:
-                self._refused = False
-                return result
-
-    def keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
-        """Holds on to a task until it is over, and says if it failed."""
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-        return task
-
-    def _written(self, task: asyncio.Task[Any]) -> None:
-        self._writes.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("A step could not be written", exc_info=error, extra={"pbx": self.pbx})
 
     # --- Asterisk's events ---------------------------------------------------------
 
@@ -330,7 +296,7 @@ class Tracker:
         if answered and hangup is None:
             return
         if hangup is not None and (followed.missed or self._lacks_verdict(followed)):
-            self.keep(asyncio.create_task(self.settle(followed, at)))
+            self.writes.keep(asyncio.create_task(self.settle(followed, at)))
         elif answered or telling or (hangup and originate):
             self.over(followed, at)
         elif hangup is not None or no_channel:
@@ -346,7 +312,7 @@ class Tracker:
     def _over_at_last(self, followed: Followed, at: datetime) -> None:
         """Ends a call whose other half did not come, unless it has a channel after all."""
         if followed.hangup is not None:
-            self.keep(asyncio.create_task(self.settle(followed, at)))
+            self.writes.keep(asyncio.create_task(self.settle(followed, at)))
         elif followed.channel is None:
             self.over(followed, at)
 

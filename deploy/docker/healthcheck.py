@@ -17,29 +17,32 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from dialer.settings import Settings, load
+from dialer.settings import Cell, Settings, load
 from dialer.store import keys
 from dialer.store.client import connect
 
 FRESH_MS = 15_000
-REPLY_WITHIN_S = 2.0
+WITHIN_S = 5.0
 
 
 async def bridge_is_fresh(settings: Settings) -> bool:
     """True where this container's bridge serves any cell (`--cell` may choose some)."""
     prefix = f"{socket.gethostname()}-".encode()
-    ages: list[float] = []
-    for cell in settings.cells:
+
+    async def serves(cell: Cell) -> bool:
         try:
-            async with _client(settings.cell_redis_url(cell)) as client:
+            async with (
+                asyncio.timeout(WITHIN_S),
+                _client(settings.cell_redis_url(cell)) as client,
+            ):
                 now_ms = await _now_ms(client)
                 bridges = keys.LedgerKeys(cell.name).bridges
                 beats: list[Any] = await client.zrange(bridges, 0, -1, withscores=True)
         except (RedisError, OSError):
-            continue  # the others are served all the same
-        mine = [now_ms - seen for name, seen in beats if name.startswith(prefix)]
-        ages.append(min(mine, default=FRESH_MS))
-    return any(age < FRESH_MS for age in ages)
+            return False  # the others are served all the same
+        return any(now_ms - seen < FRESH_MS for name, seen in beats if name.startswith(prefix))
+
+    return any(await asyncio.gather(*map(serves, settings.cells)))
 
 
 async def worker_is_fresh(settings: Settings, pbx: str) -> bool:
@@ -58,7 +61,7 @@ async def redis_answers(settings: Settings) -> bool:
 @contextlib.asynccontextmanager
 async def _client(url: str) -> AsyncIterator[Redis]:
     """As the programs connect, for `url` may name a Sentinel service."""
-    client = connect(url, reply_timeout_s=REPLY_WITHIN_S)
+    client = connect(url, reply_timeout_s=WITHIN_S)
     try:
         yield client
     finally:

@@ -50,14 +50,12 @@ IDLE_PAUSE_S: Final = 0.25
 class Intake:
     """The intake of one cell. `blocking` is a client of its own, for BLMOVE occupies it.
 
-    `takes` false: only what is in hand is served, and nothing more is taken. `reload` is set where
-    others put something into this bridge's hand, or took it out. `placing` is held while requests
-    go from the hand into the ledger.
+    `reload` is set where others put something into this bridge's hand, or took it out. `placing`
+    is held while requests go from the hand into the ledger.
     """
 
     site: CellSite
     blocking: Redis
-    takes: bool = True
     reload: bool = True
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _hand: list[bytes] = field(default_factory=list)
@@ -85,7 +83,7 @@ class Intake:
     async def _room(self) -> tuple[int, float]:
         """How many requests may be taken now, and how long to wait where none may."""
         site = self.site
-        if not self.takes or site.holds(datetime.now(UTC)):
+        if site.holds(datetime.now(UTC)):
             return 0, IDLE_PAUSE_S
         states = await site.registry.pbxs(site.pbxs, site.cell.name)
         if not any(state.load.ready for state in states.values()):

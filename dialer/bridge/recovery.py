@@ -18,7 +18,7 @@ from dialer.bridge.intake import nudge
 from dialer.bridge.site import CellSite
 from dialer.domain.call import LEGAL, CallError, Ended, Ending, Queued, Result, State
 from dialer.domain.request import cell_of
-from dialer.domain.routing import plan
+from dialer.domain.routing import Turns, plan
 from dialer.store.entry import Entry
 from dialer.store.ledger import Waiting
 from dialer.store.registry import PbxState
@@ -52,6 +52,7 @@ class Recovery:
     took_over: Callable[[], None]
     is_alone: Callable[[], bool] = lambda: True
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _turns: Turns = field(default_factory=Turns)
     _instances: dict[str, str] = field(default_factory=dict)
     #: Since when the registry has known nothing of a PBX that has calls, by the loop's clock.
     _unheard: dict[str, float] = field(default_factory=dict)
@@ -209,6 +210,7 @@ class Recovery:
         chosen = plan(
             [site.trunk(entries[w.call_id].request) for w in moving],
             [states[p.name].load for p in site.pbxs],
+            self._turns,
         )
         sent: list[tuple[Waiting, str, int]] = []
         for w, name in zip(moving, chosen, strict=True):

@@ -43,8 +43,11 @@ REFUSED_PAUSE_S: Final = 5.0
 #: How often a cell that is no longer in the settings is looked at, in seconds.
 LAST_CALLS_EVERY_S: Final = 0.5
 
-#: How often the settings of a served cell are noted beside its calls, in seconds.
-NOTE_EVERY_S: Final = 60.0
+#: Between the lease of a slot and the admission of its call there is less than this, in seconds.
+LEASED_WITHIN_S: Final = 1.0
+
+#: How often the settings of a served cell are kept beside its calls, in seconds.
+KEEP_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,7 @@ class ServedCell:
     is_over: bool = False
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.site, self.clients[0], takes=not self.plan.leaving)
+        self.intake = Intake(self.site, self.clients[0])
         self.codes = Codes(self.site, self.clients[1])
         self.recovery = Recovery(
             self.site,
@@ -131,14 +134,15 @@ class ServedCell:
     async def start(self) -> None:
         """Takes over what dead bridges had in hand, then starts every part."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
-            "intake": self.intake.run,
             "codes": self.codes.run,
             "late codes": self.codes.run_late,
             "heartbeat": self.recovery.run_heartbeat,
             "recovery": self.recovery.run,
             "reaper": self.recovery.run_reaper,
-            "note": self._note,
+            "kept settings": self._keep_settings,
         }
+        if not self.plan.leaving:
+            parts["intake"] = self.intake.run
         # Before anything is taken; where the cell's Redis is away, its first heartbeat does it.
         taking_over = asyncio.create_task(self.recovery.take_over())
         if not await self.site.ledger.steps.done_or_away(taking_over):
@@ -165,24 +169,25 @@ class ServedCell:
                 self._look_into_hand()
                 await asyncio.sleep(REFUSED_PAUSE_S)
 
-    async def _note(self) -> None:
-        """Notes the settings, for ever: whoever starts without them can end what is under way."""
+    async def _keep_settings(self) -> None:
+        """Keeps them beside the calls, for ever: who starts without can end what is under way."""
         book = CellBook(self.site.ledger.steps)
         while True:
             await book.write(self.plan.cell)
-            await asyncio.sleep(NOTE_EVERY_S)
+            await asyncio.sleep(KEEP_EVERY_S)
 
     async def _see_out(self, parts: Sequence[asyncio.Task[None]]) -> None:
         """Waits until nothing of a leaving cell is under way; then it is served no more."""
         ledger = self.site.ledger
-        while True:
-            if not await ledger.calls() and not await ledger.hand(self.site.bridge):
-                break
+        while await ledger.calls() or await ledger.hand(self.site.bridge):
+            if await ledger.hand(self.site.bridge):  # a dead bridge's: Multcall's again
+                await ledger.leave(self.site.bridge)
             await asyncio.sleep(LAST_CALLS_EVERY_S)
         await cancel(parts)
         await self._leave()
-        # The fresh ones too: it takes nothing any more, and nobody looks at its slots from now on.
-        await self.recovery.release_leaked(older_than_s=0)
+        # Nobody looks at its slots from now on. (A bridge that still has the cell may be leasing.)
+        await asyncio.sleep(LEASED_WITHIN_S)
+        await self.recovery.release_leaked(older_than_s=LEASED_WITHIN_S)
         self.is_over = True
         logger.info("A cell that left the settings is empty", extra={"cell": self.plan.cell.name})
 
@@ -300,19 +305,18 @@ class Served:
         """
         mine = {plan.place for plan in self.plans}
         found: dict[str, CellPlan] = {}
-        for url, steps in self._servers.answering().items():
+        for url, steps in self._servers.known.items():
             looking = asyncio.create_task(CellBook(steps).unserved())
-            if not await steps.done_or_away(looking):
-                await cancel([looking])
-                continue
             try:
-                cells = looking.result()
+                cells = looking.result() if await steps.done_or_away(looking) else []
             except RedisError as error:
                 logger.exception(
                     "Redis refused a command; trying anew",
                     extra={"redis": steps.where, "part": "unserved cells", "error": str(error)},
                 )
                 continue
+            finally:
+                await cancel([looking])
             for cell in cells:
                 plan = _plan(settings, cell, url, leaving=True)
                 if plan.place not in mine:

@@ -61,7 +61,10 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
 
 @dataclass(slots=True)
 class _Bridge:
-    """The process. `settings` are those in force, `at_start` those that it was started with."""
+    """The process. `settings` are those in force, `at_start` those that it was started with.
+
+    `away` is what has kept cells from being seen out, as it was said.
+    """
 
     name: str
     chosen: Sequence[str]
@@ -70,6 +73,7 @@ class _Bridge:
     at_start: Settings
     settings: Settings
     served: Served
+    away: str = ""
 
     async def run(self) -> None:
         """Serves until the signal to stop; what ends a part of it is raised."""
@@ -106,11 +110,14 @@ class _Bridge:
                 self.settings, [*plans_of(self.settings, self.chosen), *found]
             )
         except DialerError as error:
-            logger.warning(
-                "Cells that left the settings wait to be seen out",
-                extra={"cells": names, "reason": str(error)},
-            )
+            if str(error) != self.away:
+                logger.warning(
+                    "Cells that left the settings wait to be seen out",
+                    extra={"cells": names, "reason": str(error)},
+                )
+            self.away = str(error)
             return
+        self.away = ""
         if fresh is not None:
             await self._change(fresh)
             logger.warning(

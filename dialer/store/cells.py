@@ -6,6 +6,7 @@ of the cell, but not its calls. From here they know enough to bring those to the
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class CellBook:
     steps: Steps
 
     async def write(self, cell: Cell) -> None:
-        """Notes the settings of a cell; not its Redis, whose address may hold a password."""
+        """Keeps the settings of a cell; not its Redis, whose address may hold a password."""
         # Only what was set: a program of another version has its own defaults.
         text = cell.model_dump_json(by_alias=True, exclude={"redis_url"}, exclude_unset=True)
         await self.steps.run(
@@ -35,13 +36,13 @@ class CellBook:
         )
 
     async def cells(self) -> list[Cell]:
-        """Every cell that is noted."""
+        """Every cell whose settings are kept."""
         return list(_cells(await self.steps.read("HGETALL", keys.CELLS)))
 
     async def unserved(self) -> list[Cell]:
         """Cells that no bridge serves though they have calls, or something in a dead one's hand.
 
-        Of a cell that has neither, the note is deleted.
+        What is kept of a cell that has neither is deleted.
         """
         flat = await self.steps.run(
             "unserved_cells",
@@ -57,13 +58,18 @@ class CellBook:
         return list(_cells(dict(zip(flat[::2], flat[1::2], strict=True))))
 
 
-def _cells(notes: Mapping[bytes, bytes]) -> Iterator[Cell]:
-    for name, text in notes.items():
+def _cells(kept: Mapping[bytes, bytes]) -> Iterator[Cell]:
+    for name, text in kept.items():
         try:
             yield Cell.model_validate_json(text)
         except ValidationError:
-            logger.warning(
-                "The note of a cell cannot be read; put the cell back into dialer.toml until its "
-                "calls are over",
-                extra={"cell": name.decode()},
-            )
+            _say_unreadable(name.decode(), text)
+
+
+@functools.cache  # once for each that cannot be read
+def _say_unreadable(cell: str, _text: bytes) -> None:
+    logger.warning(
+        "The kept settings of a cell cannot be read; put the cell back into dialer.toml until its "
+        "calls are over",
+        extra={"cell": cell},
+    )

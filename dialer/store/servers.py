@@ -61,9 +61,10 @@ class Servers:
             self._steps[url].say_away(problem)
         return {cell: self._steps[url] for cell, url in urls.items()}
 
-    def answering(self) -> dict[str, Steps]:
-        """The servers that are not away, by their address."""
-        return {url: steps for url, steps in self._steps.items() if not steps.outage}
+    @property
+    def known(self) -> Mapping[str, Steps]:
+        """Every server by its address, those that are away among them."""
+        return self._steps
 
     async def close(self) -> None:
         """Stops all; steps that wait are cancelled."""

@@ -282,7 +282,7 @@ async def test_a_hangup_starts_a_worker_anew_in_its_process_and_its_calls_stay_u
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
-        stack.add_pbx("pbx01", talk_time=(4.0, 5.0))
+        stack.add_pbx("pbx01", talk_time=(9.0, 10.0))
         await stack.start()
         (bridge,) = stack.bridges
         worker = stack.workers["pbx01"]
@@ -306,7 +306,7 @@ async def test_calls_of_a_cell_that_left_the_settings_before_all_was_started_ane
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
-        stack.add_pbx("pbx01", talk_time=(5.0, 6.0))
+        stack.add_pbx("pbx01", talk_time=(14.0, 15.0))
         stack.add_cell(OTHER, limits={"calling_hours": [], "time_zone": "UTC"}, threads=25)
         await stack.start()
         other = stack.multcalls[OTHER]
@@ -330,7 +330,7 @@ async def test_calls_of_a_cell_that_left_the_settings_before_all_was_started_ane
         await wait_until(lambda: "A cell that left the settings is empty" in bridge.log, "it says")
         await stack.at_rest()
         await each_once(stack, await stack.push(2))
-        await wait_until(lambda: forgotten(stack), "its note is deleted")
+        await wait_until(lambda: forgotten(stack), "its settings are forgotten")
 
 
 async def queued(stack: Stack, n: int) -> bool:

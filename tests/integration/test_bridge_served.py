@@ -11,7 +11,7 @@ import pytest
 from dialer.bridge import served as serving
 from dialer.bridge.served import CellPlan, Served, ServedCell
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, pbx
+from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, element, pbx
 from tests.waiting import wait_until
 
 
@@ -69,6 +69,20 @@ async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: 
         await until_over(served.cells[0])
     assert await site.slots("pbx01") == {"call"}
     assert await site.slots("pbx02") == set()
+
+
+async def test_what_a_dead_bridge_had_in_hand_of_a_leaving_cell_is_multcalls_again(
+    site: Site,
+) -> None:
+    raw = element(Tronco="of-a-pbx-that-left-too")
+    await site.push_requests(raw)
+    await site.ledger.take("dead", at_most=1, threads=1)
+    await site.redis.zadd(f"dialer:bridges:{CELL}", {"dead": 1})
+    async with serving_of(site, plan(site.url, leaving=True)) as served:
+        await served.start()
+        await until_over(served.cells[0])
+    assert await site.listed(site.ledger.wire.request) == [raw]
+    assert await site.responses() == []
 
 
 async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(

@@ -58,7 +58,7 @@ class Worker:
         await self.site.admitted()
         await self.originator.place(R1, 1)
         tracker.end(tracker.calls[R1], BUSY)
-        await tracker.drain()
+        await tracker.writes.drain()
         assert await self.site.code(put=True) == "done"
         await self.site.redis.delete(self.site.ledger.keys.call(R1))
 
@@ -80,7 +80,7 @@ async def test_an_id_is_dialed_again_when_its_call_ended_longer_ago_than_the_led
     if how == "the ledger is back":
         await worker.originator.reconciler.reminder.remind(worker.site.ledger)
     await worker.originator.place(R1, 1)
-    await worker.originator.tracker.drain()
+    await worker.originator.tracker.writes.drain()
     assert len(worker.sent) == (2 if again else 1)
     assert len(await worker.site.responses()) == (1 if again else 2)
     assert await worker.site.state() == ("accepted" if again else "done")

@@ -152,3 +152,26 @@ async def test_what_is_started_while_one_redis_is_dead_serves_the_other_cell(
 
 async def _is(size: Any, wanted: int) -> bool:
     return bool(await size == wanted)
+
+
+async def test_calls_of_a_cell_that_left_while_its_redis_was_dead_get_responses(
+    tmp_path: Path,
+) -> None:
+    async with two_cells(tmp_path, talk_time=(12.0, 13.0)) as (stack, _, other):
+        stack.add_cell("LEAVES", redis_url=other.server.url())
+        await stack.start()
+        leaves = Place("LEAVES", other.server, other.redis, Multcall(other.redis, "LEAVES"))
+        playing = asyncio.create_task(leaves.multcall.run())
+        await leaves.push(stack, 5)
+        await wait_until(lambda: len(leaves.multcall.acks) == 5, "all are up")
+        stack.forget_cell("LEAVES")
+        stack.write_config()
+        await asyncio.to_thread(other.server.kill)
+        await stack.bridges[0].kill()
+        await stack.workers["pbx01"].kill()
+        await stack.start_worker()
+        await stack.start_bridge()
+        await other.revive()
+        await leaves.all_answered()
+        await cancel([playing])
+        assert {r["Resultado"] for r in leaves.multcall.responses} == {"ANSWERED"}

@@ -21,6 +21,7 @@ from tests.unit.captured import CALL_ID, VERSIONS, Version, messages
 from tests.unit.test_translate import ANSWERED, NO_CHANNEL, REFUSALS
 from tests.waiting import wait_until
 from workers import tracker as tracker_module
+from workers import writes
 from workers.tracker import Followed, Tracker
 from workers.translate import (
     AgentJoined,
@@ -80,6 +81,9 @@ class Written:
         return self.reply
 
     async def release(self, pbx: str, call_ids: list[str]) -> None:
+        if self.refusals.get("release"):
+            self.refusals["release"] -= 1
+            raise ResponseError("NOPERM")
         self.released += call_ids
 
 
@@ -101,7 +105,7 @@ class Scene:
     async def ending(self) -> Ending:
         """The one ending, once it is written."""
         await wait_until(lambda: self.written.endings, "the call is over")
-        await self.tracker.drain()
+        await self.tracker.writes.drain()
         ((_, ending),) = self.written.endings
         return ending
 
@@ -373,16 +377,17 @@ async def test_the_record_of_an_adopted_call_knows_its_answer_better_than_the_ad
 async def test_a_step_that_redis_refuses_is_tried_anew_until_it_is_taken_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracker_module, "REFUSED_PAUSE_S", 0.0)
+    monkeypatch.setattr(writes, "REFUSED_PAUSE_S", 0.0)
     scene = make_scene()
-    scene.written.refusals = {"accept": 2, "end": 3}
+    scene.written.refusals = {"accept": 2, "end": 3, "release": 2}
     await scene.tracker.accept(scene.followed)
     scene.feed(told("22", "busy"))
     await scene.ending()
     assert scene.written.steps == ["accept", "end"]
     assert scene.written.released == [CALL_ID]
     assert len(scene.done) == 1
-    assert caplog.text.count("Redis refused a command; trying anew") == 2
+    said = [(vars(r)["cell"], vars(r)["step"]) for r in caplog.records]
+    assert said == [(CELL, "accept"), (CELL, "end"), (CELL, "release")]
 
 
 # --- answering machine detection --------------------------------------------------------

@@ -30,10 +30,11 @@ logger = logging.getLogger(__name__)
 #: Time for TCP, the login and any other question, in seconds.
 ANSWER_WITHIN_S: Final = 5.0
 
-#: A fresh Asterisk takes its time until it is fully booted, in seconds.
-BOOTED_WITHIN_S: Final = 120.0
+#: A fresh Asterisk takes its time until it is fully booted. So long it is waited for on one link,
+#: for a session keeps the rights that it logged in with. In seconds.
+BOOTED_WITHIN_S: Final = 30.0
 
-#: So long it is waited for without a word, in seconds: a user without the right never hears of it.
+#: So long without a word, in seconds: a user without the right never hears of it.
 BOOTED_SOON_S: Final = 8.0
 
 #: Time for a list of all channels, or of all notes, in seconds.

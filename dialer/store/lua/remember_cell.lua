@@ -1,4 +1,4 @@
--- Notes by which settings a cell is served.
+-- Keeps the settings by which a cell is served.
 -- KEYS 1 hash cells
 -- ARGV 1 cell   2 its settings   3 lifetime of the key, s
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
