@@ -22,6 +22,13 @@ class CallRequest(Request):
     whole traceback apart.)
     """
 
+    def acknowledge(self) -> None:
+        """Nothing is acknowledged, for the queue is consumed without.
+
+        Kombu forgets that when the broker dies, and would try it with a traceback.
+        """
+        self.acknowledged = True
+
     def send_event(self, type: str, **fields: Any) -> Any:  # noqa: A002  # Celery's name
         if type != "task-succeeded":
             return super().send_event(type, **fields)

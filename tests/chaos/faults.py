@@ -15,6 +15,7 @@ STEPS = {
     "bridge": (
         "take", "admit", "refuse", "bury", "due", "place", "takeover", "leave", "code",
         "late_codes", "lease", "loads", "publish", "release", "old_slots", "end",
+        "remember_cell", "unserved_cells",
     ),
     "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim"),
 }  # fmt: skip
