@@ -61,9 +61,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(VENV)/bin/dialer demo
 
-# What runs on real Asterisk and Docker is not slowed down by measuring coverage.
+# Most integration tests wait for processes, so two of them run side by side. What runs on real
+# Asterisk and Docker does not, nor is it slowed down by measuring coverage.
 test: lint
-	@$(PYTEST) tests/unit tests/integration --cov --cov-report=term $(PYTEST_ARGS)
+	@$(PYTEST) tests/unit tests/integration -n 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 	@$(PY) -m coverage report --include='dialer/domain/*,dialer/multcall/*' --fail-under=100
 	@$(PYTEST) tests/acceptance tests/chaos $(PYTEST_ARGS)
 
