@@ -100,9 +100,7 @@ class PbxWorker:
             self.pbx, self._link, self._tracker, self._reconciler, self._targets
         )
         for steps in self._servers.known.values():
-            learning = asyncio.create_task(self._learn_departed(steps))
-            if not await steps.done_or_away(learning):
-                await cancel([learning])
+            await steps.unless_away(self._learn_departed(steps))
             steps.on_back = partial(self._on_redis_back, steps)
         self._new_instance()
         link = asyncio.create_task(self._link.run(), name="AMI link")

@@ -163,11 +163,10 @@ class Reconciler:
     async def _claimed(self) -> list[Entry]:
         found: list[Entry] = []
         for ledger in self.tracker.ledgers.values():
-            asked = asyncio.create_task(ledger.claimed(self.tracker.pbx))
-            if await ledger.steps.done_or_away(asked):
-                found += asked.result()
+            claimed = await ledger.steps.unless_away(ledger.claimed(self.tracker.pbx))
+            if claimed is not None:
+                found += claimed
             else:
-                asked.cancel()
                 self.tracker.writes.keep(asyncio.create_task(self.ledger_back(ledger)))
         return found
 

@@ -266,8 +266,7 @@ class Tracker:
     def _heard_of_amd(self, followed: Followed, status: str | None) -> None:
         """A verdict, or that there is none to be had; said once, until there is one again."""
         followed.amd = status
-        wanted = self.cells[followed.request.cell].amd != "off"
-        if not wanted or (status is None) == self._no_amd:
+        if not self._wants_amd(followed) or (status is None) == self._no_amd:
             return
         self._no_amd = status is None
         extra = {"pbx": self.pbx, "cell": followed.request.cell}
@@ -305,9 +304,12 @@ class Tracker:
 
     def _lacks_verdict(self, followed: Followed) -> bool:
         """True where its record may have AMD's verdict: who hangs up meanwhile is not told of."""
-        wanted = self.cells[followed.request.cell].amd != "off"
         answered = followed.call.state is State.ANSWERED
-        return wanted and answered and followed.amd is None and not self._no_amd
+        unheard = followed.amd is None and not self._no_amd
+        return answered and unheard and self._wants_amd(followed)
+
+    def _wants_amd(self, followed: Followed) -> bool:
+        return self.cells[followed.request.cell].amd != "off"
 
     def _over_at_last(self, followed: Followed, at: datetime) -> None:
         """Ends a call whose other half did not come, unless it has a channel after all."""

@@ -179,9 +179,11 @@ class ServedCell:
     async def _see_out(self, parts: Sequence[asyncio.Task[None]]) -> None:
         """Waits until nothing of a leaving cell is under way; then it is served no more."""
         ledger = self.site.ledger
-        while await ledger.calls() or await ledger.hand(self.site.bridge):
+        while True:
             if await ledger.hand(self.site.bridge):  # a dead bridge's: Multcall's again
                 await ledger.leave(self.site.bridge)
+            elif not await ledger.calls():
+                break
             await asyncio.sleep(LAST_CALLS_EVERY_S)
         await cancel(parts)
         await self._leave()
@@ -306,17 +308,14 @@ class Served:
         mine = {plan.place for plan in self.plans}
         found: dict[str, CellPlan] = {}
         for url, steps in self._servers.known.items():
-            looking = asyncio.create_task(CellBook(steps).unserved())
             try:
-                cells = looking.result() if await steps.done_or_away(looking) else []
+                cells = await steps.unless_away(CellBook(steps).unserved()) or []
             except RedisError as error:
                 logger.exception(
                     "Redis refused a command; trying anew",
                     extra={"redis": steps.where, "part": "unserved cells", "error": str(error)},
                 )
                 continue
-            finally:
-                await cancel([looking])
             for cell in cells:
                 plan = _plan(settings, cell, url, leaving=True)
                 if plan.place not in mine:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
@@ -42,6 +42,7 @@ REPLICA_AWAY_MS: Final = 10
 _REPLICATED: Final = frozenset({"claim", "unclaim", "end", "code", "late_codes", "refuse"})
 
 Arg = str | bytes | int | float
+T = TypeVar("T")
 
 #: Scripts that end a call's life have `_finish.lua` in front.
 _FINISHING: Final = frozenset({"end", "code", "late_codes"})
@@ -124,6 +125,17 @@ class Steps:
         finally:
             away.cancel()
         return work.done()
+
+    async def unless_away(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` returns, which may wait for this server; None where the server is away.
+
+        Then `work` is cancelled, and so it is with the caller.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            return task.result() if await self.done_or_away(task) else None
+        finally:
+            await cancel([task])
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
         """Runs step `name`; waits through outages of the server, for ever.
