@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from kombu import Exchange, Queue
 
-from dialer.broker_url import for_celery
 from dialer.settings import settings
+from dialer.settings.broker_url import for_celery
 
 _broker = for_celery(settings().broker.url)
 

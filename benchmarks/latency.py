@@ -14,8 +14,8 @@ from pathlib import Path
 
 from redis import Redis
 
-from dialer.simulation.multcall import play
-from dialer.simulation.multcall_check import Summary
+from dialer.simulation.multcall.checker import Summary
+from dialer.simulation.multcall.player import play
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, docker_available
 from tests.site import PbxPlace, Site, site_toml
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dialer.simulation.pbx import SimulatedPbx
+from dialer.simulation.pbx.server import SimulatedPbx
 from tests.integration.stack import SECRET, Stack
 
 CALLS = 1500

@@ -14,7 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from dialer.settings_variables import effective
+from dialer.settings.environment import effective
 
 #: `dialer.originate(call_id, cell, epoch)`: a nudge to the PBX's worker; the ledger decides.
 ORIGINATE: Final = "dialer.originate"

@@ -61,9 +61,9 @@ def bridge(
     ] = None,
 ) -> None:
     """Take Multcall's requests and spread them over the PBXs."""
-    from dialer.bridge.signals import hold_hangup
+    from dialer.bridge.signals import block_sighup
 
-    hold_hangup()
+    block_sighup()
     settings = _settings("bridge")
     from dialer.bridge.service import run
 
@@ -76,7 +76,7 @@ def demo(
     calls: Annotated[int, typer.Option(min=1, help="How many calls to place.")] = 200,
 ) -> None:
     """Run the whole system on this machine, with a simulated PBX and Multcall."""
-    run = _part("dialer.simulation.demo")
+    run = _part("dialer.simulation.demo.run")
     run(calls=calls, keep=keep)
 
 
@@ -110,7 +110,7 @@ def simulate_pbx(
     """Run a simulated Asterisk: AMI on a TCP port, with calls that run by the clock."""
     import asyncio
 
-    from dialer.simulation.pbx_control import SimulatedPbxConfig, serve
+    from dialer.simulation.pbx.control import SimulatedPbxConfig, serve
 
     played = SimulatedPbxConfig(
         name=name,
@@ -152,8 +152,8 @@ def simulate_multcall(
 ) -> None:
     """Play Multcall: push requests, answer each ACK with a code, check every Response."""
     settings = _settings("multcall")
-    from dialer.simulation.multcall import run
-    from dialer.simulation.multcall_requests import DEFAULT_MIX, parse_mix
+    from dialer.simulation.multcall.player import run
+    from dialer.simulation.multcall.requests import DEFAULT_MIX, parse_mix
 
     chosen = [settings.cell(name) for name in cell] if cell else settings.cells
     is_right = run(
@@ -202,8 +202,8 @@ def _settings(program: str) -> Settings:
 @app.command()
 def cells() -> None:
     """List the cells: how many calls at once, on which PBXs, on which Redis."""
-    from dialer.redis_url import redacted
     from dialer.settings import load
+    from dialer.store.redis_url import redacted
 
     settings = load()
     rows = [
@@ -221,7 +221,7 @@ File = Annotated[Path | None, typer.Argument(help="Default: DIALER_CONFIG, or di
 def config_check(file: File = None) -> None:
     """Say whether the settings are right, and what in them is doubtful."""
     from dialer.settings import config_path, load, stray_variables
-    from dialer.settings_advice import advice, secrets_lie_open
+    from dialer.settings.advice import advice, secrets_lie_open
 
     path = file or config_path()
     settings = load(path)
@@ -256,7 +256,7 @@ def config_import(
     force: Annotated[bool, typer.Option(help="Overwrite the file.")] = False,
 ) -> None:
     """Make a dialer.toml from the settings.py of the old dialer, without executing it."""
-    from dialer.legacy_settings import convert
+    from dialer.settings.legacy import convert
 
     imported = convert(old)
     if output is None:
@@ -299,7 +299,7 @@ def _still_wrong(toml: str) -> Sequence[object]:
     import tomllib
 
     from dialer.settings import Settings
-    from dialer.settings_file import SettingsRefused
+    from dialer.settings.problems import SettingsRefused
 
     try:
         Settings(**tomllib.loads(toml))
@@ -317,7 +317,7 @@ Numbers = Annotated[list[str], typer.Argument(metavar="NUMBER...")]
 def dnc_add(numbers: Numbers) -> None:
     """Put numbers on the do-not-call list."""
     wanted = _checked(numbers)
-    added = _with_registry(lambda registry: registry.do_not_call(wanted))
+    added = _with_registry(lambda registry: registry.dnc_add(wanted))
     typer.echo(f"{added} added, {len(wanted) - added} were on the list")
 
 
@@ -325,7 +325,7 @@ def dnc_add(numbers: Numbers) -> None:
 def dnc_remove(numbers: Numbers) -> None:
     """Take numbers off the do-not-call list."""
     wanted = _checked(numbers)
-    removed = _with_registry(lambda registry: registry.may_be_called(wanted))
+    removed = _with_registry(lambda registry: registry.dnc_remove(wanted))
     typer.echo(f"{removed} removed, {len(wanted) - removed} were not on the list")
 
 
@@ -347,7 +347,7 @@ def dnc_import(
 def dnc_check(numbers: Numbers) -> None:
     """Say which numbers are on the do-not-call list; exit code 1 if any is not."""
     wanted = _checked(numbers)
-    listed = _with_registry(lambda registry: registry.may_not_be_called(wanted))
+    listed = _with_registry(lambda registry: registry.dnc_contains(wanted))
     for number, is_listed in zip(wanted, listed, strict=True):
         typer.echo(f"{number} is {'on the list' if is_listed else 'not on the list'}")
     if not all(listed):
@@ -357,7 +357,7 @@ def dnc_check(numbers: Numbers) -> None:
 async def _import(registry: Registry, numbers: Sequence[str]) -> int:
     step = 1000
     batches = (numbers[at : at + step] for at in range(0, len(numbers), step))
-    return sum([await registry.do_not_call(batch) for batch in batches])
+    return sum([await registry.dnc_add(batch) for batch in batches])
 
 
 def _checked(numbers: Sequence[str]) -> list[str]:

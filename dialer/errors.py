@@ -52,7 +52,7 @@ class AmiUnavailable(DialerError):
     code = "ami_unavailable"
 
 
-class AmiRightLacking(AmiUnavailable):
+class AmiPermissionMissing(AmiUnavailable):
     """The AMI user may not do, or is not told, what calls take; nothing was dialed."""
 
     code = "ami_right_lacking"
@@ -64,7 +64,7 @@ class AmiLoginRefused(DialerError):
     code = "ami_login_refused"
 
 
-class AmiNotTrusted(DialerError):
+class AmiCertificateRejected(DialerError):
     """What answers at the PBX's TLS port is not the PBX that we trust; nothing was sent."""
 
     code = "ami_not_trusted"

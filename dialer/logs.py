@@ -16,8 +16,8 @@ from typing import Final
 
 from dialer.domain.request import mask
 from dialer.errors import ConfigError
-from dialer.redis_url import SecretUrl, redacted
-from dialer.settings_tables import Log
+from dialer.settings.tables import Log
+from dialer.store.redis_url import SecretUrl, redacted
 
 #: What every record has; the rest came by `extra`.
 _STANDARD: Final = frozenset(

@@ -20,7 +20,7 @@ from dialer.domain.call import Call, Ending, Result
 from dialer.errors import ConfigError, DialerError
 from dialer.logs import configure
 from dialer.settings import Pbx, settings
-from workers.pbx_worker import PbxWorker
+from workers.worker import PbxWorker
 
 logger = logging.getLogger(__name__)
 

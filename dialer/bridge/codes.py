@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from redis.asyncio import Redis
 
-from dialer.bridge.site import CellSite
+from dialer.bridge.cell import BridgeCell
 from dialer.domain.request import call_id
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.messages import dead, parse_code
@@ -31,14 +31,14 @@ LATE_EVERY_S: Final = 0.25
 class Codes:
     """The codes of one cell. `blocking` is a client of its own, for BLMOVE occupies it."""
 
-    site: CellSite
+    site: BridgeCell
     blocking: Redis
 
     async def run(self) -> None:
         """Runs for ever."""
         ledger, bridge = self.site.ledger, self.site.bridge
         while True:
-            batch = await ledger.take_codes(bridge, at_most=BATCH)
+            batch = await ledger.fetch_codes(bridge, at_most=BATCH)
             if batch:
                 await asyncio.gather(*(self._deliver(raw) for raw in batch))
             else:

@@ -15,8 +15,8 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Nudge
-from dialer.bridge.site import CellSite
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.routing import PbxLoad, Turns, plan
@@ -54,7 +54,7 @@ class Intake:
     is held while requests go from the hand into the ledger.
     """
 
-    site: CellSite
+    site: BridgeCell
     blocking: Redis
     reload: bool = True
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -83,7 +83,7 @@ class Intake:
     async def _room(self) -> tuple[int, float]:
         """How many requests may be taken now, and how long to wait where none may."""
         site = self.site
-        if site.holds(datetime.now(UTC)):
+        if site.is_paused_by_hours(datetime.now(UTC)):
             return 0, IDLE_PAUSE_S
         states = await site.registry.pbxs(site.pbxs, site.cell.name)
         if not any(state.load.ready for state in states.values()):
@@ -97,7 +97,7 @@ class Intake:
         ledger, bridge, threads = site.ledger, site.bridge, site.cell.threads
         at_most = min(BATCH, self._blocked + room)
         self.reload = False
-        self._hand, left = await ledger.take(bridge, at_most=at_most, threads=threads)
+        self._hand, left = await ledger.fetch(bridge, at_most=at_most, threads=threads)
         if self._hand:
             return
         if left <= 0:
@@ -127,7 +127,7 @@ class Intake:
         readable = [pair for raw in batch if (pair := await self._read(raw))]
         allowed = await self._allowed(readable)
         gone = len(batch) - len(allowed)
-        if self.site.holds(datetime.now(UTC)):
+        if self.site.is_paused_by_hours(datetime.now(UTC)):
             return gone > 0
         placed = await self._place(allowed)
         return gone + placed > 0
@@ -179,7 +179,7 @@ class Intake:
         """Those that may be dialed now; the others are answered."""
         limits = self.site.cell.limits
         forbidden = (
-            await self.site.registry.may_not_be_called([r.number for _, r in readable])
+            await self.site.registry.dnc_contains([r.number for _, r in readable])
             if limits.do_not_call
             else [False] * len(readable)
         )

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.intake import nudge
-from dialer.bridge.site import CellSite
 from dialer.domain.call import LEGAL, CallError, Ended, Ending, Queued, Result, State
 from dialer.domain.request import cell_of
 from dialer.domain.routing import Turns, plan
@@ -47,7 +47,7 @@ class Recovery:
     `moving` is held while calls get another PBX, or their message again.
     """
 
-    site: CellSite
+    site: BridgeCell
     pbx_lost_after_s: float
     took_over: Callable[[], None]
     is_alone: Callable[[], bool] = lambda: True
@@ -63,7 +63,7 @@ class Recovery:
             states = await self.site.registry.pbxs(self.site.pbxs, self.site.cell.name)
             async with self.moving:
                 await self.send_again(states)
-                await self.leave_unready(states)
+                await self.move_from_unready_pbxs(states)
             await self.give_up_lost(states)
             await asyncio.sleep(EVERY_S)
 
@@ -110,7 +110,7 @@ class Recovery:
         await self._publish([(w, w.pbx or "", w.epoch) for w in there], entries)
         await self._move(homeless, states)
 
-    async def leave_unready(self, states: Mapping[str, PbxState]) -> None:
+    async def move_from_unready_pbxs(self, states: Mapping[str, PbxState]) -> None:
         """Moves unclaimed calls from PBXs that take none to others of the cell."""
         if not any(state.load.ready for state in states.values()):
             return
@@ -126,15 +126,15 @@ class Recovery:
 
     async def reap(self) -> None:
         """Holds the slots of the PBXs against the calls; mends what is on PBXs that are no more."""
-        held = await self.site.ledger.holding(await self.site.ledger.live())
+        held = await self.site.ledger.slot_holders(await self.site.ledger.live())
         await self.release_leaked(older_than_s=REAP_EVERY_S)
         for pbx in self.site.all_pbxs:
             await self._restore_lost(pbx, {i for i, name in held.items() if name == pbx})
         for name in set(held.values()) - {pbx.name for pbx in self.site.pbxs}:
-            await self._leave_former(name)
+            await self._move_from_former_pbx(name)
             await self._give_up(name)
 
-    async def _leave_former(self, pbx: str) -> None:
+    async def _move_from_former_pbx(self, pbx: str) -> None:
         """Moves unclaimed calls from a PBX that is none of the cell's any more."""
         states = await self.site.registry.pbxs(self.site.pbxs, self.site.cell.name)
         if any(state.load.ready for state in states.values()):
@@ -192,8 +192,12 @@ class Recovery:
     async def _restore_lost(self, pbx: str, held: Set[str]) -> None:
         """Gives calls that are up their slots back, where the registry lost them."""
         missing = held - set(await self.site.registry.slots(pbx, older_than_s=0))
-        still = await self.site.ledger.holding(missing)  # without those that ended meanwhile
-        restored = await self.site.registry.hold(pbx, [i for i in still if still[i] == pbx])
+        still = await self.site.ledger.slot_holders(
+            missing
+        )  # those that ended in the meantime are left out
+        restored = await self.site.registry.restore_slots(
+            pbx, [i for i in still if still[i] == pbx]
+        )
         if restored:
             logger.warning(
                 "Calls that are up had lost their slots and have them again",
@@ -219,7 +223,7 @@ class Recovery:
             lease = await site.registry.lease(site.pbx(name), [w.call_id])
             if not lease.granted:
                 continue
-            epoch = await site.ledger.place(w, name)
+            epoch = await site.ledger.assign(w, name)
             if not epoch:
                 await site.give_back(name, lease.new)
                 continue
@@ -255,7 +259,7 @@ class Recovery:
             elif over:
                 error = CallError(code="outside_hours", message="the cell's calling hours are over")
                 await self._end(entry, Result.EXPIRED, error, within=_WAITING)
-            elif not self.site.holds(now):
+            elif not self.site.is_paused_by_hours(now):
                 fresh.append(entry)
         return fresh
 

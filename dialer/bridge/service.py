@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dialer import failpoints
+from dialer.bridge.cells import CellPlan, Served, plans_of, removed_cells
 from dialer.bridge.dispatch import Dispatcher
-from dialer.bridge.served import CellPlan, Served, leaving, plans_of
 from dialer.bridge.signals import Signals
 from dialer.errors import DialerError
 from dialer.settings import Settings, load
@@ -91,7 +91,7 @@ class _Bridge:
                 reread.clear()  # one that comes from now on counts anew
                 await self._reread()
             elif found and not stop.is_set():
-                await self._see_out(found)
+                await self._drain(found)
 
     async def _unserved(self) -> list[CellPlan]:
         """Waits until there are cells that nobody serves though something is under way."""
@@ -102,7 +102,7 @@ class _Bridge:
             if found := await self.served.unserved(self.settings):
                 return found
 
-    async def _see_out(self, found: Sequence[CellPlan]) -> None:
+    async def _drain(self, found: Sequence[CellPlan]) -> None:
         """Serves these too, until they are empty."""
         names = [plan.cell.name for plan in found]
         try:
@@ -156,7 +156,7 @@ class _Bridge:
         old = self.served.plans
         connecting = asyncio.create_task(
             Served.connect(
-                [*plans, *leaving(old, plans)],
+                [*plans, *removed_cells(old, plans)],
                 settings.registry_redis_url,
                 bridge=self.name,
                 dispatcher=self.dispatcher,

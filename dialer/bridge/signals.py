@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 
 
-def hold_hangup() -> None:
+def block_sighup() -> None:
     """Keeps a SIGHUP until `Signals.listen`: its default would end a bridge that just starts.
 
     A bridge that writes to a terminal ends with it, as programs do.
@@ -26,7 +26,7 @@ class Signals:
 
     @classmethod
     def listen(cls) -> Signals:
-        """From now on, with what came since `hold_hangup`."""
+        """From now on, with what came since `block_sighup`."""
         signals = cls()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):

@@ -18,7 +18,7 @@ class Window:
     start: time
     end: time
 
-    def holds(self, local: datetime) -> bool:
+    def contains(self, local: datetime) -> bool:
         """True if a local time lies within."""
         now, today = local.time(), local.weekday()
         if self.start < self.end:
@@ -32,4 +32,4 @@ class Window:
 def is_open(windows: Iterable[Window], zone: tzinfo, at: datetime) -> bool:
     """True if any window holds `at`; always true where there are no windows."""
     windows = tuple(windows)
-    return not windows or any(window.holds(at.astimezone(zone)) for window in windows)
+    return not windows or any(window.contains(at.astimezone(zone)) for window in windows)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from dialer.settings_tables import Pbx
-from dialer.store.ledger import CellCounts, Ledger
+from dialer.settings.tables import Pbx
+from dialer.store.ledger import CellCounts, LedgerReads
 from dialer.store.registry import PbxState, Registry
 
 
@@ -45,7 +45,7 @@ class Snapshot:
 async def look(
     registry: Registry,
     pbxs: Sequence[Pbx],
-    ledgers: Sequence[Ledger],
+    ledgers: Sequence[LedgerReads],
     serving: Mapping[str, Collection[str]],
 ) -> Snapshot:
     """Reads everything once."""

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dialer.monitor.snapshot import Snapshot, look
-from dialer.settings_tables import Pbx
+from dialer.settings.tables import Pbx
 from dialer.store.client import connect, require
-from dialer.store.ledger import Ledger
+from dialer.store.ledger import LedgerReads
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
 
@@ -41,7 +41,7 @@ async def watch(
             stack.push_async_callback(by_url[url].close)
             await require(redis, url, "the Redis to be watched")
         registry = Registry(by_url[registry_url])
-        ledgers = [Ledger(by_url[url], cell) for cell, url in cell_urls.items()]
+        ledgers = [LedgerReads(by_url[url], cell) for cell, url in cell_urls.items()]
         if not console.is_terminal:
             console.print(render(await look(registry, pbxs, ledgers, serving)))
             return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from dialer.settings_tables import Cell
+from dialer.settings.tables import Cell
 from dialer.store import keys
 from dialer.store.ledger import BRIDGE_DEAD_AFTER_S
 from dialer.store.steps import Steps

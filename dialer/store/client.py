@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dialer.errors import StoreUnavailable
-from dialer.redis_url import SENTINEL_WITHIN_S, RedisAddress, Scheme, redacted
+from dialer.store.redis_url import SENTINEL_WITHIN_S, RedisAddress, Scheme, redacted
 
 #: A reply that takes longer means: this connection is dead (a stopped server, a cut cable).
 REPLY_TIMEOUT_S: Final = 5.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dialer.domain.routing import PbxLoad
-from dialer.settings_tables import Pbx
+from dialer.settings.tables import Pbx
 from dialer.store import keys
 from dialer.store.steps import Arg, Steps
 
@@ -101,10 +101,10 @@ class Registry:
         if ids:
             await self.steps.run("release", [keys.slots(pbx)], ids)
 
-    async def hold(self, pbx: str, call_ids: Iterable[str]) -> int:
+    async def restore_slots(self, pbx: str, call_ids: Iterable[str]) -> int:
         """Gives calls that are up their slots again; returns how many had lost theirs."""
         ids = list(call_ids)
-        return int(await self.steps.run("hold", [keys.slots(pbx)], ids)) if ids else 0
+        return int(await self.steps.run("restore_slots", [keys.slots(pbx)], ids)) if ids else 0
 
     async def unready_s(self, pbx: str) -> float:
         """Seconds since the PBX was last ready; infinite where nothing is known of it."""
@@ -118,18 +118,18 @@ class Registry:
         ids = await self.steps.run("old_slots", [keys.slots(pbx)], [int(older_than_s * 1000)])
         return [i.decode() for i in ids]
 
-    async def may_not_be_called(self, numbers: Sequence[str]) -> list[bool]:
+    async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
         """For each number whether it is on the do-not-call set."""
         if not numbers:
             return []
         flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(_digits, numbers))
         return [bool(flag) for flag in flags]
 
-    async def do_not_call(self, numbers: Sequence[str]) -> int:
+    async def dnc_add(self, numbers: Sequence[str]) -> int:
         """Adds numbers to the do-not-call set; returns how many are new."""
         return int(await self.steps.read("SADD", keys.DO_NOT_CALL, *map(_digits, numbers)))
 
-    async def may_be_called(self, numbers: Sequence[str]) -> int:
+    async def dnc_remove(self, numbers: Sequence[str]) -> int:
         """Takes numbers off the do-not-call set; returns how many were on it."""
         return int(await self.steps.read("SREM", keys.DO_NOT_CALL, *map(_digits, numbers)))
 

@@ -34,7 +34,7 @@ class Servers:
         except StoreUnavailable as error:
             if must_answer:
                 raise
-            steps.say_away(error)
+            steps.mark_down(error)
         if warning := await durability_warning(steps.redis):
             logger.warning("Redis is not durable", extra={"redis": what, "cure": warning})
         return steps
@@ -58,7 +58,7 @@ class Servers:
         if len(problems) == len(firsts) and problems:
             raise next(iter(problems.values()))
         for url, problem in problems.items():
-            self._steps[url].say_away(problem)
+            self._steps[url].mark_down(problem)
         return {cell: self._steps[url] for cell, url in urls.items()}
 
     @property

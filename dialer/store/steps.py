@@ -76,7 +76,7 @@ class _Step:
         return next((key for key in self.keys if key.startswith(CALL_PREFIX)), None)
 
 
-def _apart(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
+def _split(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
     """A batch and what waits for it: of two steps of one call the second waits.
 
     A server may refuse one command of a pipeline for a while and take the next.
@@ -95,14 +95,14 @@ class Steps:
     """The steps of one Redis server. Belongs to one event loop.
 
     `where` names the server in logs. `replicated`: a replica may take the server's place.
-    `on_back` is called when a server that was away takes steps again.
+    `on_recovered` is called when a server that was away takes steps again.
     """
 
     redis: Redis
     where: str
     replicated: bool = False
-    on_back: Callable[[], None] | None = None
-    _away: asyncio.Event = field(default_factory=asyncio.Event)
+    on_recovered: Callable[[], None] | None = None
+    _down: asyncio.Event = field(default_factory=asyncio.Event)
     _unconfirmed: bool = False
     _refused: bool = False
     _shas: dict[str, str] = field(default_factory=dict)
@@ -112,28 +112,28 @@ class Steps:
     @property
     def outage(self) -> bool:
         """True while the server is away."""
-        return self._away.is_set()
+        return self._down.is_set()
 
-    async def done_or_away(self, work: asyncio.Future[Any]) -> bool:
+    async def wait_done_or_down(self, work: asyncio.Future[Any]) -> bool:
         """Waits until `work` is done, which may wait for this server, or the server is away.
 
         Returns whether it is done.
         """
-        away = asyncio.ensure_future(self._away.wait())
+        away = asyncio.ensure_future(self._down.wait())
         try:
             await asyncio.wait({work, away}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             away.cancel()
         return work.done()
 
-    async def unless_away(self, work: Coroutine[Any, Any, T]) -> T | None:
+    async def or_none_if_down(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What `work` returns, which may wait for this server; None where the server is away.
 
         Then `work` is cancelled, and so it is with the caller.
         """
         task = asyncio.ensure_future(work)
         try:
-            return task.result() if await self.done_or_away(task) else None
+            return task.result() if await self.wait_done_or_down(task) else None
         finally:
             await cancel([task])
 
@@ -169,12 +169,12 @@ class Steps:
             try:
                 replies = list(await pipe.execute())
                 if self.outage and not self._refused:
-                    self._say_back()
+                    self._mark_up()
                 return replies
             except (RedisError, OSError) as error:
                 if not is_passing(error):
                     raise
-                self.say_away(error)
+                self.mark_down(error)
                 await asyncio.sleep(RETRY_PAUSE_S)
 
     async def close(self) -> None:
@@ -191,7 +191,7 @@ class Steps:
                     waiting.append(await self._queue.get())
                 while len(waiting) < BATCH and not self._queue.empty():
                     waiting.append(self._queue.get_nowait())
-                batch, later = _apart(waiting)
+                batch, later = _split(waiting)
                 again = await self._run_batch(batch)
                 waiting = again + later
                 self._refused = bool(again)
@@ -219,19 +219,19 @@ class Steps:
                 return batch
         except (RedisError, OSError) as error:
             if is_passing(error):
-                self.say_away(error)
+                self.mark_down(error)
                 return batch
             replies = [error] * len(batch)
-        return self._settle(batch, replies)
+        return self._deliver_replies(batch, replies)
 
-    def _settle(self, batch: list[_Step], replies: list[Any]) -> list[_Step]:
+    def _deliver_replies(self, batch: list[_Step], replies: list[Any]) -> list[_Step]:
         again: list[_Step] = []
         for step, reply in zip(batch, replies, strict=True):
             if isinstance(reply, NoScriptError):
                 self._shas.clear()
                 again.append(step)
             elif isinstance(reply, BaseException) and is_passing(reply):
-                self.say_away(reply)
+                self.mark_down(reply)
                 again.append(step)
             elif step.done.done():
                 continue
@@ -240,14 +240,14 @@ class Steps:
             else:
                 step.done.set_result(reply)
         if not again and self.outage:
-            self._say_back()
+            self._mark_up()
         return again
 
     def _confirmed(self, reply: Any) -> bool:
         """Reads the answer to WAIT; false where the server ceased to be the master meanwhile."""
         if isinstance(reply, BaseException):
             if is_passing(reply) or "replica" in str(reply):
-                self.say_away(reply)
+                self.mark_down(reply)
                 return False
             reply = 0  # we may not ask
         if self._unconfirmed is (reply == 0):
@@ -267,16 +267,16 @@ class Steps:
         for name in names - self._shas.keys():
             self._shas[name] = await self.redis.script_load(SOURCES[name])
 
-    def _say_back(self) -> None:
-        self._away.clear()
+    def _mark_up(self) -> None:
+        self._down.clear()
         logger.warning("Redis is back", extra={"redis": self.where})
-        if self.on_back is not None:
-            self.on_back()
+        if self.on_recovered is not None:
+            self.on_recovered()
 
-    def say_away(self, error: BaseException) -> None:
+    def mark_down(self, error: BaseException) -> None:
         """The server does not answer: said once, until it does again."""
         if not self.outage:
-            self._away.set()
+            self._down.set()
             logger.error(
                 "Redis does not take our steps; waiting for it, nothing is lost",
                 extra={"redis": self.where, "error": str(error)},

@@ -15,14 +15,14 @@ from pydantic import SecretStr
 from redis import Redis
 
 from dialer.multcall.keys import CellKeys
-from dialer.settings_tables import Pbx
+from dialer.settings.tables import Pbx
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, Version
 from tests.acceptance.test_dial_path import prefix
 from workers.ami import AmiLink
-from workers.reconcile import Reconciler
-from workers.tracker import Tracker
-from workers.translate import WANTED_EVENTS
+from workers.ami.events import WANTED_EVENTS
+from workers.calls.tracker import Tracker
+from workers.recovery.reconcile import Reconciler
 
 NASTY = [
     'Silva, "João" \\ [a](b) ;c=d&e|f ç😀',

@@ -28,7 +28,7 @@ from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami
 from workers.ami.connection import Fields
-from workers.translate import WANTED_EVENTS
+from workers.ami.events import WANTED_EVENTS
 
 #: What is said of each user less one right.
 SAID = {

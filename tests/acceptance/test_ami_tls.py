@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from dialer.domain.call import Result
-from dialer.settings_tables import Pbx
-from dialer.simulation.multcall import report
+from dialer.settings.tables import Pbx
+from dialer.simulation.multcall.player import report
 from tests.acceptance.conftest import CELL, PBXS, TRUNKS, running
 from tests.acceptance.lab.lab import AMI_SECRET, VERSIONS, Lab
 from tests.acceptance.test_dial_path import played
@@ -20,7 +20,7 @@ from tests.conftest import require_service
 from tests.site import PbxPlace, Site, site_toml
 from tests.waiting import wait_until
 from workers.ami import AmiLink
-from workers.translate import WANTED_EVENTS
+from workers.ami.events import WANTED_EVENTS
 
 CALLS = 30
 

@@ -14,8 +14,8 @@ from docker.models.containers import Container
 from redis import Redis
 
 from dialer.domain.call import Result
-from dialer.simulation.multcall import play, report
-from dialer.simulation.multcall_check import Checker, Played, Summary
+from dialer.simulation.multcall.checker import Checker, Played, Summary
+from dialer.simulation.multcall.player import play, report
 from tests.acceptance.containers import CELL, LAB_NETWORK, StartWorker, Worker
 from tests.acceptance.lab.lab import Lab, answers, wait_for
 from tests.acceptance.lab.rabbitmq import free_port

@@ -14,8 +14,8 @@ from redis import Redis
 
 from dialer.domain.call import Result
 from dialer.multcall.keys import CellKeys
-from dialer.simulation.multcall import play, report
-from dialer.simulation.multcall_check import Checker, Played, Summary
+from dialer.simulation.multcall.checker import Checker, Played, Summary
+from dialer.simulation.multcall.player import play, report
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import Lab
 

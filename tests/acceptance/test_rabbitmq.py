@@ -14,8 +14,8 @@ from celery import Celery
 from redis import Redis
 
 from dialer.domain.call import Result
-from dialer.simulation.multcall import play, report
-from dialer.simulation.multcall_check import Summary
+from dialer.simulation.multcall.checker import Summary
+from dialer.simulation.multcall.player import play, report
 from tests.acceptance.conftest import CELL, PBXS, MakeSite
 from tests.acceptance.containers import LAB_NETWORK
 from tests.acceptance.lab.lab import Lab

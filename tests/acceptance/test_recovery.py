@@ -12,9 +12,9 @@ from redis import Redis
 
 from dialer.domain.call import Result
 from dialer.multcall.keys import CellKeys
-from dialer.simulation.multcall import play, report
-from dialer.simulation.multcall_check import Checker, Summary
-from dialer.simulation.multcall_requests import Asked
+from dialer.simulation.multcall.checker import Checker, Summary
+from dialer.simulation.multcall.player import play, report
+from dialer.simulation.multcall.requests import Asked
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import Lab
 from tests.acceptance.test_dial_path import prefix

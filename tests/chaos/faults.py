@@ -13,7 +13,7 @@ WORKERS = ("pbx22", "pbx16")
 #: The named steps, each with a failure point before and after it, by who takes them.
 STEPS = {
     "bridge": (
-        "take", "admit", "refuse", "bury", "due", "place", "takeover", "leave", "code",
+        "fetch", "admit", "refuse", "bury", "due", "assign", "takeover", "return_hand", "code",
         "late_codes", "lease", "loads", "publish", "release", "old_slots", "end",
         "remember_cell", "unserved_cells",
     ),
@@ -22,7 +22,7 @@ STEPS = {
 
 #: Steps met at the first chance, for only other faults bring them.
 RARE = {
-    "bridge": {"refuse", "bury", "place", "leave", "end", "old_slots", "release"},
+    "bridge": {"refuse", "bury", "assign", "return_hand", "end", "old_slots", "release"},
     "worker": {"unclaim"},
 }
 

@@ -26,8 +26,8 @@ from redis.exceptions import RedisError
 
 from dialer.domain.call import Result
 from dialer.failpoints import FIRED
-from dialer.simulation.multcall import play
-from dialer.simulation.multcall_check import Checker, Played, Summary
+from dialer.simulation.multcall.checker import Checker, Played, Summary
+from dialer.simulation.multcall.player import play
 from tests.acceptance.lab.lab import AMI_SECRET, PROJECT, Lab, Version
 from tests.chaos.faults import BRIDGES, Fault, Points, plan
 from tests.chaos.proxy import Proxy

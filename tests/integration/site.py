@@ -16,18 +16,18 @@ from typing import Any, Final, Literal, Self, cast
 
 from redis.asyncio import Redis
 
+from dialer.bridge.cell import BridgeCell
 from dialer.bridge.codes import Codes
 from dialer.bridge.dispatch import Dispatcher, Nudge
 from dialer.bridge.intake import Intake
 from dialer.bridge.recovery import Recovery
-from dialer.bridge.site import CellSite
 from dialer.domain.call import Ending, Result
 from dialer.domain.request import CallRequest, call_id
 from dialer.multcall.messages import parse_code, parse_request
 from dialer.settings import Cell, Pbx
 from dialer.store.client import cancel, connect
 from dialer.store.entry import Entry
-from dialer.store.ledger import Admission, Ledger, Waiting
+from dialer.store.ledger import Admission, BridgeLedger, Waiting, WorkerLedger
 from dialer.store.registry import Link, Registry
 from dialer.store.steps import Steps
 
@@ -43,6 +43,12 @@ READING: Final[Mapping[bytes, Callable[[bytes], tuple[Any, ...]]]] = {
     b"list": lambda key: ("LRANGE", key, 0, -1),
     b"zset": lambda key: ("ZRANGE", key, 0, -1),
 }
+
+
+class WholeLedger(BridgeLedger, WorkerLedger):
+    """Bridge and worker in one, for tests that play both."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True)
@@ -109,8 +115,8 @@ class Site:
         return steps
 
     @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.steps, self.cell, self.push)
+    def ledger(self) -> WholeLedger:
+        return WholeLedger(self.steps, self.cell, self.push)
 
     @property
     def registry(self) -> Registry:
@@ -268,7 +274,7 @@ class Site:
 class Bridge:
     """The parts of one bridge for one cell, run by hand or as tasks. Nothing is published."""
 
-    site: CellSite
+    site: BridgeCell
     nudges: Nudges
     intake: Intake
     codes: Codes
@@ -292,12 +298,12 @@ class Bridge:
         nudges = Nudges()
         steps = site.more_steps(name)
         pbxs = tuple(pbxs or [pbx()])
-        where = CellSite(
+        where = BridgeCell(
             bridge=name,
             cell=cell_table or cell(*(p.name for p in pbxs), nome=site.cell),
             pbxs=pbxs,
             all_pbxs=(*(p.name for p in pbxs), *former),
-            ledger=Ledger(steps, site.cell, site.push),
+            ledger=BridgeLedger(steps, site.cell, site.push),
             registry=Registry(steps),
             dispatcher=cast("Dispatcher", nudges),
         )

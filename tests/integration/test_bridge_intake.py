@@ -288,7 +288,7 @@ async def test_a_request_past_its_time_is_answered_expired_and_never_dialed(site
 
 
 async def test_a_number_on_the_do_not_call_set_is_cancelled(site: Site) -> None:
-    await site.registry.do_not_call(["5511987654321"])
+    await site.registry.dnc_add(["5511987654321"])
     async with Bridge.of(site).running():
         await site.push_requests(element("r-1"), element("r-2", number="5511900000000"))
         response = (await answered(site, 1))["r-1"]
@@ -298,7 +298,7 @@ async def test_a_number_on_the_do_not_call_set_is_cancelled(site: Site) -> None:
 
 
 async def test_a_cell_may_call_numbers_on_the_set_where_it_is_told_so(site: Site) -> None:
-    await site.registry.do_not_call(["5511987654321"])
+    await site.registry.dnc_add(["5511987654321"])
     async with Bridge.of(site, cell_table=limited(do_not_call=False)).running():
         await site.push_requests(element())
         await live(site, 1)

@@ -81,7 +81,7 @@ async def test_what_a_dead_bridge_had_in_hand_is_admitted_by_the_other_in_order(
     first, second = pair(site)
     await site.push_requests(*(element(f"r-{i}") for i in range(5)))
     await first.recovery.take_over()
-    await first.site.ledger.take("one", at_most=5, threads=50)
+    await first.site.ledger.fetch("one", at_most=5, threads=50)
     async with second.running():
         await wait_until(lambda: site.redis.zscore(site.ledger.keys.bridges, "two"), "its word")
         assert await site.ledger.live() == []
@@ -188,7 +188,7 @@ async def test_a_bridge_that_leaves_gives_the_rest_to_the_other_in_order(site: S
     async with first.running():
         await wait_until(lambda: _live(site, 2), "the cell is full")
     await site.in_hand(element("in-hand"), bridge="one")
-    await first.site.ledger.leave("one")
+    await first.site.ledger.return_hand("one")
     left = [
         parse_request(r, cell=CELL).request_id for r in await site.listed(site.ledger.wire.request)
     ]

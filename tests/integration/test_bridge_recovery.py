@@ -27,7 +27,7 @@ async def look(bridge: Bridge) -> None:
     """One round of the recovery, and one of the reaper."""
     states = await bridge.site.registry.pbxs(bridge.site.pbxs)
     await bridge.recovery.send_again(states)
-    await bridge.recovery.leave_unready(states)
+    await bridge.recovery.move_from_unready_pbxs(states)
     await bridge.recovery.give_up_lost(states)
     await bridge.recovery.reap()
 
@@ -154,16 +154,16 @@ async def test_two_bridges_that_move_the_same_call_leave_it_its_slot(
     await site.beat("pbx01", "down")
     states = await site.registry.pbxs(TWO)
     waiting = [await site.waiting()]
-    place = type(second.site.ledger).place
+    place = type(second.site.ledger).assign
 
     async def late(self: object, *args: object) -> int:
-        monkeypatch.setattr(type(second.site.ledger), "place", place)
+        monkeypatch.setattr(type(second.site.ledger), "assign", place)
         await first.recovery._move(waiting, states)  # between the other's lease and its place
         entry = await site.claimed(pbx="pbx02", epoch=2)
         assert entry is not None  # and its worker was quick
         return await place(second.site.ledger, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(second.site.ledger), "place", late)
+    monkeypatch.setattr(type(second.site.ledger), "assign", late)
     await second.recovery._move(waiting, states)
     assert first.nudges.calls == [(R1, "pbx02", 2)]
     assert second.nudges.calls == []

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from dialer.bridge import served as serving
-from dialer.bridge.served import CellPlan, Served, ServedCell
+from dialer.bridge import cells as serving
+from dialer.bridge.cells import CellPlan, Served, ServedCell
 from dialer.simulation.valkey import EmbeddedValkey
 from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, element, pbx
 from tests.waiting import wait_until
 
 
-def plan(redis_url: str, *, leaving: bool) -> CellPlan:
+def plan(redis_url: str, *, draining: bool) -> CellPlan:
     """A cell of pbx01, where the settings have pbx02 too."""
     return CellPlan(
         cell=cell("pbx01"),
@@ -24,7 +24,7 @@ def plan(redis_url: str, *, leaving: bool) -> CellPlan:
         redis_url=redis_url,
         push="right",
         pbx_lost_after_s=120,
-        leaving=leaving,
+        draining=draining,
     )
 
 
@@ -49,8 +49,8 @@ async def serving_of(site: Site, *plans: CellPlan) -> AsyncIterator[Served]:
         await served.close()
 
 
-async def until_over(leaving: ServedCell) -> None:
-    await wait_until(lambda: leaving.is_over, "the leaving cell is over")
+async def until_over(cell: ServedCell) -> None:
+    await wait_until(lambda: cell.is_over, "the draining cell is over")
 
 
 async def end(site: Site, request_id: str) -> None:
@@ -61,9 +61,9 @@ async def end(site: Site, request_id: str) -> None:
 
 async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: Site) -> None:
     await site.accepted()
-    await site.registry.hold("pbx01", [f"{CELL}:fresh", "OTHER:call"])
-    await site.registry.hold("pbx02", [f"{CELL}:former"])
-    async with serving_of(site, plan(site.url, leaving=True)) as served:
+    await site.registry.restore_slots("pbx01", [f"{CELL}:fresh", "OTHER:call"])
+    await site.registry.restore_slots("pbx02", [f"{CELL}:former"])
+    async with serving_of(site, plan(site.url, draining=True)) as served:
         await served.start()
         await end(site, "r-1")
         await until_over(served.cells[0])
@@ -76,9 +76,9 @@ async def test_what_a_dead_bridge_had_in_hand_of_a_leaving_cell_is_multcalls_aga
 ) -> None:
     raw = element(Tronco="of-a-pbx-that-left-too")
     await site.push_requests(raw)
-    await site.ledger.take("dead", at_most=1, threads=1)
+    await site.ledger.fetch("dead", at_most=1, threads=1)
     await site.redis.zadd(f"dialer:bridges:{CELL}", {"dead": 1})
-    async with serving_of(site, plan(site.url, leaving=True)) as served:
+    async with serving_of(site, plan(site.url, draining=True)) as served:
         await served.start()
         await until_over(served.cells[0])
     assert await site.listed(site.ledger.wire.request) == [raw]
@@ -90,7 +90,7 @@ async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
 ) -> None:
     monkeypatch.setattr(serving, "REFUSED_PAUSE_S", 0.05)
     await site.redis.set("dialer:slots:pbx02", "no sorted set")
-    async with serving_of(site, plan(site.url, leaving=True)) as served:
+    async with serving_of(site, plan(site.url, draining=True)) as served:
         await served.start()
         await wait_until(
             lambda: "last calls" in {getattr(r, "part", None) for r in caplog.records}, "it says so"
@@ -107,7 +107,7 @@ async def test_a_cell_on_another_redis_leaves_the_slots_of_its_calls_on_the_old_
         await site.accepted("r-1")
         await there.accepted("new")
         await site.redis.zadd("dialer:slots:pbx01", {f"{CELL}:new": 1, f"{CELL}:leaked": 1})
-        plans = plan(there.url, leaving=False), plan(site.url, leaving=True)
+        plans = plan(there.url, draining=False), plan(site.url, draining=True)
         async with serving_of(site, *plans) as served:
             new, old = served.cells
             for _ in range(2):

@@ -47,11 +47,11 @@ async def test_only_cells_without_a_bridge_and_with_something_under_way_are_unse
     await book.write(cell())
     await site.ledger.take_over("bridge-1")
     await site.push_requests(element())
-    await site.ledger.take("bridge-1", at_most=1, threads=1)
+    await site.ledger.fetch("bridge-1", at_most=1, threads=1)
     assert await book.unserved() == [], "a bridge serves it"
     await dies(site, "bridge-1")
     assert await book.unserved() == [cell()], "a request is in its hand"
-    await site.ledger.leave("bridge-1")
+    await site.ledger.return_hand("bridge-1")
     assert await book.unserved() == []
     assert await book.cells() == [], "there is nothing to remember it for"
 
@@ -65,7 +65,7 @@ async def test_a_cell_is_unserved_for_a_call_and_for_a_code_in_hand(site: Site, 
         await site.redis.zadd(f"dialer:live:{CELL}", {f"{CELL}:r-1": 1})
     else:
         await site.push_codes(code_element())
-        await site.ledger.take_codes("bridge-1", at_most=1)
+        await site.ledger.fetch_codes("bridge-1", at_most=1)
     await dies(site, "bridge-1")
     assert await book.unserved() == [cell()]
 

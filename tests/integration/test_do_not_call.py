@@ -11,10 +11,10 @@ async def test_a_number_is_the_same_telephone_with_and_without_its_plus(redis_ur
     steps = Steps(connect(redis_url), "test")
     registry = Registry(steps)
     try:
-        assert await registry.do_not_call(["+5511999990000", "5511999990000"]) == 1
+        assert await registry.dnc_add(["+5511999990000", "5511999990000"]) == 1
         asked = ["5511999990000", "+5511999990000", "5511999990001"]
-        assert await registry.may_not_be_called(asked) == [True, True, False]
-        assert await registry.may_be_called(["+5511999990000"]) == 1
-        assert await registry.may_not_be_called(asked) == [False, False, False]
+        assert await registry.dnc_contains(asked) == [True, True, False]
+        assert await registry.dnc_remove(["+5511999990000"]) == 1
+        assert await registry.dnc_contains(asked) == [False, False, False]
     finally:
         await steps.close()

@@ -12,10 +12,10 @@ import pytest
 from dialer.domain.call import Call, Ending
 from dialer.store.keys import DONE_RETENTION_S
 from tests.integration.site import BUSY, CELL, Site, cell, pbx
-from workers.originate import Originator
-from workers.reconcile import Reconciler
-from workers.remembered import Remembered
-from workers.tracker import Tracker
+from workers.calls.originate import Originator
+from workers.calls.remembered import Remembered
+from workers.calls.tracker import Tracker
+from workers.recovery.reconcile import Reconciler
 
 R1 = f"{CELL}:r-1"
 

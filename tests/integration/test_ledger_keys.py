@@ -89,7 +89,7 @@ async def a_day(site: Site) -> None:
     await site.beat()
     await ledger.take_over(BRIDGE)
     await site.push_requests(element("taken"))
-    await ledger.take(BRIDGE, at_most=1, threads=9)
+    await ledger.fetch(BRIDGE, at_most=1, threads=9)
     await ledger.refuse(BRIDGE, element("taken"), request_id="taken", response="{}", dead="{}")
     lease = await site.registry.lease(pbx(cps=1), [f"{CELL}:leased"])
     await site.registry.release("pbx01", lease.new)
@@ -108,7 +108,7 @@ async def a_day(site: Site) -> None:
     )
     await site.claimed("limited")
     await ledger.unclaim(f"{CELL}:limited", pbx="pbx01", token="t")
-    await ledger.place(await site.waiting("limited"), "pbx02")
+    await ledger.assign(await site.waiting("limited"), "pbx02")
     await site.end("limited")
     await site.end("plain")
     await site.accepted("late", wait_s=0)
@@ -119,8 +119,8 @@ async def a_day(site: Site) -> None:
     await site.code(code_element("coded", 2))
     await site.end("coded")
     await site.registry.release("pbx01", [request, f"{CELL}:late", f"{CELL}:coded"])
-    await site.registry.do_not_call(["190"])
-    await ledger.leave(BRIDGE)
+    await site.registry.dnc_add(["190"])
+    await ledger.return_hand(BRIDGE)
 
 
 async def test_when_all_calls_are_done_no_key_is_left_that_should_not_be(site: Site) -> None:

@@ -119,7 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def place(self, name: str, pbx: str) -> None:
         call = self.calls[name]
         waiting = Waiting(call_id=call.call_id, state=call.state, epoch=call.epoch, pbx=call.pbx)
-        self.both(name, Queued(pbx=pbx), lambda: self.site.ledger.place(waiting, pbx))
+        self.both(name, Queued(pbx=pbx), lambda: self.site.ledger.assign(waiting, pbx))
 
     @rule(name=names, pbx=_pbxs, back=st.integers(0, 1), at=_moments)
     def claim(self, name: str, pbx: str, back: int, at: Any) -> None:

@@ -210,7 +210,7 @@ async def test_a_text_that_cannot_be_sent_fails_its_own_step_only(site: Site) ->
 
 async def test_a_caller_that_gave_up_harms_no_other(site: Site) -> None:
     await site.admitted()
-    gone = asyncio.create_task(site.ledger.place(await site.waiting(), "pbx02"))
+    gone = asyncio.create_task(site.ledger.assign(await site.waiting(), "pbx02"))
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.wait_for(site.admitted("r-2"), 5)
@@ -254,7 +254,7 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
         lambda: ledger.refuse(BRIDGE, b"\xff", request_id=None, dead="{}"),
         lambda: ledger.refuse(BRIDGE, element("r-9"), request_id="r-9", response="{}", repeat="{}"),
         lambda: ledger.bury_code(BRIDGE, b"code", "{}"),
-        lambda: ledger.leave(BRIDGE),
+        lambda: ledger.return_hand(BRIDGE),
     ):
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await step()
@@ -270,7 +270,7 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
 async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) -> None:
     both = [site.more_steps("first"), site.more_steps("second")]
     held = await asyncio.gather(
-        *(s.run("hold", ["dialer:slots:pbx01"], ["a"]) for s in both for _ in range(50))
+        *(s.run("restore_slots", ["dialer:slots:pbx01"], ["a"]) for s in both for _ in range(50))
     )
     assert sorted(held) == [0] * 99 + [1]
 

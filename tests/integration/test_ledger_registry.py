@@ -132,9 +132,9 @@ async def test_a_lost_slot_is_held_again_beyond_the_limit_and_a_held_one_keeps_i
     site: Site,
 ) -> None:
     await site.redis.zadd("dialer:slots:pbx01", {"ASR_TIM:r-0": 5})
-    assert await site.registry.hold("pbx01", ids(3)) == 2
-    assert await site.registry.hold("pbx01", ids(3)) == 0
-    assert await site.registry.hold("pbx01", []) == 0
+    assert await site.registry.restore_slots("pbx01", ids(3)) == 2
+    assert await site.registry.restore_slots("pbx01", ids(3)) == 0
+    assert await site.registry.restore_slots("pbx01", []) == 0
     assert await site.redis.zscore("dialer:slots:pbx01", "ASR_TIM:r-0") == 5
 
 
@@ -208,9 +208,9 @@ async def test_the_load_of_each_pbx_is_its_own(site: Site) -> None:
 
 async def test_numbers_on_the_do_not_call_set_are_found(site: Site) -> None:
     registry = site.registry
-    assert await registry.may_not_be_called([]) == []
-    assert await registry.do_not_call(["1", "2"]) == 2
-    assert await registry.do_not_call(["2", "3"]) == 1
-    assert await registry.may_not_be_called(["1", "9", "3"]) == [True, False, True]
-    assert await registry.may_be_called(["1", "9"]) == 1
-    assert await registry.may_not_be_called(["1"]) == [False]
+    assert await registry.dnc_contains([]) == []
+    assert await registry.dnc_add(["1", "2"]) == 2
+    assert await registry.dnc_add(["2", "3"]) == 1
+    assert await registry.dnc_contains(["1", "9", "3"]) == [True, False, True]
+    assert await registry.dnc_remove(["1", "9"]) == 1
+    assert await registry.dnc_contains(["1"]) == [False]

@@ -33,15 +33,15 @@ async def test_requests_are_taken_in_multcalls_order_up_to_the_number_asked_for(
     site: Site,
 ) -> None:
     await site.push_requests(b"1", b"2", b"3", b"4")
-    assert await site.ledger.take(BRIDGE, at_most=3, threads=10) == ([b"1", b"2", b"3"], 7)
+    assert await site.ledger.fetch(BRIDGE, at_most=3, threads=10) == ([b"1", b"2", b"3"], 7)
     assert await site.ledger.hand(BRIDGE) == [b"1", b"2", b"3"]
     assert await site.redis.llen(site.ledger.wire.request) == 1
 
 
 async def test_taking_again_after_a_lost_reply_takes_no_more_and_hides_nothing(site: Site) -> None:
     await site.push_requests(b"1", b"2", b"3", b"4")
-    first = await site.ledger.take(BRIDGE, at_most=2, threads=10)
-    assert await site.ledger.take(BRIDGE, at_most=2, threads=10) == first
+    first = await site.ledger.fetch(BRIDGE, at_most=2, threads=10)
+    assert await site.ledger.fetch(BRIDGE, at_most=2, threads=10) == first
 
 
 async def test_what_all_bridges_have_in_hand_counts_against_the_room_of_the_cell(
@@ -51,38 +51,38 @@ async def test_what_all_bridges_have_in_hand_counts_against_the_room_of_the_cell
     await site.ledger.take_over("bridge-2")
     await site.redis.rpush(site.ledger.keys.hand("bridge-2"), b"x")
     await site.push_requests(b"1", b"2", b"3")
-    assert await site.ledger.take(BRIDGE, at_most=9, threads=4) == ([b"1", b"2"], 0)
-    assert await site.ledger.take("bridge-3", at_most=9, threads=4) == ([], 0)
+    assert await site.ledger.fetch(BRIDGE, at_most=9, threads=4) == ([b"1", b"2"], 0)
+    assert await site.ledger.fetch("bridge-3", at_most=9, threads=4) == ([], 0)
 
 
 async def test_a_cell_made_smaller_than_its_calls_takes_nothing(site: Site) -> None:
     await site.admitted("r-1")
     await site.admitted("r-2")
     await site.push_requests(b"1")
-    assert await site.ledger.take(BRIDGE, at_most=9, threads=1) == ([], 0)
+    assert await site.ledger.fetch(BRIDGE, at_most=9, threads=1) == ([], 0)
 
 
 async def test_codes_are_taken_without_regard_to_room(site: Site) -> None:
     await site.push_codes(b"1", b"2", b"3")
-    assert await site.ledger.take_codes(BRIDGE, at_most=2) == [b"1", b"2"]
-    assert await site.ledger.take_codes(BRIDGE, at_most=2) == [b"1", b"2"]
+    assert await site.ledger.fetch_codes(BRIDGE, at_most=2) == [b"1", b"2"]
+    assert await site.ledger.fetch_codes(BRIDGE, at_most=2) == [b"1", b"2"]
     assert await site.ledger.code_hand(BRIDGE) == [b"1", b"2"]
 
 
 async def test_a_bridge_that_leaves_puts_all_back_at_the_head_in_order(site: Site) -> None:
     await site.push_requests(b"1", b"2", b"3")
     await site.push_codes(b"a", b"b", b"c")
-    await site.ledger.take(BRIDGE, at_most=2, threads=10)
-    await site.ledger.take_codes(BRIDGE, at_most=2)
-    assert await site.ledger.leave(BRIDGE) == 4
-    assert await site.ledger.leave(BRIDGE) == 0
-    assert await site.ledger.take("bridge-2", at_most=9, threads=9) == ([b"1", b"2", b"3"], 6)
-    assert await site.ledger.take_codes("bridge-2", at_most=9) == [b"a", b"b", b"c"]
+    await site.ledger.fetch(BRIDGE, at_most=2, threads=10)
+    await site.ledger.fetch_codes(BRIDGE, at_most=2)
+    assert await site.ledger.return_hand(BRIDGE) == 4
+    assert await site.ledger.return_hand(BRIDGE) == 0
+    assert await site.ledger.fetch("bridge-2", at_most=9, threads=9) == ([b"1", b"2", b"3"], 6)
+    assert await site.ledger.fetch_codes("bridge-2", at_most=9) == [b"a", b"b", b"c"]
 
 
 async def test_what_reaches_the_hand_of_a_bridge_after_it_left_is_taken_over(site: Site) -> None:
     await site.ledger.take_over(BRIDGE)
-    await site.ledger.leave(BRIDGE)
+    await site.ledger.return_hand(BRIDGE)
     await site.in_hand(b"moved by its last BLMOVE")
     assert await site.ledger.take_over("bridge-2") == [(BRIDGE, 1)]
     assert await site.ledger.hand("bridge-2") == [b"moved by its last BLMOVE"]
@@ -108,7 +108,7 @@ async def test_a_bridge_held_for_dead_that_takes_more_can_be_taken_over_again(si
     await site.ledger.take_over("bridge-2")
     assert await site.redis.zscore(bridges, BRIDGE) is None  # forgotten at last
     await site.push_requests(b"1")
-    await site.ledger.take(BRIDGE, at_most=1, threads=9)  # it was only stopped
+    await site.ledger.fetch(BRIDGE, at_most=1, threads=9)  # it was only stopped
     await site.redis.zincrby(bridges, -11_000, BRIDGE)
     assert await site.ledger.take_over("bridge-2") == [(BRIDGE, 1)]
 
@@ -206,7 +206,7 @@ async def test_an_unreadable_request_goes_to_the_dead_list_without_a_response(si
 async def test_a_waiting_call_moves_under_a_new_epoch_and_the_old_task_is_void(site: Site) -> None:
     await site.admitted()
     waiting = await site.waiting()
-    assert await site.ledger.place(waiting, "pbx02") == 2
+    assert await site.ledger.assign(waiting, "pbx02") == 2
     assert await site.claimed(pbx="pbx01", epoch=1) is None
     assert await site.claimed(pbx="pbx02", epoch=1) is None
     entry = await site.claimed(pbx="pbx02", epoch=2)
@@ -217,8 +217,8 @@ async def test_a_waiting_call_moves_under_a_new_epoch_and_the_old_task_is_void(s
 async def test_placing_again_after_a_lost_reply_gives_the_same_epoch(site: Site) -> None:
     await site.admitted()
     waiting = await site.waiting()
-    assert [await site.ledger.place(waiting, "pbx02") for _ in range(3)] == [2, 2, 2]
-    assert await site.ledger.place(waiting, "pbx01") == 0
+    assert [await site.ledger.assign(waiting, "pbx02") for _ in range(3)] == [2, 2, 2]
+    assert await site.ledger.assign(waiting, "pbx01") == 0
     assert (await site.entry()).call.pbx == "pbx02"
 
 
@@ -227,8 +227,8 @@ async def test_a_claimed_call_is_not_placed(site: Site) -> None:
     waiting = await site.waiting()
     await site.claimed()
     before = await site.snapshot()
-    assert await site.ledger.place(waiting, "pbx02") == 0
-    assert await site.ledger.place(replace(waiting, call_id="none"), "pbx02") == 0
+    assert await site.ledger.assign(waiting, "pbx02") == 0
+    assert await site.ledger.assign(replace(waiting, call_id="none"), "pbx02") == 0
     assert await site.snapshot() == before
 
 
@@ -251,7 +251,7 @@ async def test_a_call_that_has_no_pbx_is_due_until_it_gets_one(site: Site) -> No
     (waiting,) = await site.ledger.due(older_than_s=30)
     assert (waiting.pbx, waiting.state) == (None, State.ADMITTED)
     assert await site.ledger.due(older_than_s=30) == [waiting]
-    assert await site.ledger.place(waiting, "pbx02") == 2
+    assert await site.ledger.assign(waiting, "pbx02") == 2
     assert await site.ledger.due(older_than_s=30) == []
 
 
@@ -356,7 +356,7 @@ async def test_an_ended_call_waits_for_its_code_and_is_answered_with_it(site: Si
 async def test_an_end_seen_from_an_older_epoch_is_void(site: Site) -> None:
     await site.admitted()
     old = await site.entry()
-    await site.ledger.place(await site.waiting(), "pbx02")
+    await site.ledger.assign(await site.waiting(), "pbx02")
     assert await site.ledger.end(old.call, old.request, BUSY) == "void"
     assert await site.state() == "queued"
 
@@ -445,8 +445,8 @@ async def test_an_unreadable_code_is_buried_once(site: Site) -> None:
 
 async def test_calls_hold_a_slot_from_their_queueing_to_their_end(site: Site) -> None:
     ids = [f"{CELL}:r-1"]
-    assert await site.ledger.holding(ids) == {}
+    assert await site.ledger.slot_holders(ids) == {}
     await site.accepted()
-    assert await site.ledger.holding(ids) == {ids[0]: "pbx01"}
+    assert await site.ledger.slot_holders(ids) == {ids[0]: "pbx01"}
     await site.end()
-    assert await site.ledger.holding(ids) == {}
+    assert await site.ledger.slot_holders(ids) == {}

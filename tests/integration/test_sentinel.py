@@ -199,7 +199,7 @@ async def test_with_min_replicas_calls_wait_for_the_replica(pair: Watched, site:
     await site.redis.config_set("min-replicas-to-write", 1)
     async with cut_off(pair):
         await wait_until(lambda: _refuses(site), "the master refuses to write")
-        claiming = asyncio.create_task(site.steps.run("hold", ["dialer:slots:x"], ["c-1"]))
+        claiming = asyncio.create_task(site.steps.run("restore_slots", ["dialer:slots:x"], ["c-1"]))
         await wait_until(lambda: site.steps.outage, "the refusal is noticed")
         assert not claiming.done()
     assert await claiming == 1

@@ -27,10 +27,10 @@ from dialer.multcall.messages import (
     parse_request,
     response_parts,
 )
-from dialer.simulation.multcall import play
-from dialer.simulation.multcall_check import Checker
-from dialer.simulation.multcall_lists import CellLists
-from dialer.simulation.multcall_requests import expected_results
+from dialer.simulation.multcall.checker import Checker
+from dialer.simulation.multcall.lists import CellLists
+from dialer.simulation.multcall.player import play
+from dialer.simulation.multcall.requests import expected_results
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import cancel, connect
 from tests.waiting import wait_until
@@ -217,7 +217,7 @@ async def test_requests_that_nobody_answers_are_reported_in_time(redis_url: str)
 async def test_a_counter_that_leaks_is_reported(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dialer.simulation.multcall.COUNTERS_WITHIN_S", 0.0)
+    monkeypatch.setattr("dialer.simulation.multcall.player.COUNTERS_WITHIN_S", 0.0)
     async with connect(redis_url) as client, dialer(redis_url):
         await client.set(CellKeys(CELLS[1]).counter, 1)
         summary = await play(redis_url, CELLS, 2, math.inf)
@@ -324,7 +324,7 @@ async def test_an_answer_whose_reply_was_lost_is_read_once(
 
 
 async def test_a_straggling_repeat_of_an_earlier_turn_takes_nothing(redis_url: str) -> None:
-    from dialer.simulation.multcall_lists import TAKE_ONCE
+    from dialer.simulation.multcall.lists import TAKE_ONCE
 
     async with connect(redis_url) as client:
         await client.rpush("list", "a", "b")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar, Protocol
 
-from dialer.simulation.pbx import SimulatedPbx
+from dialer.simulation.pbx.server import SimulatedPbx
 
 PATIENCE_S = 10.0
 FAST: dict[str, Any] = {

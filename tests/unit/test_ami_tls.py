@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
-from dialer.ami_tls import context_of, refusal
-from dialer.settings_tables import Pbx
+from dialer.settings.ami_tls import context_of, refusal
+from dialer.settings.tables import Pbx
 
 
 def pbx(**fields: object) -> Pbx:

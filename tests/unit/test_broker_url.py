@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from kombu import Connection
 
-from dialer.broker_url import for_celery, require_broker_url
-from dialer.redis_url import redacted
+from dialer.settings.broker_url import for_celery, require_broker_url
+from dialer.store.redis_url import redacted
 
 MARK = "S3cr3tM4rk"
 

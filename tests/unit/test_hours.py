@@ -83,7 +83,7 @@ def test_a_window_and_its_complement_cover_every_moment_once(
     every_day = Window(days=frozenset(range(7)), start=window.start, end=window.end)
     other = Window(days=frozenset(range(7)), start=window.end, end=window.start)
     if window.start != window.end:
-        assert every_day.holds(moment) != other.holds(moment)
+        assert every_day.contains(moment) != other.contains(moment)
 
 
 @given(windows, moments)
@@ -91,7 +91,7 @@ def test_a_day_and_night_window_of_one_time_is_open_all_round(
     window: Window, moment: datetime
 ) -> None:
     whole = Window(days=frozenset(range(7)), start=window.start, end=window.start)
-    assert whole.holds(moment)
+    assert whole.contains(moment)
 
 
 @given(st.lists(windows, max_size=4), moments)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialer.errors import ConfigError
-from dialer.legacy_settings import MAX_BYTES, Imported, convert
 from dialer.settings import Settings
+from dialer.settings.legacy import MAX_BYTES, Imported, convert
 from tests.unit.sound_settings import clean
 
 OLD = """\

@@ -12,8 +12,8 @@ import pytest
 
 from dialer.errors import ConfigError
 from dialer.logs import JsonFormatter, MaskNumbers, TextFormatter, configure
-from dialer.redis_url import SecretUrl
-from dialer.settings_tables import Log
+from dialer.settings.tables import Log
+from dialer.store.redis_url import SecretUrl
 
 MARK = "S3cr3tM4rk"
 

@@ -14,8 +14,8 @@ from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest
 from dialer.errors import DialerError
 from dialer.multcall.messages import ack, parse_request, response_parts
-from dialer.simulation.multcall_check import Checker, percentile
-from dialer.simulation.multcall_requests import (
+from dialer.simulation.multcall.checker import Checker, percentile
+from dialer.simulation.multcall.requests import (
     AWKWARD_DATA,
     KINDS,
     Asked,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
-from workers.reconcile import Reconciler
+from workers.recovery.reconcile import Reconciler
 
 LONG_AGO = (datetime.now(UTC) - timedelta(hours=25)).timestamp()
 NOW = datetime.now(UTC).timestamp()

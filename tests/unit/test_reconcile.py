@@ -11,10 +11,10 @@ import pytest
 from dialer.domain.call import Result, State
 from tests.unit.captured import CALL_ID
 from tests.unit.test_tracker import Scene, make_scene
-from workers import reconcile
-from workers.reconcile import Reconciler
-from workers.tracker import Followed
-from workers.translate import AmiEvent, ChannelCreated, ChannelUp, HungUp
+from workers.ami.events import AmiEvent, ChannelCreated, ChannelUp, HungUp
+from workers.calls.tracker import Followed
+from workers.recovery import reconcile
+from workers.recovery.reconcile import Reconciler
 
 CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
 

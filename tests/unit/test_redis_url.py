@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dialer.redis_url import RedisAddress, Scheme, redacted
+from dialer.store.redis_url import RedisAddress, Scheme, redacted
 
 MARK = "S3cr3tM4rk"
 

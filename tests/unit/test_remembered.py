@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from dialer.domain.call import Call, Ending, Result
 from dialer.store.keys import DONE_RETENTION_S
-from workers.remembered import RECENT, Remembered
+from workers.calls.remembered import RECENT, Remembered
 
 BUSY = Ending(result=Result.BUSY, ended_at=datetime(2026, 5, 4, 12, 0, tzinfo=UTC), cause=17)
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from dialer.errors import ConfigError
 from dialer.settings import load, settings, stray_variables
-from dialer.settings_advice import advice
-from dialer.settings_tables import CallingHours, Limits, Log, Recovery
+from dialer.settings.advice import advice
+from dialer.settings.tables import CallingHours, Limits, Log, Recovery
 from tests.unit.sound_settings import MARK, Change, cell, clean, loaded, pbx, refusal, tables, write
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "dialer.toml"

@@ -10,7 +10,7 @@ import pytest
 
 from dialer.errors import ConfigError
 from dialer.settings import config_path, stray_variables
-from dialer.settings_variables import effective, source
+from dialer.settings.environment import effective, source
 from tests.unit.sound_settings import MARK, clean, loaded, refusal
 from tests.unit.test_settings_secrets import printed
 

@@ -9,7 +9,7 @@ import pytest
 
 from dialer.errors import ConfigError
 from dialer.settings import load
-from dialer.settings_file import SettingsRefused
+from dialer.settings.problems import SettingsRefused
 from tests.unit.sound_settings import Change, cell, clean, loaded, pbx, refusal
 
 

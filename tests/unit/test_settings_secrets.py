@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dialer.errors import ConfigError
-from dialer.redis_url import RedisAddress
 from dialer.settings import Pbx, Settings, load
-from dialer.settings_file import SettingsRefused
+from dialer.settings.problems import SettingsRefused
+from dialer.store.redis_url import RedisAddress
 from tests.unit.sound_settings import MARK, clean, loaded, refusal, tables, write
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from dialer.domain.call import Call, Ending, Result, State
 from dialer.domain.request import CallRequest
-from workers.reconcile import Reconciler
-from workers.tracker import Followed
-from workers.translate import HungUp, OriginateEnded
+from workers.ami.events import HungUp, OriginateEnded
+from workers.calls.tracker import Followed
+from workers.recovery.reconcile import Reconciler
 
 AT = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)
 ANSWERED, ENDED = AT.timestamp() - 20, AT.timestamp() - 1

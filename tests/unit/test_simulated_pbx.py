@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import panoramisk
 import pytest
 
-from dialer.simulation.pbx_control import ControlPort
+from dialer.simulation.pbx.control import ControlPort
 from tests.unit.simulated_pbx_client import LONG, PATIENCE_S, Client, MakePbx, note, quick_pbxs
 
 
@@ -304,7 +304,7 @@ async def test_panoramisk_logs_in_pings_originates_and_hears_the_hangup(
 
 PROGRAM = """
 import asyncio
-from dialer.simulation.pbx_control import SimulatedPbxConfig, serve
+from dialer.simulation.pbx.control import SimulatedPbxConfig, serve
 asyncio.run(serve(SimulatedPbxConfig(port=0, control_port=0, ring_time=(0.01, 0.02))))
 """
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dialer.simulation.pbx_outcomes import outcome_for
-from dialer.simulation.pbx_timing import CallHabits, Timing
+from dialer.simulation.pbx.outcomes import outcome_for
+from dialer.simulation.pbx.timing import CallHabits, Timing
 from tests.unit.simulated_pbx_client import LONG, Client, MakePbx, note, quick_pbxs
 
 

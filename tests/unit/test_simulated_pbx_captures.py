@@ -15,7 +15,7 @@ from typing import Literal
 
 import pytest
 
-from dialer.simulation.pbx import SimulatedPbx
+from dialer.simulation.pbx.server import SimulatedPbx
 from tests.captures import record
 
 CAPTURES = Path(record.__file__).parent

@@ -11,7 +11,7 @@ import pytest
 from dialer.errors import AmiUnavailable
 from dialer.settings import Cell
 from workers.ami import AmiLink
-from workers.targets import Targets
+from workers.pbx.targets import Targets
 
 
 @dataclass(slots=True)

@@ -15,15 +15,12 @@ from dialer.domain.call import Call, CodeState, Ending, Result, State
 from dialer.domain.request import CallRequest
 from dialer.settings import Cell
 from dialer.store.entry import Entry
-from dialer.store.ledger import Ledger
+from dialer.store.ledger import WorkerLedger
 from dialer.store.registry import Registry
 from tests.unit.captured import CALL_ID, VERSIONS, Version, messages
 from tests.unit.test_translate import ANSWERED, NO_CHANNEL, REFUSALS
 from tests.waiting import wait_until
-from workers import tracker as tracker_module
-from workers import writes
-from workers.tracker import Followed, Tracker
-from workers.translate import (
+from workers.ami.events import (
     AgentJoined,
     AmdHeard,
     AmiEvent,
@@ -34,6 +31,9 @@ from workers.translate import (
     QueueLeft,
     translate,
 )
+from workers.calls import journal
+from workers.calls import tracker as tracker_module
+from workers.calls.tracker import Followed, Tracker
 
 CELL = "ASR_TIM"
 RESULTS: dict[str, Result] = {
@@ -126,7 +126,7 @@ def make_scene(*, attempts: int = 1, **cell: Any) -> Scene:
     tracker = Tracker(
         pbx="pbx01",
         cells={CELL: Cell(nome=CELL, threads=10, pbxs=("pbx01",), **cell)},
-        ledgers={CELL: cast("Ledger", written)},
+        ledgers={CELL: cast("WorkerLedger", written)},
         registry=cast("Registry", written),
         on_done=lambda call, _: done.append(call),
         forget=forget,
@@ -377,7 +377,7 @@ async def test_the_record_of_an_adopted_call_knows_its_answer_better_than_the_ad
 async def test_a_step_that_redis_refuses_is_tried_anew_until_it_is_taken_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(writes, "REFUSED_PAUSE_S", 0.0)
+    monkeypatch.setattr(journal, "REFUSED_PAUSE_S", 0.0)
     scene = make_scene()
     scene.written.refusals = {"accept": 2, "end": 3, "release": 2}
     await scene.tracker.accept(scene.followed)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dialer.domain.call import Result
 from tests.unit.captured import CALL_ID, VERSIONS, Version, messages, scenarios
-from workers.translate import (
+from workers.ami.events import (
     WANTED_EVENTS,
     AgentJoined,
     AmdHeard,

@@ -20,9 +20,9 @@ from panoramisk import Manager
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
-from dialer.ami_tls import context_of, refusal
-from dialer.errors import AmiNotTrusted
+from dialer.errors import AmiCertificateRejected
 from dialer.settings import Pbx
+from dialer.settings.ami_tls import context_of, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ async def connect(
     """Connects and begins to log in; `authenticated_future` is done when Asterisk has answered.
 
     Raises:
-        AmiNotTrusted: the other end is not the PBX, or speaks no TLS.
+        AmiCertificateRejected: the other end is not the PBX, or speaks no TLS.
         ConfigError: there is no secret, or no certificate to trust.
         OSError, TimeoutError: nobody answers there.
     """
@@ -85,7 +85,7 @@ async def connect(
                 lambda: _Protocol(wanted, on_event), pbx.host, pbx.port, ssl=trusted
             )
     except ssl.SSLError as error:
-        raise AmiNotTrusted(refusal(pbx, error)) from error
+        raise AmiCertificateRejected(refusal(pbx, error)) from error
     opened: asyncio.Future[Any] = loop.create_future()
     opened.set_result(made)
     connection.connection_made(opened)

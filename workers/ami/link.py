@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dialer.errors import (
+    AmiCertificateRejected,
     AmiLoginRefused,
-    AmiNotTrusted,
-    AmiRightLacking,
+    AmiPermissionMissing,
     AmiUnavailable,
     ConfigError,
     OriginateOutcomeUnknown,
@@ -96,7 +96,7 @@ class AmiLink:
                 if first:
                     raise
                 self._say(str(error))
-            except AmiNotTrusted as error:
+            except AmiCertificateRejected as error:
                 self._say(str(error))
             except (OSError, TimeoutError, AmiUnavailable) as error:
                 self._say(
@@ -172,7 +172,7 @@ class AmiLink:
             await self.on_up()
             for call_id in tuple(self._unforgotten):
                 await self.forget(call_id)
-        except AmiRightLacking as error:
+        except AmiPermissionMissing as error:
             self._close(str(error))
         except AmiUnavailable as error:
             self._close(f"Asterisk is not ready after login ({error})")
@@ -192,7 +192,7 @@ class AmiLink:
                     await self._booted.wait()
                     return
             self._say(rights.not_booted(self.pbx))
-        raise AmiRightLacking(rights.not_booted(self.pbx))
+        raise AmiPermissionMissing(rights.not_booted(self.pbx))
 
     async def _ping(self) -> None:
         while True:
@@ -274,7 +274,7 @@ class AmiLink:
         """Makes sure, without a call, that calls can be placed and that their ends are told.
 
         Raises:
-            AmiRightLacking: the AMI user lacks a right; the sentence says which.
+            AmiPermissionMissing: the AMI user lacks a right; the sentence says which.
             AmiUnavailable: the link was lost, or Asterisk refused for another reason.
         """
         await self._check_allowed()
@@ -284,12 +284,12 @@ class AmiLink:
             await self._answer(heard, ANSWER_WITHIN_S)
         except AmiUnavailable as error:
             await self.ask({"Action": "Ping"})  # a link that is lost or hangs is another matter
-            raise AmiRightLacking(rights.deaf(self.pbx)) from error
+            raise AmiPermissionMissing(rights.deaf(self.pbx)) from error
 
     async def _check_allowed(self) -> None:
         commands = await self.ask({"Action": "ListCommands"}, as_list=False)
         if commands.success and (trouble := rights.not_allowed(self.pbx, commands)):
-            raise AmiRightLacking(trouble)
+            raise AmiPermissionMissing(trouble)
 
     async def _messages(self, action: Mapping[str, str], **options: Any) -> list[Any]:
         """Asterisk's messages on a question, whether it sends a list or a single one."""
@@ -300,7 +300,7 @@ class AmiLink:
         """Asterisk's messages on a question that it has to answer.
 
         Raises:
-            AmiRightLacking: the AMI user may not ask.
+            AmiPermissionMissing: the AMI user may not ask.
             AmiUnavailable: it did not answer, or said no for another reason.
         """
         messages = await self._messages(action, **options)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dialer.simulation.multcall import play
+from dialer.simulation.multcall.player import play
 from tests.acceptance.compose_stack.site import FLOWER_LOGIN, FLOWER_PORT, ComposeSite
 from tests.acceptance.test_dial_path import prefix
 from tests.conftest import require_service

@@ -17,9 +17,9 @@ import pytest
 
 from dialer.domain.call import Result
 from dialer.multcall.answers import Response
-from dialer.simulation.multcall import play, report
-from dialer.simulation.multcall_check import Checker
-from dialer.simulation.multcall_requests import Asked
+from dialer.simulation.multcall.checker import Checker
+from dialer.simulation.multcall.player import play, report
+from dialer.simulation.multcall.requests import Asked
 from tests.acceptance.compose_stack.audio import RATE, loudness, samples, tone_share
 from tests.acceptance.compose_stack.site import ComposeSite
 from tests.acceptance.test_dial_path import prefix

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from dialer.domain.call import Result
-from dialer.simulation.multcall import play, report
-from dialer.simulation.multcall_check import Summary
+from dialer.simulation.multcall.checker import Summary
+from dialer.simulation.multcall.player import play, report
 from tests.acceptance.compose_stack.conftest import Shown
 from tests.acceptance.compose_stack.site import (
     FLOWER_PORT,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dialer.simulation.multcall import play, report
+from dialer.simulation.multcall.player import play, report
 from tests.acceptance.compose_stack.site import ComposeSite
 from tests.acceptance.containers import CELL, TRUNKS
 from tests.acceptance.lab.lab import AMI_SECRET, Lab

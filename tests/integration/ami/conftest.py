@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dialer.simulation.pbx import SimulatedPbx
+from dialer.simulation.pbx.server import SimulatedPbx
 from tests.integration.ami.rig import (
     SECRET,
 )

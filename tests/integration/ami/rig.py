@@ -17,7 +17,7 @@ from dialer.settings import Pbx
 from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami
-from workers.translate import WANTED_EVENTS
+from workers.ami.events import WANTED_EVENTS
 
 SECRET = "a-pbx-secret"
 

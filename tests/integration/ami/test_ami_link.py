@@ -20,7 +20,7 @@ from dialer.errors import (
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
-from dialer.simulation.pbx import SimulatedPbx
+from dialer.simulation.pbx.server import SimulatedPbx
 from tests.integration.ami.rig import (
     SECRET,
     SHIPPED,
@@ -35,7 +35,7 @@ from tests.waiting import PATIENCE_S, wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami
 from workers.ami.connection import Connection
-from workers.translate import WANTED_EVENTS
+from workers.ami.events import WANTED_EVENTS
 
 # --- login ----------------------------------------------------------------------------
 

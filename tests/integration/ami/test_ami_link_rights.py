@@ -11,8 +11,8 @@ import pytest
 from dialer.errors import (
     AmiUnavailable,
 )
-from dialer.simulation import pbx_events as events
-from dialer.simulation.pbx import SimulatedPbx
+from dialer.simulation.pbx import events
+from dialer.simulation.pbx.server import SimulatedPbx
 from tests.integration.ami.rig import (
     FULLY_BOOTED,
     SECRET,

@@ -15,7 +15,7 @@ import pytest
 from dialer.errors import (
     ConfigError,
 )
-from dialer.simulation.pbx import SimulatedPbx
+from dialer.simulation.pbx.server import SimulatedPbx
 from tests.conftest import RequireService
 from tests.integration.ami.rig import (
     down_reasons,

@@ -1,0 +1,41 @@
+"""What the site decides: `dialer.toml`, the environment and files of secrets, checked once."""
+
+from dialer.settings.model import (
+    CONFIG_VARIABLE,
+    Settings,
+    config_path,
+    load,
+    settings,
+    stray_variables,
+)
+from dialer.settings.tables import (
+    Broker,
+    CallingHours,
+    Cell,
+    Limits,
+    Log,
+    Multcall,
+    Pbx,
+    Recovery,
+    Registry,
+    environment_name,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "Broker",
+    "CallingHours",
+    "Cell",
+    "Limits",
+    "Log",
+    "Multcall",
+    "Pbx",
+    "Recovery",
+    "Registry",
+    "Settings",
+    "config_path",
+    "environment_name",
+    "load",
+    "settings",
+    "stray_variables",
+]

@@ -1,0 +1,320 @@
+"""What the site decides: `dialer.toml` and the environment, read and checked once.
+
+The only module that reads the environment. Any value can be overridden there, or in a file
+named like the variable (`settings_variables`): `DIALER_MULTCALL__REDIS_URL` for a table's
+field, `DIALER_PBX01_SECRET` or `DIALER_ASR_TIM_THREADS` for a field of the PBX or cell of that
+name (upper case, what is neither letter nor digit as `_`). Secrets show in no repr, dump or
+error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, TypeVar
+
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+from pydantic_settings.sources.utils import parse_env_vars
+
+from dialer.errors import ConfigError
+from dialer.settings.environment import effective, source
+from dialer.settings.problems import (
+    NAMED_BY,
+    Location,
+    Problem,
+    SettingsRefused,
+    cross_problems,
+    dotted,
+    field_names,
+    is_name,
+    model_in,
+    nearest,
+    problems_of,
+    read,
+)
+from dialer.settings.tables import (
+    PREFIX,
+    Broker,
+    Cell,
+    Log,
+    Multcall,
+    Pbx,
+    Recovery,
+    Registry,
+    environment_name,
+)
+
+CONFIG_VARIABLE: Final = "DIALER_CONFIG"
+DEFAULT_PATH: Final = Path("dialer.toml")
+
+#: Fields of a PBX or cell that the environment gives as JSON.
+_JSON_FIELDS: Final = frozenset({"trunks", "pbxs", "limits", "calling_hours"})
+
+#: The lists of tables whose members the environment calls by name.
+_KINDS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (("pbxs", Pbx), ("cells", Cell))
+
+#: The two ways to give a secret; one from the environment replaces either in the file.
+_SECRETS: Final = frozenset({"secret", "secret_file"})
+
+#: Fields of a PBX that name a file.
+_PATHS: Final = ("secret_file", "tls_ca_file")
+
+_Member = TypeVar("_Member", Pbx, Cell)
+
+
+class _Variables(EnvSettingsSource):
+    """pydantic-settings' reading of the environment, of the variables in effect instead."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return parse_env_vars(
+            _variables(), self.case_sensitive, self.env_ignore_empty, self.env_parse_none_str
+        )
+
+
+class Settings(BaseSettings):
+    """Everything that the site decides. Build it with `load` or `settings`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    multcall: Multcall
+    broker: Broker
+    registry: Registry = Registry()
+    log: Log = Log()
+    recovery: Recovery = Recovery()
+    pbxs: Annotated[tuple[Pbx, ...], Field(min_length=1, description="one [[pbxs]] table or more")]
+    cells: Annotated[
+        tuple[Cell, ...], Field(min_length=1, description="one [[cells]] table or more")
+    ]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The variables in effect go before the file, and nothing else is asked."""
+        return _Variables(settings_cls), init_settings
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_problems(cls, data: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Takes the named members' environment in, and tells every problem at once."""
+        data, origins = _with_member_environment(data)
+
+        def origin(where: Location) -> str | None:
+            return origins.get(where) or _source_of(where)
+
+        problems = [*cross_problems(data), *_shared_variables(origins, data)]
+        try:
+            built = handler(data)
+        except ValidationError as error:
+            problems = [*problems_of(error, cls, data, origin), *problems]
+        else:
+            if not problems:
+                return built
+        raise SettingsRefused(problems)
+
+    def pbx(self, name: str) -> Pbx:
+        """The PBX of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return _named({pbx.name: pbx for pbx in self.pbxs}, name, "PBX")
+
+    def cell(self, name: str) -> Cell:
+        """The cell of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return _named({cell.nome: cell for cell in self.cells}, name, "cell")
+
+    def cell_redis_url(self, cell: Cell | str) -> str:
+        """The Redis of the cell's lists and ledger, with its password: not for printing."""
+        own = (self.cell(cell) if isinstance(cell, str) else cell).redis_url
+        return own or self.multcall.redis_url
+
+    @property
+    def registry_redis_url(self) -> str:
+        """The Redis of what all cells share, with its password: not for printing."""
+        return self.registry.redis_url or self.multcall.redis_url
+
+
+def load(path: Path | None = None) -> Settings:
+    """Reads the settings from `path`, or where `config_path` says.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or says something wrong.
+    """
+    path = path or config_path()
+    data = _with_paths_from(path.parent, read(path))
+    try:
+        return Settings(**data)
+    except SettingsRefused as error:
+        problems = error.problems
+    except SettingsError as error:  # a whole table given in the environment as broken JSON
+        field = re.search(r'field "(\w+)"', str(error))
+        name = _source(f"{PREFIX}{field[1].upper()}") if field else "a DIALER_ variable"
+        problems = (Problem(field=name, text="is no JSON; it takes the table as JSON"),)
+    raise SettingsRefused(problems, source=str(path))
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read at the first call."""
+    return load()
+
+
+def config_path() -> Path:
+    """The settings file: `DIALER_CONFIG`, else `dialer.toml` in the working directory."""
+    return Path(_variables().get(CONFIG_VARIABLE) or DEFAULT_PATH)
+
+
+def _named(members: Mapping[str, _Member], name: str, kind: str) -> _Member:
+    if name not in members:
+        like = nearest(name, members)
+        cure = f"did you mean {like}?" if like else f"there are: {', '.join(members)}"
+        raise ConfigError(f"there is no {kind} {name} in the settings; {cure}")
+    return members[name]
+
+
+def _with_paths_from(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Makes the paths of a PBX's files relative to the settings file."""
+    pbxs = data.get("pbxs")
+    for pbx in pbxs if isinstance(pbxs, list) else ():
+        for field in _PATHS if isinstance(pbx, dict) else ():
+            if isinstance(given := pbx.get(field), str):
+                pbx[field] = str(folder / given)
+    return data
+
+
+# --- the environment --------------------------------------------------------------------
+
+
+def _variables() -> dict[str, str]:
+    """The variables in effect. Raises ConfigError where a file of them cannot be read."""
+    return effective(os.environ)
+
+
+def _source(variable: str) -> str:
+    """What an error calls the place where that variable was set."""
+    return source(variable, os.environ)
+
+
+def _source_of(where: Location) -> str | None:
+    """Where pydantic-settings took the field, or a table around it, from."""
+    variables = _variables()
+    names = [PREFIX + "__".join(map(str, where[:end])).upper() for end in range(len(where), 0, -1)]
+    return next((_source(name) for name in names if name in variables), None)
+
+
+def _with_member_environment(
+    data: dict[str, Any],
+) -> tuple[dict[str, Any], dict[Location, str]]:
+    """Lays the variables of named PBXs and cells over `data`.
+
+    Returns:
+        The new data, and where the value of the field at each location was set.
+    """
+    given = _variables()
+    data = dict(data)
+    origins: dict[Location, str] = {}
+    for kind, model in _KINDS:
+        members = data.get(kind)
+        if not isinstance(members, list | tuple):
+            continue
+        known = frozenset(field_names(model))
+        data[kind] = fresh = list(members)
+        for index, member in enumerate(members):
+            variables = list(_member_variables(member, NAMED_BY[kind], known, given))
+            if any(keys[0] in _SECRETS for keys, _, _ in variables):
+                fresh[index] = {k: v for k, v in member.items() if k not in _SECRETS}
+            for keys, variable, value in variables:
+                fresh[index] = _overlaid(fresh[index], keys, value)
+                origins[(kind, index, *keys)] = _source(variable)
+    return data, origins
+
+
+def _shared_variables(origins: Mapping[Location, str], data: dict[str, Any]) -> Iterator[Problem]:
+    """Variables that two members of different names would both take."""
+    first: dict[str, Location] = {}
+    for where, variable in origins.items():
+        kind = str(where[0])
+        one, other = (
+            data[kind][index][NAMED_BY[kind]]
+            for index in (first.setdefault(variable, where)[1], where[1])
+        )
+        if one != other:
+            yield Problem(
+                field=dotted(where, data),
+                text=f"{variable} is also {one}'s; give one of them another name, or leave it out",
+            )
+
+
+def _member_variables(
+    member: object, named_by: str, known: frozenset[str], given: Mapping[str, str]
+) -> Iterator[tuple[tuple[str, ...], str, object]]:
+    """The variables meant for one PBX or cell: path of the field, variable, value."""
+    name = member.get(named_by) if isinstance(member, dict) else None
+    if not is_name(name):
+        return
+    prefix = f"{PREFIX}{environment_name(str(name))}_"
+    for variable in sorted(v for v in given if v.startswith(prefix)):
+        keys = tuple(variable.removeprefix(prefix).lower().split("__"))
+        if keys[0] in known - {named_by}:
+            yield keys, variable, _decoded(keys, given[variable])
+
+
+def _decoded(keys: tuple[str, ...], text: str) -> object:
+    if keys[-1] not in _JSON_FIELDS:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # refused by the field's own type
+
+
+def _overlaid(table: object, keys: tuple[str, ...], value: object) -> object:
+    """A copy of `table` with `value` at the path `keys`."""
+    first, *rest = keys
+    fresh = dict(table) if isinstance(table, dict) else {}
+    fresh[first] = _overlaid(fresh.get(first), tuple(rest), value) if rest else value
+    return fresh
+
+
+def stray_variables(given: Settings) -> list[tuple[str, str]]:
+    """Variables that set nothing but look like one that would: what is set, what is meant."""
+    known = {CONFIG_VARIABLE}
+    for table, field in field_names(Settings).items():
+        model = model_in(field.annotation)
+        if model is not None and table not in NAMED_BY:
+            known |= {f"{PREFIX}{table}__{name}".upper() for name in field_names(model)}
+    for model, named in ((Pbx, given.pbxs), (Cell, given.cells)):
+        for member in named:
+            prefix = f"{PREFIX}{environment_name(member.name)}_"
+            known |= {prefix + name.upper() for name in field_names(model)}
+    stray = (v for v in sorted(_variables()) if v.startswith(PREFIX) and v.upper() not in known)
+    near = ((v, difflib.get_close_matches(v, known, n=1, cutoff=0.9)) for v in stray)
+    return [(_source(variable), found[0]) for variable, found in near if found]

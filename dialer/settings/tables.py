@@ -1,0 +1,375 @@
+"""The tables of `dialer.toml` as frozen models: their fields, ranges and defaults.
+
+Each field's `description` finishes the sentence "it takes ..." of a complaint. Owns what
+one table may hold; what must agree between tables is `settings_file.cross_problems`.
+Reads no file but a PBX's secret, and no environment.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, time
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from dialer.domain.hours import Window, is_open
+from dialer.errors import ConfigError
+from dialer.settings.broker_url import BROKER_EXPECTED, require_broker_url
+from dialer.settings.problems import NAME, line_in
+from dialer.store.redis_url import EXPECTED, RedisAddress, SecretUrl, redacted
+
+#: What every environment variable of the settings starts with.
+PREFIX: Final = "DIALER_"
+
+WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def environment_name(name: str) -> str:
+    """A PBX's or cell's name as it stands in environment variables: `pbx-01` as `PBX_01`."""
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+# --- kinds of values ------------------------------------------------------------------
+
+
+def _number(value: object) -> object:
+    """Refuses true and false, which Python takes for 1 and 0."""
+    return str(value) if isinstance(value, bool) else value
+
+
+def _whole(low: int, high: int) -> FieldInfo:
+    field: FieldInfo = Field(ge=low, le=high, description=f"a whole number from {low} to {high}")
+    return field
+
+
+def _seconds(low: float, high: float) -> FieldInfo:
+    field: FieldInfo = Field(ge=low, le=high, description=f"seconds from {low:g} to {high:g}")
+    return field
+
+
+def _redis_url(value: str) -> SecretUrl:
+    return SecretUrl(RedisAddress.parse(value).url)
+
+
+def _broker_url(value: str) -> SecretUrl:
+    return SecretUrl(require_broker_url(value))
+
+
+def _one_line(value: str) -> str:
+    """What goes into an AMI line: a control character in it would end or add one."""
+    if not value.isprintable():
+        raise ValueError("holds a control character; it takes plain text")
+    return value
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text:
+        raise ValueError("is empty; it takes the secret of the PBX's manager.conf")
+    _one_line(text)
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _template(value: str) -> str:
+    """A dial string with a place for the number; the number must not be able to leave it."""
+    right = "it takes a dial string such as PJSIP/{number}@carrier"
+    if value.count("{number}") != 1:
+        raise ValueError(f"does not hold {{number}} exactly once; {right}")
+    if not re.match(r"[A-Za-z0-9]+/", value):
+        raise ValueError(f"does not start with a channel technology; {right}")
+    if not value.isprintable() or re.search(r"[,&|]", value):
+        raise ValueError(f"holds a control character or one of , & |; {right}")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    right = "it takes a name such as America/Sao_Paulo"
+    try:
+        ZoneInfo(value)
+    except (KeyError, OSError, ValueError):  # what zoneinfo raises for no such zone, a folder, ..
+        raise ValueError(f"is no time zone known on this machine; {right}") from None
+    return value
+
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{NAME}$"),
+    Field(description="1 to 64 letters, digits, _ . and -"),
+]
+Line = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    AfterValidator(_one_line),
+    Field(description="text of 1 to 200 characters"),
+]
+RedisUrlText = Annotated[
+    str,
+    AfterValidator(_redis_url),
+    PlainSerializer(redacted),
+    Field(description=EXPECTED),
+]
+BrokerUrlText = Annotated[
+    str,
+    AfterValidator(_broker_url),
+    PlainSerializer(redacted),
+    Field(description=BROKER_EXPECTED),
+]
+Whole = Annotated[int, BeforeValidator(_number)]
+Decimal = Annotated[float, BeforeValidator(_number)]
+Flag = Annotated[bool, Field(description="true or false")]
+Template = Annotated[str, AfterValidator(_template)]
+
+
+# --- the tables of the file -------------------------------------------------------------
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Multcall(_Table):
+    """The Redis that Multcall writes to, and the end of its lists that it writes at."""
+
+    redis_url: RedisUrlText
+    push: Annotated[Literal["right", "left"], Field(description='"right" or "left"')] = "right"
+
+
+class Broker(_Table):
+    """The Redis, or the RabbitMQ, of Celery's queues."""
+
+    url: BrokerUrlText
+
+
+class Registry(_Table):
+    """The Redis of what all cells share; None: Multcall's."""
+
+    redis_url: RedisUrlText | None = None
+
+
+class Log(_Table):
+    """How much is logged, where to (a folder; empty: standard error) and in what shape."""
+
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+        BeforeValidator(_upper),
+        Field(description='"DEBUG", "INFO", "WARNING", "ERROR" or "CRITICAL"'),
+    ] = "INFO"
+    location: Annotated[
+        str, AfterValidator(_one_line), Field(description="a folder, or nothing")
+    ] = ""
+    format: Annotated[Literal["text", "json"], Field(description='"text" or "json"')] = "text"
+
+
+class Recovery(_Table):
+    """When calls of a dead PBX are given up, in seconds since its last heartbeat."""
+
+    pbx_lost_after: Annotated[Decimal, _seconds(1, 86_400)] = 120.0
+
+
+class Pbx(_Table):
+    """One Asterisk: its AMI login, its limits and its trunks (the first is the default)."""
+
+    name: Name
+    host: Line = "127.0.0.1"
+    port: Annotated[Whole, _whole(1, 65_535)] = 5038
+    username: Line = "dialer"
+    given_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = Field(
+        default=None, alias="secret", description="text"
+    )
+    secret_file: Annotated[Path | None, Field(description="the path of a file")] = None
+    tls: Flag = False
+    tls_ca_file: Annotated[Path | None, Field(description="the path of a PEM file")] = None
+    max_calls: Annotated[Whole, _whole(1, 10_000)]
+    cps: Annotated[Decimal, Field(ge=0.1, le=1000, description="calls a second, 0.1 to 1000")]
+    trunks: Annotated[
+        dict[Name, Template],
+        Field(min_length=1, description='one trunk or more, as tim = "PJSIP/{number}@tim"'),
+    ]
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.given_secret is not None and self.secret_file is not None:
+            raise ValueError("has both secret and secret_file; it takes one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_to_trust(self) -> Self:
+        if self.tls_ca_file is not None and not self.tls:
+            raise ValueError("has tls_ca_file but no TLS; set tls = true, or leave it out")
+        return self
+
+    @property
+    def default_trunk(self) -> str:
+        """The trunk of a call that names none."""
+        return next(iter(self.trunks))
+
+    @property
+    def secret(self) -> SecretStr:
+        """The AMI secret, read anew where it is in a file.
+
+        Only the PBX's own worker needs it, so a missing one is no error until it is used.
+
+        Raises:
+            ConfigError: there is none on this machine.
+        """
+        if self.given_secret is not None:
+            return self.given_secret
+        if self.secret_file is not None:
+            return _secret_in(self.secret_file, f"pbxs[{self.name}].secret_file")
+        variable = f"{PREFIX}{environment_name(self.name)}_SECRET"
+        raise ConfigError(
+            f"pbxs[{self.name}].secret: is missing; set {variable}, or name a secret_file"
+        )
+
+
+class CallingHours(_Table):
+    """Hours of some weekdays in which calls may start: from `from` up to, not including, `to`.
+
+    `to` not after `from` ends on the next day.
+    """
+
+    days: Annotated[
+        tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...],
+        Field(min_length=1, description='days, as ["mon", "tue", "wed", "thu", "fri"]'),
+    ]
+    from_: Annotated[
+        str,
+        StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"),
+        Field(alias="from", description='a time of day in quotes, as "08:00"'),
+    ]
+    to: Annotated[
+        str,
+        StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"),
+        Field(description='a time of day in quotes, as "20:00", at most "24:00"'),
+    ]
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Self:
+        if self.start == self.end and (self.from_, self.to) != ("00:00", "24:00"):
+            raise ValueError('from and to are the same; the whole day is "00:00" to "24:00"')
+        return self
+
+    @property
+    def weekdays(self) -> frozenset[int]:
+        """The days as Python counts them, Monday 0."""
+        return frozenset(WEEKDAYS.index(day) for day in self.days)
+
+    @property
+    def start(self) -> time:
+        """When they begin, local time."""
+        return time.fromisoformat(self.from_)
+
+    @property
+    def end(self) -> time:
+        """When they end, local time; not after `start`: on the next day (24:00 is 00:00)."""
+        return time.fromisoformat("00:00" if self.to == "24:00" else self.to)
+
+
+class Limits(_Table):
+    """The safety net of the called: how often, when, and whom never to call."""
+
+    max_attempts_per_number: Annotated[Whole, _whole(1, 1000)] | None = None
+    attempts_window_hours: Annotated[
+        Decimal, Field(gt=0, le=8784, description="hours, more than 0 and up to 8784")
+    ] = 24.0
+    calling_hours: Annotated[
+        tuple[CallingHours, ...],
+        Field(description='tables, as { days = ["mon"], from = "08:00", to = "20:00" }'),
+    ] = ()
+    time_zone: Annotated[
+        str, AfterValidator(_time_zone), Field(description="a name such as America/Sao_Paulo")
+    ] = "America/Sao_Paulo"
+    outside_hours: Annotated[Literal["expire", "hold"], Field(description='"expire" or "hold"')] = (
+        "hold"
+    )
+    do_not_call: Flag = True
+
+    def is_open(self, at: datetime) -> bool:
+        """True where calls may start at `at`, by the cell's hours and its time zone."""
+        windows = (
+            Window(days=hours.weekdays, start=hours.start, end=hours.end)
+            for hours in self.calling_hours
+        )
+        return is_open(windows, ZoneInfo(self.time_zone), at)
+
+
+class Cell(_Table):
+    """One cell of Multcall: how many calls at once, on which PBXs, and where they go.
+
+    An answered call goes to the operators of Asterisk's `queue`, where one is named, for
+    `queue_timeout` seconds at most; else to `context`. `amd` is what becomes of an answering
+    machine; off: nobody looks for one. `amd_message` is a sound file without its ending.
+    """
+
+    nome: Name
+    threads: Annotated[Whole, _whole(1, 10_000)]
+    pbxs: Annotated[
+        tuple[Name, ...], Field(min_length=1, description='names of PBXs, as ["pbx01"]')
+    ]
+    redis_url: RedisUrlText | None = None
+    context: Line = "dialer-ura"
+    exten: Line = "s"
+    priority: Annotated[Whole, _whole(1, 10_000)] = 1
+    queue: Name | None = None
+    queue_timeout: Annotated[Whole, _whole(1, 3600)] = 60
+    amd: Annotated[
+        Literal["off", "hangup", "message", "pass"],
+        Field(description='"off", "hangup", "message" or "pass"'),
+    ] = "off"
+    amd_message: Line | None = None
+    ring_timeout: Annotated[Whole, _whole(1, 120)] = 30
+    timeout_command_response: Annotated[Decimal, _seconds(0.1, 600)] = 20.0
+    timeout_command_ack: Annotated[Decimal, _seconds(0.1, 600)] = 10.0
+    retries: Annotated[Whole, _whole(0, 10)] = 2
+    trunk: Name | None = None
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if self.queue is not None and self.model_fields_set & {"context", "exten", "priority"}:
+            raise ValueError(
+                "has both queue and context; an answered call goes to the one or to the other"
+            )
+        if (self.amd == "message") != (self.amd_message is not None):
+            raise ValueError(
+                'has one of amd = "message" and amd_message; it takes both, or neither'
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """The cell's name, `nome` in the file."""
+        return self.nome
+
+    @property
+    def needs_include(self) -> bool:
+        """True where a call of the cell cannot go on without the dialplan include."""
+        return self.queue is not None or self.amd != "off"
+
+
+def _secret_in(path: Path, field: str) -> SecretStr:
+    try:
+        return _secret(SecretStr(line_in(path)))
+    except ConfigError as error:
+        problem = str(error)
+    except ValueError as error:
+        problem = f"{path} {error}"
+    raise ConfigError(f"{field}: {problem}")

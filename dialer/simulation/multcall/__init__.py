@@ -1,0 +1,1 @@
+"""A simulated Multcall: it pushes requests, answers ACKs and checks every Response."""

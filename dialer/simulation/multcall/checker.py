@@ -1,0 +1,370 @@
+"""Holds what Multcall is told against what it asked for, and says what is wrong.
+
+Takes every push and every answer with its time and knows neither Redis nor the clock, so
+that whoever talks to a dialer (the simulated Multcall, tests, benchmarks) can use it.
+Times are seconds of any one clock that only goes forward.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dialer.domain.call import Result
+from dialer.multcall.answers import Ack, Response
+from dialer.multcall.rawjson import RawObject, read_object
+from dialer.simulation.multcall.requests import Asked
+
+#: `Erro.Codigo` of calls whose end nobody saw, for something died meanwhile.
+UNSEEN: Final = frozenset({"pbx_restarted", "end_not_seen", "pbx_lost"})
+
+#: Outcomes that need an `Erro`, and those that may have none.
+_WITH_ERROR: Final = frozenset(
+    {Result.FAILED, Result.UNKNOWN, Result.EXPIRED, Result.CANCELLED, Result.INVALID_REQUEST}
+)
+
+#: Longest text of an answer that a violation repeats.
+_SHOWN_CHARS: Final = 200
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One broken promise: a stable `kind`, whose call it is (if that is known), a sentence."""
+
+    kind: str
+    request_id: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.request_id}: {self.text}" if self.request_id else self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a run went. Times in seconds; latencies are None where no ACK came."""
+
+    calls: int
+    acks: int
+    codes: int
+    responses: int
+    results: Mapping[Result, int]
+    pbxs: Mapping[str, int]
+    amd: Mapping[str, int]
+    agents: Mapping[str, int]
+    ack_p50_s: float | None
+    ack_p99_s: float | None
+    ack_max_s: float | None
+    pushing_s: float
+    duration_s: float
+    violations: Sequence[Violation]
+
+    @property
+    def is_right(self) -> bool:
+        """True where every promise was kept."""
+        return not self.violations
+
+
+@dataclass(slots=True, kw_only=True)
+class Played:
+    """One call as far as it has come; the answers as models and as they were written."""
+
+    asked: Asked
+    pushed_at: float
+    acked_at: float | None = None
+    responded_at: float | None = None
+    code_at: float | None = None
+    code_json: str | None = None
+    ack: Ack | None = None
+    response: Response | None = None
+    response_raw: RawObject | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Checker:
+    """The book of one run.
+
+    `disturbed` says that parts of the system are killed meanwhile: then a call may end
+    unseen, with an `Erro` that says so, and a code may come too late. `code_wait_s` is the
+    dialer's timeout_command_ack: a code sent later may be null. `clock_slack_s` is how far
+    the clocks of those who write the times may be apart.
+    """
+
+    disturbed: bool = False
+    code_wait_s: float = 10.0
+    clock_slack_s: float = 0.05
+    calls: dict[tuple[str, str], Played] = field(default_factory=dict)
+    results: Counter[Result] = field(default_factory=Counter)
+    pbxs: Counter[str] = field(default_factory=Counter)
+    amd: Counter[str] = field(default_factory=Counter)
+    agents: Counter[str] = field(default_factory=Counter)
+    acks: int = 0
+    codes: int = 0
+    responses: int = 0
+    _found: list[Violation] = field(default_factory=list)
+    _last_at: float = 0.0
+
+    # --- what happened -------------------------------------------------------------
+
+    def pushed(self, asked: Asked, at: float) -> None:
+        """A request goes to its list."""
+        self.calls[asked.cell, asked.request_id] = Played(asked=asked, pushed_at=at)
+
+    def acked(self, cell: str, raw: bytes, at: float) -> Asked | None:
+        """An element of the ACK list; returns the request whose code is due now."""
+        self._last_at = at
+        played, ack, found = self._answer(Ack, "ACK", cell, raw)
+        if played is None or ack is None:
+            return None
+        if played.ack is not None:
+            self._note("second_ack", played, "a second ACK came")
+            return None
+        self.acks += 1
+        played.ack, played.acked_at = ack, at
+        self._untouched("ACK", played, found, ("Dados", played.asked.data_json))
+        return played.asked
+
+    def code_sent(self, asked: Asked, at: float) -> None:
+        """The call's CODLIGACAO goes to its list."""
+        played = self.calls[asked.cell, asked.request_id]
+        played.code_at, played.code_json = at, asked.code_json
+        self.codes += 1
+
+    def responded(self, cell: str, raw: bytes, at: float) -> None:
+        """An element of the Response list."""
+        self._last_at = at
+        played, response, found = self._answer(Response, "Response", cell, raw)
+        if played is None or response is None:
+            return
+        if played.response is not None:
+            self._note("second_response", played, f"a second Response came: {_shown(raw)}")
+            return
+        self.responses += 1
+        self.results[response.result] += 1
+        self.pbxs[response.pbx or "none"] += 1
+        if response.amd is not None:
+            self.amd[response.amd] += 1
+        if response.agent is not None:
+            self.agents[response.agent] += 1
+        played.response, played.response_raw, played.responded_at = response, found, at
+
+    def counted(self, cell: str, counter: object, counter_ack: object) -> None:
+        """What the counters held when all was over; None is as good as 0."""
+        for name, value in (("Counter", counter), ("CounterACK", counter_ack)):
+            if int(str(value or 0)) != 0:
+                text = f"{name}-{cell} is {value} when every call is over, instead of 0"
+                self._found.append(Violation(kind="counter", request_id=None, text=text))
+
+    def rang(self, rings: Mapping[str, int]) -> None:
+        """How often each number rang at the carrier, whole run, all PBXs together."""
+        asked = Counter(played.asked.number for played in self.calls.values())
+        for number, times in rings.items():
+            if times > asked[number]:
+                text = f"the number {number} rang {times} times and was asked for {asked[number]}"
+                self._found.append(Violation(kind="rang_twice", request_id=None, text=text))
+        for played in self.calls.values():
+            response = played.response
+            if (
+                response
+                and response.result is Result.ANSWERED
+                and not rings.get(played.asked.number)
+            ):
+                self._note("never_rang", played, "it is ANSWERED, but its number never rang")
+
+    @property
+    def is_over(self) -> bool:
+        """True once there are as many Responses as requests."""
+        return self.responses >= len(self.calls)
+
+    # --- what is wrong -------------------------------------------------------------
+
+    def violations(self) -> tuple[Violation, ...]:
+        """Every promise broken, held against all that came so far."""
+        late = [v for played in self.calls.values() for v in self._of(played)]
+        return (*self._found, *late)
+
+    def summary(self) -> Summary:
+        """The run in numbers."""
+        waits = sorted(
+            played.acked_at - played.pushed_at
+            for played in self.calls.values()
+            if played.acked_at is not None
+        )
+        pushes = [played.pushed_at for played in self.calls.values()]
+        return Summary(
+            calls=len(self.calls),
+            acks=self.acks,
+            codes=self.codes,
+            responses=self.responses,
+            results=dict(self.results.most_common()),
+            pbxs=dict(sorted(self.pbxs.items())),
+            amd=dict(sorted(self.amd.items())),
+            agents=dict(sorted(self.agents.items())),
+            ack_p50_s=percentile(waits, 50),
+            ack_p99_s=percentile(waits, 99),
+            ack_max_s=percentile(waits, 100),
+            pushing_s=max(pushes, default=0.0) - min(pushes, default=0.0),
+            duration_s=max(self._last_at - min(pushes, default=0.0), 0.0),
+            violations=self.violations(),
+        )
+
+    def _answer(
+        self, model: type[_Answer], name: str, cell: str, raw: bytes
+    ) -> tuple[Played | None, _Answer | None, RawObject]:
+        """Whose answer it is, as a model; what cannot be used is noted."""
+        found = read_object(raw)
+        played = self.calls.get((cell, str(found.values.get("IdRequisicao"))))
+        try:
+            answer = model.model_validate_json(json.dumps({**found.values, "Dados": None}))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            text = f"{name} breaks its schema at {first['loc']}: {first['msg']}: {_shown(raw)}"
+            self._note("schema", played, text)
+            return played, None, found
+        if found.fault or "Dados" not in found.values:
+            self._note("schema", played, f"{name} is not whole: {found.fault or 'no Dados'}")
+        if played is None:
+            self._note("unknown", None, f"{name} for a call that was not made: {_shown(raw)}")
+        elif found.values.get("Celula") != cell:
+            self._note("cell", played, f"{name} on cell {cell} says {found.json('Celula')}")
+        return played, answer, found
+
+    def _untouched(
+        self, name: str, played: Played, found: RawObject, *more: tuple[str, str]
+    ) -> None:
+        self._found += _changed(name, played.asked, found, more)
+
+    def _note(self, kind: str, played: Played | None, text: str) -> None:
+        request_id = played.asked.request_id if played else None
+        self._found.append(Violation(kind=kind, request_id=request_id, text=text))
+
+    def _of(self, played: Played) -> Iterator[Violation]:
+        """What is wrong with one call, now that all is there that will come."""
+        response, found, asked = played.response, played.response_raw, played.asked
+        if response is None or found is None:
+            yield _violation(asked, "no_response", "no Response came")
+            return
+        more = (("Dados", asked.data_json), ("CriadaEm", asked.created_at_json))
+        yield from _changed("Response", asked, found, more)
+        yield from self._of_code(played, found)
+        yield from self._of_result(played, response)
+        yield from _of_ack(played, response, disturbed=self.disturbed)
+        yield from _of_times(asked, response, self.clock_slack_s)
+
+    def _of_code(self, played: Played, found: RawObject) -> Iterator[Violation]:
+        came, sent = found.json("CodLigacao"), played.code_json
+        if sent is None and came != "null":
+            yield _violation(played.asked, "code", f"CodLigacao is {came}, and none was sent")
+        elif sent is not None and came != sent and not (came == "null" and self._late(played)):
+            yield _violation(played.asked, "code", f"CodLigacao is {came}, and {sent} was sent")
+
+    def _late(self, played: Played) -> bool:
+        if self.disturbed or played.code_at is None or played.acked_at is None:
+            return True
+        return played.code_at - played.acked_at > self.code_wait_s / 2
+
+    def _of_result(self, played: Played, response: Response) -> Iterator[Violation]:
+        asked, result, error = played.asked, response.result, response.error
+        unseen = self.disturbed and error is not None and error.code in UNSEEN
+        if result not in asked.results and not unseen:
+            right = " or ".join(sorted(asked.results))
+            detail = f" ({error.code}: {error.message})" if error else ""
+            text = f"Resultado is {result}{detail}, and {asked.number} leads to {right}"
+            yield _violation(asked, "result", text)
+        if error is None and result in _WITH_ERROR:
+            yield _violation(asked, "error", f"Resultado is {result} without an Erro")
+        if error is not None and result not in _WITH_ERROR and not unseen:
+            yield _violation(asked, "error", f"Resultado is {result} with Erro {error.code}")
+        if result is Result.ANSWERED and response.answered_at is None:
+            yield _violation(asked, "result", "it is ANSWERED without AtendidaEm")
+        if response.answered_at and result not in (Result.ANSWERED, Result.UNKNOWN):
+            yield _violation(asked, "result", f"it has AtendidaEm, and Resultado is {result}")
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float | None:
+    """The nearest-rank percentile of sorted values; None where there are none."""
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def _violation(asked: Asked, kind: str, text: str) -> Violation:
+    return Violation(kind=kind, request_id=asked.request_id, text=text)
+
+
+def _changed(
+    name: str, asked: Asked, found: RawObject, more: Sequence[tuple[str, str]]
+) -> Iterator[Violation]:
+    """Fields that did not come back as the text they were sent as."""
+    for key, sent in (("IdRequisicao", asked.request_id_json), *more):
+        came = found.json(key)
+        if came != sent:
+            text = f"{key} of the {name} is {_shown(came)}, and {_shown(sent)} was sent"
+            yield _violation(asked, "changed", text)
+
+
+def _of_ack(played: Played, response: Response, *, disturbed: bool) -> Iterator[Violation]:
+    asked, ack = played.asked, played.ack
+    if ack is None:
+        if response.result is Result.ANSWERED and not disturbed:
+            yield _violation(asked, "no_ack", "it is ANSWERED, and no ACK came")
+        return
+    if response.result in (Result.INVALID_REQUEST, Result.EXPIRED, Result.CANCELLED):
+        yield _violation(asked, "ack", f"an ACK came, and Resultado is {response.result}")
+    if (ack.pbx, ack.uniqueid) != (response.pbx, response.uniqueid):
+        yield _violation(
+            asked,
+            "ack",
+            f"the ACK names {ack.uniqueid} at {ack.pbx}, the Response "
+            f"{response.uniqueid} at {response.pbx}",
+        )
+    if response.dialed_at is None:
+        yield _violation(asked, "ack", "an ACK came, and the Response has no DiscadaEm")
+
+
+def _of_times(asked: Asked, response: Response, slack_s: float) -> Iterator[Violation]:
+    """CriadaEm ≤ DiscadaEm ≤ AtendidaEm ≤ EncerradaEm, and the durations between them."""
+    moments = {
+        "CriadaEm": response.created_at,
+        "DiscadaEm": response.dialed_at,
+        "AtendidaEm": response.answered_at,
+        "EncerradaEm": response.ended_at,
+    }
+    known = [(name, datetime.fromisoformat(text)) for name, text in moments.items() if text]
+    for (before, start), (after, end) in pairwise(known):
+        if (end - start).total_seconds() < -slack_s:
+            yield _violation(asked, "times", f"{after} {end} lies before {before} {start}")
+    at = dict(known)
+    for name, start_name, value in (
+        ("DuracaoSeg", "DiscadaEm", response.duration_s),
+        ("FaladoSeg", "AtendidaEm", response.talk_s),
+    ):
+        since = at.get(start_name)
+        length_s = (at["EncerradaEm"] - since).total_seconds() if since else None
+        if not _same_length(value, length_s):
+            text = f"{name} is {value}, and from {start_name} to EncerradaEm it is {length_s}"
+            yield _violation(asked, "times", text)
+    if (response.attempts > 0) is not (response.dialed_at is not None):
+        text = f"Tentativas is {response.attempts}, and DiscadaEm is {response.dialed_at}"
+        yield _violation(asked, "times", text)
+
+
+def _same_length(told_s: float | None, length_s: float | None) -> bool:
+    if told_s is None or length_s is None:
+        return told_s is length_s
+    return abs(max(0.0, length_s) - told_s) < 0.0015
+
+
+def _shown(text: str | bytes) -> str:
+    plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    cut = plain if len(plain) <= _SHOWN_CHARS else f"{plain[:_SHOWN_CHARS]}…"
+    return cut.encode("utf-8", "replace").decode().translate({10: "⏎", 13: "⏎"})

@@ -1,0 +1,255 @@
+"""The simulated PBX's calls: from Originate to Hangup, with the events on the way.
+
+Owns the live channels, their timers (one at a time for each call, no task) and the counts
+that tests look at. It publishes events and knows nothing of who reads them, nor of sockets.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from dialer.simulation.pbx import dialplan, events, script
+from dialer.simulation.pbx.call import OriginateOrder, SimulatedCall, verdict
+from dialer.simulation.pbx.outcomes import (
+    VERSIONS,
+    Clearing,
+    Ending,
+    Outcome,
+    number_in,
+    outcome_for,
+)
+from dialer.simulation.pbx.timing import RINGBACK_AFTER_S, CallHabits, Timing
+
+AstDb = dict[tuple[str, str], str]
+"""Family and key -> value."""
+
+
+class CallFloor:
+    """All the calls of one simulated PBX."""
+
+    def __init__(
+        self,
+        *,
+        habits: CallHabits,
+        publish: Callable[[events.Event], None],
+        astdb: AstDb,
+        seed: int | None,
+    ) -> None:
+        self.habits = habits
+        self.live: dict[str, SimulatedCall] = {}
+        self.rings: Counter[str] = Counter()
+        self.originates = 0
+        self.refused_duplicates = 0
+        self.answered = 0
+        self.ended = 0
+        self.peak_live = 0
+        self._facts = VERSIONS[habits.version]
+        self._publish = publish
+        self._astdb = astdb
+        self._timing = Timing(habits, seed)
+        self._sequence = 0
+
+    def find(self, name_or_uniqueid: str) -> SimulatedCall | None:
+        """The live call of that channel name or Uniqueid, as Asterisk looks channels up."""
+        by_id = self.live.get(name_or_uniqueid)
+        if by_id is not None:
+            return by_id
+        wanted = name_or_uniqueid.lower()
+        return next((c for c in self.live.values() if c.legs.one.name.lower() == wanted), None)
+
+    def ending_of(self, order: OriginateOrder) -> Ending:
+        """How this Originate goes on; a context of ours that is not included is refused."""
+        if order.context in dialplan.INCLUDED_CONTEXTS and not self.habits.is_dialplan_included:
+            return Ending.REFUSED
+        return self._outcome_of(order).ending
+
+    def start_call(self, order: OriginateOrder) -> None:
+        """Start one call; a ChannelId in use, or number 86, gives no channel at all."""
+        outcome = self._outcome_of(order)
+        if order.channel_id and order.channel_id in self.live:
+            self.refused_duplicates += 1
+            self._tell((), order, reason=0)
+        elif outcome.ending is Ending.NO_CHANNEL:
+            self._tell((), order, reason=0)
+        else:
+            self._dial(order, outcome)
+
+    def hang_up(self, call: SimulatedCall, *, cause: int) -> None:
+        """End a call from the PBX's side, ringing or answered."""
+        if call.is_dialing:
+            self._refused(call, script.abandoned(call.legs, cause=cause), cause=cause, reason=0)
+        else:
+            self._pbx_cleared(call, cause=cause or 16)
+
+    def vanish(self) -> None:
+        """Forget every call without a word, as a dead Asterisk does."""
+        for call in self.live.values():
+            if call.timer is not None:
+                call.timer.cancel()
+        self.live.clear()
+        self._sequence = 0
+
+    def set_variable(self, call: SimulatedCall, name: str, value: str) -> None:
+        """Set a channel variable."""
+        call.variables[name] = value
+        self._publish(events.var_set(call.legs.one, name, value))
+
+    # The life of one call ------------------------------------------------------------
+
+    def _dial(self, order: OriginateOrder, outcome: Outcome) -> None:
+        legs = script.legs_for(
+            order.dial_string,
+            sequence=self._sequence,
+            uniqueid=order.channel_id or f"{int(time.time())}.{self._sequence}",
+            other_uniqueid=order.other_channel_id,
+            account=order.account,
+        )
+        self._sequence += 1
+        call = SimulatedCall(order, outcome, legs)
+        self.live[call.uniqueid] = call
+        self.peak_live = max(self.peak_live, len(self.live))
+        self.rings[number_in(order.dial_string)] += 1
+        self._step(
+            call,
+            script.opening(
+                legs,
+                number=order.caller_number,
+                name=order.caller_name,
+                variables=order.variables,
+                address=order.dial_string.partition("/")[2],
+            ),
+        )
+        self._await_carrier(call)
+
+    def _await_carrier(self, call: SimulatedCall) -> None:
+        outcome, timeout_s = call.outcome, call.order.timeout_s
+        if outcome.ending is Ending.REJECTED:
+            self._after(self._timing.reject_s(), self._rejected, call)
+            return
+        ring_s = self._timing.ring_s(outcome)
+        if outcome.rings or ring_s >= RINGBACK_AFTER_S:
+            self._step(call, script.ringing(call.legs))
+        if outcome.ending is Ending.RINGS_OUT or ring_s > timeout_s:
+            self._after(timeout_s, self._rang_out, call)
+        else:
+            self._after(ring_s, self._answered, call)
+
+    def _rejected(self, call: SimulatedCall) -> None:
+        outcome = call.outcome
+        refusal = script.rejection(call.legs, outcome, self._facts)
+        self._refused(call, refusal, cause=outcome.cause, reason=outcome.reason)
+
+    def _rang_out(self, call: SimulatedCall) -> None:
+        refusal = script.ring_out(call.legs, self._facts)
+        self._refused(call, refusal, cause=self._facts.ring_out_cause, reason=3)
+
+    def _refused(
+        self, call: SimulatedCall, refusal: script.Refusal, *, cause: int, reason: int
+    ) -> None:
+        self._end(call, cause=cause)
+        self._publish_all(refusal.first)
+        self._tell(refusal.threads, call.order, reason=reason)
+
+    def _answered(self, call: SimulatedCall) -> None:
+        call.is_dialing = False
+        call.answered_at = time.time()
+        self.answered += 1
+        call.legs, threads = script.answer(call.legs)
+        self._tell(threads, call.order, reason=4, channel=call.legs.one)
+        self._enter_dialplan(call)
+        self._talk(call)
+
+    def _enter_dialplan(self, call: SimulatedCall) -> None:
+        order, variables = call.order, call.variables
+        if not self._notes(call):
+            call.goes_to(order.context, order.exten, 2)
+            return
+        assert call.answered_at is not None
+        call.goes_to(order.context, order.exten, order.priority)
+        note = dialplan.answer_note(answered_at=call.answered_at)
+        self._astdb[dialplan.NOTE_FAMILY, call.uniqueid] = note
+        self._publish(events.newexten(call.legs.one, "Set", f"DB(dialer/{call.uniqueid})={note}"))
+        for step in dialplan.user_events(variables):
+            call.goes_to(step.context, "s", step.priority)
+            self._publish(events.user_event(call.legs.one, step.name, step.headers))
+        variables.update(dialplan.detection(variables))
+        context = variables.get("DIALER_CONTEXT", order.context)
+        call.goes_to(
+            context.removesuffix(dialplan.DETECTING_CONTEXT_END),
+            variables.get("DIALER_EXTEN", order.exten),
+            2,
+        )
+
+    def _talk(self, call: SimulatedCall) -> None:
+        talk_s, clearing = self._timing.talk_s(call.outcome), call.outcome.clearing
+        asked = call.variables.get("LAB_TALK_S", "")
+        if asked.isdigit() and int(asked) < talk_s:
+            talk_s, clearing = int(asked), Clearing.PBX
+        ending = self._dialplan_over if clearing is Clearing.PBX else self._far_end_cleared
+        self._after(talk_s, ending, call)
+
+    def _far_end_cleared(self, call: SimulatedCall) -> None:
+        self._end(call, cause=call.outcome.cause)
+        self._publish_all(script.far_end_clears(call.legs, call.outcome, self._facts))
+
+    def _dialplan_over(self, call: SimulatedCall) -> None:
+        one = call.legs.one
+        call.goes_to(one.context, one.exten, 3)
+        self._pbx_cleared(call, cause=16)
+
+    def _pbx_cleared(self, call: SimulatedCall, *, cause: int) -> None:
+        self._end(call, cause=cause)
+        self._publish_all(script.pbx_clears(call.legs, cause=cause))
+
+    def _end(self, call: SimulatedCall, *, cause: int) -> None:
+        """Take the call off the floor and complete its note, before any Hangup is told."""
+        if call.timer is not None:
+            call.timer.cancel()
+            call.timer = None
+        self.live.pop(call.uniqueid, None)
+        self.ended += 1
+        if call.answered_at is not None and self._notes(call):
+            self._astdb[dialplan.NOTE_FAMILY, call.uniqueid] = dialplan.end_note(
+                answered_at=call.answered_at,
+                ended_at=time.time(),
+                cause=cause,
+                variables=call.variables,
+            )
+
+    # Small things --------------------------------------------------------------------
+
+    def _outcome_of(self, order: OriginateOrder) -> Outcome:
+        return outcome_for(order.dial_string, self.habits.version)
+
+    def _notes(self, call: SimulatedCall) -> bool:
+        return self.habits.is_dialplan_included and call.order.context == dialplan.ENTRY_CONTEXT
+
+    def _step(self, call: SimulatedCall, step: script.Step) -> None:
+        call.legs, told = step
+        self._publish_all(told)
+
+    def _publish_all(self, told: Sequence[events.Event]) -> None:
+        for event in told:
+            self._publish(event)
+
+    def _tell(
+        self,
+        threads: Sequence[script.Told],
+        order: OriginateOrder,
+        *,
+        reason: int,
+        channel: events.ChannelSnapshot | None = None,
+    ) -> None:
+        """Publish what the threads tell, the Originate's own with the verdict among them."""
+        if order.tell is not None:
+            order.tell(channel is not None)
+            self._publish_all(self._timing.interleave(*threads))
+            return
+        last_word = verdict(order, reason=reason, channel=channel)
+        self._publish_all(self._timing.interleave(*threads, [last_word]))
+
+    def _after(
+        self, delay_s: float, step: Callable[[SimulatedCall], None], call: SimulatedCall
+    ) -> None:
+        call.timer = asyncio.get_running_loop().call_later(delay_s, step, call)

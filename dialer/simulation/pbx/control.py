@@ -1,0 +1,154 @@
+"""`dialer simulate pbx`: runs a simulated PBX as a program, with a port to steer it.
+
+Owns the program's configuration, the control port's words and the signals. A test that runs
+the simulation as a subprocess turns its switches here.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dialer.simulation.pbx.outcomes import Version
+from dialer.simulation.pbx.server import SimulatedPbx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedPbxConfig:
+    """What the command line can say. Times in seconds, ranges as (shortest, longest).
+
+    `control_port` None: no control port; 0: any free one, told on the first line of output.
+    """
+
+    name: str = "pbx01"
+    host: str = "127.0.0.1"
+    port: int = 5038
+    username: str = "dialer"
+    secret: str = "secret"
+    version: Version = "22"
+    ring_time: tuple[float, float] = (1.0, 4.0)
+    talk_time: tuple[float, float] = (2.0, 8.0)
+    long_talk: float = 300.0
+    seed: int | None = 1
+    include: bool = True
+    control_port: int | None = None
+
+
+async def serve(config: SimulatedPbxConfig) -> None:
+    """Run until SIGINT or SIGTERM.
+
+    The first line on standard output is JSON: name, host, port and control_port. SIGUSR1
+    drops the links, SIGUSR2 hangs and unhangs, SIGHUP restarts.
+    """
+    pbx = SimulatedPbx(
+        name=config.name,
+        host=config.host,
+        port=config.port,
+        username=config.username,
+        secret=config.secret,
+        version=config.version,
+        ring_time=config.ring_time,
+        talk_time=config.talk_time,
+        long_talk=config.long_talk,
+        seed=config.seed,
+        include=config.include,
+    )
+    stopped = asyncio.Event()
+    await pbx.start()
+    control: ControlPort | None = None
+    try:
+        if config.control_port is not None:
+            control = ControlPort(pbx, stop=stopped.set)
+            await control.start(config.host, config.control_port)
+        _listen_to_signals(pbx, stopped)
+        _tell_ports(config, pbx, control)
+        await stopped.wait()
+    finally:
+        if control is not None:
+            control.stop()
+        await pbx.stop()
+
+
+class ControlPort:
+    """A line-based TCP port: one word in, one line out (`ok`, JSON, or `error: ...`)."""
+
+    def __init__(self, pbx: SimulatedPbx, *, stop: Callable[[], None]) -> None:
+        self.port = 0
+        self._pbx = pbx
+        self._server: asyncio.Server | None = None
+        self._words: Final[dict[str, Callable[[], None]]] = {
+            "drop": pbx.drop_links,
+            "hang": pbx.hang,
+            "unhang": pbx.unhang,
+            "restart": pbx.restart,
+            "shutdown": lambda: pbx.restart(is_clean=True),
+            "refuse": lambda: pbx.refuse_connections(True),
+            "accept": lambda: pbx.refuse_connections(False),
+            "stop": stop,
+        }
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; 0 takes any free port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _ControlConnection(self), host, port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        """Take no more connections."""
+        if self._server is not None:
+            self._server.close()
+
+    def answer(self, line: str) -> str:
+        """Carry out one line of the control language."""
+        word = line.strip().lower()
+        if word == "stats":
+            return json.dumps(self._pbx.stats())
+        if word not in self._words:
+            return f"error: unknown word; known: stats, {', '.join(self._words)}"
+        self._words[word]()
+        return "ok"
+
+
+class _ControlConnection(asyncio.Protocol):
+    """One connection to the control port; no task of its own that could outlive the loop."""
+
+    def __init__(self, control: ControlPort) -> None:
+        self._control = control
+        self._rest = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember where to answer."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each whole line."""
+        assert self._transport is not None
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            answer = self._control.answer(line.decode("utf-8", "replace"))
+            self._transport.write(f"{answer}\n".encode())
+
+
+def _listen_to_signals(pbx: SimulatedPbx, stopped: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGUSR1, pbx.drop_links)
+    loop.add_signal_handler(signal.SIGUSR2, lambda: pbx.unhang() if pbx.is_hung else pbx.hang())
+    loop.add_signal_handler(signal.SIGHUP, pbx.restart)
+
+
+def _tell_ports(config: SimulatedPbxConfig, pbx: SimulatedPbx, control: ControlPort | None) -> None:
+    ports = {
+        "name": config.name,
+        "host": config.host,
+        "port": pbx.port,
+        "control_port": control.port if control else None,
+    }
+    sys.stdout.write(f"{json.dumps(ports)}\n")
+    sys.stdout.flush()

@@ -1,0 +1,237 @@
+"""A simulated Asterisk: an AMI server on a real TCP port, with calls that run by the clock.
+
+Production code runs against it unmodified. It puts the parts together (`pbx_session` the
+connections, `pbx_actions` the answers, `pbx_calls` the calls) and owns the switches that
+make it misbehave. It knows nothing of Redis, Celery or Multcall.
+"""
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from functools import cache
+from typing import Final
+
+from dialer.simulation.pbx.actions import Exchange
+from dialer.simulation.pbx.calls import AstDb, CallFloor
+from dialer.simulation.pbx.events import Event, event_mask, shutdown
+from dialer.simulation.pbx.outcomes import VERSIONS, Version
+from dialer.simulation.pbx.session import AmiSession
+from dialer.simulation.pbx.timing import CallHabits
+
+UPTIME_AT_START_S: Final = 3600.0
+"""A fresh simulated PBX says it has been up for an hour, so that a restart shows at once."""
+_BACKLOG: Final = 512
+
+
+class SimulatedPbx:
+    """One simulated Asterisk.
+
+    Ranges are (shortest, longest) in seconds. `include` says whether the dialer's own
+    dialplan is there: without it no note is left in AstDB. `read` and `write` are the AMI
+    user's rights as in manager.conf.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "pbx01",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        username: str = "dialer",
+        secret: str = "secret",
+        version: Version = "22",
+        ring_time: tuple[float, float] = (1.0, 4.0),
+        talk_time: tuple[float, float] = (2.0, 8.0),
+        reject_time: tuple[float, float] = (0.05, 0.3),
+        long_talk: float = 300.0,
+        seed: int | None = 1,
+        include: bool = True,
+        read: str = "all",
+        write: str = "all",
+    ) -> None:
+        if version not in VERSIONS:
+            raise ValueError(f"no such Asterisk version: {version}; known: {list(VERSIONS)}")
+        self.name = name
+        self.host = host
+        self.port = port
+        self.is_hung = False
+        self.astdb: AstDb = {}
+        self._sessions: set[AmiSession] = set()
+        self._server: asyncio.Server | None = None
+        self._opening: asyncio.Task[None] | None = None
+        habits = CallHabits(
+            version=version,
+            ring_time_s=ring_time,
+            talk_time_s=talk_time,
+            reject_time_s=reject_time,
+            long_talk_s=long_talk,
+            is_dialplan_included=include,
+        )
+        floor = CallFloor(habits=habits, publish=self._publish, astdb=self.astdb, seed=seed)
+        self.exchange = Exchange(
+            name=name,
+            username=username,
+            secret=secret,
+            floor=floor,
+            astdb=self.astdb,
+            started_at=time.time() - UPTIME_AT_START_S,
+            read_permissions=event_mask(read) or 0,
+            write_permissions=event_mask(write) or 0,
+        )
+
+    # Running -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen; from here on `port` is the real one."""
+        listener = self._bind()
+        self.port = listener.getsockname()[1]
+        await self._listen(listener)
+
+    async def stop(self) -> None:
+        """Close everything; calls end without a word."""
+        await self._settled()
+        self._close_listener()
+        self.drop_links()
+        self.exchange.floor.vanish()
+        # One turn of the loop, so that the transports' own closing is done as well.
+        await asyncio.sleep(0)
+
+    async def __aenter__(self) -> "SimulatedPbx":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # Switches ------------------------------------------------------------------------
+
+    def drop_links(self) -> None:
+        """Cut all AMI connections at once; calls live on."""
+        for session in tuple(self._sessions):
+            session.drop()
+
+    def hang(self) -> None:
+        """Stop reading and answering; TCP stays open and calls go on."""
+        self.is_hung = True
+        for session in self._sessions:
+            session.hang()
+
+    def unhang(self) -> None:
+        """Go on: what was said meanwhile comes out, what was asked is carried out."""
+        self.is_hung = False
+        for session in self._sessions:
+            session.unhang()
+
+    def restart(self, *, is_clean: bool = False) -> None:
+        """Die and come back: calls vanish, links close, the start time is new, AstDB stays.
+
+        A clean restart says Shutdown first; a crash says nothing. The start time is at least
+        a second after the one before, since AMI tells it in whole seconds.
+        """
+        exchange = self.exchange
+        if is_clean:
+            for session in self._sessions:
+                session.send(shutdown(is_restart=True).text)
+                session.close_gently()
+        else:
+            self.drop_links()
+        exchange.floor.vanish()
+        exchange.started_at = max(time.time(), exchange.started_at + 1)
+        self.is_hung = False
+
+    def refuse_connections(self, refuse: bool) -> None:
+        """Close the listening port, or open it again; links that are up stay up.
+
+        The port listens before this returns; connections are greeted a turn of the loop later.
+        """
+        if refuse:
+            self._close_listener()
+        elif self._server is None and self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._listen(self._bind()))
+
+    # What tests look at --------------------------------------------------------------
+
+    @property
+    def rings(self) -> Counter[str]:
+        """How many times each number was dialled to the carrier."""
+        return self.exchange.floor.rings
+
+    @property
+    def live(self) -> int:
+        """Calls up now, ringing or answered."""
+        return len(self.exchange.floor.live)
+
+    @property
+    def peak_live(self) -> int:
+        """The most calls that were up at once."""
+        return self.exchange.floor.peak_live
+
+    @property
+    def connections(self) -> int:
+        """AMI connections open now."""
+        return len(self._sessions)
+
+    def stats(self) -> dict[str, object]:
+        """The counts in one dictionary that JSON can spell."""
+        floor = self.exchange.floor
+        return {
+            "name": self.name,
+            "version": floor.habits.version,
+            "port": self.port,
+            "connections": self.connections,
+            "originates": floor.originates,
+            "refused_duplicates": floor.refused_duplicates,
+            "rings": dict(floor.rings),
+            "live": self.live,
+            "peak_live": floor.peak_live,
+            "answered": floor.answered,
+            "ended": floor.ended,
+            "notes": len(self.astdb),
+            "uptime_s": self.exchange.uptime_s,
+        }
+
+    # For the sessions ----------------------------------------------------------------
+
+    def joined(self, session: AmiSession) -> None:
+        """A connection is there."""
+        self._sessions.add(session)
+
+    def left(self, session: AmiSession) -> None:
+        """A connection is gone."""
+        self._sessions.discard(session)
+
+    def _publish(self, event: Event) -> None:
+        encoded = cache(event.text.encode)
+        for session in self._sessions:
+            session.publish(event, encoded)
+
+    # The port ------------------------------------------------------------------------
+
+    def _bind(self) -> socket.socket:
+        listener = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self.host, self.port))
+        except OSError:
+            listener.close()
+            raise
+        listener.setblocking(False)
+        listener.listen(_BACKLOG)
+        return listener
+
+    async def _listen(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: AmiSession(self), sock=listener, backlog=_BACKLOG
+        )
+        self._opening = None
+
+    def _close_listener(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _settled(self) -> None:
+        if self._opening is not None:
+            await self._opening

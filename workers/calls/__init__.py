@@ -1,0 +1,1 @@
+"""The calls of this PBX: placed, followed, and written to the ledger."""

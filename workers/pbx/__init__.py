@@ -1,0 +1,1 @@
+"""What this worker knows of its Asterisk apart from the calls."""
