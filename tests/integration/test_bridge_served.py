@@ -11,7 +11,7 @@ import pytest
 from dialer.bridge import cells as serving
 from dialer.bridge.cells import CellPlan, Served, ServedCell
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, element, pbx
+from tests.integration.cell_rig import BRIDGE, CELL, Nudges, Site, cell, element, pbx
 from tests.waiting import wait_until
 
 

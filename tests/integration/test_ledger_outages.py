@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import cancel
 from dialer.store.steps import SOURCES
-from tests.integration.site import BRIDGE, BUSY, CELL, Site, code_element, element
+from tests.integration.cell_rig import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.waiting import wait_until
 
 AWAY = "Redis does not take our steps; waiting for it, nothing is lost"
