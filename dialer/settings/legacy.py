@@ -1,9 +1,9 @@
-"""Turns the `settings.py` of the old dialer into a `dialer.toml`. Parses, never executes.
+"""Converter from the old dialer's `settings.py` to `dialer.toml`. Parses, never executes.
 
-The old file holds a dict `SETTINGS` with `redis_host`, `redis_port`,
-`Timeout_Command_Response`, `Timeout_Command_ACK`, `Retries`, `queues` and `LOG_LEVEL`,
-`LOG_FORMAT`, `LOG_LOCATION`, the last three in the dict or beside it. What cannot be
-carried over is named in comments; values of unknown keys are never repeated.
+The old file has a dict `SETTINGS` with `redis_host`, `redis_port`, `Timeout_Command_Response`,
+`Timeout_Command_ACK`, `Retries`, `queues` and `LOG_LEVEL`, `LOG_FORMAT`, `LOG_LOCATION`; the
+last three may also be module variables. Comments in the new file list what was not imported;
+values of unknown keys are never repeated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_BYTES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """The new file's text, and a sentence for each thing that was not carried over."""
+    """The new file's text, and a sentence for each thing that was not imported."""
 
     toml: str
     notes: tuple[str, ...]
@@ -46,7 +46,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Value:
-    """A value of the old file that has not been looked at yet, and where it stands."""
+    """An unevaluated value of the old file with its name and position."""
 
     name: str
     node: ast.expr
@@ -56,10 +56,10 @@ class _Value:
         return f"line {self.node.lineno}: {self.name}"
 
     def read(self) -> object:
-        """The value, if it is written out.
+        """Return the value of a literal.
 
         Raises:
-            ConfigError: it is computed, and nothing of the file is executed.
+            ConfigError: it is not a literal, and the file is never executed.
         """
         if (level := _level_name(self.node)) is not None:
             return level
@@ -70,16 +70,16 @@ class _Value:
         else:
             return value
         raise ConfigError(
-            f"{self.where} is computed, and nothing of the old file is executed; "
-            "write the value itself in its place"
+            f"{self.where} is computed, but the old file is never executed; "
+            "replace the expression by its value"
         )
 
 
 def convert(path: Path) -> Imported:
-    """Reads the old file and writes the new one's text.
+    """Read the old file and return the text of the new one.
 
     Raises:
-        ConfigError: the file cannot be read, or a value in it cannot be taken.
+        ConfigError: the file cannot be read, or a value in it cannot be converted.
     """
     try:
         return _converted(_values(_parsed(path)))
@@ -107,7 +107,7 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _values(module: ast.Module) -> dict[str, _Value]:
-    """The members of SETTINGS and the LOG_ names beside it; the last one counts."""
+    """Return the members of SETTINGS and the LOG_ variables; the last assignment counts."""
     found: dict[str, _Value] = {}
     has_settings = False
     for name, node in _assignments(module):
@@ -141,29 +141,29 @@ def _assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
                 yield target.id, value
             elif any(isinstance(n, ast.Name) and n.id == "SETTINGS" for n in ast.walk(target)):
                 raise ConfigError(
-                    f"line {node.lineno}: changes SETTINGS after it was made, and nothing of "
-                    "the old file is executed; write the value into SETTINGS itself"
+                    f"line {node.lineno}: changes SETTINGS after its assignment, but the old "
+                    "file is never executed; write the value into SETTINGS itself"
                 )
 
 
 def _members(node: ast.expr) -> dict[str, _Value]:
     if not isinstance(node, ast.Dict):
         raise ConfigError(
-            f"line {node.lineno}: SETTINGS is computed, and nothing of the old file is "
-            "executed; write it as SETTINGS = {...}"
+            f"line {node.lineno}: SETTINGS is computed, but the old file is never executed; "
+            "write it as SETTINGS = {...}"
         )
     found: dict[str, _Value] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
             raise ConfigError(
-                f"line {value.lineno}: a key of SETTINGS is no plain text; write it out"
+                f"line {value.lineno}: a key of SETTINGS is not a plain string; write it as one"
             )
         found[key.value] = _Value(name=f"SETTINGS[{key.value!r}]", node=value)
     return found
 
 
 def _level_name(node: ast.expr) -> str | None:
-    """`logging.DEBUG` as `DEBUG`: the one name whose meaning needs no execution."""
+    """Return `DEBUG` for `logging.DEBUG`, the only name whose value needs no execution."""
     if (
         isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
@@ -183,7 +183,7 @@ def _text(values: Mapping[str, _Value], key: str) -> str | None:
     value = values[key].read()
     if isinstance(value, str):
         return value
-    raise ConfigError(f"{values[key].where} is no text")
+    raise ConfigError(f"{values[key].where} is not text")
 
 
 def _number(values: Mapping[str, _Value], key: str) -> int | float | None:
@@ -198,28 +198,28 @@ def _as_number(value: object, where: str) -> int | float:
             pass
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    raise ConfigError(f"{where} is no number")
+    raise ConfigError(f"{where} is not a number")
 
 
 def _cells(values: Mapping[str, _Value], notes: list[str]) -> list[tuple[str, int | float]]:
-    """The cells, in the old file's order: `nome` and `threads`."""
+    """Return (`nome`, `threads`) of the cells, in the old file's order."""
     if "queues" not in values:
-        raise ConfigError("SETTINGS has no queues, and so no cell to carry over")
+        raise ConfigError("SETTINGS has no queues, so there is no cell to import")
     where, queues = values["queues"].where, values["queues"].read()
     if isinstance(queues, dict):
         queues = [{"nome": nome, "threads": threads} for nome, threads in queues.items()]
     if not isinstance(queues, list | tuple) or not queues:
-        raise ConfigError(f"{where} is no list of {{'nome': ..., 'threads': ...}}")
+        raise ConfigError(f"{where} is not a list of {{'nome': ..., 'threads': ...}}")
     return [_cell(queue, f"{where}[{index}]", notes) for index, queue in enumerate(queues)]
 
 
 def _cell(queue: object, where: str, notes: list[str]) -> tuple[str, int | float]:
     if not isinstance(queue, dict) or not isinstance(queue.get("nome"), str):
-        raise ConfigError(f"{where} is no {{'nome': ..., 'threads': ...}}")
+        raise ConfigError(f"{where} is not a {{'nome': ..., 'threads': ...}}")
     if "threads" not in queue:
-        raise ConfigError(f"{where} says no threads")
+        raise ConfigError(f"{where} has no threads")
     others = [key for key in queue if key not in ("nome", "threads")]
-    notes += [f"{key!r} of the queue {queue['nome']!r} is not known here" for key in others]
+    notes += [f"{key!r} of the queue {queue['nome']!r} is unknown" for key in others]
     return queue["nome"], _as_number(queue["threads"], f"{where}['threads']")
 
 
@@ -231,7 +231,7 @@ def _level(values: Mapping[str, _Value], notes: list[str]) -> str:
     name = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(name.upper(), name.upper())
     if name in _LEVELS:
         return name
-    notes.append("LOG_LEVEL is none of " + ", ".join(_LEVELS) + ": INFO was taken")
+    notes.append("LOG_LEVEL is none of " + ", ".join(_LEVELS) + ": using INFO")
     return "INFO"
 
 
@@ -241,8 +241,8 @@ def _location(values: Mapping[str, _Value], notes: list[str]) -> str:
         return location
     folder = str(Path(location).parent)
     notes.append(
-        f"LOG_LOCATION named the file {location!r}: each program writes a file of its own "
-        f"into the folder {folder!r} now"
+        f"LOG_LOCATION was the file {location!r}: each program now writes its own file "
+        f"into the folder {folder!r}"
     )
     return folder
 
@@ -251,7 +251,7 @@ def _redis_url(values: Mapping[str, _Value], notes: list[str]) -> str:
     host = _text(values, "redis_host")
     port = _number(values, "redis_port")
     if host is None:
-        notes.append("redis_host is missing: 127.0.0.1 was taken")
+        notes.append("redis_host is missing: using 127.0.0.1")
     host = host or "127.0.0.1"
     url = f"redis://{f'[{host}]' if ':' in host else host}:{6379 if port is None else port}"
     try:
@@ -259,17 +259,17 @@ def _redis_url(values: Mapping[str, _Value], notes: list[str]) -> str:
             return url
     except ValueError:
         pass
-    raise ConfigError("SETTINGS['redis_host'] and ['redis_port'] make no address of a Redis")
+    raise ConfigError("SETTINGS['redis_host'] and ['redis_port'] are not the address of a Redis")
 
 
 # --- writing the new one ------------------------------------------------------------------
 
 
 def _converted(values: Mapping[str, _Value]) -> Imported:
-    notes = [f"{name!r} is not known here" for name in values if name not in _KNOWN]
+    notes = [f"{name!r} is unknown" for name in values if name not in _KNOWN]
     if "LOG_FORMAT" in values:
         old = values["LOG_FORMAT"].read()
-        notes.append(f'LOG_FORMAT was {old!r}: log.format is "text" or "json" now')
+        notes.append(f'LOG_FORMAT was {old!r}: log.format is now "text" or "json"')
     url = _redis_url(values, notes)
     cells = _cells(values, notes)
     log = {"level": _level(values, notes), "location": _location(values, notes), "format": "text"}
@@ -290,36 +290,36 @@ def _converted(values: Mapping[str, _Value]) -> Imported:
 
 
 def _heading(notes: list[str]) -> str:
-    lines = ["Made from the old settings.py. All settings: deploy/dialer.toml."]
+    lines = ["Converted from the old settings.py. All settings: deploy/dialer.toml."]
     if notes:
-        lines += ["", "Not carried over:", *(f"- {note}" for note in notes)]
+        lines += ["", "Not imported:", *(f"- {note}" for note in notes)]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
 def _pbx(threads: float) -> str:
-    """The block that the old file knows nothing of: valid, and to be put right by hand."""
+    """Return the PBX table, which the old file does not have: valid, to be corrected by hand."""
     max_calls = max(1, min(10_000, int(threads)))
     return (
-        "# The old file knew no PBX. CHANGE what stands here; the secret comes from the\n"
-        "# environment, DIALER_PBX01_SECRET, or from a file: secret_file.\n"
+        "# The old file has no PBX. CHANGE these values; set the secret in the environment\n"
+        "# (DIALER_PBX01_SECRET) or in a file (secret_file).\n"
         "[[pbxs]]\n"
         'name = "pbx01"                              # = the Celery queue\n'
         'host = "127.0.0.1"\n'
         "port = 5038\n"
-        'username = "dialer"                         # of manager.conf\n'
+        'username = "dialer"                         # as in manager.conf\n'
         f"max_calls = {max_calls}{' ' * max(1, 32 - len(str(max_calls)))}"
-        "# as many as the cells have threads\n"
+        "# sum of the cells' threads\n"
         "cps = 10                                    # calls started per second\n"
         'trunks = { trunk = "PJSIP/{number}@trunk" } # CHANGE: the trunk\'s dial string\n'
     )
 
 
 def _cell_block(nome: str, threads: float, common: Mapping[str, int | float | None]) -> str:
-    carried = {key: value for key, value in common.items() if value is not None}
-    table: dict[str, object] = {"nome": nome, "threads": threads, "pbxs": ["pbx01"], **carried}
+    given = {key: value for key, value in common.items() if value is not None}
+    table: dict[str, object] = {"nome": nome, "threads": threads, "pbxs": ["pbx01"], **given}
     return (
         f"[[cells]]\n{_lines(table)}"
-        'context = "dialer-ura"                      # CHANGE: where answered calls go\n'
+        'context = "dialer-ura"                      # CHANGE: destination of answered calls\n'
         'exten = "s"\npriority = 1\n'
     )
 

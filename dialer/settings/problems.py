@@ -1,9 +1,8 @@
-"""Reads `dialer.toml` and says what is wrong with it.
+"""Reader of `dialer.toml` and the sentences for everything that can be wrong in it.
 
-Owns the words of every complaint: the file, the field by its dotted path with the
-cell's or PBX's name, what is wrong and what would be right. Repeats numbers and names
-only, never a text value, for any of them may be a misplaced secret. Knows the
-environment only by the names it is told.
+A sentence has the file, the field's dotted path with the cell's or PBX's name, the problem and
+the cure. Only numbers and names are repeated, never a text value: it may be a misplaced secret.
+Reads no environment; variable names are passed in.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from pydantic.fields import FieldInfo
 
 from dialer.errors import ConfigError
 
-#: What a cell or PBX may be called; a PBX's name is also its Celery queue.
+#: Valid names of cells and PBXs; a PBX's name is also its Celery queue.
 NAME: Final = r"[A-Za-z0-9_.-]{1,64}"
 
-#: The field that holds the name of a member of each list of tables.
+#: The field with the name of a member, for each list of tables.
 NAMED_BY: Final[Mapping[str, str]] = {"pbxs": "name", "cells": "nome"}
 
-#: pydantic's errors of numeric fields, whose value is safe to repeat.
+#: pydantic's errors for numeric fields, whose value is safe to repeat.
 _OUT_OF_RANGE: Final = frozenset(
     {"greater_than", "greater_than_equal", "less_than_equal", "int_from_float"}
 )
@@ -38,7 +37,7 @@ Location = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong: the field's dotted path and a sentence without secrets."""
+    """One problem: the field's dotted path and a sentence without secrets."""
 
     field: str
     text: str
@@ -48,7 +47,7 @@ class Problem:
 
 
 class SettingsRefused(ConfigError):
-    """The settings are wrong; `problems` are all that was found, `source` is the file."""
+    """The settings are wrong; `problems` has all of them, `source` is the file."""
 
     def __init__(self, problems: Iterable[Problem], *, source: str = "settings") -> None:
         self.problems = tuple(dict.fromkeys(problems))
@@ -63,18 +62,18 @@ class SettingsRefused(ConfigError):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's tables as they stand.
+    """Return the file's tables without validation.
 
     Raises:
-        ConfigError: there is no such file, it cannot be read, or it is no TOML.
+        ConfigError: the file is missing, cannot be read, or is not TOML.
     """
     problem = ""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         problem = (
-            "there is no such file. Name yours in DIALER_CONFIG, make one from an old "
-            f"settings.py with `dialer config import settings.py --output {path}`, "
+            "there is no such file. Set DIALER_CONFIG to yours, convert an old settings.py "
+            f"with `dialer config import settings.py --output {path}`, "
             "or start from the example deploy/dialer.toml"
         )
     except UnicodeDecodeError:
@@ -83,16 +82,16 @@ def read(path: Path) -> dict[str, Any]:
         problem = f"is not TOML: {error}"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
-    # Raised out here so that the parser's own exception, which may hold the whole text
-    # of the file, does not hang on this one as its context.
+    # Raised outside `except`, so that the parser's exception, which may contain the whole text
+    # of the file, is not attached as context.
     raise ConfigError(f"{path}: {problem}")
 
 
 def line_in(path: Path) -> str:
-    """The text of a file that holds one value, without its line end.
+    """Return the text of a file with one value, without its line end.
 
     Raises:
-        ConfigError: it cannot be read, or is no UTF-8 text.
+        ConfigError: the file cannot be read, or is not UTF-8 text.
     """
     problem = ""
     try:
@@ -104,19 +103,19 @@ def line_in(path: Path) -> str:
             f"cannot be read: {error.strerror}; it must be a file with the value, "
             "readable for the user that this program runs as"
         )
-    # Raised out here so that the decoder's exception, which holds the secret, does not hang on it.
+    # Raised outside `except`: the decoder's exception contains the secret.
     raise ConfigError(f"{path} {problem}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, None where none is."""
+    """Return the known word most similar to `word`; None if none is similar."""
     by_fold = {one.casefold(): one for one in known}
     found = difflib.get_close_matches(word.casefold(), by_fold, n=1)
     return by_fold[found[0]] if found else None
 
 
 def field_names(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The model's fields by the names that the file uses."""
+    """Return the model's fields by their names in the file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -126,17 +125,17 @@ def problems_of(
     data: Mapping[str, Any],
     origin: Callable[[Location], str | None],
 ) -> Iterator[Problem]:
-    """What pydantic found, in our words.
+    """Convert a pydantic error to problems.
 
     Args:
-        error: what pydantic raised for `root`.
-        data: what was validated, to call cells and PBXs by their names.
-        origin: the environment variable that set the field at a location, if any did.
+        error: raised by pydantic for `root`.
+        data: the validated data, for the names of cells and PBXs.
+        origin: returns the variable that set the field at a location, None if none did.
     """
     for one in error.errors(include_url=False):
         where = tuple(part for part in one["loc"] if part != "[key]")
         if one["type"] == "too_short" and one["input"]:
-            continue  # pydantic counts sound members only, and tells of the others itself
+            continue  # pydantic counts only valid members, and reports the others separately
         text = _sentence(one["type"], one["input"], one.get("ctx", {}), where, root)
         variable = origin(where)
         yield Problem(
@@ -145,7 +144,7 @@ def problems_of(
 
 
 def dotted(where: Location, data: Mapping[str, Any]) -> str:
-    """`("cells", 0, "threads")` as `cells[ASR_TIM].threads`; by position where nameless."""
+    """Format `("cells", 0, "threads")` as `cells[ASR_TIM].threads`; `cells[#1]` if nameless."""
     path = ""
     value: Any = data
     for part in where:
@@ -161,7 +160,7 @@ def dotted(where: Location, data: Mapping[str, Any]) -> str:
 
 
 def is_name(value: object) -> bool:
-    """True if `value` may be a cell's or PBX's name, and so may be printed."""
+    """True if `value` is a valid name of a cell or PBX, so that it is safe to print."""
     return isinstance(value, str) and re.fullmatch(NAME, value) is not None
 
 
@@ -197,7 +196,7 @@ def _unknown(name: str, known: Mapping[str, object]) -> str:
 
 
 def _owner(where: Location, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The model that the last field of the path belongs to, and that field if it has it."""
+    """Return the model of the path's last field, and the field itself; None if unknown."""
     model, field = root, None
     for part in where:
         if isinstance(part, int):
@@ -214,7 +213,7 @@ def _owner(where: Location, root: type[BaseModel]) -> tuple[type[BaseModel], Fie
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation is, or is a tuple or an optional of."""
+    """Return the model in an annotation, also inside a tuple or an optional; None if none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = (model_in(inner) for inner in get_args(annotation))
@@ -222,10 +221,10 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def cross_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong between fields: names used twice, names that name nothing.
+    """Yield problems between fields: names used twice, references to unknown names.
 
-    Looks at the raw values, so that it can be told together with what is wrong inside
-    single fields; what is of the wrong type is passed over here.
+    Uses the raw values, so that these problems can be reported together with those of single
+    fields. Values of a wrong type are skipped here.
     """
     pbxs, cells = _members(data, "pbxs"), _members(data, "cells")
     yield from _twice("pbxs", pbxs, "queue")
@@ -246,7 +245,7 @@ def _twice(kind: str, members: list[dict[str, Any]], thing: str) -> Iterator[Pro
     key = NAMED_BY[kind]
     for name, times in Counter(member[key] for member in members).items():
         if times > 1:
-            text = f"this name stands {times} times; each {thing} takes a name of its own"
+            text = f"this name is used {times} times; each {thing} needs its own name"
             yield Problem(field=f"{kind}[{name}].{key}", text=text)
 
 
@@ -258,12 +257,12 @@ def _cell_problems(cell: dict[str, Any], trunks: dict[str, Any]) -> Iterator[Pro
         if name not in trunks:
             yield Problem(field=f"{path}.pbxs", text=_unknown_pbx(name, trunks))
     if len(set(names)) < len(names):
-        yield Problem(field=f"{path}.pbxs", text="names a PBX twice; each takes one mention")
+        yield Problem(field=f"{path}.pbxs", text="lists a PBX twice; list each PBX once")
     known = [t for n in names if isinstance(t := trunks.get(n), dict)]
     trunk = cell.get("trunk")
     if is_name(trunk) and known and not any(trunk in t for t in known):
         every = sorted({str(name) for table in known for name in table if is_name(name)})
-        text = f"none of its PBXs has that trunk; they have {', '.join(every)}"
+        text = f"none of the cell's PBXs has that trunk; they have {', '.join(every)}"
         yield Problem(field=f"{path}.trunk", text=text)
 
 
@@ -271,5 +270,5 @@ def _unknown_pbx(name: str, known: Iterable[str]) -> str:
     like = nearest(name, known)
     if like:
         return f"there is no PBX {name}; did you mean {like}?"
-    # A name like none of ours may be a secret in the wrong place: it is not repeated.
-    return f"names a PBX that is not there; there are {', '.join(known) or 'none'}"
+    # A name unlike all known ones may be a misplaced secret: it is not repeated.
+    return f"lists an unknown PBX; known are: {', '.join(known) or 'none'}"

@@ -107,7 +107,7 @@ async def start_demo(tmp_path: Path) -> AsyncIterator[StartDemo]:
         await demo.process.wait()
 
 
-async def test_the_demo_places_its_calls_and_leaves_nothing_behind(
+async def test_demo_completes_its_calls_and_leaves_nothing(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo("--calls", "40")
@@ -124,7 +124,7 @@ async def test_the_demo_places_its_calls_and_leaves_nothing_behind(
     assert demo.is_gone()
 
 
-async def test_a_demo_that_is_kept_shows_every_call_in_flower_until_it_is_told_to_stop(
+async def test_kept_demo_shows_every_call_in_flower(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo("--calls", "10", "--keep")
@@ -144,7 +144,7 @@ async def test_a_demo_that_is_kept_shows_every_call_in_flower_until_it_is_told_t
     assert demo.is_gone()
 
 
-async def test_ctrl_c_amid_the_calls_stops_all_of_it(start_demo: StartDemo) -> None:
+async def test_ctrl_c_during_the_calls_stops_everything(start_demo: StartDemo) -> None:
     demo = await start_demo()
     await demo.says("Responses 1")
     assert len(demo.processes()) >= 6
@@ -154,7 +154,7 @@ async def test_ctrl_c_amid_the_calls_stops_all_of_it(start_demo: StartDemo) -> N
     assert demo.is_gone()
 
 
-async def test_ctrl_c_while_it_starts_stops_all_of_it(start_demo: StartDemo) -> None:
+async def test_ctrl_c_during_startup_stops_everything(start_demo: StartDemo) -> None:
     demo = await start_demo()
     await wait_until(lambda: any("-Q pbx02" in c for c in demo.processes().values()), "a worker")
     demo.process.send_signal(signal.SIGINT)
@@ -162,7 +162,7 @@ async def test_ctrl_c_while_it_starts_stops_all_of_it(start_demo: StartDemo) -> 
     assert demo.is_gone()
 
 
-async def test_a_worker_that_dies_fails_the_demo_with_the_end_of_its_log(
+async def test_dead_worker_fails_the_demo_with_its_last_log_lines(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo()
@@ -174,7 +174,7 @@ async def test_a_worker_that_dies_fails_the_demo_with_the_end_of_its_log(
     assert demo.is_gone()
 
 
-async def test_a_demo_that_is_killed_takes_its_processes_with_it(
+async def test_killed_demo_leaves_no_process(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo()

@@ -62,7 +62,7 @@ def parent() -> Iterator[subprocess.Popen[str]]:
         parent.kill()
 
 
-def test_a_started_server_answers_on_loopback_and_its_databases_are_apart(
+def test_started_server_has_separate_databases(
     server: EmbeddedValkey,
 ) -> None:
     with connect(server, 0) as first, connect(server, 1) as second:
@@ -82,7 +82,7 @@ def test_the_next_test_does_not_see_what_the_last_one_left(redis_url: str) -> No
         assert client.dbsize() == 0
 
 
-def test_a_killed_server_comes_back_on_its_port_with_all_that_was_written() -> None:
+def test_killed_server_restarts_with_its_data() -> None:
     with EmbeddedValkey(appendonly=True) as server:
         port = server.port
         with connect(server) as client:
@@ -96,7 +96,7 @@ def test_a_killed_server_comes_back_on_its_port_with_all_that_was_written() -> N
             assert client.llen("calls") == 1000
 
 
-def test_without_a_log_on_disk_a_killed_server_comes_back_empty(server: EmbeddedValkey) -> None:
+def test_killed_server_without_appendonly_restarts_empty(server: EmbeddedValkey) -> None:
     with connect(server) as client:
         client.set("call", "one")
     server.kill()
@@ -105,7 +105,7 @@ def test_without_a_log_on_disk_a_killed_server_comes_back_empty(server: Embedded
         assert client.dbsize() == 0
 
 
-def test_a_folder_that_the_caller_named_outlives_the_server(tmp_path: Path) -> None:
+def test_callers_folder_outlives_the_server(tmp_path: Path) -> None:
     folder = tmp_path / "a folder with spaces"
     with EmbeddedValkey(appendonly=True, data_dir=folder) as server, connect(server) as client:
         client.set("call", "one")
@@ -113,7 +113,7 @@ def test_a_folder_that_the_caller_named_outlives_the_server(tmp_path: Path) -> N
         assert client.get("call") == "one"
 
 
-def test_its_own_folder_goes_with_it() -> None:
+def test_own_folder_is_removed_with_the_server() -> None:
     with EmbeddedValkey() as server:
         folder = server.log_path.parent
         assert folder.is_dir()
@@ -128,7 +128,7 @@ def test_two_servers_run_side_by_side(server: EmbeddedValkey) -> None:
             assert other_client.get("call") is None
 
 
-def test_a_port_that_is_taken_is_refused_with_the_servers_own_words(server: EmbeddedValkey) -> None:
+def test_used_port_is_refused_with_the_servers_message(server: EmbeddedValkey) -> None:
     second = EmbeddedValkey(port=server.port)
     with pytest.raises(StoreUnavailable, match="Address already in use"):
         second.start()
@@ -136,7 +136,7 @@ def test_a_port_that_is_taken_is_refused_with_the_servers_own_words(server: Embe
     assert server.running
 
 
-def test_a_directive_that_the_server_does_not_know_is_shown() -> None:
+def test_unknown_directive_is_shown() -> None:
     server = EmbeddedValkey(config={"no-such-directive": "yes"})
     with pytest.raises(StoreUnavailable, match="no-such-directive"):
         server.start()
@@ -154,7 +154,7 @@ def test_stopping_or_starting_twice_does_nothing(server: EmbeddedValkey) -> None
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_the_server_and_its_folder_are_gone_however_its_parent_ends(
+def test_server_and_folder_vanish_with_the_parent(
     parent: subprocess.Popen[str], how: signal.Signals
 ) -> None:
     assert parent.stdout is not None
@@ -166,7 +166,7 @@ def test_the_server_and_its_folder_are_gone_however_its_parent_ends(
     wait_until(lambda: not Path(folder.strip()).exists())
 
 
-def test_a_ctrl_c_meant_for_the_parent_does_not_reach_the_server(
+def test_ctrl_c_for_the_parent_does_not_reach_the_server(
     parent: subprocess.Popen[str],
 ) -> None:
     assert parent.stdout is not None

@@ -153,7 +153,7 @@ def keys_left(redis_url: str) -> set[str]:
         return {key.decode() for key in client.scan_iter("*")}
 
 
-async def test_a_dialer_that_does_right_breaks_no_promise(redis_url: str) -> None:
+async def test_correct_dialer_causes_no_violation(redis_url: str) -> None:
     mix = {"answered": 5, "busy": 1, "no_answer": 1, "refused": 1, "malformed": 1}
     async with dialer(redis_url) as tiny:
         summary = await play(redis_url, CELLS, 200, math.inf, mix=mix)
@@ -163,7 +163,7 @@ async def test_a_dialer_that_does_right_breaks_no_promise(redis_url: str) -> Non
     assert summary.ack_p50_s is not None
 
 
-async def test_both_sides_turn_round_where_the_site_pushes_at_the_left(redis_url: str) -> None:
+async def test_push_left_reverses_both_sides(redis_url: str) -> None:
     async with dialer(redis_url, push="left") as tiny:
         summary = await play(redis_url, CELLS, 50, math.inf, push="left")
     assert summary.violations == ()
@@ -172,7 +172,7 @@ async def test_both_sides_turn_round_where_the_site_pushes_at_the_left(redis_url
     assert order[0].endswith("000000")
 
 
-async def test_nothing_of_the_player_itself_stays_in_redis(redis_url: str) -> None:
+async def test_player_leaves_no_key_in_redis(redis_url: str) -> None:
     async with dialer(redis_url):
         await play(redis_url, CELLS, 20, math.inf)
     assert keys_left(redis_url) == set()
@@ -197,13 +197,13 @@ async def test_a_second_response_is_reported(redis_url: str) -> None:
     assert {v.kind for v in summary.violations} == {"second_response"}
 
 
-async def test_data_that_were_read_and_written_again_are_reported(redis_url: str) -> None:
+async def test_reserialized_data_are_reported(redis_url: str) -> None:
     async with dialer(redis_url, bend=lambda text: text.replace('"Dados":1.10', '"Dados":1.1')):
         summary = await play(redis_url, CELLS, 5, math.inf)
     assert {v.kind for v in summary.violations} == {"changed"}
 
 
-async def test_requests_that_nobody_answers_are_reported_in_time(redis_url: str) -> None:
+async def test_unanswered_requests_are_reported_in_time(redis_url: str) -> None:
     async with dialer(redis_url, silent=True):
         summary = await play(redis_url, CELLS, 5, math.inf, answered_within_s=0.2)
     assert [v.kind for v in summary.violations] == ["no_response"] * 5
@@ -222,7 +222,7 @@ async def test_a_counter_that_leaks_is_reported(
     ]
 
 
-async def test_a_call_without_code_is_played_where_no_codes_are_sent(redis_url: str) -> None:
+async def test_player_can_send_no_codes(redis_url: str) -> None:
     with_null = "null"
     async with dialer(redis_url) as tiny:
         tiny.codes = _Always(with_null)
@@ -245,7 +245,7 @@ class _Always(dict[str, str]):
         return self._code
 
 
-async def test_an_outage_of_redis_loses_nothing_and_pushes_nothing_twice(
+async def test_redis_outage_loses_and_repeats_nothing(
     valkey_server: EmbeddedValkey, redis_url: str
 ) -> None:
     async with dialer(redis_url) as tiny:
@@ -263,7 +263,7 @@ async def test_an_outage_of_redis_loses_nothing_and_pushes_nothing_twice(
     assert len(tiny.requests) == len(set(tiny.requests)) == summary.responses == 200
 
 
-async def test_without_a_redis_at_the_start_it_says_so(valkey_server: EmbeddedValkey) -> None:
+async def test_missing_redis_at_start_is_reported(valkey_server: EmbeddedValkey) -> None:
     valkey_server.kill()
     with pytest.raises(StoreUnavailable, match="cell ASR_TIM at redis://"):
         await play(valkey_server.url(), CELLS, 1, 1.0)
@@ -319,7 +319,7 @@ async def test_an_answer_whose_reply_was_lost_is_read_once(
     assert read == wanted
 
 
-async def test_a_straggling_repeat_of_an_earlier_turn_takes_nothing(redis_url: str) -> None:
+async def test_late_repeat_of_an_earlier_turn_pops_nothing(redis_url: str) -> None:
     from dialer.simulation.multcall.lists import TAKE_ONCE
 
     async with connect(redis_url) as client:
@@ -333,7 +333,7 @@ async def test_a_straggling_repeat_of_an_earlier_turn_takes_nothing(redis_url: s
         assert await client.llen("list") == 0
 
 
-async def test_waiting_for_an_answer_costs_one_command_a_second(redis_url: str) -> None:
+async def test_idle_wait_costs_one_command_per_second(redis_url: str) -> None:
     """The reader blocks; an answer that comes is there at once."""
     async with connect(redis_url) as client:
         lists = CellLists(client, CELLS[0], "run2")

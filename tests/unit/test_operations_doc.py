@@ -28,6 +28,6 @@ def sentences() -> Iterator[str]:
                 yield str(message.value)
 
 
-def test_every_sentence_of_the_log_stands_in_the_operations_manual() -> None:
+def test_operations_manual_has_every_log_message() -> None:
     manual = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
     assert [sentence for sentence in sentences() if sentence not in manual] == []

@@ -57,7 +57,7 @@ def test_other_urls_are_read_too(
         f"sentinel://:{MARK}@h/main?dbb=1",
     ],
 )
-def test_what_is_no_redis_url_is_refused_without_repeating_it(url: str) -> None:
+def test_wrong_redis_url_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(ValueError, match="is not a Redis URL") as caught:
         RedisAddress.parse(url)
     assert MARK not in str(caught.value)

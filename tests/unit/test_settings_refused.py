@@ -104,8 +104,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("nome", "ura-novoteste2"),
-            "cells[ura-novoteste2].nome: this name stands 2 times; "
-            "each cell takes a name of its own",
+            "cells[ura-novoteste2].nome: this name is used 2 times; each cell needs its own name",
         ),
         (
             cell("pbxs", ["pbx1"]),
@@ -117,15 +116,15 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("trunk", "oi"),
-            "cells[ASR_TIM].trunk: none of its PBXs has that trunk; they have backup, tim",
+            "cells[ASR_TIM].trunk: none of the cell's PBXs has that trunk; they have backup, tim",
         ),
         (
             cell("context", "a\nb"),
-            "cells[ASR_TIM].context: holds a control character; it takes plain text",
+            "cells[ASR_TIM].context: contains a control character; it takes plain text",
         ),
         (
             cell("limits", {"time_zone": "Mars/Olympus"}),
-            "cells[ASR_TIM].limits.time_zone: is no time zone known on this machine; "
+            "cells[ASR_TIM].limits.time_zone: is not a time zone known on this machine; "
             "it takes a name such as America/Sao_Paulo",
         ),
         (
@@ -148,7 +147,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             pbx("secret", "a\r\nAction: Originate"),
-            "pbxs[pbx01].secret: holds a control character; it takes plain text",
+            "pbxs[pbx01].secret: contains a control character; it takes plain text",
         ),
         (
             pbx("trunks", {}),
@@ -157,11 +156,11 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             pbx("trunks", {"t": "PJSIP/tim"}),
-            f"pbxs[pbx01].trunks.t: does not hold {{number}} exactly once; {TEMPLATE}",
+            f"pbxs[pbx01].trunks.t: does not contain {{number}} exactly once; {TEMPLATE}",
         ),
         (
             pbx("trunks", {"t": "PJSIP/{number}/{number}"}),
-            f"pbxs[pbx01].trunks.t: does not hold {{number}} exactly once; {TEMPLATE}",
+            f"pbxs[pbx01].trunks.t: does not contain {{number}} exactly once; {TEMPLATE}",
         ),
         (
             pbx("trunks", {"t": "{number}@tim"}),
@@ -169,7 +168,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             pbx("trunks", {"t": "PJSIP/{number}@tim&SIP/x"}),
-            f"pbxs[pbx01].trunks.t: holds a control character or one of , & |; {TEMPLATE}",
+            f"pbxs[pbx01].trunks.t: contains a control character or one of , & |; {TEMPLATE}",
         ),
         (
             lambda c: c.__setitem__("cells", []),
@@ -181,13 +180,11 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
     ],
 )
-def test_a_wrong_file_is_told_by_field_with_what_is_wrong_and_what_would_be_right(
-    change: Change, said: str
-) -> None:
+def test_wrong_value_is_refused_with_field_and_cure(change: Change, said: str) -> None:
     assert refusal(change) == said
 
 
-def test_all_that_is_wrong_is_told_at_once_one_a_line(tmp_path: Path) -> None:
+def test_all_problems_are_reported_one_per_line(tmp_path: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["pbxs"][1]["port"] = 70000
         content["cells"][0] |= {"threads": 0, "pbxs": ["pbx02", "pbx3"]}
@@ -204,24 +201,24 @@ def test_all_that_is_wrong_is_told_at_once_one_a_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_missing_file_is_told_with_the_cure() -> None:
+def test_missing_file_is_reported_with_the_cure() -> None:
     with pytest.raises(ConfigError) as caught:
         load()
     assert str(caught.value) == (
-        "dialer.toml: there is no such file. Name yours in DIALER_CONFIG, make one from an old "
+        "dialer.toml: there is no such file. Set DIALER_CONFIG to yours, convert an old "
         "settings.py with `dialer config import settings.py --output dialer.toml`, "
         "or start from the example deploy/dialer.toml"
     )
 
 
-def test_a_syntax_error_is_told_with_its_line(tmp_path: Path) -> None:
+def test_syntax_error_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "dialer.toml"
     path.write_text("[multcall]\nredis_url = \n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"dialer\.toml: is not TOML: .*line 2"):
         load(path)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_unreadable_settings_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path)
     (tmp_path / "latin.toml").write_bytes("# ligação".encode("latin-1"))

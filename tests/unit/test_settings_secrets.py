@@ -36,7 +36,7 @@ def printed(error: BaseException) -> str:
     return "\n".join(parts)
 
 
-def test_no_secret_shows_in_whatever_settings_can_be_turned_into() -> None:
+def test_settings_never_show_a_secret() -> None:
     found = loaded()
     shown = [repr(found), str(found), f"{found}", found.model_dump_json(), repr(found.model_dump())]
     shown += [repr(found.pbxs), repr(found.cells), repr(vars(found)), str(found.multcall)]
@@ -44,7 +44,7 @@ def test_no_secret_shows_in_whatever_settings_can_be_turned_into() -> None:
     assert not [text for text in shown if MARK in text]
 
 
-def test_the_password_of_a_rabbitmq_shows_as_little() -> None:
+def test_settings_never_show_a_rabbitmq_password() -> None:
     url = f"amqp://dialer:{MARK}@h:5672/calls"
     found = loaded(lambda content: content["broker"].__setitem__("url", url))
     assert found.broker.url == url
@@ -53,13 +53,13 @@ def test_the_password_of_a_rabbitmq_shows_as_little() -> None:
     assert "amqp://dialer:***@h:5672/calls" in found.model_dump_json()
 
 
-def test_no_secret_shows_in_pydantics_own_errors() -> None:
+def test_pydantics_errors_show_no_secret() -> None:
     with pytest.raises(ValidationError) as caught:
         Pbx.model_validate({"name": "p", "secret": MARK + "\n", "trunks": {"t": MARK}, "x": MARK})
     assert MARK not in printed(caught.value)
 
 
-def test_no_secret_shows_in_errors_of_settings_made_in_code() -> None:
+def test_errors_of_settings_made_in_code_show_no_secret() -> None:
     content = tables()
     content["cells"][0]["threads"] = 0
     with pytest.raises(SettingsRefused) as caught:
@@ -112,7 +112,7 @@ def inside(content: Any, place: tuple[str | int, ...]) -> Any:
         ]
     ),
 )
-def test_a_misplaced_secret_is_never_repeated(
+def test_misplaced_secret_is_never_repeated(
     replaced: list[tuple[str | int, ...]],
     added: list[tuple[str | int, ...]],
     value: object,
@@ -144,7 +144,7 @@ def outcome(path: Path) -> str:
 
 
 @pytest.mark.parametrize("field", ["secret", "host", "redis_url", "threads"])
-def test_a_number_in_a_field_of_text_is_not_repeated(field: str) -> None:
+def test_number_in_a_text_field_is_not_repeated(field: str) -> None:
     kind = "cells" if field in ("redis_url", "threads") else "pbxs"
     value: object = "77665544" if field == "threads" else 77665544
     said = refusal(lambda c: c[kind][0].__setitem__(field, value))

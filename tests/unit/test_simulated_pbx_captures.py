@@ -111,15 +111,13 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_simulation_says_what_asterisk_said(
-    replayed: Path, version: str, scenario: str
-) -> None:
+def test_simulation_sends_what_asterisk_sent(replayed: Path, version: str, scenario: str) -> None:
     place = Path(f"asterisk{version}") / f"{scenario}.ami"
     simulated, real = messages(replayed / place), messages(CAPTURES / place)
     assert by_thread(simulated) == by_thread(real)
 
 
-def test_no_event_of_the_simulation_has_a_header_that_asterisk_does_not_send(
+def test_simulation_sends_no_header_unknown_to_asterisk(
     replayed: Path,
 ) -> None:
     for version in VERSIONS:

@@ -99,7 +99,7 @@ async def test_a_certificate_that_is_not_trusted_is_said_with_the_cure_until_it_
             await rig.up()
         async with linked(pbx_at(port, tls=True)) as rig:  # the system's own CAs
             await wait_until(lambda: len(down_reasons(caplog)) == 2, "it was refused")
-            assert "beside dialer.toml and name it there in tls_ca_file" in down_reasons(caplog)[1]
+            assert "next to dialer.toml and set tls_ca_file to it" in down_reasons(caplog)[1]
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
         async with linked(pbx_at(port, tls=True)) as rig:
             await rig.up()
