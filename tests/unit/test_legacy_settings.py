@@ -108,8 +108,8 @@ def test_unknown_key_is_named_without_its_value() -> None:
         "redis_host is missing: using 127.0.0.1",
         "'prio' of the queue 'A' is unknown",
         "LOG_LEVEL is none of DEBUG, INFO, WARNING, ERROR, CRITICAL: using INFO",
-        "LOG_LOCATION named the file '/l/d.log': each program writes a file of its own into "
-        "the folder '/l' now",
+        "LOG_LOCATION was the file '/l/d.log': each program now writes its own file "
+        "into the folder '/l'",
     )
     for note in imported.notes:
         assert f"# - {note}\n" in imported.toml
