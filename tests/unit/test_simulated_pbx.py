@@ -246,7 +246,7 @@ async def test_control_port_switches_faults_and_reports_counts(
     writer.write(b"stats\ndrop\nnonsense\n")
     stats = json.loads(await reader.readline())
     assert await reader.readline() == b"ok\n"
-    assert (await reader.readline()).startswith(b"error: unknown word")
+    assert (await reader.readline()).startswith(b"error: unknown command")
     assert await client.is_cut()
     assert (stats["rings"], stats["live"], stats["peak_live"]) == ({"1100": 1}, 0, 1)
     writer.close()

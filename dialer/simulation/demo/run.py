@@ -1,6 +1,6 @@
 """`dialer demo`: the whole system on this machine, with 200 calls, in less than a minute.
 
-Starts a site (`demo_site`), plays Multcall on it and shows what happens (`demo_screen`).
+Starts a site (`system`), plays Multcall on it and shows what happens (`screen`).
 Owns the order of things, the signals and the exit code; leaves nothing behind.
 """
 
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.demo.screen import Screen, report
-from dialer.simulation.demo.site import CELLS, CODE_WAIT_S, DemoSite
+from dialer.simulation.demo.system import CELLS, CODE_WAIT_S, DemoSystem
 from dialer.simulation.multcall.checker import Checker, Summary
 from dialer.simulation.multcall.player import play
 from dialer.store.client import cancel, connect
@@ -79,18 +79,18 @@ class _Demo:
 
     async def _run(self) -> None:
         self._say("Starting Valkey, two simulated PBXs, the bridge, two Celery workers, Flower...")
-        async with DemoSite() as site:
-            await site.until_ready()
-            self._say(f"Flower: {site.flower_url or 'not installed (multcall-dialer[monitor])'}")
-            summary = await self._calls(site)
+        async with DemoSystem() as system:
+            await system.until_ready()
+            self._say(f"Flower: {system.flower_url or 'not installed (multcall-dialer[monitor])'}")
+            summary = await self._calls(system)
             self._code = 0 if summary.is_right else 1
             if self.keep:
-                await self._keep(site)
+                await self._keep(system)
 
-    async def _calls(self, site: DemoSite) -> Summary:
+    async def _calls(self, system: DemoSystem) -> Summary:
         """Plays Multcall and reports, unless a part of the site dies meanwhile."""
-        playing = asyncio.create_task(self._play(site))
-        watching = asyncio.create_task(site.watch())
+        playing = asyncio.create_task(self._play(system))
+        watching = asyncio.create_task(system.watch())
         try:
             await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
@@ -99,9 +99,9 @@ class _Demo:
         finally:
             await cancel([playing, watching])
 
-    async def _play(self, site: DemoSite) -> Summary:
-        screen = Screen(self.console, site.pbxs, self.calls)
-        counting = asyncio.create_task(_count(site, screen))
+    async def _play(self, system: DemoSystem) -> Summary:
+        screen = Screen(self.console, system.pbxs, self.calls)
+        counting = asyncio.create_task(_count(system, screen))
         seen: list[Checker] = []
 
         def watch(checker: Checker) -> None:
@@ -112,34 +112,34 @@ class _Demo:
         try:
             with screen.showing():
                 summary = await play(
-                    site.redis_url,
+                    system.redis_url,
                     CELLS,
                     self.calls,
                     min(max(self.calls / PUSH_WITHIN_S, low), high),
                     code_wait_s=CODE_WAIT_S,
                     answered_within_s=ANSWERED_WITHIN_S,
-                    rings=site.rings,
+                    rings=system.rings,
                     watch=watch,
                 )
         finally:
             await cancel([counting])
-        report(self.console, summary, seen[0], site.pbxs)
+        report(self.console, summary, seen[0], system.pbxs)
         return summary
 
-    async def _keep(self, site: DemoSite) -> None:
+    async def _keep(self, system: DemoSystem) -> None:
         self._say(
             "\nAll of it goes on running until Ctrl-C. In another terminal:\n"
-            f"  export DIALER_CONFIG={site.config_path}\n"
+            f"  export DIALER_CONFIG={system.config_path}\n"
             "  dialer simulate multcall --calls 500 --rate 50\n"
             "  dialer monitor"
         )
-        await site.watch()
+        await system.watch()
 
 
-async def _count(site: DemoSite, screen: Screen) -> None:
+async def _count(system: DemoSystem, screen: Screen) -> None:
     """Reads Multcall's counters, all cells together, for ever."""
     names = {"Counter": "counter", "CounterACK": "counter_ack"}
-    async with connect(site.redis_url) as redis:
+    async with connect(system.redis_url) as redis:
         while True:
             counters: dict[str, int] = {}
             for name, key in names.items():

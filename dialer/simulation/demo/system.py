@@ -74,7 +74,7 @@ timeout_command_ack = {code_wait_s}
 
 
 @dataclass(slots=True)
-class DemoSite:
+class DemoSystem:
     """The running site; an asynchronous context manager that starts and ends all of it."""
 
     valkey: EmbeddedValkey = field(init=False)
