@@ -6,13 +6,13 @@ NAMES = ("memory", "throughput", "latency")
 
 
 def main() -> int:
-    """Runs the named benchmarks, all without a name; 1 where `--check` finds one that fails."""
+    """Run the named benchmarks, by default all; return 1 if `--check` finds a failed one."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("name", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--check", action="store_true", help="fail where a promise is not kept")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is not met")
     asked = parser.parse_args()
     if unknown := sorted(set(asked.name) - set(NAMES)):
-        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        parser.error(f"no such benchmark: {', '.join(unknown)}; known: {', '.join(NAMES)}")
     kept = True
     for name in asked.name or NAMES:
         kept = importlib.import_module(f"benchmarks.{name}").run() and kept

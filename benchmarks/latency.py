@@ -1,7 +1,7 @@
-"""Request to ACK on real Asterisk 22 and 16, at 50 requests a second, nothing else going on.
+"""Latency from Request to ACK on real Asterisk 22 and 16, at 50 requests per second.
 
-From the moment a Multcall pushes a Request to the moment it has the ACK in hand: its own
-reading included, and Redis flushing every write to disk (`appendfsync always`) or once a second.
+Measured from Multcall's push of a Request until it has read the ACK, with Redis writing to disk
+at every write (`appendfsync always`) or once per second. No other load.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIX = {"answered": 70, "busy": 15, "invalid_number": 15}
 
 
 def measure(lab: Lab, fsync: str) -> Summary:
-    """One run on a fresh site; `fsync` is Redis' appendfsync."""
+    """Run once with an empty Redis; `fsync` is Redis' appendfsync."""
     redis_url = f"redis://127.0.0.1:{lab.redis_port()}/0"
     with Redis.from_url(redis_url) as redis:
         redis.flushall()
@@ -57,7 +57,7 @@ def _play(redis_url: str, calls: int) -> Summary:
 
 
 def run() -> bool:
-    """Prints the figures; returns whether they keep what was promised."""
+    """Print the figures; return True if they meet the limits."""
     if (problem := docker_available()) is not None:
         sys.stdout.write(f"latency: not measured, no Docker: {problem}\n")
         return True

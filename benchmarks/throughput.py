@@ -1,9 +1,9 @@
-"""Calls a second through one worker, as a ratio to a bare AMI client that does the same.
+"""Calls per second through one worker, as a ratio to a bare AMI client.
 
-Both dial the same number of short calls on a simulated PBX of their own, one after the other in
-the same run. The bare client only sends Originates and waits for each call's Hangup; the dialer
-also takes requests from Redis, keeps the ledger, sends ACKs and Responses and tells Flower. PBX
-and Multcall share one process and the machine with both, so only the ratio means something.
+Both dial the same number of short calls on their own simulated PBX, one after the other in the
+same run. The bare client only sends Originates and waits for the Hangups; the dialer also reads
+requests from Redis, keeps the ledger, pushes ACKs and Responses and sends events to Flower. PBX
+and Multcall run on the same machine in one process, so only the ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RATIO_AT_LEAST = 0.06
 
 
 async def bare(calls: int) -> float:
-    """Calls a second of a client that does nothing but dial."""
+    """Return the calls per second of a client that only dials."""
     async with SimulatedPbx(secret=SECRET, read="system,call,user", **SHORT) as pbx:
         reader, writer = await asyncio.open_connection(pbx.host, pbx.port)
         login = f"Action: Login\r\nUsername: dialer\r\nSecret: {SECRET}\r\n\r\n"
@@ -64,7 +64,7 @@ def _originate(n: int) -> bytes:
 
 
 async def dialed(calls: int, folder: Path) -> tuple[float, float]:
-    """Calls a second through one worker, and its processor time a call in milliseconds."""
+    """Return the calls per second through one worker, and its CPU time per call in ms."""
     async with Stack(folder, cell={"threads": AT_ONCE}) as stack:
         stack.add_pbx(table={"max_calls": AT_ONCE, "cps": 1000}, **SHORT)
         await stack.start()
@@ -79,13 +79,13 @@ async def dialed(calls: int, folder: Path) -> tuple[float, float]:
 
 
 async def measure(folder: Path) -> bool:
-    """Measures both, one after the other."""
+    """Measure both, one after the other."""
     bare_rate = await bare(CALLS)
     rate, cpu_ms = await dialed(CALLS, folder)
     ratio = rate / bare_rate
     sys.stdout.write(
         f"throughput: {CALLS} calls, at most {AT_ONCE} at once: {rate:.0f} calls/s from Request to "
-        f"Response through one worker ({cpu_ms:.2f} ms of its processor a call), "
+        f"Response through one worker ({cpu_ms:.2f} ms of its CPU per call), "
         f"{bare_rate:.0f} calls/s by a bare AMI client: ratio {ratio:.2f} "
         f"(at least {RATIO_AT_LEAST:.2f})\n"
     )
@@ -93,6 +93,6 @@ async def measure(folder: Path) -> bool:
 
 
 def run() -> bool:
-    """Prints the figures; returns whether they keep what was promised."""
+    """Print the figures; return True if they meet the limits."""
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(measure(Path(folder)))

@@ -122,8 +122,8 @@ class Settings(BaseSettings):
         """Apply the variables of PBXs and cells; report all problems at once."""
         data, origins = _with_member_environment(data)
 
-        def origin(where: Location) -> str | None:
-            return origins.get(where) or _source_of(where)
+        def origin(location: Location) -> str | None:
+            return origins.get(location) or _source_of(location)
 
         problems = [*cross_problems(data), *_shared_variables(origins, data)]
         try:
@@ -223,10 +223,12 @@ def _source(variable: str) -> str:
     return source(variable, os.environ)
 
 
-def _source_of(where: Location) -> str | None:
+def _source_of(location: Location) -> str | None:
     """Return the variable that set the field, or a table that contains it; None if none did."""
     variables = _variables()
-    names = [PREFIX + "__".join(map(str, where[:end])).upper() for end in range(len(where), 0, -1)]
+    names = [
+        PREFIX + "__".join(map(str, location[:end])).upper() for end in range(len(location), 0, -1)
+    ]
     return next((_source(name) for name in names if name in variables), None)
 
 
@@ -260,15 +262,15 @@ def _with_member_environment(
 def _shared_variables(origins: Mapping[Location, str], data: dict[str, Any]) -> Iterator[Problem]:
     """Yield a problem per variable that applies to two members with different names."""
     first: dict[str, Location] = {}
-    for where, variable in origins.items():
-        kind = str(where[0])
+    for location, variable in origins.items():
+        kind = str(location[0])
         one, other = (
             data[kind][index][NAMED_BY[kind]]
-            for index in (first.setdefault(variable, where)[1], where[1])
+            for index in (first.setdefault(variable, location)[1], location[1])
         )
         if one != other:
             yield Problem(
-                field=dotted(where, data),
+                field=dotted(location, data),
                 text=f"{variable} also applies to {one}; rename one of them, or unset the variable",
             )
 

@@ -133,21 +133,21 @@ def problems_of(
         origin: returns the variable that set the field at a location, None if none did.
     """
     for one in error.errors(include_url=False):
-        where = tuple(part for part in one["loc"] if part != "[key]")
+        location = tuple(part for part in one["loc"] if part != "[key]")
         if one["type"] == "too_short" and one["input"]:
             continue  # pydantic counts only valid members, and reports the others separately
-        text = _sentence(one["type"], one["input"], one.get("ctx", {}), where, root)
-        variable = origin(where)
+        text = _sentence(one["type"], one["input"], one.get("ctx", {}), location, root)
+        variable = origin(location)
         yield Problem(
-            field=dotted(where, data), text=f"{text} (from {variable})" if variable else text
+            field=dotted(location, data), text=f"{text} (from {variable})" if variable else text
         )
 
 
-def dotted(where: Location, data: Mapping[str, Any]) -> str:
+def dotted(location: Location, data: Mapping[str, Any]) -> str:
     """Format `("cells", 0, "threads")` as `cells[ASR_TIM].threads`; `cells[#1]` if nameless."""
     path = ""
     value: Any = data
-    for part in where:
+    for part in location:
         table = path
         value = _item(value, part)
         if isinstance(part, str):
@@ -173,11 +173,11 @@ def _item(value: Any, part: int | str) -> Any:
 
 
 def _sentence(
-    kind: str, given: object, context: Mapping[str, Any], where: Location, root: type[BaseModel]
+    kind: str, given: object, context: Mapping[str, Any], location: Location, root: type[BaseModel]
 ) -> str:
-    owner, field = _owner(where, root)
+    owner, field = _owner(location, root)
     if kind == "extra_forbidden":
-        return _unknown(str(where[-1]), field_names(owner))
+        return _unknown(str(location[-1]), field_names(owner))
     if kind == "value_error":
         return str(context["error"])
     wrong = "is wrong"
@@ -195,10 +195,10 @@ def _unknown(name: str, known: Mapping[str, object]) -> str:
     return f"there is no such setting; {cure}"
 
 
-def _owner(where: Location, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
+def _owner(location: Location, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
     """Return the model of the path's last field, and the field itself; None if unknown."""
     model, field = root, None
-    for part in where:
+    for part in location:
         if isinstance(part, int):
             continue
         if field is not None:

@@ -1,7 +1,7 @@
 """One cell on a real Valkey, for tests of its ledger and of the bridge's parts.
 
-`Site` plays Multcall and the worker with the real steps; `Nudges` stands where the bridge's
-`Dispatcher` does and keeps what would have been published.
+`Site` simulates Multcall and the worker with the real steps; `Nudges` replaces the bridge's
+`Dispatcher` and keeps what would have been published.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`dialer demo` as its user has it: a program of its own, away from any checkout."""
+"""`dialer demo` as a separate program, outside of the source tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from tests.waiting import wait_until
 
-#: The demo promises less than a minute; a machine that runs other tests too may take longer.
+#: The demo takes less than a minute; with other tests on the machine it may take longer.
 OVER_WITHIN_S = 90.0
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Demo:
-    """The running program. Everything that it starts carries `mark` in its environment."""
+    """The running program. All its processes have `mark` in their environment."""
 
     process: asyncio.subprocess.Process
     folder: Path
@@ -34,7 +34,7 @@ class Demo:
     said: str = ""
 
     async def says(self, words: str) -> str:
-        """Reads on until a line holds `words`; returns that line."""
+        """Read until a line contains `words`; return that line."""
         assert self.process.stdout is not None
         async with asyncio.timeout(OVER_WITHIN_S):
             while line := (await self.process.stdout.readline()).decode():
@@ -44,14 +44,14 @@ class Demo:
         raise AssertionError(f"it never said {words!r}:\n{self.said}")
 
     async def ends(self) -> int:
-        """Waits for its end; returns the exit code."""
+        """Wait for the end; return the exit code."""
         assert self.process.stdout is not None
         async with asyncio.timeout(OVER_WITHIN_S):
             self.said += (await self.process.stdout.read()).decode()
             return await self.process.wait()
 
     def processes(self) -> dict[int, str]:
-        """What runs of it: process id and command line."""
+        """Its running processes: process id and command line."""
         found = {}
         for process in psutil.process_iter():
             try:
@@ -62,7 +62,7 @@ class Demo:
         return found
 
     def one(self, words: str) -> int:
-        """The one process whose command line holds `words`."""
+        """The only process whose command line contains `words`."""
         (pid,) = [pid for pid, command in self.processes().items() if words in command]
         return pid
 
@@ -75,7 +75,7 @@ StartDemo = Callable[..., Awaitable[Demo]]
 
 @pytest.fixture
 async def start_demo(tmp_path: Path) -> AsyncIterator[StartDemo]:
-    """Starts demos whose temporary folders are in `tmp_path`."""
+    """Factory of demos whose temporary folders are in `tmp_path`."""
     started: list[Demo] = []
 
     async def start(*options: str) -> Demo:
@@ -89,7 +89,7 @@ async def start_demo(tmp_path: Path) -> AsyncIterator[StartDemo]:
                 "PYTHONUNBUFFERED": "1",
                 "TMPDIR": str(tmp_path),
                 "DEMO_TEST_MARK": mark,
-                # what the machine's own site has set must not reach the demo
+                # variables of a real dialer on this machine must not reach the demo
                 "DIALER_MULTCALL__REDIS_URL": "redis://127.0.0.1:1/0",
                 "DIALER_CONFIG": "/nowhere/dialer.toml",
             },

@@ -1,4 +1,4 @@
-"""The embedded server: what it keeps, what it survives, and that it never outlives us."""
+"""Embedded server: its data, restarts, and its end with the parent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from redis.retry import Retry
 from dialer.errors import StoreUnavailable
 from dialer.simulation.valkey import EmbeddedValkey
 
-# Starts a server in a process of its own, tells where it is, and waits to be ended.
+# Starts a server in a separate process, prints its address, and waits to be killed.
 PARENT = """
 import sys
 from dialer.simulation.valkey import EmbeddedValkey

@@ -1,4 +1,4 @@
-"""The simulated Multcall against a dialer that is a few lines long, on a real Valkey."""
+"""The simulated Multcall with a minimal dialer, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Push = Any
 
 @dataclass
 class TinyDialer:
-    """Answers every request as it should, unless a test bends it.
+    """Answers every request correctly, unless a test changes it.
 
     Keeps the elements that came, so that a test can see whether one came twice.
     """
@@ -54,7 +54,7 @@ class TinyDialer:
     codes: dict[str, str] = field(default_factory=dict)
 
     async def serve(self, cell: str) -> None:
-        """Serves one cell, for ever, through outages."""
+        """Serve one cell until cancelled, also through outages."""
         wire = CellKeys(cell)
         async with asyncio.TaskGroup() as group:
             async for raw in self._elements(wire.request):
@@ -63,7 +63,7 @@ class TinyDialer:
                     group.create_task(self._call(wire, cell, raw))
 
     async def serve_codes(self, cell: str) -> None:
-        """Takes the codes of one cell, for ever."""
+        """Pop the codes of one cell until cancelled."""
         async for raw in self._elements(CellKeys(cell).code):
             code = parse_code(raw)
             assert code.request_id not in self.codes, "a code came twice"
@@ -86,7 +86,7 @@ class TinyDialer:
                 await asyncio.sleep(0.002)
 
     async def rest(self) -> None:
-        """Finishes what it has begun, then leaves Redis alone until `rests` is false again.
+        """Finish the current step, then do not use Redis until `rests` is false again.
 
         It is no real dialer: an element whose reply got lost would be lost.
         """
@@ -218,7 +218,7 @@ async def test_a_counter_that_leaks_is_reported(
         await client.set(CellKeys(CELLS[1]).counter, 1)
         summary = await play(redis_url, CELLS, 2, math.inf)
     assert [str(v) for v in summary.violations] == [
-        "Counter-ura-novo-2 is 1 when every call is over, instead of 0"
+        "Counter-ura-novo-2 is 1 after the last call, instead of 0"
     ]
 
 
@@ -232,7 +232,7 @@ async def test_player_can_send_no_codes(redis_url: str) -> None:
 
 
 class _Always(dict[str, str]):
-    """Holds the same code for every call."""
+    """Uses the same code for every call."""
 
     def __init__(self, code: str) -> None:
         super().__init__()
@@ -273,7 +273,7 @@ async def test_missing_redis_at_start_is_reported(valkey_server: EmbeddedValkey)
 
 
 class Forgetful(Redis):
-    """A client whose replies get lost, all but every third, after the server did its work."""
+    """A client that loses two of three replies after the server executed the command."""
 
     turn = 0
 
@@ -334,7 +334,7 @@ async def test_late_repeat_of_an_earlier_turn_pops_nothing(redis_url: str) -> No
 
 
 async def test_idle_wait_costs_one_command_per_second(redis_url: str) -> None:
-    """The reader blocks; an answer that comes is there at once."""
+    """The reader blocks; a new answer is returned at once."""
     async with connect(redis_url) as client:
         lists = CellLists(client, CELLS[0], "run2")
         reader = lists.elements(lists.wire.ack)

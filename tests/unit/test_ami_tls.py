@@ -1,4 +1,4 @@
-"""What is said where the other end of a TLS connection is not trusted."""
+"""TLS contexts of the AMI link and the sentences for TLS errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker's URL: what is taken, what is refused, what Celery makes of it."""
+"""Broker URLs: accepted forms, refused forms, Celery's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/install.md as the acceptance test reads it, and where it points to."""
+"""docs/install.md as the acceptance test reads it, and its links."""
 
 from __future__ import annotations
 

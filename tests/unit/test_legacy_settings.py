@@ -1,4 +1,4 @@
-"""The old `settings.py`: carried over by reading, never by running."""
+"""Import of the old `settings.py` by parsing, never by executing it."""
 
 from __future__ import annotations
 

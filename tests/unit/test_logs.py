@@ -1,4 +1,4 @@
-"""The log: constant messages, fields beside them, telephone numbers masked."""
+"""Log lines: constant messages, fields, masked telephone numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_numbers_and_passwords_are_masked_in_the_log(formatter: logging.Formatte
 
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
-    """The root logger, put back as it was."""
+    """The root logger; its state is restored after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers = []

@@ -1,4 +1,4 @@
-"""`dialer monitor`: what it says is wrong, and what it shows."""
+"""`dialer monitor`: its tables and the problems it reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker of the simulated Multcall finds each kind of broken promise."""
+"""The checker of the simulated Multcall finds each kind of violation."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def play(
     disturbed: bool = False,
     more: Callable[[Checker], None] = lambda _: None,
 ) -> list[str]:
-    """The kinds of violation of one call, right but for what is given."""
+    """The kinds of violation of one call that is correct except for what is given."""
     checker = Checker(disturbed=disturbed)
     checker.pushed(asked, 0.0)
     for raw in acks if acks is not None else (acked(asked),):
@@ -144,7 +144,7 @@ def test_an_ack_on_another_cells_list_is_found() -> None:
 
 
 def void(_: object) -> None:
-    """Takes what a lambda returns."""
+    """Ignore what a lambda returns."""
 
 
 def test_an_answer_that_names_another_cell_is_found() -> None:
@@ -302,7 +302,7 @@ def test_disturbance_excuses_no_wrong_response() -> None:
 def test_a_violation_is_one_sentence_with_the_id_of_its_call() -> None:
     checker = Checker()
     checker.pushed(ASKED, 0.0)
-    assert [str(v) for v in checker.violations()] == ["a-1: no Response came"]
+    assert [str(v) for v in checker.violations()] == ["a-1: no Response arrived"]
 
 
 def test_summary_counts_and_measures_push_to_ack() -> None:
@@ -335,7 +335,7 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([], 50) is None
 
 
-# --- what is asked ---------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------
 
 
 def script(calls: int = 200, **fields: object) -> list[Asked]:

@@ -1,4 +1,4 @@
-"""How a call is named, and how its number is hidden."""
+"""Call ids and masked numbers."""
 
 from __future__ import annotations
 

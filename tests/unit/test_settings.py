@@ -1,4 +1,4 @@
-"""The settings: what is taken, from where, and what is doubtful."""
+"""Settings: accepted values, their sources, warnings."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_misspelled_variable_is_reported(
     ]
 
 
-# --- what is legal and doubtful -----------------------------------------------------------
+# --- warnings -----------------------------------------------------------------------------
 
 
 def doubts(change: Change) -> list[str]:

@@ -1,4 +1,4 @@
-"""Secrets from files: LoadCredential= of systemd, and secrets of Docker, are a folder of them."""
+"""Secrets from files: the folder of systemd's LoadCredential= and of Docker's secrets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that systemd or Docker would have filled."""
+    """A credentials folder as systemd or Docker creates it."""
     folder = tmp_path / "secrets"
     folder.mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hand(folder: Path) -> Hand:
-    """Puts a file into the folder and says where it lies."""
+    """Write a file into the folder and return its path."""
 
     def hand(name: str, content: str | bytes) -> Path:
         path = folder / name

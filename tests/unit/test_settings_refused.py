@@ -1,4 +1,4 @@
-"""What is refused of a settings file, and in which words."""
+"""Wrong settings files and the error sentences for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret shows: not in a repr, not in a dump, not in an error, wherever it was put."""
+"""No repr, dump or error shows a secret, in whatever field it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def printed(error: BaseException) -> str:
-    """All that an exception could put on a screen or into a log."""
+    """All text of an exception that could reach a screen or a log."""
     parts: list[str] = []
     seen: BaseException | None = error
     while seen is not None:
@@ -67,13 +67,13 @@ def test_errors_of_settings_made_in_code_show_no_secret() -> None:
     assert MARK not in printed(caught.value)
 
 
-#: Fields whose text is no secret and is shown as it stands.
+#: Fields whose text is not secret and is shown unchanged.
 PLAIN_TEXT = {"host", "username", "context", "exten", "location", "secret_file", "tls_ca_file"}
 NAMES = {"name", "nome", "trunk"}
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place in the file where a value stands, tables and lists included."""
+    """The paths of all values in the file, tables and lists included."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
         yield (*path, key)
@@ -134,7 +134,7 @@ def test_misplaced_secret_is_never_repeated(
 
 
 def outcome(path: Path) -> str:
-    """What becomes of the file: the error, or the settings without their plain text."""
+    """The error for the file, or its settings without their plain text."""
     try:
         found = load(path)
     except ConfigError as error:

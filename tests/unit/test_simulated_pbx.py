@@ -1,4 +1,4 @@
-"""The simulated PBX as an AMI server: sessions, switches, and panoramisk's own Manager on it."""
+"""The simulated PBX as an AMI server: sessions, faults, and panoramisk's own Manager."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_actions_in_any_packet_size_are_answered(
     assert (await client.until(lambda m: m.get("Ping") == "Pong"))["ActionID"] == "2"
 
 
-# What a session is told -------------------------------------------------------------
+# Events of a session ----------------------------------------------------------------
 
 
 async def test_events_of_unsubscribed_classes_are_not_sent(make_pbx: MakePbx) -> None:
@@ -164,7 +164,7 @@ async def test_filters_of_both_syntaxes_block_events(
     assert "Newchannel" not in client.names()
 
 
-# Switches ---------------------------------------------------------------------------
+# Faults -----------------------------------------------------------------------------
 
 
 async def test_dropped_links_leave_the_calls_alive(make_pbx: MakePbx) -> None:

@@ -298,5 +298,5 @@ async def test_two_thousand_calls_at_once_take_little_processor(make_pbx: MakePb
         answered += (await client.next()).get("Event") == "OriginateResponse"
     spent = time.process_time() - spent
     assert (pbx.live, pbx.peak_live) == (2000, 2000)
-    # Client included, under coverage, beside whatever else runs: 300 starts a second fit a core.
+    # With the client, under coverage and other load: 300 starts per second fit one core.
     assert spent / 2000 < 1 / 300
