@@ -320,16 +320,16 @@ async def test_an_answer_whose_reply_was_lost_is_read_once(
 
 
 async def test_late_repeat_of_an_earlier_turn_pops_nothing(redis_url: str) -> None:
-    from dialer.simulation.multcall.lists import TAKE_ONCE
+    from dialer.simulation.multcall.lists import POP_ONCE
 
     async with connect(redis_url) as client:
         await client.rpush("list", "a", "b")
         first = ("list", "hand", "turn", 1, 0, "LEFT", 1, 60)
         second = ("list", "hand", "turn", 2, 1, "LEFT", 1, 60)
-        assert await client.eval(TAKE_ONCE, 3, *first) == [b"a"]
-        assert await client.eval(TAKE_ONCE, 3, *first) == [b"a"]
-        assert await client.eval(TAKE_ONCE, 3, *second) == [b"b"]
-        assert await client.eval(TAKE_ONCE, 3, *first) == [b"b"]
+        assert await client.eval(POP_ONCE, 3, *first) == [b"a"]
+        assert await client.eval(POP_ONCE, 3, *first) == [b"a"]
+        assert await client.eval(POP_ONCE, 3, *second) == [b"b"]
+        assert await client.eval(POP_ONCE, 3, *first) == [b"b"]
         assert await client.llen("list") == 0
 
 

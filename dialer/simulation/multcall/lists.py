@@ -41,7 +41,7 @@ def _script(name: str) -> str:
 
 
 PUSH_ONCE: Final = _script("push_once")
-TAKE_ONCE: Final = _script("take_once")
+POP_ONCE: Final = _script("pop_once")
 
 
 @dataclass(slots=True)
@@ -75,14 +75,14 @@ class CellLists:
         """Yield batches of new elements of a list, without end."""
         head = "LEFT" if self.push == "right" else "RIGHT"
         hand, last = self._own(f"hand:{key}"), self._own(f"turn:{key}")
-        turn = taken = 0
+        turn = received = 0
         while True:
             turn += 1
-            args = (turn, taken, head, BATCH, RETENTION_S)
+            args = (turn, received, head, BATCH, RETENTION_S)
             found = await self._through(
-                lambda args=args: self.redis.eval(TAKE_ONCE, 3, key, hand, last, *args)  # type: ignore[misc]
+                lambda args=args: self.redis.eval(POP_ONCE, 3, key, hand, last, *args)  # type: ignore[misc]
             )
-            taken = len(found)
+            received = len(found)
             if found:
                 yield found
             else:

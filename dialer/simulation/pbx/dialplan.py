@@ -85,9 +85,9 @@ def exists(expression: str, *, is_included: bool) -> str | None:
     function, opened, rest = expression.strip().partition("(")
     if not opened or not rest.endswith(")"):
         return None
-    name, *place = [part.strip() for part in rest[:-1].split(",")]
+    name, *position = [part.strip() for part in rest[:-1].split(",")]
     if function == "DIALPLAN_EXISTS" and name in INCLUDED_CONTEXTS:
-        return "1" if is_included and (not place or place[0] == "s") else "0"
+        return "1" if is_included and (not position or position[0] == "s") else "0"
     if function in ("DIALPLAN_EXISTS", "QUEUE_EXISTS"):
         return "0" if name.startswith(ABSENT_START) else "1"
     return None

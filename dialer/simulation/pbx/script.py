@@ -49,8 +49,8 @@ def legs_for(
     technology, _, address = dial_string.partition("/")
     user, at, host = address.partition("@")
     is_local = technology.lower() == "local"
-    place = host.partition("/")[0]
-    peer = f"{user}{at}{place}" if is_local else host or user.partition("/")[0]
+    context = host.partition("/")[0]
+    peer = f"{user}{at}{context}" if is_local else host or user.partition("/")[0]
     one = events.ChannelSnapshot(
         name=f"{technology}/{peer}-{sequence:08x}{';1' if is_local else ''}",
         state=events.DOWN,
@@ -59,7 +59,7 @@ def legs_for(
         connected_number="",
         connected_name="",
         account=account,
-        context=place if is_local else TRUNK_CONTEXT,
+        context=context if is_local else TRUNK_CONTEXT,
         exten=user if is_local else "s",
         priority=1,
         uniqueid=uniqueid,

@@ -115,8 +115,9 @@ async def test_a_certificate_for_another_name_is_refused_and_said(
             await wait_until(lambda: down_reasons(caplog), "it was refused")
         assert pbx.connections == 0
     assert down_reasons(caplog) == [
-        f"the certificate of pbx01 at 127.0.0.1:{port} is for another name: host in dialer.toml "
-        "must be a name that it has, or make one whose subjectAltName has 127.0.0.1"
+        f"the certificate of pbx01 at 127.0.0.1:{port} is for another name: set host in "
+        "dialer.toml to a name in the certificate, or create a certificate whose "
+        "subjectAltName contains 127.0.0.1"
     ]
 
 
