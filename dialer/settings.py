@@ -79,7 +79,12 @@ CONFIG_VARIABLE: Final = "DIALER_CONFIG"
 DEFAULT_PATH: Final = Path("dialer.toml")
 
 #: Fields of a PBX or cell that the environment gives as JSON.
-_JSON_FIELDS: Final = frozenset({"trunks", "pbxs", "limits", "calling_hours"})
+_JSON_FIELDS: Final = frozenset(
+    {
+        *("trunks", "pbxs", "limits", "calling_hours"),
+        *("variables", "contexts", "extensions", "priorities"),
+    }
+)
 
 #: The lists of tables whose members the environment calls by name.
 _KINDS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (("pbxs", Pbx), ("cells", Cell))

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from dialer.broker_url import BROKER_EXPECTED, require_broker_url
+from dialer.domain.allowed import Allowed, asterisk_name_in, extension_regex
 from dialer.domain.hours import Window, is_open
 from dialer.errors import ConfigError
 from dialer.redis_url import EXPECTED, RedisAddress, SecretUrl, redacted
@@ -100,6 +101,27 @@ def _template(value: str) -> str:
     return value
 
 
+def _variable_entry(value: str) -> str:
+    """A name of a channel variable, or `NAME*`, that covers none with a meaning to Asterisk."""
+    if meant := asterisk_name_in(value):
+        raise ValueError(
+            f"{value} covers {meant}, to which Asterisk gives a meaning of its own: a request "
+            "could change what Asterisk does; it takes other names, such as CPF or X_*"
+        )
+    return value
+
+
+def _extension_entry(value: str) -> str:
+    extension_regex(value)
+    return value
+
+
+def _exten(value: str) -> str:
+    if value.startswith("_"):
+        raise ValueError("is a pattern; it takes the one extension that answered calls go to")
+    return value
+
+
 def _time_zone(value: str) -> str:
     right = "it takes a name such as America/Sao_Paulo"
     try:
@@ -131,6 +153,17 @@ BrokerUrlText = Annotated[
     AfterValidator(_broker_url),
     PlainSerializer(redacted),
     Field(description=BROKER_EXPECTED),
+]
+VariableEntry = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,79}\*?$"),
+    AfterValidator(_variable_entry),
+]
+ContextEntry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,79}$")]
+ExtensionEntry = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.*#+!\[\]-]{1,79}$"),
+    AfterValidator(_extension_entry),
 ]
 Whole = Annotated[int, BeforeValidator(_number)]
 Decimal = Annotated[float, BeforeValidator(_number)]
@@ -317,6 +350,9 @@ class Cell(_Table):
     An answered call goes to the operators of Asterisk's `queue`, where one is named, for
     `queue_timeout` seconds at most; else to `context`. `amd` is what becomes of an answering
     machine; off: nobody looks for one. `amd_message` is a sound file without its ending.
+
+    A request may set the variables named in `variables` and those that begin with `MC_`, and send
+    its answered call to `contexts`, `extensions` and `priorities` besides the cell's own.
     """
 
     nome: Name
@@ -326,8 +362,23 @@ class Cell(_Table):
     ]
     redis_url: RedisUrlText | None = None
     context: Line = "dialer-ura"
-    exten: Line = "s"
+    exten: Annotated[Line, AfterValidator(_exten)] = "s"
     priority: Annotated[Whole, _whole(1, 10_000)] = 1
+    variables: Annotated[
+        tuple[VariableEntry, ...],
+        Field(description='names of channel variables, as ["CPF", "X_*"]'),
+    ] = ()
+    contexts: Annotated[
+        tuple[ContextEntry, ...], Field(description='contexts of the dialplan, as ["dialer-ura2"]')
+    ] = ()
+    extensions: Annotated[
+        tuple[ExtensionEntry, ...],
+        Field(description='extensions as in extensions.conf, as ["100", "_2XXX"]'),
+    ] = ()
+    priorities: Annotated[
+        tuple[Annotated[Whole, _whole(1, 9999)], ...],
+        Field(description="priorities from 1 to 9999, as [1, 10]"),
+    ] = ()
     queue: Name | None = None
     queue_timeout: Annotated[Whole, _whole(1, 3600)] = 60
     amd: Annotated[
@@ -358,6 +409,17 @@ class Cell(_Table):
     def name(self) -> str:
         """The cell's name, `nome` in the file."""
         return self.nome
+
+    @property
+    def allowed(self) -> Allowed:
+        """What a request of this cell may say to Asterisk. A cell with a queue has no context."""
+        own = () if self.queue is not None else (self.context,)
+        return Allowed(
+            variables=self.variables,
+            contexts=(*own, *self.contexts),
+            extensions=(self.exten, *self.extensions),
+            priorities=(self.priority, *self.priorities),
+        )
 
     @property
     def needs_include(self) -> bool:

@@ -22,9 +22,9 @@ from dialer.domain.request import CallRequest, mask
 from dialer.domain.routing import PbxLoad, Turns, plan
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.messages import (
+    admissible_request,
     dead,
     invalid_response,
-    parse_request,
     request_id_of,
     response_parts,
 )
@@ -136,7 +136,8 @@ class Intake:
 
     async def _read(self, raw: bytes) -> tuple[bytes, CallRequest] | None:
         try:
-            request = parse_request(raw, cell=self.site.cell.name)
+            cell = self.site.cell
+            request = admissible_request(raw, cell=cell.name, allowed=cell.allowed)
             self._check_trunk(request)
         except InvalidRequest as error:
             await self._refuse_invalid(raw, error)

@@ -15,13 +15,14 @@ from dialer.multcall.answers import (
 )
 from dialer.multcall.code import CallCode, parse_code
 from dialer.multcall.identity import request_id_of
-from dialer.multcall.request import parse_request
+from dialer.multcall.request import admissible_request, parse_request
 
 __all__ = [
     "CallCode",
     "DeadReason",
     "ResponseParts",
     "ack",
+    "admissible_request",
     "dead",
     "invalid_response",
     "parse_code",

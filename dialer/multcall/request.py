@@ -22,8 +22,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dialer.domain.allowed import Allowed
 from dialer.domain.originate import fits_ami_line
 from dialer.domain.request import CallRequest
+from dialer.errors import InvalidRequest
 from dialer.multcall.identity import CONTROL, REQUEST_ID_RULE, RequestId
 from dialer.multcall.rawjson import read_object
 from dialer.multcall.refusals import breaks_a_rule, unreadable, validated
@@ -195,8 +197,22 @@ class Request(BaseModel):
     )
 
 
+def admissible_request(raw: bytes, *, cell: str, allowed: Allowed) -> CallRequest:
+    """Read one element of the Request list, and hold it to what the cell takes.
+
+    Raises:
+        InvalidRequest: like `parse_request`, or with the field that the cell does not allow.
+    """
+    request = parse_request(raw, cell=cell)
+    if refusal := allowed.refusal(request):
+        raise InvalidRequest(
+            refusal.sentence, field=refusal.field, request_id_json=request.request_id_json
+        )
+    return request
+
+
 def parse_request(raw: bytes, *, cell: str) -> CallRequest:
-    """Reads one element of the Request list.
+    """Read one element by the form that all cells share. `admissible_request` does the rest.
 
     Raises:
         InvalidRequest: with the field and what would be right; it carries the id where

@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 
+from dialer.domain.allowed import Allowed
+from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
-from dialer.multcall.messages import parse_code, parse_request, request_id_of
+from dialer.multcall.messages import admissible_request, parse_code, request_id_of
 from tests.unit.hostile_requests import (
     BAD_CODE_MAKERS,
     ODD_MAKERS,
@@ -19,6 +21,12 @@ from tests.unit.hostile_requests import (
 )
 
 SEED = 20260504
+
+ALLOWED = Allowed(contexts=("dialer-ura",), extensions=("s",), priorities=(1,))
+
+
+def taken(element: HostileElement) -> CallRequest:
+    return admissible_request(element.raw, cell="ASR_TIM", allowed=ALLOWED)
 
 
 def check_refusal(element: HostileElement, error: InvalidRequest) -> None:
@@ -34,7 +42,7 @@ def check_refusal(element: HostileElement, error: InvalidRequest) -> None:
 def test_ten_thousand_hostile_requests_are_each_refused_with_one_sentence() -> None:
     for element in hostile_requests(SEED, 10_000):
         with pytest.raises(InvalidRequest) as refused:
-            print(element.kind, parse_request(element.raw, cell="ASR_TIM"))
+            print(element.kind, taken(element))
         check_refusal(element, refused.value)
 
 
@@ -53,7 +61,7 @@ def test_ten_thousand_hostile_codes_are_refused_or_are_for_nobody() -> None:
 
 def test_odd_but_valid_requests_are_taken() -> None:
     for element in odd_requests(SEED, 1_000):
-        request = parse_request(element.raw, cell="ASR_TIM")
+        request = taken(element)
         assert request.request_id == element.request_id
         assert request.number == "5511987654321"
         assert request.data_json.encode() in element.raw
@@ -76,7 +84,7 @@ def test_every_kind_of_hostility_is_in_even_a_small_corpus() -> None:
 
 def test_a_taken_request_shows_no_line_end_in_anything_but_what_goes_back_as_json() -> None:
     for element in odd_requests(SEED, 1_000):
-        request = dataclasses.asdict(parse_request(element.raw, cell="ASR_TIM"))
+        request = dataclasses.asdict(taken(element))
         for name in ("request_id_json", "created_at_json", "data_json"):
             json.loads(request.pop(name).replace("9" * 5000, "9"))
         assert "\\n" not in repr(request)
