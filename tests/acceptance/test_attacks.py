@@ -60,7 +60,7 @@ def pushed(redis_url: str, site: Site, start: str, attacks: list[dict[str, Any]]
     wire = CellKeys(CELL)
     with Redis.from_url(redis_url) as redis:
         for n, fields in enumerate(attacks):
-            redis.rpush(wire.request, request(f"attack-{n}", f"{start}{n:05d}00", **fields))
+            redis.rpush(wire.request, request(f"attack-{n}", f"{start}{n:05d}{STAYS}", **fields))
         redis.rpush(wire.request, request("good", good, Variaveis={"MC_NOTE": "x"}))
         site.wait_until(
             lambda: redis.llen(wire.response) == len(attacks) + 1, "a Response for each", 60.0
