@@ -56,17 +56,17 @@ def request(request_id: str, number: str, **fields: Any) -> str:
 
 def pushed(redis_url: str, site: Site, start: str, attacks: list[dict[str, Any]]) -> str:
     """Pushes the attacks and one sound request; returns its number once its call is over."""
-    good = f"{start}00001{STAYS}"
+    good, good_id = f"{start}00001{STAYS}", f"good-{start[1:]}"
     wire = CellKeys(CELL)
     with Redis.from_url(redis_url) as redis:
         for n, fields in enumerate(attacks):
-            redis.rpush(wire.request, request(f"attack-{n}", f"{start}{n:05d}{STAYS}", **fields))
-        redis.rpush(wire.request, request("good", good, Variaveis={"MC_NOTE": "x"}))
+            redis.rpush(wire.request, request(f"attack-{n}", f"{start}1{n:04d}{STAYS}", **fields))
+        redis.rpush(wire.request, request(good_id, good, Variaveis={"MC_NOTE": "x"}))
         site.wait_until(
             lambda: redis.llen(wire.response) == len(attacks) + 1, "a Response for each", 60.0
         )
         told = {r["IdRequisicao"]: r for r in map(json.loads, redis.lrange(wire.response, 0, -1))}
-    assert told.pop("good")["Resultado"] == "ANSWERED"
+    assert told.pop(good_id)["Resultado"] == "ANSWERED"
     assert {r["Resultado"] for r in told.values()} == {"INVALID_REQUEST"}
     return good
 
