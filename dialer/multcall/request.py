@@ -52,7 +52,8 @@ _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 #: variable), so `__DIALER_X` would set `DIALER_X`; old ones ignored the case.
 _RESERVED_NAME: Final = re.compile(r"_*DIALER_", re.IGNORECASE)
 
-_UNSAFE_VALUE: Final = re.compile(CONTROL + r"|\$[{\[]")
+#: `^{` too: MixMonitor and app_queue read it as `${` in the command that they run.
+_UNSAFE_VALUE: Final = re.compile(CONTROL + r"|\$[{\[]|\^\{")
 
 #: Digits, or a name and digits. The name's characters mean nothing to AMI's parser of
 #: `Name <digits>`, nor to the dialplan's argument rules: Latin letters, digits, blank,
@@ -90,7 +91,7 @@ def _variable(name: str, value: object) -> str:
         )
     if _UNSAFE_VALUE.search(value):
         raise _wrong_variable(
-            f"Variaveis.{name} must not hold control characters, line ends, ${{ or $["
+            f"Variaveis.{name} must not hold control characters, line ends, ${{, $[ or ^{{"
         )
     if not fits_ami_line(name, value):
         raise _wrong_variable(
@@ -123,7 +124,7 @@ Variables = Annotated[
             "additionalProperties": {
                 "type": "string",
                 "maxLength": VARIABLE_MAX_CHARS,
-                "pattern": r"^(?![\s\S]*([\u0000-\u001f\u007f-\u009f\u2028\u2029]|\$[{\[]))",
+                "pattern": r"^(?![\s\S]*([\u0000-\u001f\u007f-\u009f\u2028\u2029]|\$[{\[]|\^\{))",
             },
         }
     ),

@@ -68,6 +68,7 @@ EXPRESSIONS = [
     "$${X}",
     "${",
     "$[",
+    "^{SHELL(touch owned)}",
 ]
 DIAL_STRINGS = [
     "Local/100@default",

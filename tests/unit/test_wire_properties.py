@@ -189,6 +189,7 @@ def test_no_accepted_value_holds_a_control_character_or_an_expression(
         assert not any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text)
         assert "${" not in text
         assert "$[" not in text
+        assert "^{" not in text
 
 
 # --- Asterisk's argument rules ----------------------------------------------------------
