@@ -23,7 +23,7 @@ from dialer.domain.routing import PbxLoad, Turns, plan
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.answers import dead, invalid_response, response_parts
 from dialer.multcall.identity import request_id_of
-from dialer.multcall.request import parse_request
+from dialer.multcall.request import admissible_request
 from dialer.store.client import wait_and_move
 from dialer.store.ledger import Admission
 
@@ -132,7 +132,8 @@ class Intake:
 
     async def _read(self, raw: bytes) -> tuple[bytes, CallRequest] | None:
         try:
-            request = parse_request(raw, cell=self.site.cell.name)
+            cell = self.site.cell
+            request = admissible_request(raw, cell=cell.name, allowed=cell.allowed)
             self._check_trunk(request)
         except InvalidRequest as error:
             await self._refuse_invalid(raw, error)

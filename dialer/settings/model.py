@@ -60,7 +60,12 @@ CONFIG_VARIABLE: Final = "DIALER_CONFIG"
 DEFAULT_PATH: Final = Path("dialer.toml")
 
 #: Fields of a PBX or cell whose variable contains JSON.
-_JSON_FIELDS: Final = frozenset({"trunks", "pbxs", "limits", "calling_hours"})
+_JSON_FIELDS: Final = frozenset(
+    {
+        *("trunks", "pbxs", "limits", "calling_hours"),
+        *("variables", "contexts", "extensions", "priorities"),
+    }
+)
 
 #: Lists of tables whose members have variables with their name.
 _KINDS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (("pbxs", Pbx), ("cells", Cell))

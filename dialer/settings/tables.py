@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from dialer.domain.allowed import Allowed, asterisk_name_in, extension_regex
 from dialer.domain.hours import Window, is_open
 from dialer.errors import ConfigError
 from dialer.settings.broker_url import BROKER_EXPECTED, require_broker_url
@@ -100,6 +101,27 @@ def _template(value: str) -> str:
     return value
 
 
+def _variable_entry(value: str) -> str:
+    """Reject a variable name or `NAME*` that covers a name with a meaning in Asterisk."""
+    if meant := asterisk_name_in(value):
+        raise ValueError(
+            f"{value} covers {meant}, to which Asterisk gives a meaning of its own: a request "
+            "could change what Asterisk does; it takes other names, such as CPF or X_*"
+        )
+    return value
+
+
+def _extension_entry(value: str) -> str:
+    extension_regex(value)
+    return value
+
+
+def _exten(value: str) -> str:
+    if value.startswith("_"):
+        raise ValueError("is a pattern; it takes the one extension that answered calls go to")
+    return value
+
+
 def _time_zone(value: str) -> str:
     right = "it takes a name such as America/Sao_Paulo"
     try:
@@ -131,6 +153,17 @@ BrokerUrlText = Annotated[
     AfterValidator(_broker_url),
     PlainSerializer(redacted),
     Field(description=BROKER_EXPECTED),
+]
+VariableEntry = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,79}\*?$"),
+    AfterValidator(_variable_entry),
+]
+ContextEntry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,79}$")]
+ExtensionEntry = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.*#+!\[\]-]{1,79}$"),
+    AfterValidator(_extension_entry),
 ]
 Whole = Annotated[int, BeforeValidator(_number)]
 Decimal = Annotated[float, BeforeValidator(_number)]
@@ -317,6 +350,9 @@ class Cell(_Table):
     An answered call goes to the operators of Asterisk's `queue` if it is set, for at most
     `queue_timeout` seconds; else to `context`. `amd` is the treatment of answering machines;
     "off" disables their detection. `amd_message` is a sound file without its extension.
+
+    A request may set the variables in `variables` and those that begin with `MC_`, and send its
+    answered call to `contexts`, `extensions` and `priorities` in addition to the cell's own.
     """
 
     nome: Name
@@ -326,8 +362,23 @@ class Cell(_Table):
     ]
     redis_url: RedisUrlText | None = None
     context: Line = "dialer-ura"
-    exten: Line = "s"
+    exten: Annotated[Line, AfterValidator(_exten)] = "s"
     priority: Annotated[Whole, _whole(1, 10_000)] = 1
+    variables: Annotated[
+        tuple[VariableEntry, ...],
+        Field(description='names of channel variables, as ["CPF", "X_*"]'),
+    ] = ()
+    contexts: Annotated[
+        tuple[ContextEntry, ...], Field(description='contexts of the dialplan, as ["dialer-ura2"]')
+    ] = ()
+    extensions: Annotated[
+        tuple[ExtensionEntry, ...],
+        Field(description='extensions as in extensions.conf, as ["100", "_2XXX"]'),
+    ] = ()
+    priorities: Annotated[
+        tuple[Annotated[Whole, _whole(1, 9999)], ...],
+        Field(description="priorities from 1 to 9999, as [1, 10]"),
+    ] = ()
     queue: Name | None = None
     queue_timeout: Annotated[Whole, _whole(1, 3600)] = 60
     amd: Annotated[
@@ -358,6 +409,17 @@ class Cell(_Table):
     def name(self) -> str:
         """The cell's name, `nome` in the file."""
         return self.nome
+
+    @property
+    def allowed(self) -> Allowed:
+        """The cell's rules for its requests. A cell with a queue has no context of its own."""
+        own = () if self.queue is not None else (self.context,)
+        return Allowed(
+            variables=self.variables,
+            contexts=(*own, *self.contexts),
+            extensions=(self.exten, *self.extensions),
+            priorities=(self.priority, *self.priorities),
+        )
 
     @property
     def needs_include(self) -> bool:

@@ -131,7 +131,7 @@ def make_bridge(lab: Lab, own_redis_url: str, tmp_path: Path) -> Iterator[Callab
             f"{own_redis_url}/0",
             broker_url or f"{own_redis_url}/1",
             places,
-            cells={CELL: {"ring_timeout": 5}},
+            cells={CELL: {"ring_timeout": 5, "variables": ["LAB_*"]}},
         )
         sites.append(BridgeSite(tmp_path, toml, f"{own_redis_url}/0", pbxs))
         return sites[-1]

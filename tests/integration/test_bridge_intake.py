@@ -350,3 +350,35 @@ async def test_elements_that_are_the_same_byte_for_byte_are_dialed_once(site: Si
     assert len(bridge.nudges.sent) == 1
     assert await site.slots() == {"r-1"}
     assert await site.ledger.hand(BRIDGE) == []
+
+
+ATTACKS: list[tuple[dict[str, Any], str]] = [
+    ({"Variaveis": {"MONITOR_EXEC": "/usr/bin/touch owned; #"}}, "Variaveis.MONITOR_EXEC"),
+    ({"Variaveis": {"CPF": "1"}}, "Variaveis.CPF"),
+    ({"Contexto": "internal", "Extensao": "0044123456789"}, "Contexto internal"),
+    ({"Extensao": "0044123456789"}, "Extensao 0044123456789"),
+    ({"Prioridade": 2}, "Prioridade 2"),
+]
+
+
+async def test_what_a_cell_does_not_allow_is_refused(site: Site) -> None:
+    bridge = Bridge.of(site)
+    attacks = [element(f"r-{n}", **fields) for n, (fields, _) in enumerate(ATTACKS)]
+    await site.push_requests(*attacks, element("good", Variaveis={"MC_A": "1"}))
+    async with bridge.running():
+        await live(site, 1)
+        told = await answered(site, len(ATTACKS))
+    assert bridge.nudges.calls == [(f"{CELL}:good", "pbx01", 1)]
+    for n, (_, named) in enumerate(ATTACKS):
+        assert told[f"r-{n}"]["Resultado"] == "INVALID_REQUEST"
+        assert told[f"r-{n}"]["Erro"]["Mensagem"].startswith(named)
+
+
+async def test_a_cells_lists_open_what_they_name(site: Site) -> None:
+    listed = {"variables": ["CPF"], "contexts": ["ivr"], "extensions": ["_2X"], "priorities": [3]}
+    bridge = Bridge.of(site, cell_table=cell(**listed))
+    asked: dict[str, Any] = {"Contexto": "ivr", "Extensao": "21", "Prioridade": 3}
+    asked["Variaveis"] = {"_CPF": "1"}
+    await site.push_requests(element("r-1", **asked))
+    async with bridge.running():
+        await live(site, 1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from dialer.domain.allowed import Allowed
 from dialer.errors import ConfigError
 from dialer.settings import load, settings, stray_variables
 from dialer.settings.advice import advice
@@ -315,3 +316,29 @@ def test_local_channel_with_n_causes_no_warning(template: str) -> None:
 )
 def test_suspicious_setting_causes_a_warning(change: Change, said: str) -> None:
     assert doubts(change) == [said]
+
+
+def test_a_cell_allows_its_own_target_and_lists_more() -> None:
+    listed = {"variables": ["CPF"], "contexts": ["b"], "extensions": ["_1X"], "priorities": [9]}
+    given = loaded(lambda c: c["cells"][0].update(listed, context="a", exten="x", priority=2))
+    assert given.cell("ASR_TIM").allowed == Allowed(
+        variables=("CPF",), contexts=("a", "b"), extensions=("x", "_1X"), priorities=(2, 9)
+    )
+    assert given.cell("ura-novoteste2").allowed == Allowed(
+        contexts=("dialer-ura",), extensions=("s",), priorities=(1,)
+    )
+
+
+def test_a_cell_with_a_queue_allows_no_context() -> None:
+    given = loaded(lambda c: c["cells"][0].update(queue="Q"))
+    assert given.cell("ASR_TIM").allowed.contexts == ()
+
+
+def test_the_environment_gives_the_allowed_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALER_ASR_TIM_VARIABLES", '["CPF"]')
+    monkeypatch.setenv("DIALER_ASR_TIM_CONTEXTS", '["b"]')
+    monkeypatch.setenv("DIALER_ASR_TIM_EXTENSIONS", '["_1X"]')
+    monkeypatch.setenv("DIALER_ASR_TIM_PRIORITIES", "[9]")
+    cell = loaded().cell("ASR_TIM")
+    assert (cell.variables, cell.contexts) == (("CPF",), ("b",))
+    assert (cell.extensions, cell.priorities) == (("_1X",), (9,))

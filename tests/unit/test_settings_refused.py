@@ -65,6 +65,43 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
             'cells[ASR_TIM]: has one of amd = "message" and amd_message; it takes both, or neither',
         ),
         (
+            cell("variables", ["CPF", "MONITOR_EXEC"]),
+            "cells[ASR_TIM].variables[#2]: MONITOR_EXEC covers MONITOR_EXEC, to which Asterisk "
+            "gives a meaning of its own: a request could change what Asterisk does; it takes "
+            "other names, such as CPF or X_*",
+        ),
+        (
+            cell("variables", ["tran*"]),
+            "cells[ASR_TIM].variables[#1]: tran* covers TRANSFERERNAME, to which Asterisk "
+            "gives a meaning of its own: a request could change what Asterisk does; it takes "
+            "other names, such as CPF or X_*",
+        ),
+        (
+            cell("variables", ["A*B"]),
+            "cells[ASR_TIM].variables[#1]: is wrong; it takes names of channel variables, as "
+            '["CPF", "X_*"]',
+        ),
+        (
+            cell("contexts", ["a b"]),
+            "cells[ASR_TIM].contexts[#1]: is wrong; it takes contexts of the dialplan, as "
+            '["dialer-ura2"]',
+        ),
+        (
+            cell("extensions", ["_2.X"]),
+            "cells[ASR_TIM].extensions[#1]: is no pattern of extensions.conf; "
+            "it takes one such as _2XXX or _0[1-5]X.",
+        ),
+        (
+            cell("exten", "_X."),
+            "cells[ASR_TIM].exten: is a pattern; it takes the one extension that answered calls "
+            "go to",
+        ),
+        (
+            cell("priorities", [0]),
+            "cells[ASR_TIM].priorities[#1]: 0 is wrong; it takes priorities from 1 to 9999, "
+            "as [1, 10]",
+        ),
+        (
             lambda c: c["cells"][0].update(queue="ASR_TIM", context="ura"),
             "cells[ASR_TIM]: has both queue and context; "
             "an answered call goes to the one or to the other",

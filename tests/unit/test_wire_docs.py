@@ -9,12 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from dialer.domain.allowed import Allowed
 from dialer.domain.call import Ending, Result
 from dialer.errors import InvalidRequest
 from dialer.multcall.answers import ack, dead, invalid_response, response_parts
 from dialer.multcall.code import parse_code
 from dialer.multcall.keys import CellKeys
-from dialer.multcall.request import parse_request
+from dialer.multcall.request import admissible_request, parse_request
 from dialer.multcall.schema import MESSAGES, schema_of
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,9 @@ def same(composed: str, example: str) -> bool:
 
 
 def test_the_examples_of_one_call_belong_together() -> None:
-    request = parse_request(examples("request")[0].encode(), cell=CELL)
+    allowed = Allowed(contexts=("dialer-ura",), extensions=("s",), priorities=(1,))
+    raw = examples("request")[0].encode()
+    request = admissible_request(raw, cell=CELL, allowed=allowed)
     code = parse_code(examples("codligacao")[0].encode())
     dialed = datetime(2026, 5, 4, 12, 30, 1, tzinfo=UTC)
     uniqueid = request.call_id

@@ -6,10 +6,12 @@ from collections import Counter
 
 import pytest
 
+from dialer.domain.allowed import Allowed
+from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
 from dialer.multcall.code import parse_code
 from dialer.multcall.identity import request_id_of
-from dialer.multcall.request import parse_request
+from dialer.multcall.request import admissible_request
 from tests.unit.hostile_requests import (
     BAD_CODE_MAKERS,
     ODD_MAKERS,
@@ -21,6 +23,12 @@ from tests.unit.hostile_requests import (
 )
 
 SEED = 20260504
+
+ALLOWED = Allowed(contexts=("dialer-ura",), extensions=("s",), priorities=(1,))
+
+
+def taken(element: HostileElement) -> CallRequest:
+    return admissible_request(element.raw, cell="ASR_TIM", allowed=ALLOWED)
 
 
 def check_refusal(element: HostileElement, error: InvalidRequest) -> None:
@@ -36,7 +44,7 @@ def check_refusal(element: HostileElement, error: InvalidRequest) -> None:
 def test_hostile_requests_are_refused_with_one_sentence() -> None:
     for element in hostile_requests(SEED, 10_000):
         with pytest.raises(InvalidRequest) as refused:
-            print(element.kind, parse_request(element.raw, cell="ASR_TIM"))
+            print(element.kind, taken(element))
         check_refusal(element, refused.value)
 
 
@@ -55,7 +63,7 @@ def test_hostile_codes_are_refused_or_match_no_call() -> None:
 
 def test_odd_but_valid_requests_are_accepted() -> None:
     for element in odd_requests(SEED, 1_000):
-        request = parse_request(element.raw, cell="ASR_TIM")
+        request = taken(element)
         assert request.request_id == element.request_id
         assert request.number == "5511987654321"
         assert request.data_json.encode() in element.raw
@@ -78,7 +86,7 @@ def test_small_corpus_has_every_kind_of_hostility() -> None:
 
 def test_accepted_request_has_no_line_end_outside_json() -> None:
     for element in odd_requests(SEED, 1_000):
-        request = dataclasses.asdict(parse_request(element.raw, cell="ASR_TIM"))
+        request = dataclasses.asdict(taken(element))
         for name in ("request_id_json", "created_at_json", "data_json"):
             json.loads(request.pop(name).replace("9" * 5000, "9"))
         assert "\\n" not in repr(request)

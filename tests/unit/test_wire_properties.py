@@ -185,6 +185,7 @@ def test_accepted_values_have_no_control_or_expression(
         assert not any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text)
         assert "${" not in text
         assert "$[" not in text
+        assert "^{" not in text
 
 
 # --- Asterisk's argument rules ----------------------------------------------------------

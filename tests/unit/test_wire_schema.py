@@ -124,6 +124,7 @@ REFUSED: list[dict[str, Any]] = [
     {"Variaveis": {"A": "x" * 513}},
     {"Variaveis": {"A": "${X}"}},
     {"Variaveis": {"A": "x$[1]"}},
+    {"Variaveis": {"A": "^{X}"}},
     {"Variaveis": {"A": "\r\n"}},
     {"Variaveis": {"A B": "x"}},
     {"Variaveis": {"__dialer_x": "x"}},

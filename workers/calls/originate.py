@@ -89,6 +89,8 @@ class Originator:
         elif trunk is not None and trunk not in pbx.trunks:
             code = "no_trunk"
             message = f"{pbx.name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
+        elif refusal := cell.allowed.refusal(entry.request):
+            code, message = "not_allowed", refusal.sentence
         else:
             return True
         followed.call = replace(followed.call, dialed_at=None, attempts=0)

@@ -140,6 +140,15 @@ class Lab:
         """What Asterisk's console says to a command."""
         return self._exec(f"asterisk{version}", "asterisk", "-rx", command)
 
+    def files(self, version: Version, pattern: str) -> list[str]:
+        """Paths of that Asterisk's files that match a shell pattern."""
+        listed = self._exec(f"asterisk{version}", "sh", "-c", f"ls -1d {pattern} 2>/dev/null || :")
+        return listed.splitlines()
+
+    def remove(self, version: Version, pattern: str) -> None:
+        """Remove files of that Asterisk."""
+        self._exec(f"asterisk{version}", "sh", "-c", f"rm -rf {pattern}")
+
     def kill_asterisk(self, version: Version) -> None:
         """SIGKILL: no hangups are sent, AMI links break, the carrier is told nothing."""
         _docker("kill", "--signal", "KILL", _container(f"asterisk{version}"))

@@ -94,13 +94,10 @@ class SystemdHost:
 
     def place(self, request_id: str) -> None:
         """One call that is answered and stays up, and its code; returns once it has its ACK."""
-        request = {
-            "IdRequisicao": request_id,
-            "Telefone": "+5511900000000",
-            "Contexto": "dialer-try",
-            "Extensao": "5511900000000",  # somebody who listens for a minute
-        }
-        self._push("Request", request)
+        # The page lets an answered call end after two seconds; this one is to stay.
+        stay = "dialplan add extension answered,1,Wait(60) into dialer-try replace"
+        self.run(f"asterisk -rx '{stay}'")
+        self._push("Request", {"IdRequisicao": request_id, "Telefone": "+5511900000000"})
         self._take("ACK")
         self._push("CODLIGACAO", {"IdRequisicao": request_id, "CodLigacao": 7})
         self.wait_for("the answer", self._is_answered)
