@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -55,19 +55,33 @@ def host(bare_host: SystemdHost, shown: Shown) -> SystemdHost:
     return bare_host
 
 
-def test_every_command_of_the_page_shows_what_the_page_says(shown: Shown) -> None:
+@contextmanager
+def drop_in(host: SystemdHost, *lines: str) -> Iterator[None]:
+    """Both units with more lines in their [Service], restarted with them and without them."""
+    folders = ("dialer-bridge.service.d", "dialer-worker@.service.d")
+    paths = " ".join(f"/etc/systemd/system/{folder}/test.conf" for folder in folders)
+    text = "\n".join(["[Service]", *lines])
+    restart = f"systemctl daemon-reload; systemctl restart {BRIDGE} {WORKER}"
+    host.run(f"for f in {paths}; do mkdir -p $(dirname $f); echo '{text}' >$f; done; {restart}")
+    try:
+        yield
+    finally:
+        host.run(f"for f in {paths}; do rm -r $(dirname $f); done; {restart}")
+
+
+def test_every_command_of_the_page_shows_what_it_says(shown: Shown) -> None:
     assert [one for one in shown if one[1]] == []
     assert {HAND, SERVICES, "The first answered call"} <= {title for title, _, _ in shown}
 
 
-def test_systemd_finds_no_fault_in_the_units_and_little_exposure(host: SystemdHost) -> None:
+def test_the_units_have_no_fault_and_little_exposure(host: SystemdHost) -> None:
     for unit in (BRIDGE, WORKER):
         assert host.run(f"systemd-analyze verify {unit}.service") == ""
         verdict = host.run(f"systemd-analyze security --no-pager {unit}.service").splitlines()[-1]
         assert float(verdict.partition(": ")[2].split()[0]) <= EXPOSURE, verdict
 
 
-def test_nobody_but_root_and_the_service_can_read_a_secret(host: SystemdHost) -> None:
+def test_only_root_and_the_service_can_read_a_secret(host: SystemdHost) -> None:
     secret = host.run(f"cat {SECRET}").strip()
     handed = f"/run/credentials/{WORKER}.service/dialer_DIALER_PBX01_SECRET"
     for user, path in (
@@ -85,9 +99,7 @@ def test_nobody_but_root_and_the_service_can_read_a_secret(host: SystemdHost) ->
     assert secret not in host.run("ps axww; cat /etc/dialer/dialer.toml")
 
 
-def test_a_killed_worker_is_started_again_and_follows_the_call_that_is_up(
-    host: SystemdHost,
-) -> None:
+def test_a_killed_worker_restarts_and_follows_its_call(host: SystemdHost) -> None:
     killed = host.main_pid(WORKER)
     host.place("killed")
     host.run(f"kill -KILL {killed}")
@@ -96,7 +108,7 @@ def test_a_killed_worker_is_started_again_and_follows_the_call_that_is_up(
     assert host.response()["Resultado"] == "ANSWERED"
 
 
-def test_a_killed_bridge_is_started_again_and_places_calls(host: SystemdHost) -> None:
+def test_a_killed_bridge_restarts_and_places_calls(host: SystemdHost) -> None:
     killed = host.main_pid(BRIDGE)
     host.run(f"kill -KILL {killed}")
     host.wait_for("a new bridge", lambda: host.main_pid(BRIDGE) not in (0, killed))
@@ -104,18 +116,83 @@ def test_a_killed_bridge_is_started_again_and_places_calls(host: SystemdHost) ->
     assert host.response()["Resultado"] == "ANSWERED"
 
 
-def test_a_reload_of_the_worker_starts_it_anew_in_its_process_and_the_call_stays_up(
-    host: SystemdHost,
-) -> None:
+def test_a_worker_reload_keeps_process_and_call(host: SystemdHost) -> None:
     pid, adopted = host.main_pid(WORKER), host.journal(WORKER).count("adopted=1")
     host.place("worker-reloaded")
     host.run(f"systemctl reload {WORKER}")
     host.wait_for("the adoption", lambda: host.journal(WORKER).count("adopted=1") > adopted)
     assert host.main_pid(WORKER) == pid
+    assert host.show(WORKER, "ActiveState") == "active"
     assert host.response()["Resultado"] == "ANSWERED"
 
 
-def test_an_upgrade_with_a_call_up_leaves_the_call_up_and_followed(host: SystemdHost) -> None:
+def test_systemd_shows_the_workers_status(host: SystemdHost) -> None:
+    for unit in (BRIDGE, WORKER):
+        assert host.show(unit, "Type") == "notify"
+        assert host.show(unit, "ActiveState") == "active"
+        assert host.show(unit, "WatchdogUSec") == "1min"
+    host.wait_for("the link", lambda: host.show(WORKER, "StatusText").startswith("AMI link up"))
+
+
+def test_a_worker_whose_event_loop_hangs_is_restarted(host: SystemdHost) -> None:
+    hangs = "Environment=DIALER_FAILPOINTS=heartbeat.before:hang@8"
+    with drop_in(host, "WatchdogSec=8", hangs):
+        hung = host.main_pid(WORKER)
+        host.wait_for("a new worker", lambda: host.main_pid(WORKER) not in (0, hung))
+        journal = host.journal(WORKER)
+    assert "Process hangs and ends now" in journal
+    assert "in failpoint" in journal  # the stack
+    assert "status=70/SOFTWARE" in journal
+
+
+class TestShortWatchdog:
+    """With a watchdog of 5 s in place of 60 s."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    def short(self, bare_host: SystemdHost, shown: Shown) -> Iterator[None]:
+        with drop_in(bare_host, "WatchdogSec=5", "TimeoutStopSec=2"):
+            yield
+
+    def test_a_longer_redis_outage_restarts_nothing(self, host: SystemdHost) -> None:
+        pids = host.main_pid(BRIDGE), host.main_pid(WORKER)
+        began_s = host.uptime_s()
+        host.run("systemctl stop redis-server")
+        try:
+            host.wait_for(
+                "late heartbeats",
+                lambda: min(host.fed_s(unit) for unit in (BRIDGE, WORKER)) > began_s + 7,
+            )
+        finally:
+            host.run("systemctl start redis-server")
+        host.place("after-the-outage")
+        assert host.response()["Resultado"] == "ANSWERED"
+        assert (host.main_pid(BRIDGE), host.main_pid(WORKER)) == pids
+
+    def test_systemd_ends_a_worker_that_stands_still(self, host: SystemdHost) -> None:
+        adopted = host.journal(WORKER).count("adopted=1")
+        host.place("stands-still")
+        stopped = host.main_pid(WORKER)
+        host.run(f"kill -STOP {stopped}")
+        host.wait_for("a new worker", lambda: host.main_pid(WORKER) not in (0, stopped))
+        host.wait_for("the adoption", lambda: host.journal(WORKER).count("adopted=1") > adopted)
+        assert host.response()["Resultado"] == "ANSWERED"
+        assert "Watchdog timeout" in host.journal(WORKER)
+
+
+def test_a_wrong_configuration_is_not_tried_every_second(host: SystemdHost) -> None:
+    toml = "/etc/dialer/dialer.toml"
+    host.run(f"cp -p {toml} /tmp/right; echo nonsense >>{toml}")
+    try:
+        host.run(f"systemctl restart --no-block {BRIDGE}")
+        # It waits in ExecStopPost=.
+        host.wait_for("the failure", lambda: host.show(BRIDGE, "SubState") == "stop-post")
+        assert host.run("pgrep -x sleep")
+    finally:
+        host.run(f"cp -p /tmp/right {toml}; pkill -x sleep")
+    host.wait_for("the next start", lambda: host.show(BRIDGE, "SubState") == "running")
+
+
+def test_an_upgrade_keeps_the_call_up_and_followed(host: SystemdHost) -> None:
     adopted = host.journal(WORKER).count("adopted=1")
     host.place("upgraded")
     (step,) = SECTIONS[UPGRADE]
@@ -133,7 +210,7 @@ def test_a_reload_of_the_bridge_interrupts_nothing(host: SystemdHost) -> None:
     assert host.run(f"systemctl is-active {BRIDGE}").strip() == "active"
 
 
-def test_a_start_without_the_folder_of_secrets_says_so(host: SystemdHost) -> None:
+def test_a_start_without_the_secrets_folder_says_so(host: SystemdHost) -> None:
     folder = "/etc/dialer/credentials"
     host.run(f"mv {folder} {folder}.away; systemctl restart {BRIDGE} || true")
     host.run(f"mv {folder}.away {folder}")
