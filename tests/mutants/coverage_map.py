@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -153,9 +152,7 @@ class TestChoice:
         for source in sorted((folder / path).parent.parent.glob("*.py")):
             lines = source.read_text().splitlines()
             naming = [n for n, line in enumerate(lines, 1) if quoted in line]
-            tests |= dict(
-                self.tests(source.relative_to(folder).as_posix(), naming, within_s)
-            )
+            tests |= dict(self.tests(source.relative_to(folder).as_posix(), naming, within_s))
         return list(_bounded(sorted(tests.items(), key=lambda item: item[1]), within_s))
 
 

@@ -1,4 +1,7 @@
-"""The faults that are planted in Lua steps. Found by patterns, with comments and strings blanked."""
+"""The faults that are planted in Lua steps.
+
+They are found by patterns, in a text whose comments and strings are blanked.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,11 @@ def edits_of(text: str) -> Iterator[Edit]:
         afters = (" true ", " false ") if found[1] is not None else (" false ",)
         yield from _edits(found, 1 if found[1] is not None else 2, afters)
     for found in CALL.finditer(code):
+        if not _is_balanced(code[: found.start()]):
+            continue  # an argument of a call, on a line of its own
         yield _edit(found.start(1), _after_bracket(code, found.end()), "")
     for found in ASSIGNMENT.finditer(code):
-        if found[1].count("(") == found[1].count(")"):
+        if _is_balanced(found[1]):
             yield from _edits(found, 1, ("",))
 
 
@@ -75,6 +80,10 @@ def _edits(found: re.Match[str], group: int, afters: tuple[str, ...]) -> Iterato
 
 def _edit(start: int, end: int, after: str) -> Edit:
     return Edit(start=start, end=end, after=after, statement=start)
+
+
+def _is_balanced(code: str) -> bool:
+    return code.count("(") == code.count(")")
 
 
 def _after_bracket(code: str, start: int) -> int:

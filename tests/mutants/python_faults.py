@@ -106,7 +106,9 @@ class _Finder(ast.NodeVisitor):
         edit = Edit(start=start, end=end, after=after, statement=self.statement)
         self.found.append(edit)
 
-    def operator(self, left: ast.AST, right: ast.AST, pattern: str, afters: tuple[str, ...]) -> None:
+    def operator(
+        self, left: ast.AST, right: ast.AST, pattern: str, afters: tuple[str, ...]
+    ) -> None:
         """Replace the operator that stands between two operands."""
         start = self.at.end(left)
         found = re.search(pattern, self.at.text[start : self.at.start(right)])

@@ -61,7 +61,7 @@ class Sandbox:
         process = subprocess.Popen(
             command,
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(self.folder)},
+            env=_environment() | {"PYTHONPATH": str(self.folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -73,6 +73,15 @@ class Sandbox:
             return TOO_LONG
         finally:
             _end(process)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what pytest and coverage set for their own children."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COV_", "COVERAGE_", "PYTEST_"))
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
