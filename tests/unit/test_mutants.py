@@ -111,7 +111,7 @@ def test_text_and_comments_of_lua_stay_whole() -> None:
 
 
 def test_an_argument_of_a_lua_call_is_not_dropped() -> None:
-    assert "f(a,\n)" not in lua_faults_of("f(a,\n  g(b))")
+    assert "f(a,\n  )" not in lua_faults_of("f(a,\n  g(b))")
 
 
 def mutant_of(code: str, change: str) -> Mutant:
@@ -129,13 +129,14 @@ def test_a_mutant_says_where_it_is() -> None:
 
 def test_tests_that_run_the_line_come_first() -> None:
     seconds = {"t.py::slow": 9.0, "t.py::other": 1.0, "t.py::quick": 2.0, "t.py::far": 0.1}
-    lines = {"a.py": {"1": [""], "5": ["t.py::slow", "t.py::quick"], "6": ["t.py::other"]}}
+    lines = {"a.py": {"1": [""], "5": ["t.py::slow", "t.py::quick"], "6": ["", "t.py::slow"]}}
     choice = TestChoice({"t.py": FileMap(seconds=seconds, lines=lines)})
 
     assert [test for test, _ in choice.tests("a.py", [5], 60)] == ["t.py::quick", "t.py::slow"]
     assert [test for test, _ in choice.tests("a.py", [5], 10)] == ["t.py::quick"]
     imported = [test for test, _ in choice.tests("a.py", [1], 60)]
-    assert imported == ["t.py::other", "t.py::quick", "t.py::slow", "t.py::far"]
+    assert imported == ["t.py::quick", "t.py::slow", "t.py::far", "t.py::other"]
+    assert choice.tests("a.py", [6], 60)[0] == ("t.py::slow", 9.0)
     assert choice.tests("a.py", [7], 60) == []
 
 
