@@ -145,11 +145,11 @@ class TestChoice:
     def tests_of_step(self, path: str, folder: Path, within_s: float) -> list[tuple[str, float]]:
         """Return the tests of a Lua step: those that execute Python code that names the step.
 
-        That code lies in the folder above the step's.
+        That code lies below the folder above the step's.
         """
         quoted = f'"{Path(path).stem}"'
         tests: dict[str, float] = {}
-        for source in sorted((folder / path).parent.parent.glob("*.py")):
+        for source in sorted((folder / path).parent.parent.rglob("*.py")):
             lines = source.read_text().splitlines()
             naming = [n for n, line in enumerate(lines, 1) if quoted in line]
             tests |= dict(self.tests(source.relative_to(folder).as_posix(), naming, within_s))

@@ -17,6 +17,9 @@ from tests.mutants.mutant import Edit, apply
 ROOT: Final = Path(__file__).resolve().parents[2]
 LEFT_OUT: Final = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*cache", ".hypothesis")
 
+#: Plugins that take a second to import and that no test here needs.
+NOT_NEEDED: Final = ("celery", "docker_tools", "xdist", "xdist.looponfail")
+
 #: The program was ended because it took too long.
 TOO_LONG: Final = -1
 
@@ -56,7 +59,10 @@ class Sandbox:
         Generated examples are the same each time, and none is kept for the next run.
         """
         shutil.rmtree(self.folder / ".hypothesis", ignore_errors=True)
-        options = ("-q", "-p", "no:cacheprovider", "--hypothesis-seed=0")
+        plugins = [
+            option for name in ("cacheprovider", *NOT_NEEDED) for option in ("-p", f"no:{name}")
+        ]
+        options = ["-q", "--hypothesis-seed=0", *plugins]
         command = [sys.executable, "-m", "pytest", *options, *arguments]
         process = subprocess.Popen(
             command,

@@ -141,9 +141,10 @@ def test_tests_that_run_the_line_come_first() -> None:
 
 
 def test_a_step_has_the_tests_that_call_it(tmp_path: Path) -> None:
-    (tmp_path / "store/lua").mkdir(parents=True)
-    (tmp_path / "store/ledger.py").write_text('run("take")\nrun("take_all")\n')
-    lines = {"store/ledger.py": {"1": ["t.py::a"], "2": ["t.py::b"]}}
+    for folder in ("lua", "ledger"):
+        (tmp_path / "store" / folder).mkdir(parents=True)
+    (tmp_path / "store/ledger/bridge.py").write_text('run("take")\nrun("take_all")\n')
+    lines = {"store/ledger/bridge.py": {"1": ["t.py::a"], "2": ["t.py::b"]}}
     choice = TestChoice({"t.py": FileMap(seconds={"t.py::a": 1.0, "t.py::b": 1.0}, lines=lines)})
 
     tests = choice.tests_of_step("store/lua/take.lua", tmp_path, 60)
