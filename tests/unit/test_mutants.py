@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from tests.mutants import lua_faults, python_faults
 from tests.mutants.config import Config, Explained
 from tests.mutants.coverage_map import FileMap, TestChoice
-from tests.mutants.mutant import Mutant, apply, mutants_of
-from tests.mutants.run import Run
+from tests.mutants.mutant import Edit, Mutant, apply, mutants_of
+from tests.mutants.run import Run, outcome_of
+from tests.mutants.sandbox import TOO_LONG, Sandbox
 
 CODE = """def is_full(used, most):
     return used >= most
@@ -202,6 +205,41 @@ def test_code_that_no_test_runs_is_not_noticed(project: Path) -> None:
 
     assert run.counts["held"].untested == 1
     assert share == 0
+
+
+class Scripted(Sandbox):
+    """A sandbox whose runs of pytest return the given codes."""
+
+    def __init__(self, folder: Path, *codes: int) -> None:
+        self.folder = folder
+        self.codes = list(codes)
+
+    @contextlib.contextmanager
+    def planted(self, path: str, edit: Edit) -> Iterator[None]:
+        yield
+
+    def pytest(self, arguments: Sequence[str], *, within_s: float) -> int:
+        return self.codes.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("codes", "outcome"),
+    [
+        ((0,), "survived"),
+        ((1,), "noticed"),
+        ((4,), "noticed"),
+        ((TOO_LONG, 0), "noticed"),
+        ((TOO_LONG, TOO_LONG), "untested"),
+    ],
+)
+def test_tests_that_hang_without_the_fault_notice_nothing(
+    tmp_path: Path, codes: tuple[int, ...], outcome: str
+) -> None:
+    mutant = mutant_of("a = b + 1", "+ -> -")
+    box = Scripted(tmp_path, *codes)
+
+    assert outcome_of(box, mutant, [("t.py::test", 1.0)]) == outcome
+    assert box.codes == []
 
 
 def test_a_folder_without_named_tests_is_refused() -> None:
