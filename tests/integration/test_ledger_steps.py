@@ -208,6 +208,30 @@ async def test_a_refused_request_gets_its_response_once_and_its_id_is_used_up(si
     assert await admit(site, raw) is Admission.DUPLICATE
 
 
+async def test_messages_go_to_the_end_where_multcall_wants_them(site: Site) -> None:
+    newest = -1 if site.push == "right" else 0
+    wire = site.ledger.wire
+    await site.redis.rpush(wire.ack, '{"IdRequisicao": "old"}')
+    await site.redis.rpush(wire.response, '{"IdRequisicao": "old"}')
+
+    for request_id in ("r-1", "r-2"):
+        await site.accepted(request_id, wait_s=0)
+        assert (await site.acks())[newest]["IdRequisicao"] == request_id
+    await site.in_hand(element("r-3"))
+    answer = '{"IdRequisicao": "r-3"}'
+    await site.ledger.refuse(BRIDGE, element("r-3"), request_id="r-3", response=answer)
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-3"
+    await site.end("r-1")
+    await site.code(code_element("r-1"))
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-1"
+    await site.end("r-2")
+    await site.ledger.late_codes()
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-2"
+    await site.admitted("r-4")
+    await site.end("r-4")
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-4"
+
+
 async def test_an_unreadable_request_goes_to_the_dead_list_without_a_response(site: Site) -> None:
     await site.in_hand(b"\xff")
     assert await site.ledger.refuse(BRIDGE, b"\xff", request_id=None, dead='"why"')

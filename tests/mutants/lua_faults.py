@@ -35,6 +35,15 @@ SWAPS: Final[tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]] = tuple(
         (r"\bfalse\b", ("true",)),
     )
 )
+#: Which end of a list an element goes to or comes from.
+ENDS: Final = {
+    "'RPUSH'": "'LPUSH'",
+    "'LPUSH'": "'RPUSH'",
+    "'LEFT'": "'RIGHT'",
+    "'RIGHT'": "'LEFT'",
+}
+#: A command whose name is an argument, which says what end of a list Multcall uses.
+GIVEN_COMMAND: Final = re.compile(r"\bredis\.call\(([^',]+),")
 NUMBER: Final = re.compile(r"(?<![\w.'])\d+(?![\w.'])")
 CONDITION: Final = re.compile(r"\b(?:if|elseif)\b(.*?)\bthen\b|\bwhile\b(.*?)\bdo\b", re.DOTALL)
 STATEMENT: Final = r"(?:^|\bthen\b|\bdo\b|\belse\b)[ \t]*"
@@ -47,14 +56,32 @@ ASSIGNMENT: Final = re.compile(
 def edits_of(text: str) -> Iterator[Edit]:
     """Find every fault of one step."""
     code = COMMENT_OR_STRING.sub(lambda found: "'" + " " * (len(found[0]) - 2) + "'", text)
-    for pattern, afters in SWAPS:
-        for found in pattern.finditer(code):
-            yield from _edits(found, 0, afters)
+    yield from _operators(code)
+    yield from _ends_of_lists(text, code)
     for found in NUMBER.finditer(code):
         yield from _edits(found, 0, _other_numbers(int(found[0]), code[: found.start()]))
     for found in CONDITION.finditer(code):
         afters = (" true ", " false ") if found[1] is not None else (" false ",)
         yield from _edits(found, 1 if found[1] is not None else 2, afters)
+    yield from _dropped(code)
+
+
+def _operators(code: str) -> Iterator[Edit]:
+    for pattern, afters in SWAPS:
+        for found in pattern.finditer(code):
+            yield from _edits(found, 0, afters)
+
+
+def _ends_of_lists(text: str, code: str) -> Iterator[Edit]:
+    for found in COMMENT_OR_STRING.finditer(text):
+        if found[0] in ENDS:
+            yield from _edits(found, 0, (ENDS[found[0]],))
+    for found in GIVEN_COMMAND.finditer(code):
+        yield from _edits(found, 1, ("'RPUSH'", "'LPUSH'"))
+
+
+def _dropped(code: str) -> Iterator[Edit]:
+    """Drop a call or an assignment that is a statement."""
     for found in CALL.finditer(code):
         if not _is_balanced(code[: found.start()]):
             continue  # an argument of a call, on a line of its own

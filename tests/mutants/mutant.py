@@ -27,7 +27,8 @@ class Mutant:
     """An edit of the file `path` (relative to the project, with `/`).
 
     `first_line` to `last_line` are the lines that run if the mutated code runs. `source` is the
-    text of the line where the edit begins: it stays the same when lines are added above.
+    text of the line where the edit begins: it stays the same when lines are added above. `change`
+    is `before -> after`, or `before#2 -> after` for the second such text of the line.
     """
 
     path: str
@@ -56,13 +57,17 @@ def apply(text: str, edit: Edit) -> str:
 
 def _described(path: str, text: str, edit: Edit) -> Mutant:
     before = text[edit.start : edit.end]
+    line_start = text.rfind("\n", 0, edit.start) + 1
+    line = text[line_start:].partition("\n")[0]
+    nth = text.count(before, line_start, edit.start) + 1
+    which = f"#{nth}" if line.count(before) > 1 else ""
     return Mutant(
         path=path,
         edit=edit,
         first_line=text.count("\n", 0, edit.statement) + 1,
         last_line=text.count("\n", 0, edit.start) + 1,
-        source=text[text.rfind("\n", 0, edit.start) + 1 :].partition("\n")[0].strip(),
-        change=f"{_short(before)} -> {_short(edit.after) or 'nothing'}",
+        source=line.strip(),
+        change=f"{_short(before)}{which} -> {_short(edit.after) or 'nothing'}",
     )
 
 

@@ -101,6 +101,11 @@ def test_what_no_test_can_notice_is_left_alone(code: str) -> None:
         ("local n = t[1] * 1000 + m", "local n = t[2] * 1000 + m"),
         ("local n = t[1] * 1000 + m", "local n = t[1] * 1000 - m"),
         ("while n > 0 do", "while  false do"),
+        (
+            "local a = redis.call('LMOVE', b, c, 'LEFT', 'RIGHT')",
+            "local a = redis.call('LMOVE', b, c, 'LEFT', 'LEFT')",
+        ),
+        ("redis.call(ARGV[3], a, b)", "redis.call('RPUSH', a, b)"),
         ("redis.call('SET', a,\n  f(b))\nreturn 1", "\nreturn 1"),
         ("redis.call('SET', a,\n  f(b))\nreturn 1", "redis.call('SET', a,\n  f(b))\nreturn 0"),
     ],
@@ -128,6 +133,11 @@ def test_a_mutant_says_where_it_is() -> None:
     assert mutant.where == "held/rooms.py:2"
     assert mutant.source == "b + 1,"
     assert (mutant.first_line, mutant.last_line) == (1, 2)
+
+
+def test_a_change_says_which_of_two_alike_it_is() -> None:
+    found = mutants_of("a.py", "a = b + c + d", python_faults.edits_of("a = b + c + d"))
+    assert {mutant.change for mutant in found} == {"+#1 -> -", "+#2 -> -"}
 
 
 def test_tests_that_run_the_line_come_first() -> None:
