@@ -4,6 +4,7 @@
 #   make test         lint, types, import rules, every test that this machine can run
 #
 #   make lint | unit | integration | acceptance | chaos | bench | bench-check
+#   make mutants      plant small faults in the code, one at a time; report those no test notices
 #   make image        build the container image multcall-dialer that docker-compose.yml runs
 #   make docs         write docs/schemas/*.json anew from the code
 #   make constraints  resolve the newest versions and pin them in constraints.txt
@@ -21,7 +22,7 @@ PYTEST_ARGS ?=
 BACKEND := hatchling editables
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration acceptance chaos bench bench-check image docs constraints clean
+.PHONY: help demo test lint unit integration acceptance chaos mutants bench bench-check image docs constraints clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -82,6 +83,12 @@ CHAOS_ARGS ?=
 chaos: $(STAMP)
 	@$(PY) -m tests.chaos.run $(CHAOS_ARGS)
 
+# Takes an hour and is not part of CI: MUTANTS_ARGS="--seed 7 --sample 200 --minutes 30 --jobs 2
+# dialer/domain" and more, see tests/mutants/run.py.
+MUTANTS_ARGS ?=
+mutants: $(STAMP)
+	@$(PY) -m tests.mutants.run $(MUTANTS_ARGS)
+
 bench: $(STAMP)
 	@$(PY) -m benchmarks
 
@@ -109,5 +116,5 @@ constraints:
 	echo "constraints.txt: $$(grep -c == constraints.txt) versions pinned"
 
 clean:
-	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .mutants
 	find dialer workers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || :

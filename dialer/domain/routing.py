@@ -43,8 +43,6 @@ class Turns:
 
     def next(self, alike: Sequence[PbxLoad]) -> PbxLoad:
         """One of these, which are at least one. Equal turns go by their order."""
-        if len(alike) == 1:
-            return alike[0]
         for p in alike:
             self._credit[p.name] = self._credit.get(p.name, 0) + p.max_calls
         best = max(alike, key=lambda p: self._credit[p.name])

@@ -167,6 +167,22 @@ async def test_a_number_may_be_called_so_often_within_the_window(site: Site) -> 
     assert await admit(site, element("r-2"), most_per_number=2, number_window_s=3600) == "admitted"
 
 
+async def test_a_number_limit_of_one_allows_one_call(site: Site) -> None:
+    for request_id, expected in (("r-0", Admission.ADMITTED), ("r-1", Admission.NUMBER_LIMIT)):
+        await site.in_hand(element(request_id))
+        reply = await admit(site, element(request_id), most_per_number=1, number_window_s=3600)
+        assert reply is expected
+
+
+async def test_admission_takes_one_of_two_equal_elements(site: Site) -> None:
+    await site.in_hand(element(), element())
+    assert await admit(site, element()) is Admission.ADMITTED
+    assert await site.ledger.hand(BRIDGE) == [element()]
+    await site.in_hand(element())
+    assert await admit(site, element()) is Admission.DUPLICATE
+    assert await site.ledger.hand(BRIDGE) == [element()]
+
+
 async def test_validity_counts_from_admission_where_multcall_gave_no_time(site: Site) -> None:
     await site.admitted("r-1", ValidadeSeg=90)
     entry = await site.entry("r-1")
@@ -190,6 +206,30 @@ async def test_a_refused_request_gets_its_response_once_and_its_id_is_used_up(si
     assert await site.state() == "done"
     await site.in_hand(raw)
     assert await admit(site, raw) is Admission.DUPLICATE
+
+
+async def test_messages_go_to_the_end_where_multcall_wants_them(site: Site) -> None:
+    newest = -1 if site.push == "right" else 0
+    wire = site.ledger.wire
+    await site.redis.rpush(wire.ack, '{"IdRequisicao": "old"}')
+    await site.redis.rpush(wire.response, '{"IdRequisicao": "old"}')
+
+    for request_id in ("r-1", "r-2"):
+        await site.accepted(request_id, wait_s=0)
+        assert (await site.acks())[newest]["IdRequisicao"] == request_id
+    await site.in_hand(element("r-3"))
+    answer = '{"IdRequisicao": "r-3"}'
+    await site.ledger.refuse(BRIDGE, element("r-3"), request_id="r-3", response=answer)
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-3"
+    await site.end("r-1")
+    await site.code(code_element("r-1"))
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-1"
+    await site.end("r-2")
+    await site.ledger.late_codes()
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-2"
+    await site.admitted("r-4")
+    await site.end("r-4")
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-4"
 
 
 async def test_an_unreadable_request_goes_to_the_dead_list_without_a_response(site: Site) -> None:
@@ -242,6 +282,13 @@ async def test_what_was_not_published_for_a_while_is_due_once(site: Site) -> Non
     assert await site.ledger.due(older_than_s=30) == []
     (of_pbx02,) = await site.ledger.due(older_than_s=0, pbx="pbx02")
     assert (of_pbx02.call_id, of_pbx02.pbx) == (f"{CELL}:r-2", "pbx02")
+
+
+async def test_a_waiting_call_without_an_entry_is_forgotten(site: Site) -> None:
+    await site.admitted()
+    await site.redis.delete(site.ledger.keys.call(f"{CELL}:r-1"))
+    assert await site.ledger.due(older_than_s=0) == []
+    assert await site.redis.zcard(site.ledger.keys.queued) == 0
 
 
 async def test_a_call_that_has_no_pbx_is_due_until_it_gets_one(site: Site) -> None:
