@@ -21,6 +21,7 @@ from tests.integration.site import BRIDGE, CELL, Site, code_element, element, pb
 LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`DONE_RETENTION_S` once done": lambda ttl: 0 < ttl <= DONE_RETENTION_S,
     r"`IDLE_RETENTION_S`": lambda ttl: 0 < ttl <= IDLE_RETENTION_S,
+    r"Lives for `DNC_REPLY_RETENTION_S`": lambda ttl: 0 < ttl <= keys.DNC_REPLY_RETENTION_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
     r"Expires when past": lambda ttl: 0 <= ttl <= 30,
@@ -76,7 +77,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_every_builder_states_one_lifetime_and_no_two_share_a_key() -> None:
     every = list(builders())
-    assert len(every) == 20
+    assert len(every) == 22
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
