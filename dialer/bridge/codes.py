@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from dialer.bridge.cell import BridgeCell
 from dialer.domain.request import call_id
 from dialer.errors import InvalidRequest, StoreUnavailable
-from dialer.multcall.answers import DeadReason
-from dialer.multcall.messages import dead, parse_code
+from dialer.multcall.answers import DeadReason, dead
+from dialer.multcall.code import parse_code
 from dialer.store.client import wait_and_move
 from dialer.store.ledger import Delivery
 

@@ -9,7 +9,7 @@ import pytest
 
 from dialer.settings.kept import cells_of, text_of
 from dialer.store.cells import CellBook
-from tests.integration.site import CELL, Site, cell, code_element, element
+from tests.integration.cell_rig import CELL, Site, cell, code_element, element
 
 LIMITS: Final[dict[str, Any]] = {
     "max_attempts_per_number": 3,
