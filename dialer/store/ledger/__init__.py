@@ -1,4 +1,4 @@
-"""The ledger of one cell: the state of every call, changed in atomic steps only."""
+"""The ledger of one cell: the state of every call, changed only by atomic steps."""
 
 from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S, Admission, BridgeLedger, Delivery
 from dialer.store.ledger.call_steps import CallSteps, Waiting
