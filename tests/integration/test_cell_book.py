@@ -24,7 +24,7 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
         yield site
 
 
-async def test_a_cell_comes_back_as_it_was_kept_but_for_the_address_of_its_redis(
+async def test_cell_book_returns_a_cell_without_its_redis_url(
     site: Site,
 ) -> None:
     written = cell(
@@ -41,7 +41,7 @@ async def test_a_cell_comes_back_as_it_was_kept_but_for_the_address_of_its_redis
     assert 0 < await site.redis.ttl("dialer:cells") <= 30 * 24 * 3600
 
 
-async def test_only_cells_without_a_bridge_and_with_something_under_way_are_unserved(
+async def test_unserved_cells_have_no_bridge_and_something_left(
     site: Site,
 ) -> None:
     book = CellBook(site.steps)
@@ -58,7 +58,7 @@ async def test_only_cells_without_a_bridge_and_with_something_under_way_are_unse
 
 
 @pytest.mark.parametrize("left", ["call", "code in hand"])
-async def test_a_cell_is_unserved_for_a_call_and_for_a_code_in_hand(site: Site, left: str) -> None:
+async def test_cell_with_a_call_or_a_code_in_hand_is_unserved(site: Site, left: str) -> None:
     book = CellBook(site.steps)
     await book.write(CELL, text_of(cell()))
     await site.ledger.take_over("bridge-1")
@@ -71,7 +71,7 @@ async def test_a_cell_is_unserved_for_a_call_and_for_a_code_in_hand(site: Site, 
     assert cells_of(await book.unserved()) == [cell()]
 
 
-async def test_settings_of_another_version_are_passed_over_with_one_sentence(
+async def test_unreadable_settings_are_skipped_with_one_warning(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     book = CellBook(site.steps)

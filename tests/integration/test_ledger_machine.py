@@ -261,7 +261,7 @@ def _without_dead(snapshot: dict[bytes, Any]) -> dict[bytes, Any]:
 
 
 @pytest.mark.parametrize(("push", "lives"), [("right", 30), ("left", 8)])
-def test_the_ledger_does_what_the_state_machine_says(
+def test_ledger_agrees_with_the_state_machine(
     redis_url: str, push: Literal["right", "left"], lives: int
 ) -> None:
     class Machine(LedgerMachine):
