@@ -1,4 +1,4 @@
-"""The do-not-call set takes a number with and without `+` for the same telephone."""
+"""The do-not-call set: how numbers compare, and that a repeated change counts once."""
 
 from __future__ import annotations
 
