@@ -20,6 +20,18 @@ async def test_repeated_dnc_change_tells_the_same_count(redis_url: str) -> None:
         await steps.close()
 
 
+async def test_long_list_of_numbers_is_changed_in_batches(redis_url: str) -> None:
+    steps = Steps(connect(redis_url), "test")
+    registry = Registry(steps)
+    numbers = [f"55119{i:08}" for i in range(20_001)]
+    try:
+        assert await registry.dnc_add(numbers) == len(numbers)
+        assert all(await registry.dnc_contains(numbers))
+        assert await registry.dnc_remove(numbers) == len(numbers)
+    finally:
+        await steps.close()
+
+
 async def test_dnc_changes_do_not_share_their_replies(redis_url: str) -> None:
     steps = Steps(connect(redis_url), "test")
     registry = Registry(steps)
