@@ -21,6 +21,7 @@ from dialer.domain.call import Call, Ending
 from dialer.domain.request import cell_of
 from dialer.errors import AmiUnavailable
 from dialer.settings import Pbx, Settings
+from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.ledger import WorkerLedger
@@ -116,7 +117,7 @@ class PbxWorker:
         """Serves cells that left the settings too, by those they had, while they have calls."""
         tracker = self._tracker
         try:
-            for cell in await CellBook(steps).cells():
+            for cell in cells_of(await CellBook(steps).read()):
                 ledger = WorkerLedger(steps, cell.name, self.settings.multcall.push)
                 if cell.name not in tracker.cells and await ledger.calls():
                     tracker.cells[cell.name] = cell

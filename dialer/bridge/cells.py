@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Never, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -23,6 +23,7 @@ from dialer.bridge.intake import Intake
 from dialer.bridge.recovery import Recovery
 from dialer.errors import ConfigError
 from dialer.settings import Cell, Pbx, Settings
+from dialer.settings.kept import cells_of, text_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel, connect
 from dialer.store.ledger import BridgeLedger
@@ -173,7 +174,7 @@ class ServedCell:
         """Keeps them beside the calls, for ever: who starts without can end what is under way."""
         book = CellBook(self.site.ledger.steps)
         while True:
-            await book.write(self.plan.cell)
+            await book.write(self.plan.cell.name, text_of(self.plan.cell))
             await asyncio.sleep(KEEP_EVERY_S)
 
     async def _drain(self, parts: Sequence[asyncio.Task[None]]) -> None:
@@ -231,6 +232,7 @@ class Served:
     )
     _servers: Servers = field(default_factory=Servers)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _watch: asyncio.Task[Never] | None = None
 
     @classmethod
     async def connect(
@@ -309,14 +311,14 @@ class Served:
         found: dict[str, CellPlan] = {}
         for url, steps in self._servers.known.items():
             try:
-                cells = await steps.or_none_if_down(CellBook(steps).unserved()) or []
+                texts = await steps.or_none_if_down(CellBook(steps).unserved()) or {}
             except RedisError as error:
                 logger.exception(
                     "Redis refused a command; trying anew",
                     extra={"redis": steps.where, "part": "unserved cells", "error": str(error)},
                 )
                 continue
-            for cell in cells:
+            for cell in cells_of(texts):
                 plan = _plan(settings, cell, url, draining=True)
                 if plan.ledger_id not in mine:
                     found.setdefault(cell.name, plan)
@@ -324,12 +326,14 @@ class Served:
 
     async def start(self) -> None:
         """Serves from now on."""
+        self._watch = asyncio.create_task(self._servers.watch(), name="Redis steps")
+        self._watch.add_done_callback(self._ended)
         for cell in self.cells:
             await cell.start()
             for task in cell.tasks:
                 task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self.failure.done():
             self.failure.set_exception(error)
@@ -340,6 +344,8 @@ class Served:
 
     async def close(self) -> None:
         """Gives the connections up."""
+        if self._watch is not None:
+            await cancel([self._watch])
         await self._stack.aclose()
 
 

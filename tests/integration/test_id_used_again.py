@@ -1,4 +1,4 @@
-"""A worker whose ledger asks for a call that ended here: forgotten by a failover, or a new one."""
+"""A worker is asked to dial an id that it has dialed before: after a failover, or a new call."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def worker(redis_url: str) -> AsyncIterator[Worker]:
 
 @pytest.mark.parametrize("how", ["its task comes", "the ledger is back"])
 @pytest.mark.parametrize("again", [False, True])
-async def test_an_id_is_dialed_again_when_its_call_ended_longer_ago_than_the_ledger_keeps_it(
+async def test_id_is_dialed_again_after_the_ledger_forgot_it(
     worker: Worker, how: str, again: bool
 ) -> None:
     await worker.live()

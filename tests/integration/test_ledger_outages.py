@@ -1,4 +1,4 @@
-"""Steps on a server that dies, refuses or forgets: nothing lost, nothing twice, order kept."""
+"""Steps on a server that dies, refuses or loses its scripts: each runs once, in order."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from dialer.errors import StepsStopped
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import cancel
-from dialer.store.steps import SOURCES
+from dialer.store.scripts import SOURCES
+from dialer.store.servers import Servers
+from dialer.store.steps import Steps
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.waiting import wait_until
 
-AWAY = "Redis does not take our steps; waiting for it, nothing is lost"
-BACK = "Redis is back"
+DOWN = "Redis unavailable; retrying, nothing is lost"
+UP = "Redis available again"
+STOPPED = "Redis steps stopped by an unexpected error; the process must end"
+
+#: Its Lua text is missing: an error that `Steps` does not expect.
+NO_STEP = "no_such_step"
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def said(caplog: pytest.LogCaptureFixture, message: str) -> int:
 
 
 async def lives(site: Site, n: int) -> None:
-    """The ACK, the answer and the end of `n` claimed calls, none waiting for the one before."""
+    """Accept, answer and end `n` claimed calls, all steps concurrently."""
     entries = [await site.entry(f"r-{i}") for i in range(n)]
     works: list[Coroutine[Any, Any, object]] = []
     for entry in entries:
@@ -62,7 +69,7 @@ async def claimed_calls(site: Site, n: int) -> None:
         await site.claimed(f"r-{i}")
 
 
-async def test_steps_wait_for_a_server_that_was_killed_and_say_so_once(
+async def test_steps_wait_for_a_killed_server_and_log_it_once(
     site: Site, server: EmbeddedValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -83,10 +90,10 @@ async def test_steps_wait_for_a_server_that_was_killed_and_say_so_once(
     assert await asyncio.gather(*ends) == ["ended"] * n
     assert await reading == n
     await check_one_of_each(site, n)
-    assert (said(caplog, AWAY), said(caplog, BACK)) == (1, 1)
+    assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
 
 
-async def test_steps_in_flight_when_the_server_dies_are_done_once(
+async def test_steps_in_flight_run_once_if_the_server_dies(
     site: Site, server: EmbeddedValkey
 ) -> None:
     n = 60
@@ -100,14 +107,14 @@ async def test_steps_in_flight_when_the_server_dies_are_done_once(
     await check_one_of_each(site, n)
 
 
-async def test_steps_go_on_after_the_server_forgot_the_scripts(site: Site) -> None:
+async def test_steps_go_on_after_script_flush(site: Site) -> None:
     await claimed_calls(site, 5)
     await site.redis.script_flush()
     await lives(site, 5)
     await check_one_of_each(site, 5)
 
 
-async def test_a_call_keeps_its_order_where_the_server_knows_only_the_last_script(
+async def test_steps_of_a_call_stay_in_order_if_scripts_are_missing(
     site: Site,
 ) -> None:
     await claimed_calls(site, 5)
@@ -119,7 +126,7 @@ async def test_a_call_keeps_its_order_where_the_server_knows_only_the_last_scrip
 
 
 async def lives_of_another_site(site: Site) -> None:
-    """Makes the steps believe that the server has every script."""
+    """Run every script once, so that `Steps` does not load it again."""
     await site.admitted("other")
     entry = await site.claimed("other")
     assert entry is not None
@@ -148,7 +155,7 @@ async def lives_of_another_site(site: Site) -> None:
         ),
     ],
 )
-async def test_steps_wait_while_the_server_takes_no_writes(
+async def test_steps_wait_while_the_server_refuses_writes(
     site: Site,
     caplog: pytest.LogCaptureFixture,
     refuse: Callable[[Redis], Awaitable[Any]],
@@ -165,10 +172,10 @@ async def test_steps_wait_while_the_server_takes_no_writes(
         await allow(site.redis)
     await work
     await check_one_of_each(site, 3)
-    assert (said(caplog, AWAY), said(caplog, BACK)) == (1, 1)
+    assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
 
 
-async def test_steps_wait_while_the_server_cannot_save_to_its_disk() -> None:
+async def test_steps_wait_while_the_server_cannot_save_to_disk() -> None:
     with EmbeddedValkey(config={"save": '"3600 1"', "stop-writes-on-bgsave-error": "yes"}) as own:
         async with Site(own.url()) as site:
             await claimed_calls(site, 2)
@@ -190,7 +197,7 @@ async def test_steps_wait_while_the_server_cannot_save_to_its_disk() -> None:
             await check_one_of_each(site, 2)
 
 
-async def test_a_refusal_that_waiting_does_not_cure_is_raised_and_the_next_step_runs(
+async def test_permanent_refusal_is_raised_and_the_next_step_runs(
     site: Site,
 ) -> None:
     await site.redis.set(site.ledger.keys.call(f"{CELL}:r-1"), "no hash")
@@ -202,13 +209,13 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_and_the_next_step_
     assert not site.steps.outage
 
 
-async def test_a_text_that_cannot_be_sent_fails_its_own_step_only(site: Site) -> None:
+async def test_text_that_is_not_utf8_fails_only_its_own_step(site: Site) -> None:
     with pytest.raises(UnicodeEncodeError):
         await site.ledger.bury_code(BRIDGE, b"x", "\ud800")
     await asyncio.wait_for(site.admitted("r-2"), 5)
 
 
-async def test_a_caller_that_gave_up_harms_no_other(site: Site) -> None:
+async def test_cancelled_caller_does_not_affect_other_steps(site: Site) -> None:
     await site.admitted()
     gone = asyncio.create_task(site.ledger.assign(await site.waiting(), "pbx02"))
     await asyncio.sleep(0)
@@ -216,9 +223,7 @@ async def test_a_caller_that_gave_up_harms_no_other(site: Site) -> None:
     await asyncio.wait_for(site.admitted("r-2"), 5)
 
 
-async def test_steps_that_wait_are_cancelled_when_the_program_stops(
-    redis_url: str, server: EmbeddedValkey
-) -> None:
+async def test_waiting_steps_are_cancelled_by_close(redis_url: str, server: EmbeddedValkey) -> None:
     async with Site(redis_url) as site:
         server.kill()
         waiting = asyncio.create_task(site.ledger.take_over(BRIDGE))
@@ -228,7 +233,7 @@ async def test_steps_that_wait_are_cancelled_when_the_program_stops(
     await asyncio.to_thread(server.start)
 
 
-async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_anything(
+async def test_wrong_type_of_a_list_stops_a_step_before_any_write(
     site: Site,
 ) -> None:
     wire, keys = site.ledger.wire, site.ledger.keys
@@ -248,9 +253,7 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
         lambda: ledger.end(other.call, other.request, BUSY),
         lambda: ledger.end(entry.call, entry.request, BUSY),
         ledger.late_codes,
-        lambda: ledger.code(
-            BRIDGE, b"code", call_id=entry.call.call_id, code_json="1", orphan="{}", second="{}"
-        ),
+        lambda: ledger.code(BRIDGE, b"code", call_id=entry.call.call_id, code_json="1"),
         lambda: ledger.refuse(BRIDGE, b"\xff", request_id=None, dead="{}"),
         lambda: ledger.refuse(BRIDGE, element("r-9"), request_id="r-9", response="{}", repeat="{}"),
         lambda: ledger.bury_code(BRIDGE, b"code", "{}"),
@@ -267,7 +270,43 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
     assert [r["IdRequisicao"] for r in await site.responses()] == ["r-1"]
 
 
-async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) -> None:
+async def test_unexpected_error_fails_waiting_and_later_steps(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped: list[StepsStopped] = []
+    steps = Steps(Redis.from_url(redis_url), "the test's Redis", on_stopped=stopped.append)
+    keys = ["dialer:slots:pbx01"]
+    names = ["release", NO_STEP, "release"]
+    waiting = [asyncio.create_task(steps.run(name, keys, ["a"])) for name in names]
+    results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+    assert [type(result) for result in results] == [StepsStopped] * 3
+    with pytest.raises(StepsStopped, match=f"the test's Redis.*{NO_STEP}"):
+        await asyncio.wait_for(steps.run("release", keys, ["a"]), 5)
+    assert len(stopped) == said(caplog, STOPPED) == 1
+    await steps.close()
+
+
+async def test_servers_tell_their_owner_when_steps_stop(redis_url: str) -> None:
+    servers = Servers()
+    watch = asyncio.create_task(servers.watch())
+    steps = await servers.at(redis_url, "the test's Redis")
+    await steps.run("release", ["dialer:slots:pbx01"], ["a"])
+    assert not watch.done()
+    with pytest.raises(StepsStopped):
+        await asyncio.wait_for(steps.run(NO_STEP, []), 5)
+    with pytest.raises(StepsStopped):
+        await asyncio.wait_for(watch, 5)
+    await servers.close()
+
+
+async def test_steps_are_refused_after_close(redis_url: str) -> None:
+    steps = Steps(Redis.from_url(redis_url), "the test's Redis")
+    await steps.close()
+    with pytest.raises(StepsStopped, match="closed"):
+        await asyncio.wait_for(steps.run("release", ["dialer:slots:pbx01"], ["a"]), 5)
+
+
+async def test_two_clients_of_a_server_do_not_block_each_other(site: Site) -> None:
     both = [site.more_steps("first"), site.more_steps("second")]
     held = await asyncio.gather(
         *(s.run("restore_slots", ["dialer:slots:pbx01"], ["a"]) for s in both for _ in range(50))
@@ -275,8 +314,8 @@ async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) ->
     assert sorted(held) == [0] * 99 + [1]
 
 
-async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
-    """As redis-py does when a reply and the cancellation meet."""
+async def test_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    """redis-py swallows a cancellation that arrives together with a reply."""
     lost = 0
 
     async def deaf() -> None:

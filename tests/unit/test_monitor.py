@@ -23,7 +23,7 @@ READY = PbxState(
     unready_s=0.5,
 )
 DOWN = replace(READY, load=replace(READY.load, ready=False))
-QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0)
+QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0, dropped=0)
 ALLOWED = {"ASR_TIM": ("pbx01",)}
 
 
@@ -60,7 +60,12 @@ def test_nonempty_dead_list_is_shown() -> None:
     ]
 
 
-def test_the_screen_shows_every_pbx_and_cell() -> None:
+def test_monitor_tells_what_a_full_dead_list_dropped() -> None:
+    (sentence,) = troubles(READY, replace(QUIET, dead=100_000, dropped=12))
+    assert sentence.endswith("read dialer:dead:ASR_TIM; 12 older ones were dropped")
+
+
+def test_screen_shows_every_pbx_and_cell() -> None:
     out = io.StringIO()
     snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": QUIET}, pbxs_of_cells=ALLOWED)
     Console(file=out, width=100).print(render(snapshot))
