@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dialer import failpoints
-from dialer.bridge.cells import CellPlan, Served, plans_of, removed_cells
+from dialer.bridge.cells import Served
 from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.plans import CellPlan, plans_of, removed_cells
 from dialer.bridge.signals import Signals
 from dialer.errors import DialerError
 from dialer.settings import Settings, load

@@ -51,7 +51,7 @@ async def look(
     """Reads everything once."""
     return Snapshot(
         serving=serving,
-        pbxs=await registry.pbxs(pbxs),
+        pbxs=await registry.pbxs([pbx.limits for pbx in pbxs]),
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
     )
 

@@ -53,6 +53,7 @@ class CellBook:
                 keys.LIVE,
                 keys.HAND,
                 keys.CODE_HAND,
+                keys.PARKING,
             ],
         )
         return list(_cells(dict(zip(flat[::2], flat[1::2], strict=True))))

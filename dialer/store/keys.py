@@ -25,6 +25,7 @@ LIVE: Final = "dialer:live:"
 HAND: Final = "dialer:hand:"
 CODE_HAND: Final = "dialer:codehand:"
 BRIDGES: Final = "dialer:bridges:"
+PARKING: Final = "dialer:parking:"
 
 #: What only exists while some process lives is forgotten after this long, in seconds.
 IDLE_RETENTION_S: Final = 30 * 24 * 3600
@@ -62,6 +63,15 @@ class LedgerKeys:
     def hand(self, bridge: str) -> str:
         """List: requests a bridge took and has not admitted or refused. Gone when empty."""
         return f"{HAND}{self.cell}:{bridge}"
+
+    @property
+    def parking(self) -> str:
+        """Set: trunks that have parked requests. Gone when empty."""
+        return f"{PARKING}{self.cell}"
+
+    def parked(self, trunk: str) -> str:
+        """List: requests that wait for this trunk, oldest first. Gone when empty."""
+        return f"dialer:parked:{self.cell}:{trunk}"
 
     def code_hand(self, bridge: str) -> str:
         """List: codes a bridge took and has not delivered. Gone when empty."""

@@ -211,7 +211,7 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_and_the_next_step_
 
 async def test_a_text_that_cannot_be_sent_fails_its_own_step_only(site: Site) -> None:
     with pytest.raises(UnicodeEncodeError):
-        await site.ledger.bury_code(BRIDGE, b"x", "\ud800")
+        await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), b"x", "\ud800")
     await asyncio.wait_for(site.admitted("r-2"), 5)
 
 
@@ -258,9 +258,9 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
         lambda: ledger.code(
             BRIDGE, b"code", call_id=entry.call.call_id, code_json="1", orphan="{}", second="{}"
         ),
-        lambda: ledger.refuse(BRIDGE, b"\xff", request_id=None, dead="{}"),
-        lambda: ledger.refuse(BRIDGE, element("r-9"), request_id="r-9", response="{}", repeat="{}"),
-        lambda: ledger.bury_code(BRIDGE, b"code", "{}"),
+        lambda: ledger.refuse(keys.hand(BRIDGE), b"\xff", request_id=None, dead="{}"),
+        lambda: ledger.refuse(keys.hand(BRIDGE), element("r-9"), request_id="r-9", response="{}"),
+        lambda: ledger.bury(keys.code_hand(BRIDGE), b"code", "{}"),
         lambda: ledger.return_hand(BRIDGE),
     ):
         with pytest.raises(ResponseError, match="WRONGTYPE"):

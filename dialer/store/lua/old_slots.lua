@@ -1,7 +1,14 @@
--- The calls that have held a slot of a PBX for long.
--- KEYS 1 zset slots
--- ARGV 1 for how long, ms
--- Returns call ids.
+-- Find the calls of one cell that have held a slot of a PBX for long.
+-- KEYS for each PBX: zset slots
+-- ARGV 1 for how long, ms   2 what the cell's call ids begin with
+-- Returns for each PBX a list of call ids.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])
+local out = {}
+for k, slots in ipairs(KEYS) do
+  out[k] = {}
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now - ARGV[1])) do
+    if string.sub(id, 1, #ARGV[2]) == ARGV[2] then out[k][#out[k] + 1] = id end
+  end
+end
+return out
