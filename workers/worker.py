@@ -16,11 +16,12 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from dialer import failpoints
+from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
 from dialer.domain.request import cell_of
 from dialer.errors import AmiUnavailable
 from dialer.settings import Pbx, Settings
+from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.ledger import WorkerLedger
@@ -116,7 +117,7 @@ class PbxWorker:
         """Serves cells that left the settings too, by those they had, while they have calls."""
         tracker = self._tracker
         try:
-            for cell in await CellBook(steps).cells():
+            for cell in cells_of(await CellBook(steps).read()):
                 ledger = WorkerLedger(steps, cell.name, self.settings.multcall.push)
                 if cell.name not in tracker.cells and await ledger.calls():
                     tracker.cells[cell.name] = cell
@@ -221,10 +222,21 @@ class PbxWorker:
                 await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def _beat(self) -> None:
-        while True:
-            if self._stopping is None:
-                await self._say("up" if self._link.ready else "down")
-            await asyncio.sleep(HEARTBEAT_EVERY_S)
+        await watchdog.process.keep_beating(
+            "heartbeat",
+            self._write_heartbeat,
+            every_s=HEARTBEAT_EVERY_S,
+            is_down=lambda: self._registry.steps.outage,
+            status=lambda: f"AMI link {self._link_word}, {len(self._tracker.calls)} calls",
+        )
+
+    @property
+    def _link_word(self) -> Link:
+        return "up" if self._link.ready else "down"
+
+    async def _write_heartbeat(self) -> None:
+        if self._stopping is None:
+            await self._say(self._link_word)
 
     async def _say(self, link: Link) -> None:
         await self._registry.heartbeat(

@@ -22,6 +22,7 @@ from dialer.bridge.plans import CellPlan, plan_of
 from dialer.bridge.served_cell import ServedCell
 from dialer.errors import TaskEnded
 from dialer.settings import Settings
+from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel, connect
 from dialer.store.ledger import BridgeLedger
@@ -121,14 +122,14 @@ class Served:
         found: dict[str, CellPlan] = {}
         for url, steps in self._servers.known.items():
             try:
-                cells = await steps.or_none_if_down(CellBook(steps).unserved()) or []
+                texts = await steps.or_none_if_down(CellBook(steps).unserved()) or {}
             except RedisError as error:
                 logger.exception(
                     "Redis refused a command; trying again",
                     extra={"redis": steps.where, "part": "unserved cells", "error": str(error)},
                 )
                 continue
-            for cell in cells:
+            for cell in cells_of(texts):
                 plan = plan_of(settings, cell, url, draining=True)
                 if plan.ledger_id not in mine:
                     found.setdefault(cell.name, plan)

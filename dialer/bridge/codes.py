@@ -16,6 +16,7 @@ from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.answers import DeadReason, dead
 from dialer.multcall.code import parse_code
 from dialer.store.client import wait_and_move
+from dialer.store.ledger import Delivery
 from dialer.store.ledger.bridge import is_of_one_element
 
 logger = logging.getLogger(__name__)
@@ -90,19 +91,19 @@ class Codes:
             logger.warning("Code refused", extra={"cell": ledger.cell, "reason": str(error)})
             await self._bury(raw, "invalid_code", str(error))
             return
-        await ledger.code(
+        delivery = await ledger.code(
             self.cell.bridge,
             raw,
             call_id=call_id(ledger.cell, code.request_id),
             code_json=code.code_json,
-            orphan=_dead(raw, "orphan_code", "no such call is under way"),
-            second=_dead(raw, "duplicate_code", "the call has its code already"),
         )
+        if delivery is Delivery.ORPHAN:
+            await self._bury(raw, "orphan_code", "no such call is under way")
+        elif delivery is Delivery.SECOND:
+            await self._bury(raw, "duplicate_code", "the call has its code already")
 
     async def _bury(self, raw: bytes, reason: DeadReason, message: str) -> None:
+        """Move a code that cannot be used from the hand to the dead list."""
         hand = self.cell.ledger.keys.code_hand(self.cell.bridge)
-        await self.cell.ledger.bury(hand, raw, _dead(raw, reason, message))
-
-
-def _dead(raw: bytes, reason: DeadReason, message: str) -> str:
-    return dead(raw=raw, source="code", reason=reason, message=message, at=datetime.now(UTC))
+        entry = dead(raw=raw, source="code", reason=reason, message=message, at=datetime.now(UTC))
+        await self.cell.ledger.bury(hand, raw, entry)

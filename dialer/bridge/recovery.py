@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from dialer import watchdog
 from dialer.bridge.cell import BridgeCell, nudge
 from dialer.bridge.dispatch import Nudge
 from dialer.domain.call import LEGAL, CallError, Ended, Ending, Queued, Result, State
@@ -75,9 +76,12 @@ class Recovery:
 
         A task of its own, because the others wait while a broker or a Redis is down.
         """
-        while True:
-            await self.take_over()
-            await asyncio.sleep(EVERY_S)
+        await watchdog.process.keep_beating(
+            f"heartbeat {self.cell.name}",
+            self.take_over,
+            every_s=EVERY_S,
+            is_down=lambda: self.cell.ledger.steps.outage,
+        )
 
     async def take_over(self) -> None:
         """Take what dead bridges had in hand; the intake finds it in its own hand."""

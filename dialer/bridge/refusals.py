@@ -107,7 +107,11 @@ class Refusals:
             await self.fail(element, internal)
             return
         reply = await self.cell.ledger.refuse(
-            element.source, element.raw, request_id=request.request_id, response=response
+            element.source,
+            element.raw,
+            request_id=request.request_id,
+            response=response,
+            result=result,
         )
         if reply == "duplicate":
             await self.bury_repeat(element, request.call_id)
@@ -139,7 +143,11 @@ class Refusals:
             else ""
         )
         await self._refuse_dead(
-            element, id_json, response, _dead(element.raw, "internal_error", INTERNAL_ERROR.message)
+            element,
+            id_json,
+            response,
+            _dead(element.raw, "internal_error", INTERNAL_ERROR.message),
+            Result.FAILED,
         )
 
     # --- details -------------------------------------------------------------------
@@ -210,11 +218,21 @@ class Refusals:
         )
 
     async def _refuse_dead(
-        self, element: Element, id_json: str | None, response: str, entry: str
+        self,
+        element: Element,
+        id_json: str | None,
+        response: str,
+        entry: str,
+        result: Result = Result.INVALID_REQUEST,
     ) -> None:
         request_id = request_id_of(id_json) if id_json else None
         reply = await self.cell.ledger.refuse(
-            element.source, element.raw, request_id=request_id, response=response, dead=entry
+            element.source,
+            element.raw,
+            request_id=request_id,
+            response=response,
+            dead=entry,
+            result=result,
         )
         if reply == "duplicate":
             await self.bury_repeat(element, call_id(self.cell.name, request_id or ""))

@@ -19,6 +19,7 @@ from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.plans import CellPlan
 from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
+from dialer.settings.kept import text_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 
@@ -127,7 +128,7 @@ class ServedCell:
         """Store the cell's settings in its Redis; a restarted process can then finish its calls."""
         book = CellBook(self.cell.ledger.steps)
         while True:
-            await book.write(self.plan.cell)
+            await book.write(self.plan.cell.name, text_of(self.plan.cell))
             await asyncio.sleep(KEEP_EVERY_S)
 
     async def _drain(self, parts: Sequence[asyncio.Task[None]]) -> None:

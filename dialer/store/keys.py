@@ -10,12 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from dialer.domain.request import digits
+
 #: A done call's entry stays this long to catch repeats of its request, in seconds.
 DONE_RETENTION_S: Final = 24 * 3600
 
 #: A bridge that others held for dead is looked after this long: it may only have been slow, or
 #: its last command may still be on the way. In seconds.
 BRIDGE_FORGOTTEN_AFTER_S: Final = 3600
+
+#: A change of the do-not-call set may be repeated for this long, in seconds.
+DNC_REPLY_RETENTION_S: Final = 3600
 
 #: What every call's key starts with.
 CALL_PREFIX: Final = "dialer:call:"
@@ -87,12 +92,20 @@ class LedgerKeys:
 
     @property
     def dead(self) -> str:
-        """List: what could not be used, with the reason. Kept until somebody reads it."""
+        """List: what could not be used, with the reason; the newest `DEAD_MAX` of `_dead.lua`.
+
+        Kept until somebody deletes it.
+        """
         return f"dialer:dead:{self.cell}"
+
+    @property
+    def dropped(self) -> str:
+        """String: how many entries the full dead list dropped. Kept until somebody deletes it."""
+        return f"dialer:dropped:{self.cell}"
 
     def number(self, number: str) -> str:
         """Sorted set: calls to one number by admission, ms. Lives as long as the window."""
-        return f"dialer:number:{self.cell}:{number}"
+        return f"dialer:number:{self.cell}:{digits(number)}"
 
 
 CELLS: Final = "dialer:cells"
@@ -112,6 +125,14 @@ def slots(pbx_name: str) -> str:
 def pace(pbx_name: str) -> str:
     """String in the registry: when the PBX may start its next call, µs. Expires when past."""
     return f"dialer:pace:{pbx_name}"
+
+
+def dnc_reply(change_id: str) -> str:
+    """String in the registry: how many numbers a change of the do-not-call set changed.
+
+    Lives for `DNC_REPLY_RETENTION_S`.
+    """
+    return f"dialer:dncreply:{change_id}"
 
 
 DO_NOT_CALL: Final = "dialer:dnc"

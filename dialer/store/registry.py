@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from dialer.domain.request import digits
 from dialer.domain.room import PbxLimits, PbxLoad
 from dialer.store import keys
 from dialer.store.steps import Arg, Steps
@@ -120,21 +122,24 @@ class Registry:
         """For each number, whether it is on the do-not-call set."""
         if not numbers:
             return []
-        flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(_digits, numbers))
+        flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(digits, numbers))
         return [bool(flag) for flag in flags]
 
     async def dnc_add(self, numbers: Sequence[str]) -> int:
         """Add numbers to the do-not-call set; return how many are new."""
-        return int(await self.steps.read("SADD", keys.DO_NOT_CALL, *map(_digits, numbers)))
+        return await self._change_dnc("SADD", numbers)
 
     async def dnc_remove(self, numbers: Sequence[str]) -> int:
         """Remove numbers from the do-not-call set; return how many were on it."""
-        return int(await self.steps.read("SREM", keys.DO_NOT_CALL, *map(_digits, numbers)))
+        return await self._change_dnc("SREM", numbers)
 
-
-def _digits(number: str) -> str:
-    """The number as the do-not-call set stores it: without a leading `+`."""
-    return number.removeprefix("+")
+    async def _change_dnc(self, command: Literal["SADD", "SREM"], numbers: Sequence[str]) -> int:
+        changed = await self.steps.run(
+            "dnc_change",
+            [keys.DO_NOT_CALL, keys.dnc_reply(secrets.token_hex(8))],
+            [command, keys.DNC_REPLY_RETENTION_S, *map(digits, numbers)],
+        )
+        return int(changed)
 
 
 def _state(

@@ -21,6 +21,7 @@ from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element
 LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`DONE_RETENTION_S` once done": lambda ttl: 0 < ttl <= DONE_RETENTION_S,
     r"`IDLE_RETENTION_S`": lambda ttl: 0 < ttl <= IDLE_RETENTION_S,
+    r"Lives for `DNC_REPLY_RETENTION_S`": lambda ttl: 0 < ttl <= keys.DNC_REPLY_RETENTION_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
     r"Expires when past": lambda ttl: 0 <= ttl <= 30,

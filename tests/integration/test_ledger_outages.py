@@ -255,9 +255,7 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
         lambda: ledger.end(other.call, other.request, BUSY),
         lambda: ledger.end(entry.call, entry.request, BUSY),
         ledger.late_codes,
-        lambda: ledger.code(
-            BRIDGE, b"code", call_id=entry.call.call_id, code_json="1", orphan="{}", second="{}"
-        ),
+        lambda: ledger.code(BRIDGE, b"code", call_id=entry.call.call_id, code_json="1"),
         lambda: ledger.refuse(keys.hand(BRIDGE), b"\xff", request_id=None, dead="{}"),
         lambda: ledger.refuse(keys.hand(BRIDGE), element("r-9"), request_id="r-9", response="{}"),
         lambda: ledger.bury(keys.code_hand(BRIDGE), b"code", "{}"),

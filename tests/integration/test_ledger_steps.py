@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dialer.domain.call import State
+from dialer.domain.call import Result, State
 from dialer.domain.room import CellRoom
 from dialer.multcall.request import parse_request
 from dialer.store.ledger import Admission, Waiting
@@ -188,6 +188,14 @@ async def test_a_number_may_be_called_so_often_within_the_window(site: Site) -> 
     assert await admit(site, element("r-2"), most_per_number=2, number_window_s=3600) == "admitted"
 
 
+async def test_number_limit_counts_a_number_with_and_without_plus(site: Site) -> None:
+    for i, number in enumerate(("5511987654321", "+5511987654321")):
+        raw = element(f"r-{i}", number)
+        await site.in_hand(raw)
+        reply = await admit(site, raw, most_per_number=1, number_window_s=3600)
+        assert reply is (Admission.NUMBER_LIMIT if i else Admission.ADMITTED)
+
+
 async def test_validity_counts_from_admission_where_multcall_gave_no_time(site: Site) -> None:
     await site.admitted("r-1", ValidadeSeg=90)
     entry = await site.entry("r-1")
@@ -213,6 +221,39 @@ async def test_a_refused_request_gets_its_response_once_and_its_id_is_used_up(si
     assert await site.state() == "done"
     await site.in_hand(raw)
     assert await admit(site, raw) is Admission.DUPLICATE
+
+
+async def test_refusals_are_pushed_at_the_end_multcall_reads_last(site: Site) -> None:
+    for i in (1, 2):
+        raw = element(f"r-{i}")
+        await site.in_hand(raw)
+        await site.ledger.refuse(BRIDGE, raw, request_id=f"r-{i}", response=str(i))
+    assert await site.responses() == ([1, 2] if site.push == "right" else [2, 1])
+
+
+async def test_done_call_keeps_state_result_and_time_for_a_day(site: Site) -> None:
+    await site.admitted("ended")
+    await site.end("ended")
+    await site.accepted("coded")
+    await site.end("coded")
+    await site.code(code_element("coded"))
+    await site.accepted("late", wait_s=0)
+    await site.end("late")
+    await site.ledger.late_codes()
+    raw = element("refused")
+    await site.in_hand(raw)
+    await site.ledger.refuse(
+        BRIDGE, raw, request_id="refused", response="{}", result=Result.EXPIRED
+    )
+    now_s, _ = await site.redis.time()
+    shown = await site.snapshot()
+    for name in ("ended", "coded", "late", "refused"):
+        key = site.ledger.keys.call(f"{CELL}:{name}")
+        fields = {k.decode(): v.decode() for k, v in shown[key.encode()].items()}
+        assert int(fields.pop("ended_ms")) / 1000 == pytest.approx(now_s, abs=60)
+        result = "EXPIRED" if name == "refused" else "BUSY"
+        assert fields == {"state": "done", "result": result}
+        assert 86_000 < await site.redis.ttl(key) <= 86_400
 
 
 async def test_an_unreadable_request_goes_to_the_dead_list_without_a_response(site: Site) -> None:

@@ -23,7 +23,7 @@ READY = PbxState(
     unready_s=0.5,
 )
 DOWN = replace(READY, load=replace(READY.load, ready=False))
-QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0)
+QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0, dropped=0)
 SERVING = {"ASR_TIM": ("pbx01",)}
 
 
@@ -58,6 +58,11 @@ def test_the_dead_list_is_named_where_it_holds_anything() -> None:
     assert troubles(READY, replace(QUIET, dead=3)) == [
         "ASR_TIM: 3 elements on the dead list; read dialer:dead:ASR_TIM"
     ]
+
+
+def test_monitor_tells_what_a_full_dead_list_dropped() -> None:
+    (sentence,) = troubles(READY, replace(QUIET, dead=100_000, dropped=12))
+    assert sentence.endswith("read dialer:dead:ASR_TIM; 12 older ones were dropped")
 
 
 def test_the_screen_shows_every_pbx_and_cell() -> None:

@@ -1,6 +1,12 @@
 """The ledger of one cell: the state of every call, changed in atomic steps only."""
 
-from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S, Admission, BridgeLedger, Fetched
+from dialer.store.ledger.bridge import (
+    BRIDGE_DEAD_AFTER_S,
+    Admission,
+    BridgeLedger,
+    Delivery,
+    Fetched,
+)
 from dialer.store.ledger.call_steps import CallSteps, Waiting
 from dialer.store.ledger.reads import CellCounts, LedgerReads
 from dialer.store.ledger.worker import WorkerLedger
@@ -11,6 +17,7 @@ __all__ = [
     "BridgeLedger",
     "CallSteps",
     "CellCounts",
+    "Delivery",
     "Fetched",
     "LedgerReads",
     "Waiting",

@@ -6,22 +6,26 @@ decided in `dialer.domain.room` and `dialer.bridge`.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 from redis.exceptions import RedisError
 
 from dialer.domain import call as domain
-from dialer.domain.call import Call, State
+from dialer.domain.call import Call, Result, State
 from dialer.domain.request import CallRequest, call_id
 from dialer.errors import StepsStopped, StoreUnavailable
 from dialer.store.entry import Entry, to_ms
 from dialer.store.keys import BRIDGE_FORGOTTEN_AFTER_S, DONE_RETENTION_S, IDLE_RETENTION_S
 from dialer.store.ledger.call_steps import CallSteps, Waiting, legal
+
+logger = logging.getLogger(__name__)
 
 #: A bridge without a heartbeat for this long is dead and its hand is taken over, in seconds.
 BRIDGE_DEAD_AFTER_S: Final = 10.0
@@ -31,6 +35,16 @@ SLICE: Final = 50
 
 #: A call without a PBX is looked at again after this time, in ms.
 _NO_PBX_AGAIN_MS: Final = 250
+
+
+class Delivery(StrEnum):
+    """What became of a code in hand."""
+
+    STORED = "stored"
+    DONE = "done"
+    ORPHAN = "orphan"
+    SECOND = "second"
+    GONE = "gone"
 
 
 class Admission(StrEnum):
@@ -268,6 +282,7 @@ class BridgeLedger(CallSteps):
         request_id: str | None,
         response: str = "",
         dead: str = "",
+        result: Result = Result.INVALID_REQUEST,
     ) -> str:
         """Answer a request that waits in the list `source`, without dialing.
 
@@ -278,16 +293,20 @@ class BridgeLedger(CallSteps):
         # Without an id the step touches no call; naming one key for all would make `Steps` run
         # one refusal per round trip.
         call = keys.call(call_id(self.cell, request_id)) if request_id else keys.dead
-        reply = await self.steps.run(
+        reply, dropped = await self.steps.run(
             "refuse",
-            [source, call, keys.dead, self.wire.response],
-            [raw, dead, response if request_id else "", self._push, DONE_RETENTION_S],
+            [source, call, keys.dead, self.wire.response, keys.dropped],
+            [raw, dead, response if request_id else "", self._push, DONE_RETENTION_S, result],
         )
+        self._check_dropped(int(dropped))
         return str(reply.decode())
 
     async def bury(self, source: str, raw: bytes, dead: str) -> bool:
         """Move an element from the list `source` to the dead list. False if it is gone."""
-        return bool(await self.steps.run("bury", [source, self.keys.dead], [raw, dead]))
+        keys = self.keys
+        dropped = await self.steps.run("bury", [source, keys.dead, keys.dropped], [raw, dead])
+        self._check_dropped(int(dropped))
+        return int(dropped) >= 0
 
     # --- waiting calls -------------------------------------------------------------
 
@@ -373,14 +392,19 @@ class BridgeLedger(CallSteps):
 
     async def bury_call(self, call_id: str, dead: str) -> None:
         """Put the request of an unreadable call on the dead list, once."""
-        await self.steps.run("bury_call", [self.keys.call(call_id), self.keys.dead], [dead])
+        keys = self.keys
+        dropped = await self.steps.run(
+            "bury_call", [keys.call(call_id), keys.dead, keys.dropped], [dead]
+        )
+        self._check_dropped(int(dropped))
 
     # --- codes ---------------------------------------------------------------------
 
-    async def code(
-        self, bridge: str, raw: bytes, *, call_id: str, code_json: str, orphan: str, second: str
-    ) -> str:
-        """Deliver a code that is in hand; `orphan` and `second` are entries of the dead list."""
+    async def code(self, bridge: str, raw: bytes, *, call_id: str, code_json: str) -> Delivery:
+        """Deliver a code that is in hand.
+
+        An `ORPHAN` or `SECOND` code stays in the hand, for the caller to bury.
+        """
         keys, wire = self.keys, self.wire
         reply = await self.steps.run(
             "code",
@@ -392,23 +416,13 @@ class BridgeLedger(CallSteps):
                 wire.counter,
                 wire.counter_ack,
                 wire.response,
-                keys.dead,
             ],
-            [
-                raw,
-                call_id,
-                code_json,
-                orphan,
-                second,
-                self._push,
-                DONE_RETENTION_S,
-                legal(domain.CodeCame),
-            ],
+            [raw, call_id, code_json, self._push, DONE_RETENTION_S, legal(domain.CodeCame)],
         )
-        return str(reply.decode())
+        return Delivery(reply.decode())
 
     async def late_codes(self) -> list[str]:
-        """Let calls go on whose code is late; return their ids."""
+        """Stop waiting for codes that are late; return the ids of their calls."""
         keys, wire = self.keys, self.wire
         ids = await self.steps.run(
             "late_codes",
@@ -416,3 +430,19 @@ class BridgeLedger(CallSteps):
             [keys.call(""), self._push, DONE_RETENTION_S, 500],
         )
         return [i.decode() for i in ids]
+
+    # --- the dead list -------------------------------------------------------------
+
+    def _check_dropped(self, dropped: int) -> None:
+        """Warn if the dead list was full, once for each cell."""
+        if dropped > 0:
+            _warn_dead_list_full(self.cell)
+
+
+@cache
+def _warn_dead_list_full(cell: str) -> None:
+    logger.warning(
+        "Dead list full; its oldest entries are dropped. Read it, mend what Multcall sends, "
+        "then delete it",
+        extra={"cell": cell},
+    )

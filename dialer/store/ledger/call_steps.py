@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
+from typing import Final
 
 from dialer.domain import call as domain
 from dialer.domain.call import LEGAL, Ending, State
@@ -16,10 +18,13 @@ from dialer.multcall.answers import response_parts
 from dialer.store.keys import DONE_RETENTION_S
 from dialer.store.ledger.reads import LedgerReads
 
+_ALL: Final = frozenset(State)
 
-def legal(event: type[domain.Event], within: Collection[State] = frozenset(State)) -> str:
-    """The states in which `event` is legal, each between blanks, as the Lua steps take them."""
-    return " " + " ".join(sorted(LEGAL[event] & set(within))) + " "
+
+@cache
+def legal(event: type[domain.Event], within: frozenset[State] = _ALL) -> str:
+    """The states of `within` in which `event` is legal, each between blanks, for a Lua step."""
+    return " " + " ".join(sorted(LEGAL[event] & within)) + " "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,7 @@ class CallSteps(LedgerReads):
         request: CallRequest,
         ending: Ending,
         *,
-        within: Collection[State] = frozenset(State),
+        within: Collection[State] = _ALL,
     ) -> str:
         """Ends a call: `done` (the Response went out), `ended` (with its code) or `void`.
 
@@ -80,7 +85,7 @@ class CallSteps(LedgerReads):
             ],
             [
                 call.call_id,
-                legal(domain.Ended, within),
+                legal(domain.Ended, frozenset(within)),
                 call.epoch,
                 parts.head,
                 parts.tail,

@@ -25,6 +25,7 @@ class CellCounts:
     unclaimed: int
     awaiting: int
     dead: int
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +93,23 @@ class LedgerReads:
     async def counts(self) -> CellCounts:
         """How many stand where now."""
         keys = self.keys
-        waiting, live, unclaimed, awaiting, dead = await self.steps.read_many(
+        waiting, live, unclaimed, awaiting, dead, dropped = await self.steps.read_many(
             [
                 ("LLEN", self.wire.request),
                 ("ZCARD", keys.live),
                 ("ZCARD", keys.queued),
                 ("ZCARD", keys.awaiting),
                 ("LLEN", keys.dead),
+                ("GET", keys.dropped),
             ]
         )
         return CellCounts(
-            waiting=waiting, live=live, unclaimed=unclaimed, awaiting=awaiting, dead=dead
+            waiting=waiting,
+            live=live,
+            unclaimed=unclaimed,
+            awaiting=awaiting,
+            dead=dead,
+            dropped=int(dropped or 0),
         )
 
     async def hand(self, bridge: str) -> list[bytes]:

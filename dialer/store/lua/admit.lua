@@ -1,5 +1,6 @@
 -- Admit one request: ledger entry, slot of the cell, Counter. It leaves the list where it waits.
 -- Enforces what dialer/domain/room.py decides (CellRoom.to_admit).
+-- Include: _time
 -- KEYS 1 list hand or parked   2 hash call   3 zset live   4 zset queued   5 string Counter
 --      6 zset calls to this number
 -- ARGV 1 raw element   2 call id   3 threads of the cell   4 pbx   5 valid until, ms ('': always)
@@ -14,8 +15,7 @@ if redis.call('EXISTS', call) == 1 then
   return redis.call('LPOS', KEYS[1], ARGV[1]) and 'duplicate' or 'gone'
 end
 if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[3]) then return 'full' end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = now_ms()
 local most = tonumber(ARGV[6])
 if most > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - tonumber(ARGV[7]))

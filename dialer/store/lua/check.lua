@@ -1,9 +1,9 @@
 -- Tell of requests, before anything is leased for them, whether `admit` would refuse them.
+-- Include: _time
 -- KEYS for each request: 1 hash call   2 zset calls to its number
 -- ARGV 1 window of the limit per number, ms (0: there is no limit)
 -- Returns for each request -1 if its id was used before, else the calls to its number.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = now_ms()
 local out = {}
 for i = 1, #KEYS, 2 do
   if redis.call('EXISTS', KEYS[i]) == 1 then

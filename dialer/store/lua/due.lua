@@ -1,12 +1,12 @@
 -- Find waiting calls that were not published for a while, and mark each as published now.
+-- Include: _time
 -- KEYS 1 zset queued
 -- ARGV 1 not published since, ms of 1970, or '' for: older than   2 older than, ms
 --      3 prefix of a call's key   4 at most   5 only those queued to this PBX ('' for any)
 --      6 a call without a PBX is due again after, ms
 -- Returns the first argument for the next slice, then id, state, epoch, pbx, id, state, … The
 -- calls that the filter leaves out do not count against "at most".
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = now_ms()
 local since = tonumber(ARGV[1]) or now - ARGV[2]
 local most, page = tonumber(ARGV[4]), 500
 local found, gone, offset = {}, {}, 0

@@ -1,5 +1,6 @@
 -- Move requests from Multcall's list to a bridge's hand, as many as the cell has room for.
 -- Enforces what dialer/domain/room.py decides (Room.to_fetch).
+-- Include: _time
 -- KEYS 1 list Request   2 list the bridge's hand   3 zset live calls   4 zset bridges
 --      5 set trunks with parked requests
 -- ARGV 1 how many the hand may hold   2 'LEFT'|'RIGHT' the head   3 threads of the cell
@@ -9,8 +10,7 @@
 -- a lost reply leaves nothing there unseen; then trunk, number of parked requests, trunk, …
 -- A bridge that was considered dead and forgotten is registered again, so that what it takes can
 -- be taken over.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = now_ms()
 if redis.call('ZADD', KEYS[4], 'NX', now, ARGV[5]) == 1 then
   redis.call('EXPIRE', KEYS[4], ARGV[6])
 end

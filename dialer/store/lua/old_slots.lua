@@ -1,9 +1,9 @@
 -- Find the calls of one cell that have held a slot of a PBX for long.
+-- Include: _time
 -- KEYS for each PBX: zset slots
 -- ARGV 1 for how long, ms   2 what the cell's call ids begin with
 -- Returns for each PBX a list of call ids.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = now_ms()
 local out = {}
 for k, slots in ipairs(KEYS) do
   out[k] = {}

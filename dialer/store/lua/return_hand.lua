@@ -1,11 +1,12 @@
 -- A bridge stops: what waits in its hand and in the parked lists goes back to Multcall's lists.
+-- Include: _time _list
 -- KEYS 1 zset bridges   2 list hand   3 list Request   4 list code hand   5 list CODLIGACAO
 --      6 set trunks with parked requests
 -- ARGV 1 this bridge   2 'LEFT'|'RIGHT' the head of Multcall's lists   3 dead after, ms
 --      4 prefix of every parked list
 -- Returns how many went back. The bridge counts as dead from now on: what its last BLMOVE may
 -- still put into its hand is taken over. Another bridge parks again what it fetches and has to.
-for i = 3, 5, 2 do redis.call('LLEN', KEYS[i]) end -- lists, or nothing is changed (WRONGTYPE)
+for i = 3, 5, 2 do must_be_list(KEYS[i]) end
 local n = 0
 local function give_back(from, to)
   while redis.call('LMOVE', from, to, 'RIGHT', ARGV[2]) do n = n + 1 end
@@ -16,6 +17,5 @@ for _, trunk in ipairs(redis.call('SMEMBERS', KEYS[6])) do -- older than what is
 end
 redis.call('DEL', KEYS[6])
 give_back(KEYS[4], KEYS[5])
-local t = redis.call('TIME')
-redis.call('ZADD', KEYS[1], t[1] * 1000 + math.floor(t[2] / 1000) - ARGV[3] - 1, ARGV[1])
+redis.call('ZADD', KEYS[1], now_ms() - ARGV[3] - 1, ARGV[1])
 return n
