@@ -40,7 +40,9 @@ async def bury_request(site: Site, entry: str = '"new"') -> None:
 
 async def refuse(site: Site, entry: str = '"new"') -> None:
     await site.in_hand(b"r")
-    assert await site.ledger.refuse(BRIDGE, b"r", request_id=None, dead=entry)
+    assert await site.ledger.refuse(
+        site.ledger.keys.hand(BRIDGE), b"r", request_id=None, dead=entry
+    )
 
 
 @pytest.mark.parametrize("push", [bury_code, bury_request, refuse])

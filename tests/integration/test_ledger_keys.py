@@ -77,7 +77,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_every_builder_states_one_lifetime_and_no_two_share_a_key() -> None:
     every = list(builders())
-    assert len(every) == 22
+    assert len(every) == 24
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:

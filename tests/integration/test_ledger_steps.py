@@ -227,7 +227,7 @@ async def test_refusals_are_pushed_at_the_end_multcall_reads_last(site: Site) ->
     for i in (1, 2):
         raw = element(f"r-{i}")
         await site.in_hand(raw)
-        await site.ledger.refuse(BRIDGE, raw, request_id=f"r-{i}", response=str(i))
+        await site.ledger.refuse(hand(site), raw, request_id=f"r-{i}", response=str(i))
     assert await site.responses() == ([1, 2] if site.push == "right" else [2, 1])
 
 
@@ -243,7 +243,7 @@ async def test_done_call_keeps_state_result_and_time_for_a_day(site: Site) -> No
     raw = element("refused")
     await site.in_hand(raw)
     await site.ledger.refuse(
-        BRIDGE, raw, request_id="refused", response="{}", result=Result.EXPIRED
+        hand(site), raw, request_id="refused", response="{}", result=Result.EXPIRED
     )
     now_s, _ = await site.redis.time()
     shown = await site.snapshot()
