@@ -52,7 +52,7 @@ async def take_snapshot(
     """Read the state of all PBXs and cells once."""
     return Snapshot(
         pbxs_of_cells=pbxs_of_cells,
-        pbxs=await registry.pbxs(pbxs),
+        pbxs=await registry.pbxs([pbx.limits for pbx in pbxs]),
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
     )
 

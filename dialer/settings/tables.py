@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 
 from dialer.domain.allowed import Allowed, asterisk_name_in, extension_regex
 from dialer.domain.hours import Window, is_open
+from dialer.domain.room import PbxLimits
 from dialer.errors import ConfigError
 from dialer.settings.broker_url import BROKER_EXPECTED, require_broker_url
 from dialer.settings.problems import NAME, line_in
@@ -248,6 +249,16 @@ class Pbx(_Table):
         if self.tls_ca_file is not None and not self.tls:
             raise ValueError("has tls_ca_file but no TLS; set tls = true, or leave it out")
         return self
+
+    @property
+    def limits(self) -> PbxLimits:
+        """What the bridge needs to know of this PBX, without its secrets."""
+        return PbxLimits(
+            name=self.name,
+            max_calls=self.max_calls,
+            cps=float(self.cps),
+            trunks=frozenset(self.trunks),
+        )
 
     @property
     def default_trunk(self) -> str:

@@ -188,7 +188,7 @@ def test_a_restarted_broker_only_delays_calls(
     def restart_broker() -> None:
         site.wait_until(lambda: up(site, "pbx22") > 2, "calls are up")
         broker.kill()
-        away = "The broker takes no tasks; waiting for it, the calls stay in the ledger"
+        away = "Broker unavailable; retrying, the calls stay in the ledger"
         site.wait_until(lambda: away in bridge.said(), "the bridge misses the broker")
         site.wait_until(lambda: "Connection to broker lost" in worker.said, "so does the worker")
         broker.start()
@@ -197,7 +197,7 @@ def test_a_restarted_broker_only_delays_calls(
     summary, _ = played(lab, site, 60, {"answered": 1}, restart_broker, talk_s=2)
     assert summary.is_right, story(summary, site, worker)
     assert summary.results == {Result.ANSWERED: 60}
-    assert "The broker is back" in bridge.said()
+    assert "Broker available again" in bridge.said()
     assert bridge.is_running
     assert worker.box.attrs["State"]["Pid"] == first_pid
     assert "Traceback" not in bridge.said() + worker.said

@@ -29,8 +29,8 @@ Meanwhile = Callable[[], None]
 #: Calls at once that a worker of 32 threads has in hand, on a RabbitMQ that pushes them all.
 PUSHED = 400
 
-AWAY = "The broker takes no tasks; waiting for it, the calls stay in the ledger"
-BACK = "The broker is back"
+AWAY = "Broker unavailable; retrying, the calls stay in the ledger"
+BACK = "Broker available again"
 REFUSED = "ACCESS_REFUSED"
 LOST = "consumer: Connection to broker lost."
 CONNECTED = "Connected to amqp://"

@@ -20,9 +20,12 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.codes import Codes
 from dialer.bridge.dispatch import Dispatcher, Nudge
 from dialer.bridge.intake import Intake
+from dialer.bridge.parked import ParkedSweep
+from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
 from dialer.domain.call import Ending, Result
 from dialer.domain.request import CallRequest, call_id
+from dialer.domain.room import PbxLimits
 from dialer.multcall.code import parse_code
 from dialer.multcall.request import parse_request
 from dialer.settings import Cell, Pbx
@@ -67,9 +70,15 @@ class Nudges:
         return [(n.call_id, n.pbx, n.epoch) for n in self.sent]
 
 
-def pbx(name: str = "pbx01", **fields: Any) -> Pbx:
-    known = {"max_calls": 50, "cps": 1000, "trunks": {"tim": "PJSIP/{number}@tim"}, "secret": "s"}
-    return Pbx(name=name, **{**known, **fields})
+def pbx(name: str = "pbx01", **fields: Any) -> PbxLimits:
+    known = {"max_calls": 50, "cps": 1000, "trunks": frozenset({"tim"})}
+    return PbxLimits(name=name, **{**known, **fields})
+
+
+def pbx_table(name: str = "pbx01") -> Pbx:
+    """The same PBX as the settings have it."""
+    fields = {"trunks": {"tim": "PJSIP/{number}@tim"}, "secret": "s"}
+    return Pbx(name=name, max_calls=50, cps=1000, **fields)  # type: ignore[arg-type]
 
 
 def cell(*pbxs: str, **fields: Any) -> Cell:
@@ -193,7 +202,8 @@ class Site:
         request = parse_request(raw, cell=self.cell)
         await self.in_hand(raw)
         await self.redis.zadd(f"dialer:slots:{pbx}", {request.call_id: 1})
-        reply = await self.ledger.admit(BRIDGE, raw, request, pbx=pbx, threads=10_000, repeat="{}")
+        hand = self.ledger.keys.hand(BRIDGE)
+        reply = await self.ledger.admit(hand, raw, request, pbx=pbx, threads=10_000)
         assert reply is Admission.ADMITTED
         return request
 
@@ -254,7 +264,7 @@ class Site:
             code_json=code.code_json,
         )
         if delivery in (Delivery.ORPHAN, Delivery.SECOND):
-            await self.ledger.bury_code(BRIDGE, raw, json.dumps(delivery))
+            await self.ledger.bury(self.ledger.keys.code_hand(BRIDGE), raw, json.dumps(delivery))
         return delivery
 
     async def beat(self, name: str = "pbx01", link: Link = "up", instance: str = "i1") -> None:
@@ -276,11 +286,13 @@ class Site:
 class Bridge:
     """The parts of one bridge for one cell, run by hand or as tasks. Nothing is published."""
 
-    site: BridgeCell
+    cell: BridgeCell
     nudges: Nudges
     intake: Intake
+    parked: ParkedSweep
     codes: Codes
     recovery: Recovery
+    reaper: Reaper
 
     @classmethod
     def of(
@@ -289,7 +301,7 @@ class Bridge:
         *,
         name: str = BRIDGE,
         cell_table: Cell | None = None,
-        pbxs: Sequence[Pbx] | None = None,
+        pbxs: Sequence[PbxLimits] | None = None,
         former: Sequence[str] = (),
         pbx_lost_after_s: float = 120,
     ) -> Self:
@@ -302,7 +314,7 @@ class Bridge:
         pbxs = tuple(pbxs or [pbx()])
         where = BridgeCell(
             bridge=name,
-            cell=cell_table or cell(*(p.name for p in pbxs), nome=site.cell),
+            settings=cell_table or cell(*(p.name for p in pbxs), nome=site.cell),
             pbxs=pbxs,
             all_pbxs=(*(p.name for p in pbxs), *former),
             ledger=BridgeLedger(steps, site.cell, site.push),
@@ -310,16 +322,15 @@ class Bridge:
             dispatcher=cast("Dispatcher", nudges),
         )
         intake = Intake(where, site.client())
-
-        def reload() -> None:
-            intake.reload = True
-
+        recovery = Recovery(where, pbx_lost_after_s)
         return cls(
-            site=where,
+            cell=where,
             nudges=nudges,
             intake=intake,
+            parked=ParkedSweep(where, intake),
             codes=Codes(where, site.client()),
-            recovery=Recovery(where, pbx_lost_after_s, took_over=reload),
+            recovery=recovery,
+            reaper=Reaper(where, recovery),
         )
 
     @asynccontextmanager
@@ -331,7 +342,8 @@ class Bridge:
             self.codes.run_late,
             self.recovery.run_heartbeat,
             self.recovery.run,
-            self.recovery.run_reaper,
+            self.reaper.run,
+            self.parked.run,
         )
         async with task_of(*(part() for part in parts)):
             yield self

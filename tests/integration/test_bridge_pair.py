@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -81,7 +82,7 @@ async def test_what_a_dead_bridge_had_in_hand_is_admitted_by_the_other_in_order(
     first, second = pair(site)
     await site.push_requests(*(element(f"r-{i}") for i in range(5)))
     await first.recovery.take_over()
-    await first.site.ledger.fetch("one", at_most=5, threads=50)
+    await first.cell.ledger.fetch("one", at_most=5, threads=50)
     async with second.running():
         await wait_until(lambda: site.redis.zscore(site.ledger.keys.bridges, "two"), "its word")
         assert await site.ledger.live() == []
@@ -96,20 +97,20 @@ async def test_a_bridge_that_was_only_stopped_admits_nothing_that_was_taken_over
     first, second = pair(site)
     await site.push_requests(*(element(f"r-{i}") for i in range(5)))
     await first.recovery.take_over()
-    await first.intake._fetch(5)
-    assert len(first.intake._hand) == 5  # here it is stopped
+    fetched = await first.intake.fetch()
+    assert len(fetched[1].hand) == 5  # here it is stopped
     await die(site, "one")
     await second.recovery.take_over()
-    await second.intake._fetch(5)
-    await second.intake._admit(second.intake._hand[:3])
-    await first.intake._admit(first.intake._hand)  # and here it goes on
+    room, in_hand = await second.intake.fetch()
+    await second.intake.handle(room, replace(in_hand, hand=in_hand.hand[:3]))
+    await first.intake.handle(*fetched)  # and here it goes on
     assert first.nudges.sent == []
     assert len(await site.ledger.live()) == 3
     slots = await site.slots("pbx01") | await site.slots("pbx02")
     assert slots == {"r-0", "r-1", "r-2"}
     async with first.running(), second.running():
-        await wait_until(lambda: _live(site, 5), "the rest")
-    assert len(first.nudges.sent) + len(second.nudges.sent) == 5
+        await wait_until(lambda: len(first.nudges.sent + second.nudges.sent) == 5, "the rest")
+    assert len(await site.ledger.live()) == 5
 
 
 async def _live(site: Site, n: int) -> bool:
@@ -122,19 +123,19 @@ async def test_a_bridge_stopped_between_lease_and_admission_does_not_free_the_ot
     first, second = pair(site)
     await site.push_requests(element())
     await first.recovery.take_over()
-    await first.intake._fetch(5)
-    admit = type(first.intake)._admit_one
+    fetched = await first.intake.fetch()
+    admissions = type(first.intake.admissions)
+    ask = admissions._ask
 
-    async def late(intake: object, *args: object) -> Admission:
-        monkeypatch.setattr(type(first.intake), "_admit_one", admit)
+    async def late(self: object, *args: object) -> Admission:
+        monkeypatch.setattr(admissions, "_ask", ask)
         await die(site, "one")
         await second.recovery.take_over()
-        await second.intake._fetch(5)
-        await second.intake._admit(second.intake._hand)
-        return await admit(first.intake, *args)  # type: ignore[arg-type]
+        await second.intake.handle(*await second.intake.fetch())
+        return await ask(first.intake.admissions, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(first.intake), "_admit_one", late)
-    await first.intake._admit(first.intake._hand)
+    monkeypatch.setattr(admissions, "_ask", late)
+    await first.intake.handle(*fetched)
     assert (len(first.nudges.sent), len(second.nudges.sent)) == (0, 1)
     assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}
 
@@ -144,17 +145,17 @@ async def test_an_admission_whose_reply_was_lost_is_an_admission(
 ) -> None:
     """Twice the same step with the same arguments, as `Steps` does after a broken connection."""
     bridge, _ = pair(site)
-    run = type(bridge.site.ledger.steps).run
+    run = type(bridge.cell.ledger.steps).run
 
     async def twice(self: object, name: str, *rest: object) -> object:
         if name == "admit":
-            await run(bridge.site.ledger.steps, name, *rest)  # type: ignore[arg-type]
-        return await run(bridge.site.ledger.steps, name, *rest)  # type: ignore[arg-type]
+            await run(bridge.cell.ledger.steps, name, *rest)  # type: ignore[arg-type]
+        return await run(bridge.cell.ledger.steps, name, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(bridge.site.ledger.steps), "run", twice)
+    monkeypatch.setattr(type(bridge.cell.ledger.steps), "run", twice)
     await site.redis.rpush(site.ledger.keys.hand("one"), element(), element())
-    await bridge.intake._fetch(5)
-    await bridge.intake._admit(bridge.intake._hand)
+    while await bridge.intake.handle(*await bridge.intake.fetch()):
+        pass
     assert [c for c, _, _ in bridge.nudges.calls] == [R1]
     assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}
     assert [d["reason"] for d in await site.dead()] == ["duplicate_request"]
@@ -176,7 +177,7 @@ async def test_an_admission_elsewhere_of_the_same_bytes_is_not_ones_own(site: Si
     await site.in_hand(raw, bridge="one")
     request = parse_request(raw, cell=CELL)
     replies = [
-        await site.ledger.admit(name, raw, request, pbx="pbx01", threads=9, repeat="{}")
+        await site.ledger.admit(site.ledger.keys.hand(name), raw, request, pbx="pbx01", threads=9)
         for name in ("one", "two")
     ]
     assert replies == [Admission.ADMITTED, Admission.GONE]
@@ -188,7 +189,7 @@ async def test_a_bridge_that_leaves_gives_the_rest_to_the_other_in_order(site: S
     async with first.running():
         await wait_until(lambda: _live(site, 2), "the cell is full")
     await site.in_hand(element("in-hand"), bridge="one")
-    await first.site.ledger.return_hand("one")
+    await first.cell.ledger.return_hand("one")
     left = [
         parse_request(r, cell=CELL).request_id for r in await site.listed(site.ledger.wire.request)
     ]

@@ -122,7 +122,7 @@ async def test_a_wrong_file_is_refused_with_its_complaint_and_dialing_goes_on(
             assert "there is no such file" in bridge.log
             await stack.until_dialed(stack.rings.total() + 10)
             stack.add_cell(CELL, threads=200)
-            await stack.reread(bridge, "The settings were read anew and are the same")
+            await stack.reread(bridge, "Settings unchanged")
         await each_once(stack, pushed)
         assert IN_FORCE not in bridge.log
         assert "Traceback" not in bridge.log
@@ -252,7 +252,7 @@ async def test_a_cell_that_left_the_settings_ends_its_calls_and_takes_no_more(
         await stack.reread(bridge)  # it goes on leaving
         await answered(other, 5)
         assert {r["CodLigacao"] for r in other.responses} == {f"C-R{n}" for n in range(1, 6)}
-        await wait_until(lambda: "A cell that left the settings is empty" in bridge.log, "it says")
+        await wait_until(lambda: "Removed cell has no calls left" in bridge.log, "it says")
         await each_once(stack, await stack.push(2))
         assert await stack.redis.llen(CellKeys(OTHER).request) == 1
         stack.add_cell(OTHER)
@@ -327,7 +327,7 @@ async def test_calls_of_a_cell_that_left_the_settings_before_all_was_started_ane
         assert {r["IdRequisicao"] for r in other.responses} == {r["IdRequisicao"] for r in requests}
         assert "adopted=20" in stack.workers["pbx01"].log
         assert "Cells are not in the settings and had calls" in bridge.log
-        await wait_until(lambda: "A cell that left the settings is empty" in bridge.log, "it says")
+        await wait_until(lambda: "Removed cell has no calls left" in bridge.log, "it says")
         await stack.at_rest()
         await each_once(stack, await stack.push(2))
         await wait_until(lambda: forgotten(stack), "its settings are forgotten")

@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from dialer.bridge import cells as serving
-from dialer.bridge.cells import CellPlan, Served, ServedCell
+from dialer.bridge import served_cell
+from dialer.bridge.cells import Served
+from dialer.bridge.plans import CellPlan
+from dialer.bridge.served_cell import ServedCell
 from dialer.errors import StepsStopped
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.cell_rig import BRIDGE, CELL, Nudges, Site, cell, element, pbx
+from tests.integration.cell_rig import BRIDGE, CELL, Nudges, Site, cell, element, pbx_table
 from tests.waiting import wait_until
 
 
@@ -21,7 +23,7 @@ def plan(redis_url: str, *, draining: bool) -> CellPlan:
     """A cell of pbx01, where the settings have pbx02 too."""
     return CellPlan(
         cell=cell("pbx01"),
-        pbxs=(pbx("pbx01"),),
+        pbxs=(pbx_table("pbx01"),),
         all_pbxs=("pbx01", "pbx02"),
         redis_url=redis_url,
         push="right",
@@ -105,7 +107,7 @@ async def test_what_a_dead_bridge_had_in_hand_of_a_leaving_cell_is_multcalls_aga
 async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(serving, "REFUSED_PAUSE_S", 0.05)
+    monkeypatch.setattr(served_cell, "REFUSED_PAUSE_S", 0.05)
     await site.redis.set("dialer:slots:pbx02", "no sorted set")
     async with serving_of(site, plan(site.url, draining=True)) as served:
         await served.start()
@@ -129,11 +131,11 @@ async def test_a_cell_on_another_redis_leaves_the_slots_of_its_calls_on_the_old_
             new, old = served.cells
             for _ in range(2):
                 for each in (new, old):
-                    await each.recovery.reap()
+                    await each.reaper.reap()
                     assert await site.slots() == {"r-1", "new", "leaked"}
             await old.start()
             await end(site, "r-1")
             await until_over(old)
             assert "new" in await site.slots()
-            await new.recovery.reap()
+            await new.reaper.reap()
             assert await site.slots() == {"new"}

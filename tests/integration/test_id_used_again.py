@@ -11,7 +11,7 @@ import pytest
 
 from dialer.domain.call import Call, Ending
 from dialer.store.keys import DONE_RETENTION_S
-from tests.integration.cell_rig import BUSY, CELL, Site, cell, pbx
+from tests.integration.cell_rig import BUSY, CELL, Site, cell, pbx_table
 from workers.calls.originate import Originator
 from workers.calls.remembered import Remembered
 from workers.calls.tracker import Tracker
@@ -52,7 +52,7 @@ class Worker:
         )
         reconciler = Reconciler(link, tracker)
         targets = cast(Any, SimpleNamespace(lacking={}))
-        self.originator = Originator(pbx(), link, tracker, reconciler, targets)
+        self.originator = Originator(pbx_table(), link, tracker, reconciler, targets)
 
     async def live(self) -> None:
         """A call from its admission to its Response, of which the ledger then knows nothing."""

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import pytest
-from redis.exceptions import ResponseError
-
 from dialer.multcall.messages import parse_request
-from tests.integration.site import BRIDGE, CELL, Site, code_element, element
+from redis.exceptions import ResponseError
+from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element
 
 REQUEST: Final = element("r-9")
 

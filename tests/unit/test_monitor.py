@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from dialer.domain.routing import PbxLoad
+from dialer.domain.room import PbxLoad
 from dialer.monitor.snapshot import Snapshot
 from dialer.monitor.terminal import render
 from dialer.store.ledger import CellCounts

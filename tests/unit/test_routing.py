@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.domain.routing import PbxLoad, Turns, plan
+from dialer.domain.room import PbxLoad
+from dialer.domain.routing import Turns, plan
 
 TRUNKS = ["tim", "vivo", "claro"]
 
