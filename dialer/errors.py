@@ -46,6 +46,12 @@ class StoreUnavailable(DialerError):
     code = "store_unavailable"
 
 
+class StepsStopped(DialerError):
+    """Steps of a Redis server no longer run; the process must end."""
+
+    code = "steps_stopped"
+
+
 class AmiUnavailable(DialerError):
     """The AMI link is down; nothing was sent."""
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Never, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -231,6 +231,7 @@ class Served:
     )
     _servers: Servers = field(default_factory=Servers)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _watch: asyncio.Task[Never] | None = None
 
     @classmethod
     async def connect(
@@ -324,12 +325,14 @@ class Served:
 
     async def start(self) -> None:
         """Serves from now on."""
+        self._watch = asyncio.create_task(self._servers.watch(), name="Redis steps")
+        self._watch.add_done_callback(self._ended)
         for cell in self.cells:
             await cell.start()
             for task in cell.tasks:
                 task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self.failure.done():
             self.failure.set_exception(error)
@@ -340,6 +343,8 @@ class Served:
 
     async def close(self) -> None:
         """Gives the connections up."""
+        if self._watch is not None:
+            await cancel([self._watch])
         await self._stack.aclose()
 
 

@@ -1,4 +1,4 @@
-"""The Redis servers of one process: one `Steps` each, however many cells share it."""
+"""The Redis servers of one process: one `Steps` per server, shared by the cells on it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Never
 
-from dialer.errors import StoreUnavailable
+from dialer.errors import StepsStopped, StoreUnavailable
 from dialer.store.client import connect, durability_warning, has_replicas, require
 from dialer.store.steps import Steps
 
@@ -16,19 +17,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Servers:
-    """Belongs to one event loop."""
+    """Belongs to one event loop. Its owner runs `watch` in a task as long as it uses them."""
 
     _steps: dict[str, Steps] = field(default_factory=dict)
+    _stopped: asyncio.Queue[StepsStopped] = field(default_factory=asyncio.Queue)
 
-    async def at(self, url: str, what: str, *, must_answer: bool = True) -> Steps:
-        """The server at `url`, which must answer when first asked for; `what` names it in logs.
+    async def watch(self) -> Never:
+        """Wait until an unexpected error stops the steps of a server, then raise it.
 
         Raises:
-            StoreUnavailable: it must and does not.
+            StepsStopped: the process must end; its steps would fail from now on.
+        """
+        raise await self._stopped.get()
+
+    async def at(self, url: str, what: str, *, must_answer: bool = True) -> Steps:
+        """Return the steps of the server at `url`, connecting on first use.
+
+        `what` names the server in logs. Only the first use checks that the server answers.
+
+        Raises:
+            StoreUnavailable: the server does not answer, and `must_answer`.
         """
         if url in self._steps:
             return self._steps[url]
-        steps = self._steps[url] = Steps(connect(url), what, replicated=has_replicas(url))
+        steps = self._steps[url] = Steps(
+            connect(url),
+            what,
+            replicated=has_replicas(url),
+            on_stopped=self._stopped.put_nowait,
+        )
         try:
             await require(steps.redis, url, what)
         except StoreUnavailable as error:
@@ -40,22 +57,25 @@ class Servers:
         return steps
 
     async def of_cells(self, urls: Mapping[str, str]) -> dict[str, Steps]:
-        """The server of each cell. One that does not answer is waited for; it stops no other cell.
+        """Return the steps of each cell's server; `urls` is cell to URL.
+
+        A server that does not answer is marked down and retried later, so that it stops no other
+        cell.
 
         Raises:
             StoreUnavailable: none of them answers.
         """
         problems: dict[str, StoreUnavailable] = {}
 
-        async def look(cell: str, url: str) -> None:
+        async def check(cell: str, url: str) -> None:
             try:
                 await self.at(url, f"the Redis of cell {cell}")
             except StoreUnavailable as error:
                 problems[url] = error
 
-        firsts = {url: cell for cell, url in reversed(list(urls.items()))}
-        await asyncio.gather(*(look(cell, url) for url, cell in firsts.items()))
-        if len(problems) == len(firsts) and problems:
+        first_cells = {url: cell for cell, url in reversed(list(urls.items()))}
+        await asyncio.gather(*(check(cell, url) for url, cell in first_cells.items()))
+        if len(problems) == len(first_cells) and problems:
             raise next(iter(problems.values()))
         for url, problem in problems.items():
             self._steps[url].mark_down(problem)
@@ -63,10 +83,10 @@ class Servers:
 
     @property
     def known(self) -> Mapping[str, Steps]:
-        """Every server by its address, those that are away among them."""
+        """URL to steps, of every server used so far, available or not."""
         return self._steps
 
     async def close(self) -> None:
-        """Stops all; steps that wait are cancelled."""
+        """Stop the steps of every server; steps that wait are cancelled."""
         for steps in self._steps.values():
             await steps.close()

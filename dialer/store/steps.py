@@ -1,13 +1,13 @@
-"""Runs the Lua steps of one Redis: pipelined, in order, repeated until they got through.
+"""Runs the Lua steps of one Redis server: pipelined, in order, repeated until they succeed.
 
-Every step may be run again with the same arguments and then changes nothing, so a
-lost reply or a restarting server costs time and nothing else.
+A step that runs again with the same arguments changes nothing. So a lost reply or a restart of
+the server costs time and nothing else.
 
-Where the server has a replica that may take its place, the steps that the outer world
-acts upon are done only when a replica has them: a claim that died with the master would let a
-call be dialed again. Where no replica confirms, we say so and go on: after a failover one server
-is left, and a call centre must not stand still until somebody brings the other back. Whoever
-prefers that sets `min-replicas-to-write 1`; then the server refuses, and we wait for it.
+If a replica may take over from the server, the steps that others act upon count as done only when
+a replica has them. A claim lost with the master would let a call be dialed twice. If no replica
+confirms, this is logged once and the steps go on: after a failover only one server is left, and
+a call centre must not stop until the other is repaired. To prefer safety, set
+`min-replicas-to-write 1`; the server then refuses writes, and the steps are retried.
 """
 
 from __future__ import annotations
@@ -16,51 +16,34 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from dialer.errors import StepsStopped
 from dialer.failpoints import failpoint
 from dialer.store.client import cancel, is_passing
 from dialer.store.keys import CALL_PREFIX
+from dialer.store.scripts import SOURCES
 
 logger = logging.getLogger(__name__)
 
-#: Steps in one round trip; more would keep other clients of the server waiting.
+#: Most steps in one round trip, so that other clients of the server need not wait.
 BATCH: Final = 200
 
-#: Pause between two tries while the server is away, in seconds.
+#: Pause before a retry while the server is unavailable, in seconds.
 RETRY_PAUSE_S: Final = 0.25
 
-#: Longest wait for a replica, in ms; the shorter one while none confirms.
+#: Timeout of WAIT for a replica, and the timeout once a replica did not confirm, in ms.
 REPLICA_WITHIN_MS: Final = 500
 REPLICA_AWAY_MS: Final = 10
 
-#: What a replica must have before anybody acts on it: whether a call may be dialed, and Responses.
+#: Steps that others act upon: who may dial a call, and what Multcall reads.
 _REPLICATED: Final = frozenset({"claim", "unclaim", "end", "code", "late_codes", "refuse"})
 
 Arg = str | bytes | int | float
 T = TypeVar("T")
-
-#: Scripts that end a call's life have `_finish.lua` in front.
-_FINISHING: Final = frozenset({"end", "code", "late_codes"})
-
-
-def _read_sources() -> dict[str, str]:
-    folder = resources.files("dialer.store") / "lua"
-    texts = {
-        entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".lua")
-    }
-    finish = texts.pop("_finish")
-    return {name: finish + text if name in _FINISHING else text for name, text in texts.items()}
-
-
-#: The Lua text of every step, read once: an upgrade in place must not meet a running program.
-SOURCES: Final = _read_sources()
 
 
 @dataclass(slots=True)
@@ -72,14 +55,15 @@ class _Step:
 
     @property
     def call(self) -> str | None:
-        """The key of the call that it changes, None where it changes no certain one."""
+        """The key of the call that the step changes; None if it has none or many."""
         return next((key for key in self.keys if key.startswith(CALL_PREFIX)), None)
 
 
 def _split(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
-    """A batch and what waits for it: of two steps of one call the second waits.
+    """Split the queue into a batch with at most one step per call, and the rest.
 
-    A server may refuse one command of a pipeline for a while and take the next.
+    So the steps of a call stay in order, even if the server refuses one command of a pipeline
+    for now and runs the next.
     """
     batch: list[_Step] = []
     later: list[_Step] = []
@@ -94,43 +78,40 @@ def _split(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
 class Steps:
     """The steps of one Redis server. Belongs to one event loop.
 
-    `where` names the server in logs. `replicated`: a replica may take the server's place.
-    `on_recovered` is called when a server that was away takes steps again.
+    `where` names the server in logs. `replicated`: a replica may take over from the server.
+    `on_recovered` is called when the server is available again after an outage. `on_stopped` is
+    called if an unexpected error stops the steps; the owner must then end its process.
     """
 
     redis: Redis
     where: str
     replicated: bool = False
     on_recovered: Callable[[], None] | None = None
+    on_stopped: Callable[[StepsStopped], None] | None = None
     _down: asyncio.Event = field(default_factory=asyncio.Event)
     _unconfirmed: bool = False
-    _refused: bool = False
+    _retrying: bool = False
     _shas: dict[str, str] = field(default_factory=dict)
     _queue: asyncio.Queue[_Step] = field(default_factory=asyncio.Queue)
     _runner: asyncio.Task[None] | None = None
+    _stopped: str | None = None
 
     @property
     def outage(self) -> bool:
-        """True while the server is away."""
+        """True while the server is unavailable."""
         return self._down.is_set()
 
     async def wait_done_or_down(self, work: asyncio.Future[Any]) -> bool:
-        """Waits until `work` is done, which may wait for this server, or the server is away.
-
-        Returns whether it is done.
-        """
-        away = asyncio.ensure_future(self._down.wait())
+        """Wait until `work` is done or the server is unavailable. Return whether it is done."""
+        down = asyncio.ensure_future(self._down.wait())
         try:
-            await asyncio.wait({work, away}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, down}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            away.cancel()
+            down.cancel()
         return work.done()
 
     async def or_none_if_down(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What `work` returns, which may wait for this server; None where the server is away.
-
-        Then `work` is cancelled, and so it is with the caller.
-        """
+        """Await `work`; cancel it and return None if the server goes down first."""
         task = asyncio.ensure_future(work)
         try:
             return task.result() if await self.wait_done_or_down(task) else None
@@ -138,16 +119,19 @@ class Steps:
             await cancel([task])
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
-        """Runs step `name`; waits through outages of the server, for ever.
+        """Run step `name`; retry through outages of the server, without a limit.
 
         Raises:
             RedisError: the server refused the step for a reason that waiting does not cure.
+            StepsStopped: no step runs any more, because of an unexpected error or `close`.
         """
+        if self._stopped is not None:
+            raise StepsStopped(self._stopped)
         if self._runner is None:
             self._runner = asyncio.create_task(self._run_all(), name=f"steps {self.where}")
         failpoint(f"{name}.before")
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # Encoded here, so that a text which no UTF-8 can carry fails its caller alone.
+        # Encoded here, so that a text which is not valid UTF-8 fails its caller only.
         encoded = [arg.encode() if isinstance(arg, str) else arg for arg in args]
         self._queue.put_nowait(_Step(name, keys, encoded, done))
         result = await done
@@ -155,11 +139,11 @@ class Steps:
         return result
 
     async def read(self, *command: Arg) -> Any:
-        """One reading command; waits through outages of the server, for ever."""
+        """Run one command that reads; retry through outages, without a limit."""
         return (await self.read_many([command]))[0]
 
     async def read_many(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Many reading commands in one round trip; waits through outages, for ever."""
+        """Run commands that read, in one round trip; retry through outages, without a limit."""
         if not commands:
             return []
         while True:
@@ -168,7 +152,7 @@ class Steps:
                 pipe.execute_command(*command)
             try:
                 replies = list(await pipe.execute())
-                if self.outage and not self._refused:
+                if self.outage and not self._retrying:
                     self._mark_up()
                 return replies
             except (RedisError, OSError) as error:
@@ -178,44 +162,77 @@ class Steps:
                 await asyncio.sleep(RETRY_PAUSE_S)
 
     async def close(self) -> None:
-        """Stops; steps that wait are cancelled."""
+        """Stop; cancel the steps that wait, and refuse later ones."""
+        self._stopped = self._stopped or f"the connection to {self.where} was closed"
         if self._runner is not None:
             await cancel([self._runner])
         await self.redis.aclose()
 
     async def _run_all(self) -> None:
+        """Run steps until `close`, or until an unexpected error, which fails every step."""
         waiting: list[_Step] = []
         try:
             while True:
-                if not waiting:
-                    waiting.append(await self._queue.get())
-                while len(waiting) < BATCH and not self._queue.empty():
-                    waiting.append(self._queue.get_nowait())
-                batch, later = _split(waiting)
-                again = await self._run_batch(batch)
-                waiting = again + later
-                self._refused = bool(again)
-                if again:
-                    await asyncio.sleep(RETRY_PAUSE_S)
+                await self._run_round(waiting)
+        except Exception as error:  # noqa: BLE001  # logged; fails every step
+            self._stop(error, waiting)
         finally:
-            while not self._queue.empty():
-                waiting.append(self._queue.get_nowait())
-            for step in waiting:
+            self._stopped = self._stopped or f"the steps of {self.where} were cancelled"
+            for step in self._take_all(waiting):
                 step.done.cancel()
 
+    async def _run_round(self, waiting: list[_Step]) -> None:
+        """Run one batch of `waiting` and the queue; leave in `waiting` what has to run again."""
+        if not waiting:
+            waiting.append(await self._queue.get())
+        while len(waiting) < BATCH and not self._queue.empty():
+            waiting.append(self._queue.get_nowait())
+        batch, later = _split(waiting)
+        again = await self._run_batch(batch)
+        waiting[:] = again + later
+        self._retrying = bool(again)
+        if again:
+            await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _take_all(self, waiting: list[_Step]) -> list[_Step]:
+        """Empty `waiting` and the queue; return their steps that have no result yet."""
+        while not self._queue.empty():
+            waiting.append(self._queue.get_nowait())
+        steps = [step for step in waiting if not step.done.done()]
+        waiting.clear()
+        return steps
+
+    def _stop(self, error: Exception, waiting: list[_Step]) -> None:
+        """Fail every step that waits and every later one."""
+        logger.critical(
+            "Redis steps stopped by an unexpected error; the process must end",
+            extra={"redis": self.where, "error": repr(error)},
+            exc_info=error,
+        )
+        self._stopped = (
+            f"an unexpected error stopped the Redis steps of {self.where}: {error!r}; "
+            "the process must be restarted"
+        )
+        for step in self._take_all(waiting):
+            failure = StepsStopped(self._stopped)
+            failure.__cause__ = error
+            step.done.set_exception(failure)
+        if self.on_stopped is not None:
+            self.on_stopped(StepsStopped(self._stopped))
+
     async def _run_batch(self, batch: list[_Step]) -> list[_Step]:
-        """Runs the batch in one round trip; returns what has to be run again, in order."""
+        """Run the batch in one round trip; return the steps that have to run again, in order."""
         try:
             await self._load({step.name for step in batch})
             pipe = self.redis.pipeline(transaction=False)
             for step in batch:
                 pipe.evalsha(self._shas[step.name], len(step.keys), *step.keys, *step.args)
-            asks = self.replicated and any(step.name in _REPLICATED for step in batch)
-            if asks:
-                patience_ms = REPLICA_AWAY_MS if self._unconfirmed else REPLICA_WITHIN_MS
-                pipe.execute_command("WAIT", 1, patience_ms)
+            needs_replica = self.replicated and any(step.name in _REPLICATED for step in batch)
+            if needs_replica:
+                timeout_ms = REPLICA_AWAY_MS if self._unconfirmed else REPLICA_WITHIN_MS
+                pipe.execute_command("WAIT", 1, timeout_ms)
             replies = await pipe.execute(raise_on_error=False)
-            if asks and not self._confirmed(replies.pop()):
+            if needs_replica and not self._confirmed(replies.pop()):
                 return batch
         except (RedisError, OSError) as error:
             if is_passing(error):
@@ -225,6 +242,7 @@ class Steps:
         return self._deliver_replies(batch, replies)
 
     def _deliver_replies(self, batch: list[_Step], replies: list[Any]) -> list[_Step]:
+        """Give each step its reply; return the steps that have to run again."""
         again: list[_Step] = []
         for step, reply in zip(batch, replies, strict=True):
             if isinstance(reply, NoScriptError):
@@ -244,23 +262,23 @@ class Steps:
         return again
 
     def _confirmed(self, reply: Any) -> bool:
-        """Reads the answer to WAIT; false where the server ceased to be the master meanwhile."""
+        """Read the reply to WAIT; false if the server is no longer the master."""
         if isinstance(reply, BaseException):
             if is_passing(reply) or "replica" in str(reply):
                 self.mark_down(reply)
                 return False
-            reply = 0  # we may not ask
+            reply = 0  # this user has no permission for WAIT
         if self._unconfirmed is (reply == 0):
             return True
         self._unconfirmed = reply == 0
         if self._unconfirmed:
             logger.warning(
-                "No replica confirms what is written; should this Redis die now, the last calls "
+                "Redis replica does not confirm writes; if this Redis fails now, the newest calls "
                 "may be lost or dialed again",
                 extra={"redis": self.where},
             )
         else:
-            logger.warning("A replica confirms what is written", extra={"redis": self.where})
+            logger.warning("Redis replica confirms writes again", extra={"redis": self.where})
         return True
 
     async def _load(self, names: set[str]) -> None:
@@ -269,15 +287,15 @@ class Steps:
 
     def _mark_up(self) -> None:
         self._down.clear()
-        logger.warning("Redis is back", extra={"redis": self.where})
+        logger.warning("Redis available again", extra={"redis": self.where})
         if self.on_recovered is not None:
             self.on_recovered()
 
     def mark_down(self, error: BaseException) -> None:
-        """The server does not answer: said once, until it does again."""
+        """Note that the server is unavailable; log it once for each outage."""
         if not self.outage:
             self._down.set()
             logger.error(
-                "Redis does not take our steps; waiting for it, nothing is lost",
+                "Redis unavailable; retrying, nothing is lost",
                 extra={"redis": self.where, "error": str(error)},
             )

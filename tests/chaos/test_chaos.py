@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dialer.store.steps import SOURCES
+from dialer.store.scripts import SOURCES
 from tests.acceptance.lab.lab import docker_available
 from tests.chaos.faults import STEPS
 from tests.chaos.run import parsed, rehearse

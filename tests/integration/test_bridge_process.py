@@ -134,7 +134,7 @@ async def test_a_bridge_whose_redis_is_gone_stops_all_the_same(
     await site.beat()
     bridge = await stack.start_bridge()
     valkey_server.kill()
-    await wait_until(lambda: "Redis does not take our steps" in bridge.log, "it notices")
+    await wait_until(lambda: "Redis unavailable" in bridge.log, "it notices")
     assert await bridge.stop(within_s=8) == 0
     assert "could not be put back" in bridge.log
     valkey_server.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -10,6 +11,7 @@ import pytest
 
 from dialer.bridge import cells as serving
 from dialer.bridge.cells import CellPlan, Served, ServedCell
+from dialer.errors import StepsStopped
 from dialer.simulation.valkey import EmbeddedValkey
 from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, element, pbx
 from tests.waiting import wait_until
@@ -57,6 +59,21 @@ async def end(site: Site, request_id: str) -> None:
     """Its worker ended the call, and died before it gave the slot back."""
     assert await site.end(request_id) == "ended"
     assert await site.code() == "done"
+
+
+async def test_bridge_fails_when_redis_steps_stop(site: Site) -> None:
+    served = await Served.connect(
+        [plan(site.url, draining=False)], site.url, bridge=BRIDGE, dispatcher=cast(Any, Nudges())
+    )
+    try:
+        await served.start()
+        steps = await served._servers.at(f"{site.url}?protocol=2", "a Redis that no part uses now")
+        with pytest.raises(StepsStopped):
+            await steps.run("no_such_step", [])
+        with pytest.raises(StepsStopped):
+            await asyncio.wait_for(served.failure, 5)
+    finally:
+        await served.close()
 
 
 async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: Site) -> None:

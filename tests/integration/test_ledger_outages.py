@@ -11,14 +11,21 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from dialer.errors import StepsStopped
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import cancel
-from dialer.store.steps import SOURCES
+from dialer.store.scripts import SOURCES
+from dialer.store.servers import Servers
+from dialer.store.steps import Steps
 from tests.integration.site import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.waiting import wait_until
 
-AWAY = "Redis does not take our steps; waiting for it, nothing is lost"
-BACK = "Redis is back"
+DOWN = "Redis unavailable; retrying, nothing is lost"
+UP = "Redis available again"
+STOPPED = "Redis steps stopped by an unexpected error; the process must end"
+
+#: Its Lua text is missing: an error that `Steps` does not expect.
+NO_STEP = "no_such_step"
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ async def test_steps_wait_for_a_server_that_was_killed_and_say_so_once(
     assert await asyncio.gather(*ends) == ["ended"] * n
     assert await reading == n
     await check_one_of_each(site, n)
-    assert (said(caplog, AWAY), said(caplog, BACK)) == (1, 1)
+    assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
 
 
 async def test_steps_in_flight_when_the_server_dies_are_done_once(
@@ -165,7 +172,7 @@ async def test_steps_wait_while_the_server_takes_no_writes(
         await allow(site.redis)
     await work
     await check_one_of_each(site, 3)
-    assert (said(caplog, AWAY), said(caplog, BACK)) == (1, 1)
+    assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
 
 
 async def test_steps_wait_while_the_server_cannot_save_to_its_disk() -> None:
@@ -265,6 +272,42 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
     assert await ledger.end(entry.call, entry.request, BUSY) == "ended"
     assert await ledger.late_codes() == [entry.call.call_id]
     assert [r["IdRequisicao"] for r in await site.responses()] == ["r-1"]
+
+
+async def test_unexpected_error_fails_waiting_and_later_steps(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped: list[StepsStopped] = []
+    steps = Steps(Redis.from_url(redis_url), "the test's Redis", on_stopped=stopped.append)
+    keys = ["dialer:slots:pbx01"]
+    names = ["release", NO_STEP, "release"]
+    waiting = [asyncio.create_task(steps.run(name, keys, ["a"])) for name in names]
+    results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+    assert [type(result) for result in results] == [StepsStopped] * 3
+    with pytest.raises(StepsStopped, match=f"the test's Redis.*{NO_STEP}"):
+        await asyncio.wait_for(steps.run("release", keys, ["a"]), 5)
+    assert len(stopped) == said(caplog, STOPPED) == 1
+    await steps.close()
+
+
+async def test_servers_tell_their_owner_when_steps_stop(redis_url: str) -> None:
+    servers = Servers()
+    watch = asyncio.create_task(servers.watch())
+    steps = await servers.at(redis_url, "the test's Redis")
+    await steps.run("release", ["dialer:slots:pbx01"], ["a"])
+    assert not watch.done()
+    with pytest.raises(StepsStopped):
+        await asyncio.wait_for(steps.run(NO_STEP, []), 5)
+    with pytest.raises(StepsStopped):
+        await asyncio.wait_for(watch, 5)
+    await servers.close()
+
+
+async def test_steps_are_refused_after_close(redis_url: str) -> None:
+    steps = Steps(Redis.from_url(redis_url), "the test's Redis")
+    await steps.close()
+    with pytest.raises(StepsStopped, match="closed"):
+        await asyncio.wait_for(steps.run("release", ["dialer:slots:pbx01"], ["a"]), 5)
 
 
 async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) -> None:

@@ -26,8 +26,8 @@ from tests.integration.stack import ROOT, Program, Stack
 from tests.waiting import wait_until
 
 HEALTHCHECK = ROOT / "deploy" / "docker" / "healthcheck.py"
-UNCONFIRMED = "No replica confirms what is written"
-CONFIRMED = "A replica confirms what is written"
+UNCONFIRMED = "Redis replica does not confirm writes"
+CONFIRMED = "Redis replica confirms writes again"
 
 
 @asynccontextmanager

@@ -4,14 +4,6 @@
 --   live     sorted set    dialer:live:<cell>
 --   counter  string        ZancURA2.0-Counter-<cell>
 --   response list          ZancURA2.0-Response-<cell>
-local function now_ms()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
-
--- A list of Multcall's that is none (WRONGTYPE) stops a step here, before anything is changed.
-local function must_be_list(key) redis.call('LLEN', key) end
-
 local function finish(call, live, counter, response, id, push, retention_s)
   local part = redis.call('HMGET', call, 'head', 'code', 'tail')
   redis.call(push, response, part[1] .. (part[2] or 'null') .. part[3])

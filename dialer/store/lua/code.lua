@@ -1,4 +1,5 @@
 -- Multcall's number for a call came. It leaves the bridge's hand; an ended call is answered now.
+-- Include: _time _list _finish
 -- KEYS 1 list code hand   2 hash call   3 zset live   4 zset awaiting
 --      5 string Counter   6 string CounterACK   7 list Response   8 list dead
 -- ARGV 1 raw element   2 call id   3 the code, JSON   4 dead entry: orphan

@@ -1,4 +1,5 @@
 -- The call is over. Its Response goes out now, or with its code where that is awaited.
+-- Include: _time _list _finish
 -- KEYS 1 hash call   2 zset live   3 zset queued   4 set claimed at its PBX
 --      5 string Counter   6 list Response
 -- ARGV 1 call id   2 legal states, each between blanks   3 epoch it must have
