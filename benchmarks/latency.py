@@ -17,7 +17,7 @@ from redis import Redis
 from dialer.simulation.multcall.checker import Summary
 from dialer.simulation.multcall.player import play
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, docker_available
-from tests.site import PbxPlace, Site, site_toml
+from tests.processes import PbxPlace, Site, site_toml
 
 CELL = "ASR_TIM"
 RATE = 50.0

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from dialer.bridge.cell import BridgeCell
 from dialer.domain.request import call_id
 from dialer.errors import InvalidRequest, StoreUnavailable
-from dialer.multcall.messages import dead, parse_code
+from dialer.multcall.answers import dead
+from dialer.multcall.code import parse_code
 from dialer.store.client import wait_and_move
 
 logger = logging.getLogger(__name__)

@@ -21,13 +21,9 @@ from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.routing import PbxLoad, Turns, plan
 from dialer.errors import InvalidRequest, StoreUnavailable
-from dialer.multcall.messages import (
-    dead,
-    invalid_response,
-    parse_request,
-    request_id_of,
-    response_parts,
-)
+from dialer.multcall.answers import dead, invalid_response, response_parts
+from dialer.multcall.identity import request_id_of
+from dialer.multcall.request import parse_request
 from dialer.store.client import wait_and_move
 from dialer.store.ledger import Admission
 

@@ -1,7 +1,7 @@
 """Names of the Redis keys that Multcall and the dialer share.
 
 Owns the prefix and the six key names of a cell. Knows nothing of what the keys hold
-(`dialer.multcall.messages`) nor of Redis itself (`dialer.store`).
+(the other modules of this package) nor of Redis itself (`dialer.store`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from dialer.domain.call import Call, CodeState, State
 from dialer.domain.request import CallRequest, cell_of
-from dialer.multcall.messages import parse_request
+from dialer.multcall.request import parse_request
 
 
 def to_ms(at: datetime) -> int:

@@ -20,7 +20,7 @@ from tests.acceptance.containers import own_redis_url as own_redis_url
 from tests.acceptance.containers import start_worker as start_worker
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, docker_available
 from tests.conftest import require_service
-from tests.site import PbxPlace, Site, site_toml
+from tests.processes import PbxPlace, Site, site_toml
 
 PBXS: Mapping[str, str] = {"pbx22": "22", "pbx16": "16"}
 

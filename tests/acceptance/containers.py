@@ -20,7 +20,7 @@ from pytest_celery import CeleryTestWorker, CeleryWorkerContainer, RedisContaine
 from pytest_docker_tools import container, fxtr
 
 from tests.acceptance.lab.lab import AMI_SECRET, Lab
-from tests.site import ROOT, PbxPlace, Program, Site, site_toml
+from tests.processes import ROOT, PbxPlace, Program, Site, site_toml
 
 IMAGE = "multcall-dialer"
 LAB_NETWORK = "dialer-lab_bridge"

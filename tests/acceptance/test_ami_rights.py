@@ -23,7 +23,7 @@ from tests.acceptance.conftest import CELL, TRUNKS
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, Version
 from tests.acceptance.test_dial_path import prefix
 from tests.acceptance.test_recovery import STAYS, asked
-from tests.site import PbxPlace, Site, site_toml
+from tests.processes import PbxPlace, Site, site_toml
 from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami

@@ -17,7 +17,7 @@ from tests.acceptance.conftest import CELL, PBXS, TRUNKS, running
 from tests.acceptance.lab.lab import AMI_SECRET, VERSIONS, Lab
 from tests.acceptance.test_dial_path import played
 from tests.conftest import require_service
-from tests.site import PbxPlace, Site, site_toml
+from tests.processes import PbxPlace, Site, site_toml
 from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami.events import WANTED_EVENTS

@@ -21,7 +21,7 @@ from tests.acceptance.lab.lab import Lab, answers, wait_for
 from tests.acceptance.lab.rabbitmq import free_port
 from tests.acceptance.test_dial_path import prefix
 from tests.celery_events import heard_events
-from tests.site import Site
+from tests.processes import Site
 
 MakeBridge = Callable[..., Site]
 

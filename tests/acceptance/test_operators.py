@@ -18,7 +18,7 @@ from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import Lab, Version
 from tests.acceptance.test_dial_path import prefix
 from tests.acceptance.test_recovery import STAYS, asked
-from tests.site import Site
+from tests.processes import Site
 
 #: The lab's operator answers after 0.3 s and clears after 1 s (asterisk/extensions.conf).
 OPERATOR = "Maria José"

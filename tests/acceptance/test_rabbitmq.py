@@ -22,7 +22,7 @@ from tests.acceptance.lab.lab import Lab
 from tests.acceptance.lab.rabbitmq import LOGIN, PASSWORD, RabbitMq
 from tests.acceptance.test_dial_path import prefix
 from tests.celery_events import heard_events
-from tests.site import Site
+from tests.processes import Site
 
 Meanwhile = Callable[[], None]
 

@@ -18,7 +18,7 @@ from dialer.simulation.multcall.requests import Asked
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import Lab
 from tests.acceptance.test_dial_path import prefix
-from tests.site import Site
+from tests.processes import Site
 
 #: The last two digits of a number that stays up until the PBX's side clears after LAB_TALK_S.
 STAYS = "61"

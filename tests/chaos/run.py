@@ -31,7 +31,7 @@ from dialer.simulation.multcall.player import play
 from tests.acceptance.lab.lab import AMI_SECRET, PROJECT, Lab, Version
 from tests.chaos.faults import BRIDGES, Fault, Points, plan
 from tests.chaos.proxy import Proxy
-from tests.site import PbxPlace, Program, Site, site_toml
+from tests.processes import PbxPlace, Program, Site, site_toml
 
 CELL = "ASR_TIM"
 VERSION: dict[str, Version] = {"pbx22": "22", "pbx16": "16"}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.site import BRIDGE, CELL, Bridge, Site, code_element
+from tests.integration.cell_rig import BRIDGE, CELL, Bridge, Site, code_element
 from tests.unit.hostile_requests import hostile_codes
 from tests.waiting import wait_until
 

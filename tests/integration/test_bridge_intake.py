@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dialer.settings import Cell
-from tests.integration.site import BRIDGE, CELL, Bridge, Site, cell, element, pbx
+from tests.integration.cell_rig import BRIDGE, CELL, Bridge, Site, cell, element, pbx
 from tests.unit.hostile_requests import hostile_requests, odd_requests
 from tests.waiting import wait_until
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dialer.multcall.messages import parse_request
+from dialer.multcall.request import parse_request
 from dialer.store.ledger import Admission
-from tests.integration.site import CELL, Bridge, Site, cell, element, pbx, task_of
+from tests.integration.cell_rig import CELL, Bridge, Site, cell, element, pbx, task_of
 from tests.waiting import wait_until
 
 PBXS = (pbx("pbx01"), pbx("pbx02"))

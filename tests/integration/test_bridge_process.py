@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.site import Site, element
+from tests.integration.cell_rig import Site, element
 from tests.integration.stack import CELL, Stack
 from tests.waiting import wait_until
 

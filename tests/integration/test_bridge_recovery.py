@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from tests.integration.site import CELL, Bridge, Site, cell, pbx
+from tests.integration.cell_rig import CELL, Bridge, Site, cell, pbx
 from tests.integration.test_bridge_intake import shut
 
 TWO = (pbx("pbx01"), pbx("pbx02"))

@@ -13,7 +13,7 @@ from dialer.bridge import cells as serving
 from dialer.bridge.cells import CellPlan, Served, ServedCell
 from dialer.errors import StepsStopped
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.site import BRIDGE, CELL, Nudges, Site, cell, element, pbx
+from tests.integration.cell_rig import BRIDGE, CELL, Nudges, Site, cell, element, pbx
 from tests.waiting import wait_until
 
 

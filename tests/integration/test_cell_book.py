@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from dialer.store.cells import CellBook
-from tests.integration.site import CELL, Site, cell, code_element, element
+from tests.integration.cell_rig import CELL, Site, cell, code_element, element
 
 LIMITS: Final[dict[str, Any]] = {
     "max_attempts_per_number": 3,

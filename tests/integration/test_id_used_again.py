@@ -11,7 +11,7 @@ import pytest
 
 from dialer.domain.call import Call, Ending
 from dialer.store.keys import DONE_RETENTION_S
-from tests.integration.site import BUSY, CELL, Site, cell, pbx
+from tests.integration.cell_rig import BUSY, CELL, Site, cell, pbx
 from workers.calls.originate import Originator
 from workers.calls.remembered import Remembered
 from workers.calls.tracker import Tracker

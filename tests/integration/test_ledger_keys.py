@@ -11,10 +11,10 @@ from fnmatch import fnmatchcase
 import pytest
 
 from dialer.multcall.keys import CellKeys
-from dialer.multcall.messages import parse_request
+from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
-from tests.integration.site import BRIDGE, CELL, Site, code_element, element, pbx
+from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
 
 #: What a docstring may say of a key's lifetime, and the TTL (-1: none) that a key which is
 #: there while nothing is under way may then have. None: it must not be there at all.

@@ -40,10 +40,10 @@ from dialer.domain.call import (
     advance,
 )
 from dialer.domain.request import CallRequest, call_id
-from dialer.multcall.messages import parse_request
+from dialer.multcall.request import parse_request
 from dialer.store.entry import Entry
 from dialer.store.ledger import Waiting
-from tests.integration.site import T0, Site, code_element, element
+from tests.integration.cell_rig import T0, Site, code_element, element
 
 T = TypeVar("T")
 Step = Callable[[], Coroutine[Any, Any, object]]

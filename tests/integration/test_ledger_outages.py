@@ -17,7 +17,7 @@ from dialer.store.client import cancel
 from dialer.store.scripts import SOURCES
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
-from tests.integration.site import BRIDGE, BUSY, CELL, Site, code_element, element
+from tests.integration.cell_rig import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.waiting import wait_until
 
 DOWN = "Redis unavailable; retrying, nothing is lost"

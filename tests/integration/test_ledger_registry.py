@@ -10,7 +10,7 @@ import pytest
 
 from dialer.settings import Pbx
 from dialer.store.registry import Lease, pacing
-from tests.integration.site import Site, pbx
+from tests.integration.cell_rig import Site, pbx
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from datetime import timedelta
 import pytest
 
 from dialer.domain.call import State
-from dialer.multcall.messages import parse_request
+from dialer.multcall.request import parse_request
 from dialer.store.ledger import Admission
-from tests.integration.site import BRIDGE, BUSY, CELL, T0, Site, code_element, element
+from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, code_element, element
 
 
 @pytest.fixture(params=["right", "left"])

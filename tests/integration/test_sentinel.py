@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError
 from dialer.store import steps
 from dialer.store.client import connect
 from dialer.store.steps import REPLICA_WITHIN_MS, Steps
+from tests.integration.cell_rig import CELL, Site, element
 from tests.integration.sentinel import SentinelStack, Watched
-from tests.integration.site import CELL, Site, element
 from tests.integration.stack import ROOT, Program, Stack
 from tests.waiting import wait_until
 

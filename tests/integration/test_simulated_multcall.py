@@ -19,14 +19,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest, StoreUnavailable
+from dialer.multcall.answers import ack, invalid_response, response_parts
+from dialer.multcall.code import parse_code
 from dialer.multcall.keys import CellKeys
-from dialer.multcall.messages import (
-    ack,
-    invalid_response,
-    parse_code,
-    parse_request,
-    response_parts,
-)
+from dialer.multcall.request import parse_request
 from dialer.simulation.multcall.checker import Checker
 from dialer.simulation.multcall.lists import CellLists
 from dialer.simulation.multcall.player import play

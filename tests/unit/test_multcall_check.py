@@ -13,7 +13,8 @@ import pytest
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest
 from dialer.errors import DialerError
-from dialer.multcall.messages import ack, parse_request, response_parts
+from dialer.multcall.answers import ack, response_parts
+from dialer.multcall.request import parse_request
 from dialer.simulation.multcall.checker import Checker, percentile
 from dialer.simulation.multcall.requests import (
     AWKWARD_DATA,

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
-from dialer.multcall.answers import Ack, Dead, Response
-from dialer.multcall.messages import ack, dead, invalid_response, response_parts
+from dialer.multcall.answers import Ack, Dead, Response, ack, dead, invalid_response, response_parts
 
 DIALED = datetime(2026, 5, 4, 12, 30, 0, 999_999, tzinfo=UTC)
 ANSWERED = DIALED + timedelta(seconds=8, milliseconds=250)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dialer.errors import InvalidRequest
-from dialer.multcall.messages import CallCode, parse_code
+from dialer.multcall.code import CallCode, parse_code
 
 
 @pytest.mark.parametrize(

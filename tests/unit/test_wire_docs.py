@@ -11,15 +11,10 @@ import pytest
 
 from dialer.domain.call import Ending, Result
 from dialer.errors import InvalidRequest
+from dialer.multcall.answers import ack, dead, invalid_response, response_parts
+from dialer.multcall.code import parse_code
 from dialer.multcall.keys import CellKeys
-from dialer.multcall.messages import (
-    ack,
-    dead,
-    invalid_response,
-    parse_code,
-    parse_request,
-    response_parts,
-)
+from dialer.multcall.request import parse_request
 from dialer.multcall.schema import MESSAGES, schema_of
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,9 @@ from collections import Counter
 import pytest
 
 from dialer.errors import InvalidRequest
-from dialer.multcall.messages import parse_code, parse_request, request_id_of
+from dialer.multcall.code import parse_code
+from dialer.multcall.identity import request_id_of
+from dialer.multcall.request import parse_request
 from tests.unit.hostile_requests import (
     BAD_CODE_MAKERS,
     ODD_MAKERS,

@@ -14,14 +14,10 @@ from dialer.domain.call import Ending, Result
 from dialer.domain.originate import variable_line
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
-from dialer.multcall.messages import (
-    ack,
-    dead,
-    parse_code,
-    parse_request,
-    request_id_of,
-    response_parts,
-)
+from dialer.multcall.answers import ack, dead, response_parts
+from dialer.multcall.code import parse_code
+from dialer.multcall.identity import request_id_of
+from dialer.multcall.request import parse_request
 
 AT = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 

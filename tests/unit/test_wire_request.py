@@ -8,7 +8,8 @@ import pytest
 
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
-from dialer.multcall.messages import parse_request, request_id_of
+from dialer.multcall.identity import request_id_of
+from dialer.multcall.request import parse_request
 
 MINIMAL = {"IdRequisicao": "a-1", "Telefone": "5511987654321"}
 

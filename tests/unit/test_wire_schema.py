@@ -13,14 +13,9 @@ import pytest
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
-from dialer.multcall.messages import (
-    ack,
-    dead,
-    invalid_response,
-    parse_code,
-    parse_request,
-    response_parts,
-)
+from dialer.multcall.answers import ack, dead, invalid_response, response_parts
+from dialer.multcall.code import parse_code
+from dialer.multcall.request import parse_request
 from dialer.multcall.schema import MESSAGES, main, schema_of, write_schemas
 from tests.unit.hostile_requests import odd_requests
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dialer.domain import call as domain
 from dialer.domain.call import LEGAL, Ending, State
 from dialer.domain.request import CallRequest
-from dialer.multcall.messages import response_parts
+from dialer.multcall.answers import response_parts
 from dialer.store.keys import DONE_RETENTION_S
 from dialer.store.ledger.reads import LedgerReads
 

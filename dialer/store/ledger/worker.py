@@ -6,7 +6,7 @@ from datetime import datetime
 
 from dialer.domain import call as domain
 from dialer.domain.request import CallRequest
-from dialer.multcall.messages import ack
+from dialer.multcall.answers import ack
 from dialer.store.entry import Entry, pairs, to_ms
 from dialer.store.ledger.call_steps import CallSteps, legal
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.acceptance.compose_stack.site import ComposeSite
+from tests.acceptance.compose_stack.compose import ComposeSite
 from tests.acceptance.lab.lab import Lab
 
 #: What the tests add to the settings that we ship: room for a load, and a cell of each kind.

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.compose_stack.site import THIRD_PBX
+from tests.acceptance.compose_stack.compose import THIRD_PBX
 from tests.acceptance.lab.lab import docker_available
 from tests.conftest import require_service
-from tests.site import ROOT
+from tests.processes import ROOT
 
 ALWAYS = {
     "bridge", "flower", "host-pbx01", "host-pbx02", "pbx01", "pbx02", "redis", "worker-pbx01",

@@ -17,10 +17,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dialer.simulation.multcall.player import play
-from tests.acceptance.compose_stack.site import FLOWER_LOGIN, FLOWER_PORT, ComposeSite
+from tests.acceptance.compose_stack.compose import FLOWER_LOGIN, FLOWER_PORT, ComposeSite
 from tests.acceptance.test_dial_path import prefix
 from tests.conftest import require_service
-from tests.site import ROOT
+from tests.processes import ROOT
 
 URL = f"http://127.0.0.1:{FLOWER_PORT}"
 PICTURES = ROOT / "tests" / "artifacts"

@@ -21,7 +21,7 @@ from dialer.simulation.multcall.checker import Checker
 from dialer.simulation.multcall.player import play, report
 from dialer.simulation.multcall.requests import Asked
 from tests.acceptance.compose_stack.audio import RATE, loudness, samples, tone_share
-from tests.acceptance.compose_stack.site import ComposeSite
+from tests.acceptance.compose_stack.compose import ComposeSite
 from tests.acceptance.test_dial_path import prefix
 
 PERSON_HUMS, OPERATOR_HUMS = 440.0, 620.0

@@ -15,14 +15,14 @@ import pytest
 from dialer.domain.call import Result
 from dialer.simulation.multcall.checker import Summary
 from dialer.simulation.multcall.player import play, report
-from tests.acceptance.compose_stack.conftest import Shown
-from tests.acceptance.compose_stack.site import (
+from tests.acceptance.compose_stack.compose import (
     FLOWER_PORT,
     REDIS_PORT,
     SHIPPED_SECRETS,
     THIRD_PBX,
     ComposeSite,
 )
+from tests.acceptance.compose_stack.conftest import Shown
 from tests.acceptance.test_dial_path import prefix
 
 #: A cell whose calls ring for a second and are cleared when they are answered.

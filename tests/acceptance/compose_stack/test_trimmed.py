@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from dialer.simulation.multcall.player import play, report
-from tests.acceptance.compose_stack.site import ComposeSite
+from tests.acceptance.compose_stack.compose import ComposeSite
 from tests.acceptance.containers import CELL, TRUNKS
 from tests.acceptance.lab.lab import AMI_SECRET, Lab
 from tests.acceptance.test_dial_path import prefix
-from tests.site import ROOT, PbxPlace, site_toml
+from tests.processes import ROOT, PbxPlace, site_toml
 
 PASSWORD = "site/secret"
 QUOTED = "site%2Fsecret"

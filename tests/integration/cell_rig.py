@@ -23,7 +23,8 @@ from dialer.bridge.intake import Intake
 from dialer.bridge.recovery import Recovery
 from dialer.domain.call import Ending, Result
 from dialer.domain.request import CallRequest, call_id
-from dialer.multcall.messages import parse_code, parse_request
+from dialer.multcall.code import parse_code
+from dialer.multcall.request import parse_request
 from dialer.settings import Cell, Pbx
 from dialer.store.client import cancel, connect
 from dialer.store.entry import Entry

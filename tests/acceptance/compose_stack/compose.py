@@ -20,7 +20,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.site import ROOT
+from tests.processes import ROOT
 from tests.waiting import wait_blocking
 
 PROJECT = "dialer-compose"
