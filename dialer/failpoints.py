@@ -1,29 +1,38 @@
-"""Places where a test may kill or stop the process, named after the atomic steps.
+"""Points at which a test can kill, stop or block the process, named after the atomic steps.
 
 Off unless `DIALER_FAILPOINTS` is set: `claim.after:kill@7` kills the process the seventh time
-it comes past `claim.after`; `stop` stops it (SIGSTOP) instead. Several are parted by commas.
-Production never sets it; a process that has it says so at start.
+it passes `claim.after`. `stop` stops it (SIGSTOP) instead, `hang` blocks the thread that passes.
+Several are separated by commas. Production never sets it; a process that has it warns at start.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
-#: What a process writes to its standard error as it fires, before the point's name.
+#: What a process writes to its standard error when a point fires, before the point's name.
 FIRED: Final = "failure point "
 
-_SIGNALS: Final = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+#: How long `hang` blocks: longer than any test, in seconds.
+HANG_S: Final = 3600.0
+
+_ACTIONS: Final[dict[str, Callable[[], None]]] = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "hang": lambda: time.sleep(HANG_S),
+}
 
 
-def _parse(text: str) -> dict[str, tuple[signal.Signals, int]]:
-    armed: dict[str, tuple[signal.Signals, int]] = {}
+def _parse(text: str) -> dict[str, tuple[Callable[[], None], int]]:
+    armed: dict[str, tuple[Callable[[], None], int]] = {}
     for item in filter(None, text.split(",")):
         name, _, rest = item.partition(":")
         action, _, nth = rest.partition("@")
-        armed[name] = (_SIGNALS[action], int(nth or 1))
+        armed[name] = (_ACTIONS[action], int(nth or 1))
     return armed
 
 
@@ -32,16 +41,16 @@ _passed: Counter[str] = Counter()
 
 
 def armed() -> bool:
-    """True where a test has armed any point in this process."""
+    """True if a test has armed any point in this process."""
     return bool(_armed)
 
 
 def failpoint(name: str) -> None:
-    """Kills or stops this process here, if a test wants it so."""
+    """Kill, stop or block this process here, if a test has armed the point."""
     if not _armed or name not in _armed:
         return
     _passed[name] += 1
     action, nth = _armed[name]
     if _passed[name] == nth:
         os.write(2, f"{FIRED}{name}\n".encode())
-        os.kill(os.getpid(), action)
+        action()

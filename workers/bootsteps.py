@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from celery import bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning
 
+from dialer import watchdog
 from dialer.celery import BROKER_ERRORS, app
 from dialer.domain.call import Call, Ending, Result
 from dialer.errors import ConfigError, DialerError
@@ -109,6 +110,7 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _begin_stop(**_: Any) -> None:
+    watchdog.process.stopping()
     if _serving is not None:
         asyncio.run_coroutine_threadsafe(_serving.pbx_worker.begin_stop(), _serving.loop)
 
@@ -139,6 +141,7 @@ class PbxStep(bootsteps.StartStopStep):
             self._run(_first_of(link, worker)).result()
         except DialerError as error:
             _refuse(error)
+        watchdog.process.ready(f"Serving {parent.pbx.name}")
 
     def stop(self, parent: Any) -> None:
         if _serving is not None:

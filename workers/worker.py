@@ -16,7 +16,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from dialer import failpoints
+from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
 from dialer.domain.request import cell_of
 from dialer.errors import AmiUnavailable
@@ -221,10 +221,21 @@ class PbxWorker:
                 await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def _beat(self) -> None:
-        while True:
-            if self._stopping is None:
-                await self._say("up" if self._link.ready else "down")
-            await asyncio.sleep(HEARTBEAT_EVERY_S)
+        await watchdog.process.keep_beating(
+            "heartbeat",
+            self._write_heartbeat,
+            every_s=HEARTBEAT_EVERY_S,
+            is_down=lambda: self._registry.steps.outage,
+            status=lambda: f"AMI link {self._link_word}, {len(self._tracker.calls)} calls",
+        )
+
+    @property
+    def _link_word(self) -> Link:
+        return "up" if self._link.ready else "down"
+
+    async def _write_heartbeat(self) -> None:
+        if self._stopping is None:
+            await self._say(self._link_word)
 
     async def _say(self, link: Link) -> None:
         await self._registry.heartbeat(

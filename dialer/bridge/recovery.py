@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from dialer import watchdog
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.intake import nudge
@@ -72,9 +73,12 @@ class Recovery:
 
         A task of its own, for the others wait where a broker or a Redis is away.
         """
-        while True:
-            await self.take_over()
-            await asyncio.sleep(EVERY_S)
+        await watchdog.process.keep_beating(
+            f"heartbeat {self.site.cell.name}",
+            self.take_over,
+            every_s=EVERY_S,
+            is_down=lambda: self.site.ledger.steps.outage,
+        )
 
     async def run_reaper(self) -> None:
         """Mends leaked slots, for ever."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dialer import failpoints
+from dialer import failpoints, watchdog
 from dialer.bridge.cells import CellPlan, Served, plans_of, removed_cells
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.signals import Signals
@@ -51,7 +51,9 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
     try:
         await served.start()
         logger.info("Bridge ready", extra={"cells": [plan.cell.name for plan in plans]})
+        watchdog.process.ready("Serving")
         await bridge.run()
+        watchdog.process.stopping()
         await bridge.served.stop()
     finally:
         await bridge.served.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -53,6 +53,20 @@ def shown(bare_host: SystemdHost) -> Shown:
 def host(bare_host: SystemdHost, shown: Shown) -> SystemdHost:
     """The host as the page leaves it."""
     return bare_host
+
+
+@contextmanager
+def drop_in(host: SystemdHost, *lines: str) -> Iterator[None]:
+    """Both units with more lines in their [Service], restarted with them and without them."""
+    folders = ("dialer-bridge.service.d", "dialer-worker@.service.d")
+    paths = " ".join(f"/etc/systemd/system/{folder}/test.conf" for folder in folders)
+    text = "\n".join(["[Service]", *lines])
+    restart = f"systemctl daemon-reload; systemctl restart {BRIDGE} {WORKER}"
+    host.run(f"for f in {paths}; do mkdir -p $(dirname $f); echo '{text}' >$f; done; {restart}")
+    try:
+        yield
+    finally:
+        host.run(f"for f in {paths}; do rm -r $(dirname $f); done; {restart}")
 
 
 def test_every_command_of_the_page_shows_what_the_page_says(shown: Shown) -> None:
@@ -113,6 +127,65 @@ def test_a_reload_of_the_worker_starts_it_anew_in_its_process_and_the_call_stays
     host.wait_for("the adoption", lambda: host.journal(WORKER).count("adopted=1") > adopted)
     assert host.main_pid(WORKER) == pid
     assert host.response()["Resultado"] == "ANSWERED"
+
+
+def test_systemd_shows_the_workers_status(host: SystemdHost) -> None:
+    for unit in (BRIDGE, WORKER):
+        assert host.show(unit, "Type") == "notify"
+        assert host.show(unit, "ActiveState") == "active"
+        assert host.show(unit, "WatchdogUSec") == "1min"
+    host.wait_for("the link", lambda: host.show(WORKER, "StatusText").startswith("AMI link up"))
+
+
+def test_a_worker_whose_event_loop_hangs_is_restarted(host: SystemdHost) -> None:
+    hangs = "Environment=DIALER_FAILPOINTS=heartbeat.before:hang@8"
+    with drop_in(host, "WatchdogSec=8", hangs):
+        hung = host.main_pid(WORKER)
+        host.wait_for("a new worker", lambda: host.main_pid(WORKER) not in (0, hung))
+        journal = host.journal(WORKER)
+    assert "Process hangs and ends now" in journal
+    assert "in failpoint" in journal  # the stack
+    assert "status=70/SOFTWARE" in journal
+
+
+def test_systemd_ends_a_worker_that_stands_still(host: SystemdHost) -> None:
+    with drop_in(host, "WatchdogSec=8", "TimeoutStopSec=2"):
+        adopted = host.journal(WORKER).count("adopted=1")
+        host.place("stands-still")
+        stopped = host.main_pid(WORKER)
+        host.run(f"kill -STOP {stopped}")
+        host.wait_for("a new worker", lambda: host.main_pid(WORKER) not in (0, stopped))
+        host.wait_for("the adoption", lambda: host.journal(WORKER).count("adopted=1") > adopted)
+        assert host.response()["Resultado"] == "ANSWERED"
+    assert "Watchdog timeout" in host.journal(WORKER)
+
+
+def test_a_redis_outage_longer_than_the_watchdog_restarts_nothing(host: SystemdHost) -> None:
+    with drop_in(host, "WatchdogSec=4"):
+        pids = host.main_pid(BRIDGE), host.main_pid(WORKER)
+        host.run("systemctl stop redis-server")
+        began_s = host.uptime_s()
+        try:
+            for unit in (BRIDGE, WORKER):
+                host.wait_for("a late heartbeat", lambda u=unit: host.fed_s(u) > began_s + 8)  # type: ignore[misc]
+        finally:
+            host.run("systemctl start redis-server")
+        host.place("after-the-outage")
+        assert host.response()["Resultado"] == "ANSWERED"
+        assert (host.main_pid(BRIDGE), host.main_pid(WORKER)) == pids
+
+
+def test_a_wrong_configuration_is_tried_again_slowly(host: SystemdHost) -> None:
+    toml = "/etc/dialer/dialer.toml"
+    host.run(f"cp -p {toml} /tmp/right; echo nonsense >>{toml}")
+    try:
+        host.run(f"systemctl restart {BRIDGE} || true")
+        # Failed, it waits in ExecStopPost= and not in a restart a second.
+        assert host.show(BRIDGE, "SubState") in ("stop-post", "auto-restart")
+        assert host.journal(BRIDGE).count("nonsense") <= 2
+    finally:
+        host.run(f"cp -p /tmp/right {toml}")
+    host.wait_for("the next start", lambda: host.show(BRIDGE, "SubState") == "running")
 
 
 def test_an_upgrade_with_a_call_up_leaves_the_call_up_and_followed(host: SystemdHost) -> None:

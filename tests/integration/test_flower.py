@@ -9,11 +9,13 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ class Flower:
         """Every task by its id, which is the call's."""
         found: dict[str, dict[str, Any]] = json.loads(await self.text("/api/tasks"))
         return found
+
+    async def demands_login(self) -> bool:
+        """True if the start page is refused without the password."""
+        page = f"http://127.0.0.1:{self.port}/"
+        try:
+            await asyncio.to_thread(urllib.request.urlopen, page, timeout=10)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code == HTTPStatus.UNAUTHORIZED
+        return False
 
     async def answers(self) -> bool:
         try:
@@ -66,7 +78,10 @@ async def flower_of(stack: Stack) -> AsyncIterator[Flower]:
     """Flower as an operator starts it; ready once it knows the worker."""
     flower = Flower(free_port())
     command = [str(BIN / "celery"), "-A", "dialer", "flower", f"--port={flower.port}"]
-    await stack.run("flower", command, env={"FLOWER_BASIC_AUTH": LOGIN})
+    folder = stack.folder / "credentials"
+    folder.mkdir()
+    (folder / "FLOWER_BASIC_AUTH").write_text(f"{LOGIN}\n")
+    await stack.run("flower", command, env={"CREDENTIALS_DIRECTORY": str(folder)})
     await wait_until(flower.answers, "Flower answers")
 
     async def knows_the_worker() -> bool:
@@ -76,11 +91,12 @@ async def flower_of(stack: Stack) -> AsyncIterator[Flower]:
     yield flower
 
 
-async def test_flower_shows_a_call_while_it_is_up_and_how_it_ended(tmp_path: Path) -> None:
+async def test_flower_shows_a_call_while_up_and_how_it_ended(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
         stack.add_pbx("pbx01", talk_time=(2.0, 2.5))
         await stack.start()
         async with flower_of(stack) as flower:
+            assert await flower.demands_login()
             answered = await stack.push(5)
             (refused,) = await stack.push(1, last_two=REFUSED)
             await stack.until_live(5)
@@ -130,21 +146,34 @@ async def _shows_no_number(
             assert request["Telefone"][:-4] not in text, page
 
 
-def test_flower_takes_our_limits_by_itself_and_the_operators_before_ours(tmp_path: Path) -> None:
+#: Runs `celery -A dialer flower` and prints its options instead of serving.
+ASK = """
+import sys
+import flower.command as command
+from celery.bin.celery import main
+
+def show():
+    options = command.options
+    print(options.max_tasks, repr(options.address), options.tasks_columns)
+    sys.exit()
+
+command.extract_settings = show
+sys.argv[:] = ["celery", "-A", "dialer", "flower"]
+main()
+"""
+
+
+def test_flower_takes_our_limits_unless_the_operator_sets_them(tmp_path: Path) -> None:
     config = tmp_path / "dialer.toml"
     example = ROOT / "deploy" / "dialer.toml"
     config.write_text(example.read_text())
-    ask = (
-        "import dialer.celery, flower.command as c;"
-        "c.apply_env_options();"
-        "o = c.options; print(o.max_tasks, repr(o.address), o.tasks_columns)"
-    )
 
     def options(**environment: str) -> str:
         plain = {k: v for k, v in os.environ.items() if not k.startswith("FLOWER_")}
         done = subprocess.run(
-            [sys.executable, "-c", ask],
+            [sys.executable, "-c", ASK],
             env={**plain, "DIALER_CONFIG": str(config), **environment},
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,

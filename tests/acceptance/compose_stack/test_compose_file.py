@@ -44,13 +44,13 @@ def everything() -> dict[str, Any]:
     )
 
 
-def test_carrier_and_multcall_come_with_the_demo_and_the_monitor_when_asked_for() -> None:
+def test_demo_and_monitor_start_only_with_their_profile() -> None:
     assert services().keys() == ALWAYS
     assert services("--profile", "demo").keys() == ALWAYS | {"carrier", "multcall"}
     assert services("--profile", "monitor").keys() == ALWAYS | {"monitor"}
 
 
-def test_ports_are_published_on_loopback_only_where_nobody_says_otherwise(
+def test_ports_are_published_on_loopback_by_default(
     everything: dict[str, Any],
 ) -> None:
     ports = {
@@ -61,7 +61,7 @@ def test_ports_are_published_on_loopback_only_where_nobody_says_otherwise(
     assert ports == {("redis", "127.0.0.1", "6379"), ("flower", "127.0.0.1", "5555")}
 
 
-def test_each_waits_until_what_it_needs_is_healthy(everything: dict[str, Any]) -> None:
+def test_services_wait_until_their_dependencies_are_healthy(everything: dict[str, Any]) -> None:
     for name, service in everything.items():
         assert service["healthcheck"]["test"], name
         needs = service.get("depends_on", {})
@@ -69,7 +69,7 @@ def test_each_waits_until_what_it_needs_is_healthy(everything: dict[str, Any]) -
         assert {need["condition"] for need in needs.values()} <= {"service_healthy"}, name
 
 
-def test_each_is_bounded_and_confined(everything: dict[str, Any]) -> None:
+def test_services_have_limits_and_no_needless_rights(everything: dict[str, Any]) -> None:
     for name, service in everything.items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -79,16 +79,21 @@ def test_each_is_bounded_and_confined(everything: dict[str, Any]) -> None:
         assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}, name
 
 
-def test_the_python_image_is_built_by_one_service_for_all(everything: dict[str, Any]) -> None:
+def test_one_service_builds_the_python_image_for_all(everything: dict[str, Any]) -> None:
     ours = {name for name, s in everything.items() if s["image"] == "multcall-dialer"}
     assert ours >= {"bridge", "worker-pbx01", "worker-pbx03", "flower", "monitor", "multcall"}
     assert {name for name in ours if "build" in everything[name]} == {"bridge"}
 
 
-def test_redis_keeps_what_it_was_told_and_flower_only_so_many_tasks(
-    everything: dict[str, Any],
-) -> None:
-    redis = " ".join(everything["redis"]["command"])
-    assert "--appendonly yes" in redis
-    assert "--maxmemory-policy noeviction" in redis
+def test_redis_refuses_writes_before_docker_kills_it(everything: dict[str, Any]) -> None:
+    redis = everything["redis"]
+    options = dict(zip(redis["command"][1::2], redis["command"][2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    limit_bytes = int(options["--maxmemory"].removesuffix("mb")) * 2**20
+    # A rewrite of the append-only file forks: while it runs, changed pages exist twice.
+    assert 0 < 2 * limit_bytes <= int(redis["mem_limit"])
+
+
+def test_flower_keeps_a_bounded_number_of_tasks(everything: dict[str, Any]) -> None:
     assert "--max_tasks=10000" in everything["flower"]["command"]

@@ -84,9 +84,21 @@ class SystemdHost:
         # A failed service is no hindrance (exit code 1 of is-system-running): the tests see it.
         return self.run("systemctl is-system-running || true").strip() in ("running", "degraded")
 
+    def show(self, unit: str, name: str) -> str:
+        """A property of a unit, as `systemctl show` prints it."""
+        return self.run(f"systemctl show --property {name} --value {unit}").strip()
+
     def main_pid(self, unit: str) -> int:
         """The process of a unit; 0 while there is none."""
-        return int(self.run(f"systemctl show --property MainPID --value {unit}"))
+        return int(self.show(unit, "MainPID"))
+
+    def fed_s(self, unit: str) -> float:
+        """When systemd last got a heartbeat of a unit, in seconds of `uptime_s`."""
+        return int(self.show(unit, "WatchdogTimestampMonotonic")) / 1e6
+
+    def uptime_s(self) -> float:
+        """The machine's monotonic clock, in seconds."""
+        return float(self.run("cat /proc/uptime").split()[0])
 
     def journal(self, unit: str) -> str:
         """All that the unit has said."""
