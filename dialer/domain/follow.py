@@ -295,7 +295,7 @@ def _on_lookup(
             dialed_at = f.call.dialed_at
             is_old = dialed_at is not None and now - dialed_at > CHECK_AFTER
             is_due = is_old and f.hangup is None and not f.is_gone
-            return f, (AskChannel(channel=f.channel or f.call.call_id),) if is_due else ()
+            return f, (AskChannel(),) if is_due else ()
         case ChannelMissing():
             if f.hangup is not None or f.is_gone:
                 return f, ()

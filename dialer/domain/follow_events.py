@@ -180,9 +180,7 @@ class AskList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskChannel:
-    """Ask Asterisk for this channel alone; answer with ChannelMissing if it is gone."""
-
-    channel: str
+    """Ask Asterisk for this call's channel alone; answer with ChannelMissing if it is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

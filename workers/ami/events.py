@@ -25,6 +25,7 @@ from dialer.domain.channel import (
     QueueLeft,
     Record,
 )
+from dialer.domain.follow_events import ChannelListed, ChannelNotListed
 
 #: The AST_STATE_UP of ChannelState.
 CHANNEL_UP: Final = "6"
@@ -94,6 +95,14 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
                 wait_s=_seconds(message.get("Wait")),
             )
     return None
+
+
+def channel_found(channel: Mapping[str, str] | None, boot: str) -> ChannelListed | ChannelNotListed:
+    """What a channel list says of a call: its channel's headers, None if it is not listed."""
+    if channel is None:
+        return ChannelNotListed(boot=boot)
+    is_up = channel.get("ChannelState") == CHANNEL_UP
+    return ChannelListed(channel=channel.get("Channel", ""), is_up=is_up)
 
 
 # --- records written by the dialplan include (deploy/asterisk/dialer.conf) ---------------
