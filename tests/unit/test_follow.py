@@ -259,7 +259,11 @@ def test_amd_that_nobody_wanted_is_not_noted() -> None:
 
 
 def test_the_ack_says_which_attempt_was_accepted() -> None:
-    sent = [OriginateSent(attempt=1), OriginateNotSent(), OriginateSent(attempt=2)]
+    sent: list[FollowEvent] = [
+        OriginateSent(attempt=1),
+        OriginateNotSent(),
+        OriginateSent(attempt=2),
+    ]
     life = Life().feed(*sent, OriginateAccepted(), OriginateAccepted())
     assert life.followed.call.attempts == 2
     assert life.effects == [WriteAck()]

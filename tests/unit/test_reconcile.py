@@ -29,7 +29,11 @@ def code(ending: Ending) -> str | None:
 
 async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
     """Reconcile; these events come while the channels are listed."""
-    made.asterisk.while_listing = lambda: made.hear(*meanwhile) and None
+
+    def hear() -> None:
+        made.hear(*meanwhile)
+
+    made.asterisk.while_listing = hear
     await made.reconciler.run()
     return made
 
