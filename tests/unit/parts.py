@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -15,9 +15,9 @@ from dialer.domain.channel import AmiEvent
 from dialer.domain.follow_events import OriginateSent, Timeouts
 from dialer.domain.followed import Followed
 from dialer.errors import AmiUnavailable
-from dialer.settings import Cell
+from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
-from dialer.store.ledger import WorkerLedger
+from dialer.store.ledger import Waiting, WorkerLedger
 from dialer.store.registry import Registry
 from tests.unit.captured import CALL_ID
 from tests.unit.lives import CELL, REQUEST
@@ -26,11 +26,18 @@ from workers.ami import AmiLink
 from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
+from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
 from workers.pbx.state import PbxState
 from workers.recovery.reconcile import Reconciler
 from workers.recovery.replay import Replay
 
+PBX = Pbx(
+    name="pbx01",
+    max_calls=10,
+    cps=10,
+    trunks={"tim": "PJSIP/{number}@tim", "vivo": "SIP/{number}@vivo"},
+)
 QUICK = Timeouts(pairing_s=0.01, coming_s=0.01, record_s=0.01)
 
 
@@ -49,6 +56,12 @@ class Written:
     #: How often each step is yet to be refused, as if a key were of another type.
     refusals: dict[str, int] = field(default_factory=dict)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
+    #: What a claim returns; `while_claiming` runs while its reply is on the way.
+    to_claim: Entry | None = None
+    while_claiming: Callable[[], None] = lambda: None
+    claims: list[tuple[str, int]] = field(default_factory=list)
+    #: What the ledger has of the calls that are asked for.
+    known: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.steps = self
@@ -71,7 +84,21 @@ class Written:
         return self.has_claimed
 
     async def entries(self, ids: list[str]) -> list[Entry]:
-        return []
+        return [e for e in self.known if e.call.call_id in ids]
+
+    async def claim(self, call_id: str, *, epoch: int, boot: str, **_: Any) -> Entry | None:
+        await self._take("claim")
+        self.claims.append((call_id, epoch))
+        self.while_claiming()
+        return replace(self.to_claim, boot=boot) if self.to_claim else None
+
+    async def unclaim(self, call_id: str, *, pbx: str, token: str) -> bool:
+        await self._take("unclaim")
+        return True
+
+    async def assign(self, waiting: Waiting, pbx: str) -> int:
+        await self._take("assign")
+        return waiting.epoch + 1
 
     async def accept(self, request: object, **_: Any) -> bool:
         await self._take("accept")
@@ -103,6 +130,9 @@ class Asterisk:
     asked: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     while_listing: Callable[[], None] = lambda: None
+    sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    #: What each Originate raises, None if Asterisk accepts it.
+    replies: list[Exception | None] = field(default_factory=list)
     started: str = "b"
     include: bool = True
     is_lost: bool = False
@@ -114,6 +144,11 @@ class Asterisk:
         self.asked.append(question)
         if self.is_lost:
             raise AmiUnavailable("the link was lost")
+
+    async def originate(self, fields: Any, *, action_id: str, within_s: float) -> None:
+        self.sent.append((action_id, fields))
+        if self.replies and (error := self.replies.pop(0)) is not None:
+            raise error
 
     async def boot(self) -> str:
         await self._ask("boot")
@@ -146,8 +181,8 @@ class Asterisk:
         self.dropped.append(why)
 
 
-def entry(state: State = State.ORIGINATING, *, cell: str = CELL, boot: str = "b") -> Entry:
-    """A claimed call as the ledger has it."""
+def entry(state: State = State.ORIGINATING, *, boot: str = "b", **fields: Any) -> Entry:
+    """A claimed call as the ledger has it; `fields` are the request's."""
     call = Call(
         call_id=CALL_ID,
         state=state,
@@ -157,7 +192,8 @@ def entry(state: State = State.ORIGINATING, *, cell: str = CELL, boot: str = "b"
         dialed_at=datetime.now(UTC),
         accepted_at=None if state is State.ORIGINATING else datetime.now(UTC),
     )
-    return Entry(call=call, request=REQUEST, boot=boot, expires_at=None)
+    request = replace(REQUEST, **fields)
+    return Entry(call=call, request=request, boot=boot, expires_at=None)
 
 
 @dataclass(slots=True)
@@ -176,6 +212,7 @@ class Parts:
     tracker: Tracker = field(init=False)
     replay: Replay = field(init=False)
     reconciler: Reconciler = field(init=False)
+    originator: Originator = field(init=False)
 
     def __post_init__(self) -> None:
         link = cast(AmiLink, self.asterisk)
@@ -194,6 +231,17 @@ class Parts:
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.reconciler = Reconciler(
             self.state, link, self.cells, self.calls, self.tracker, self.journal, self.replay
+        )
+        self.originator = Originator(
+            PBX,
+            self.state,
+            link,
+            self.cells,
+            self.calls,
+            self.tracker,
+            self.replay,
+            self.journal,
+            retry_pause_s=0.0,
         )
 
     def claimed(self) -> Parts:
