@@ -253,7 +253,9 @@ class PbxWorker:
             try:
                 await part()
             except RedisError:
-                logger.exception("Redis refused a command; trying again", extra={"pbx": self.pbx.name})
+                logger.exception(
+                    "Redis refused a command; trying again", extra={"pbx": self.pbx.name}
+                )
                 await asyncio.sleep(REFUSED_PAUSE_S)
             else:
                 return
