@@ -2,7 +2,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("memory", "throughput", "latency")
+NAMES = ("memory", "store_memory", "throughput", "latency")
 
 
 def main() -> int:

@@ -1,8 +1,7 @@
-"""What can go wrong, each with a stable code.
+"""Errors of the dialer, each with a stable code.
 
-Busy, no answer and the like are outcomes of a call, not errors. An exception's
-docstring says what it means; its text is one sentence for the person who reads
-it, with the cure where there is one.
+Busy and no answer are outcomes of a call, not errors. The docstring of an exception is its
+meaning; its message is one sentence for people, with the cure if there is one.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import ClassVar
 
 
 class DialerError(Exception):
-    """Any error of this system; `code` is stable and may be matched on."""
+    """Base of all errors of the dialer; `code` is stable, so programs may compare it."""
 
     code: ClassVar[str] = "dialer_error"
 
@@ -23,11 +22,11 @@ class ConfigError(DialerError):
 
 
 class InvalidRequest(DialerError):
-    """An element that Multcall pushed cannot be read or breaks a rule of the wire.
+    """An element pushed by Multcall is not readable or breaks a rule of the wire.
 
-    `field` is Multcall's name of the offending field, None where the element as a
-    whole is unreadable. `request_id_json` is the element's `IdRequisicao` as JSON
-    text where it could be read, so that a Response can be addressed.
+    `field` is Multcall's name of the wrong field, None if the whole element is unreadable.
+    `request_id_json` is the element's `IdRequisicao` as JSON text, None if it is missing or not
+    valid; a Response needs it.
     """
 
     code = "invalid_request"
@@ -59,30 +58,30 @@ class AmiUnavailable(DialerError):
 
 
 class AmiPermissionMissing(AmiUnavailable):
-    """The AMI user may not do, or is not told, what calls take; nothing was dialed."""
+    """The AMI user lacks an action or event class that calls need; nothing was dialed."""
 
     code = "ami_right_lacking"
 
 
 class AmiLoginRefused(DialerError):
-    """Asterisk answered the login with no."""
+    """Asterisk refused the AMI login."""
 
     code = "ami_login_refused"
 
 
 class AmiCertificateRejected(DialerError):
-    """What answers at the PBX's TLS port is not the PBX that we trust; nothing was sent."""
+    """The certificate at the PBX's TLS port is not trusted; nothing was sent."""
 
     code = "ami_not_trusted"
 
 
 class OriginateRefused(DialerError):
-    """Asterisk answered the Originate with no: nothing was dialed."""
+    """Asterisk refused the Originate; nothing was dialed."""
 
     code = "originate_refused"
 
 
 class OriginateOutcomeUnknown(DialerError):
-    """The Originate was sent and Asterisk's word on it never came."""
+    """The Originate was sent and no response arrived."""
 
     code = "originate_outcome_unknown"

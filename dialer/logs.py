@@ -1,7 +1,7 @@
-"""How the programs log: constant messages with fields, as text or as JSON lines.
+"""Log configuration and formatters: constant messages with fields, as text or JSON lines.
 
-Fields come by `extra`; a field that is a telephone number (`number`, `*_number`) is masked
-here as a last net, though masking is the caller's duty. Knows nothing of what is logged.
+Fields are passed as `extra`. Callers mask telephone numbers; as a last defence, fields named
+`number` or `*_number` are masked here too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dialer.errors import ConfigError
 from dialer.settings.tables import Log
 from dialer.store.redis_url import SecretUrl, redacted
 
-#: What every record has; the rest came by `extra`.
+#: Attributes of every record; all others are from `extra`.
 _STANDARD: Final = frozenset(
     [*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"]
 )
 
 
 class MaskNumbers(logging.Filter):
-    """Masks the telephone numbers among a record's fields to their last four digits."""
+    """Filter that masks telephone numbers in a record's fields to their last four digits."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         for name, value in fields(record).items():
@@ -47,7 +47,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, the fields, and `exception`."""
+    """One JSON object per line: time, level, logger, message, the fields, and `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -66,15 +66,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log: Log, program: str) -> None:
-    """Sends this process's log where the settings say; replaces what was set before.
+    """Configure this process's log; replace any earlier configuration.
 
     Args:
         log: the `[log]` table.
-        program: the file's name without `.log`, where `log.location` is a folder. The
-            file may be moved away by logrotate at any time.
+        program: name of the log file without `.log`, if `log.location` is a folder.
+            logrotate may rename the file at any time.
 
     Raises:
-        ConfigError: nothing can be written in that folder.
+        ConfigError: the folder cannot be created or written.
     """
     handler = _handler(log.location, program)
     handler.setFormatter(JsonFormatter() if log.format == "json" else TextFormatter())
@@ -89,7 +89,7 @@ def configure(log: Log, program: str) -> None:
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
-    """What came with the record by `extra`."""
+    """Return the record's fields (those passed as `extra`)."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
@@ -124,14 +124,14 @@ def _shown(value: object) -> object:
 
 
 def _plain(value: object) -> str:
-    """The value as it stands, quoted where it would not read as one word."""
+    """Return the value as text, quoted if it is not a single word."""
     text = str(_shown(value))
     is_word = text.isprintable() and text and not any(c in text for c in ' "=')
     return text if is_word else json.dumps(text, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:
-    """The text with its control characters escaped, so that it cannot forge a line."""
+    """Escape control characters, so that a message cannot forge a log line."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -19,6 +19,7 @@ from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
 from dialer.errors import AmiUnavailable, DialerError, StepsStopped
 from dialer.settings import Pbx, Settings
+from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.ledger import WorkerLedger
@@ -149,7 +150,7 @@ class PbxWorker:
     async def _learn_departed(self, steps: Steps) -> None:
         """Serve cells that left the settings as long as they have calls."""
         try:
-            for cell in await CellBook(steps).cells():
+            for cell in cells_of(await CellBook(steps).read()):
                 ledger = self._ledger(cell.name, steps)
                 if cell.name not in self._cells and await ledger.calls():
                     self._cells.add(cell, ledger)

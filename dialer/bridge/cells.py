@@ -23,6 +23,7 @@ from dialer.bridge.intake import Intake
 from dialer.bridge.recovery import Recovery
 from dialer.errors import ConfigError
 from dialer.settings import Cell, Pbx, Settings
+from dialer.settings.kept import cells_of, text_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel, connect
 from dialer.store.ledger import BridgeLedger
@@ -173,7 +174,7 @@ class ServedCell:
         """Keeps them beside the calls, for ever: who starts without can end what is under way."""
         book = CellBook(self.site.ledger.steps)
         while True:
-            await book.write(self.plan.cell)
+            await book.write(self.plan.cell.name, text_of(self.plan.cell))
             await asyncio.sleep(KEEP_EVERY_S)
 
     async def _drain(self, parts: Sequence[asyncio.Task[None]]) -> None:
@@ -310,14 +311,14 @@ class Served:
         found: dict[str, CellPlan] = {}
         for url, steps in self._servers.known.items():
             try:
-                cells = await steps.or_none_if_down(CellBook(steps).unserved()) or []
+                texts = await steps.or_none_if_down(CellBook(steps).unserved()) or {}
             except RedisError as error:
                 logger.exception(
                     "Redis refused a command; trying anew",
                     extra={"redis": steps.where, "part": "unserved cells", "error": str(error)},
                 )
                 continue
-            for cell in cells:
+            for cell in cells_of(texts):
                 plan = _plan(settings, cell, url, draining=True)
                 if plan.ledger_id not in mine:
                     found.setdefault(cell.name, plan)

@@ -6,16 +6,17 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final
 
 from redis.asyncio import Redis
 
 from dialer.bridge.cell import BridgeCell
 from dialer.domain.request import call_id
 from dialer.errors import InvalidRequest, StoreUnavailable
-from dialer.multcall.answers import dead
+from dialer.multcall.answers import DeadReason, dead
 from dialer.multcall.code import parse_code
 from dialer.store.client import wait_and_move
+from dialer.store.ledger import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -67,25 +68,25 @@ class Codes:
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _deliver(self, raw: bytes) -> None:
-        now = datetime.now(UTC)
-        ledger, bridge = self.site.ledger, self.site.bridge
-
-        def entry(
-            reason: Literal["invalid_code", "orphan_code", "duplicate_code"], message: str
-        ) -> str:
-            return dead(raw=raw, source="code", reason=reason, message=message, at=now)
-
+        ledger = self.site.ledger
         try:
             code = parse_code(raw)
         except InvalidRequest as error:
             logger.warning("Code refused", extra={"cell": ledger.cell, "reason": str(error)})
-            await ledger.bury_code(bridge, raw, entry("invalid_code", str(error)))
+            await self._bury(raw, "invalid_code", str(error))
             return
-        await ledger.code(
-            bridge,
+        delivery = await ledger.code(
+            self.site.bridge,
             raw,
             call_id=call_id(ledger.cell, code.request_id),
             code_json=code.code_json,
-            orphan=entry("orphan_code", "no such call is under way"),
-            second=entry("duplicate_code", "the call has its code already"),
         )
+        if delivery is Delivery.ORPHAN:
+            await self._bury(raw, "orphan_code", "no such call is under way")
+        elif delivery is Delivery.SECOND:
+            await self._bury(raw, "duplicate_code", "the call has its code already")
+
+    async def _bury(self, raw: bytes, reason: DeadReason, message: str) -> None:
+        """Move a code that cannot be used from the hand to the dead list."""
+        entry = dead(raw=raw, source="code", reason=reason, message=message, at=datetime.now(UTC))
+        await self.site.ledger.bury_code(self.site.bridge, raw, entry)

@@ -217,6 +217,7 @@ class Intake:
             raw,
             request_id=request.request_id,
             response=f"{parts.head}null{parts.tail}",
+            result=result,
             repeat=_repeat(raw, now),
         )
         self._hand.remove(raw)

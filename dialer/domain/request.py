@@ -55,6 +55,14 @@ class CallRequest:
         return call_id(self.cell, self.request_id)
 
 
+def digits(number: str) -> str:
+    """The form in which numbers are compared: `+5511…` and `5511…` are the same telephone.
+
+    It knows no country: with and without a country code they are two telephones.
+    """
+    return number.removeprefix("+")
+
+
 def mask(number: str) -> str:
     """A telephone number fit for logs and screens: all but the last four digits hidden."""
     return "*" * max(0, len(number) - 4) + number[-4:]

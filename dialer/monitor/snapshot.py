@@ -36,6 +36,7 @@ class Snapshot:
             ),
             *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
+                + (f"; {counts.dropped} older ones were dropped" if counts.dropped else "")
                 for name, counts in self.cells.items()
                 if counts.dead
             ),

@@ -1,4 +1,4 @@
-"""The wire to Multcall: its Redis keys and the JSON that goes through them.
+"""The wire to Multcall: its Redis keys and the JSON messages in them.
 
-A site whose Multcall differs changes this package and nothing else.
+If your Multcall differs, change this package and nothing else.
 """

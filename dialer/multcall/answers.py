@@ -1,8 +1,7 @@
-"""What goes to Multcall (ACK, Response) and to the dead list.
+"""Messages to Multcall (ACK, Response) and entries of the dead list.
 
-Composed by hand and not dumped from the models, because the ids, the code, `CriadaEm`
-and `Dados` go back as the text they came as; the models are the schema, and tests hold
-both together.
+The JSON is built from strings and not dumped from the models, because ids, code, `CriadaEm`
+and `Dados` must go back as unchanged text. The models are the schema; tests compare both.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ class Ack(_Answer):
 
     model_config = ConfigDict(title="ACK")
 
-    request_id: RequestId = Field(alias="IdRequisicao", description="as it came")
+    request_id: RequestId = Field(alias="IdRequisicao", description="as in the request")
     cell: str = Field(alias="Celula", description="the cell's name")
-    pbx: str = Field(alias="Pbx", description="the PBX that took the call")
+    pbx: str = Field(alias="Pbx", description="the PBX that accepted the call")
     uniqueid: str = Field(alias="Uniqueid", description="the channel's Uniqueid on that PBX")
     at: Instant = Field(alias="Em", description="when the PBX accepted it")
-    data: Any = Field(alias="Dados", description="as it came, null where there was none")
+    data: Any = Field(alias="Dados", description="as in the request, null if it had none")
 
 
 class ErrorDetail(_Answer):
@@ -56,39 +55,39 @@ class ErrorDetail(_Answer):
 
     model_config = ConfigDict(title="Erro")
 
-    code: str = Field(alias="Codigo", description="stable; may be matched on")
+    code: str = Field(alias="Codigo", description="stable; programs may compare it")
     message: str = Field(alias="Mensagem", description="one sentence, for people")
 
 
 class Response(_Answer):
-    """How a call ended, exactly one for every request; `ZancURA2.0-Response-<cell>`.
+    """The result of a call, exactly one per request; `ZancURA2.0-Response-<cell>`.
 
-    Every field is always there, null where nothing is known.
+    Every field is always present, null if unknown.
     """
 
     model_config = ConfigDict(title="Response")
 
-    request_id: RequestId = Field(alias="IdRequisicao", description="as it came")
+    request_id: RequestId = Field(alias="IdRequisicao", description="as in the request")
     cell: str = Field(alias="Celula", description="the cell's name")
     code: Code | None = Field(
-        alias="CodLigacao", description="as it came, null where none came in time"
+        alias="CodLigacao", description="as in the CODLIGACAO, null if none arrived in time"
     )
     result: Result = Field(alias="Resultado", description="how it ended")
     cause: Annotated[int, Field(ge=0, le=127)] | None = Field(
         alias="CausaQ850", description="Q.850 hangup cause"
     )
     cause_text: str | None = Field(alias="CausaTexto", description="Asterisk's text for it")
-    amd: str | None = Field(alias="Amd", description="answering machine detection's word")
+    amd: str | None = Field(alias="Amd", description="result of answering machine detection")
     agent: str | None = Field(alias="Operador", description="the agent who took the call")
     wait_s: Seconds | None = Field(
         alias="EsperaSeg", description="seconds the customer waited for an agent"
     )
-    pbx: str | None = Field(alias="Pbx", description="null where it never had a PBX")
+    pbx: str | None = Field(alias="Pbx", description="null if no PBX was assigned")
     uniqueid: str | None = Field(alias="Uniqueid", description="the channel's Uniqueid")
     attempts: Annotated[int, Field(ge=0)] = Field(
-        alias="Tentativas", description="how many Originates were sent"
+        alias="Tentativas", description="number of Originates sent"
     )
-    created_at: str | None = Field(alias="CriadaEm", description="as it came")
+    created_at: str | None = Field(alias="CriadaEm", description="as in the request")
     dialed_at: Instant | None = Field(alias="DiscadaEm", description="null: never dialed")
     answered_at: Instant | None = Field(alias="AtendidaEm", description="null: not answered")
     ended_at: Instant = Field(alias="EncerradaEm", description="when it ended")
@@ -98,35 +97,35 @@ class Response(_Answer):
     talk_s: Seconds | None = Field(
         alias="FaladoSeg", description="seconds from AtendidaEm to EncerradaEm"
     )
-    error: ErrorDetail | None = Field(alias="Erro", description="null where all went well")
-    data: Any = Field(alias="Dados", description="as it came, null where there was none")
+    error: ErrorDetail | None = Field(alias="Erro", description="null if there was no error")
+    data: Any = Field(alias="Dados", description="as in the request, null if it had none")
 
 
 class Dead(_Answer):
-    """An element that was refused, kept in `dialer:dead:<cell>`: `raw` or `raw_base64`."""
+    """A refused element in `dialer:dead:<cell>`, as `raw` or as `raw_base64`."""
 
     model_config = ConfigDict(title="Dead")
 
     at: Instant = Field(description="when it was refused")
     source: Literal["request", "code"] = Field(description="the list it came from")
-    reason: DeadReason = Field(description="stable; may be matched on")
-    message: str = Field(description="one sentence: the field and what would be right")
-    raw: str | None = Field(description="the element, where it is UTF-8")
+    reason: DeadReason = Field(description="stable; programs may compare it")
+    message: str = Field(description="one sentence: the field and its rule")
+    raw: str | None = Field(description="the element, if it is UTF-8")
     raw_base64: Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})] | None = (
-        Field(description="its bytes in base64, where it is not")
+        Field(description="its bytes in base64, if it is not UTF-8")
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseParts:
-    """A Response but for the code: `head + code_json + tail` is the JSON text."""
+    """A Response without its code: `head + code_json + tail` is the JSON text."""
 
     head: str
     tail: str
 
 
 def ack(*, request: CallRequest, pbx: str, uniqueid: str, at: datetime) -> str:
-    """The ACK as JSON text."""
+    """Return the ACK as JSON text."""
     return (
         f'{{"IdRequisicao":{request.request_id_json},"Celula":{_text(request.cell)}'
         f',"Pbx":{_text(pbx)},"Uniqueid":{_text(uniqueid)},"Em":{_instant(at)}'
@@ -144,9 +143,9 @@ def response_parts(
     ending: Ending,
     answered_at: datetime | None,
 ) -> ResponseParts:
-    """The Response as JSON text but for `CodLigacao`, which may come later.
+    """Return the Response as JSON text without `CodLigacao`, which may arrive later.
 
-    `answered_at` yields to nothing; where it is None, what `ending` knows counts.
+    `answered_at` has precedence over `ending.answered_at`.
     """
     answered = answered_at or ending.answered_at
     return ResponseParts(
@@ -167,7 +166,7 @@ def response_parts(
 def invalid_response(
     *, cell: str, request_id_json: str, error: InvalidRequest, at: datetime
 ) -> str:
-    """The Response to a request that was refused unread but for its id."""
+    """Return the Response to a refused request of which only the id is known."""
     parts = response_parts(
         request=CallRequest(cell=cell, request_id="", request_id_json=request_id_json, number=""),
         pbx=None,
@@ -192,7 +191,7 @@ def dead(
     message: str,
     at: datetime,
 ) -> str:
-    """The entry of the dead list as JSON text; not one byte of `raw` is lost."""
+    """Return an entry of the dead list as JSON text; it preserves every byte of `raw`."""
     try:
         text, encoded = raw.decode(), None
     except UnicodeDecodeError:
@@ -204,7 +203,7 @@ def dead(
 
 
 def _text(value: str | None) -> str:
-    """JSON text; lone surrogates, which a PBX's odd bytes may leave, become `?`."""
+    """Return a JSON string; lone surrogates (from invalid bytes of a PBX) become `?`."""
     if value is None:
         return "null"
     return json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)
@@ -227,7 +226,7 @@ def _instant(at: datetime | None) -> str:
 
 
 def _between(start: datetime | None, end: datetime) -> str:
-    """Seconds between two instants as the wire shows them, cut to milliseconds."""
+    """Return the seconds between two instants, both truncated to milliseconds as on the wire."""
     if start is None:
         return "null"
     return _seconds((_cut(end) - _cut(start)) / _MILLISECOND / 1000)

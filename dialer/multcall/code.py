@@ -1,4 +1,4 @@
-"""The CODLIGACAO: Multcall's own number for a call that was acknowledged."""
+"""CODLIGACAO message: Multcall's own number for an acknowledged call."""
 
 from __future__ import annotations
 
@@ -63,18 +63,17 @@ class CodeMessage(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallCode:
-    """Multcall's number for the call `request_id`; `code_json` is it as it came."""
+    """Multcall's number for the call `request_id`; `code_json` is its unchanged JSON text."""
 
     request_id: str
     code_json: str
 
 
 def parse_code(raw: bytes) -> CallCode:
-    """Reads one element of the CODLIGACAO list.
+    """Parse one element of the CODLIGACAO list.
 
     Raises:
-        InvalidRequest: with the field and what would be right; it carries the id where
-            that is valid.
+        InvalidRequest: names the field and its rule; has the request id if that is valid.
     """
     found = read_object(raw)
     if found.fault is not None:

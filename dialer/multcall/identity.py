@@ -1,4 +1,4 @@
-"""How Multcall names a call (`IdRequisicao`) and which characters no text may hold."""
+"""Request ids (`IdRequisicao`) and the characters that no text on the wire may contain."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import AfterValidator, WithJsonSchema
 from dialer.errors import InvalidRequest
 from dialer.multcall.rawjson import RawObject, read_object
 
-#: A regex for control characters (C0, DEL, C1), Unicode's own line ends, and lone
-#: surrogates, which no UTF-8 can carry.
+#: Regular expression for control characters (C0, DEL, C1), Unicode line separators, and lone
+#: surrogates, which UTF-8 cannot encode.
 CONTROL: Final = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 REQUEST_ID_RULE: Final = "text or an integer of 1 to 64 characters out of A-Z a-z 0-9 _ . : -"
@@ -40,10 +40,10 @@ RequestId = Annotated[
 
 
 def request_id_of(request_id_json: str) -> str:
-    """The id in its JSON text: `"a-1"` and `7` become `a-1` and `7`.
+    """Return the id of a JSON text: `"a-1"` and `7` become `a-1` and `7`.
 
     Raises:
-        InvalidRequest: it is not a valid id.
+        InvalidRequest: not a valid id.
     """
     found = read_object(f'{{"IdRequisicao":{request_id_json}}}'.encode("utf-8", "replace"))
     if id_json(found) is None:
@@ -52,7 +52,7 @@ def request_id_of(request_id_json: str) -> str:
 
 
 def id_json(found: RawObject) -> str | None:
-    """The element's id as it came; None where it is missing or not valid."""
+    """Return the element's id as unchanged JSON text; None if it is missing or not valid."""
     value = found.values.get("IdRequisicao")
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None

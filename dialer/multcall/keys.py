@@ -1,7 +1,7 @@
 """Names of the Redis keys that Multcall and the dialer share.
 
-Owns the prefix and the six key names of a cell. Knows nothing of what the keys hold
-(the other modules of this package) nor of Redis itself (`dialer.store`).
+Owns the prefix and the six key names of a cell. Does not know the content of the keys
+(the other modules of this package) or Redis itself (`dialer.store`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ PREFIX: Final = "ZancURA2.0-"
 
 @dataclass(frozen=True, slots=True)
 class CellKeys:
-    """The six keys of one cell; its name goes in as it is configured, hyphens and all."""
+    """The six keys of one cell; its name is used exactly as configured, hyphens included."""
 
     cell: str
 
     @property
     def request(self) -> str:
-        """Calls to place.
+        """Requests: calls to dial.
 
         List, Multcall → dialer. An element lives until the bridge admits or refuses it.
         """
@@ -29,7 +29,7 @@ class CellKeys:
 
     @property
     def ack(self) -> str:
-        """Word that the PBX accepted a call.
+        """Acknowledgements: the PBX accepted a call.
 
         List, dialer → Multcall. An element lives until Multcall takes it.
         """
@@ -37,15 +37,15 @@ class CellKeys:
 
     @property
     def code(self) -> str:
-        """Multcall's own number for an acknowledged call.
+        """Codes: Multcall's own number for an acknowledged call.
 
-        List, Multcall → dialer. An element lives until the bridge takes it.
+        List, Multcall → dialer. An element lives until the bridge fetches it.
         """
         return f"{PREFIX}CODLIGACAO-{self.cell}"
 
     @property
     def response(self) -> str:
-        """How a call ended, exactly one for every request.
+        """Responses: the result of a call, exactly one per request.
 
         List, dialer → Multcall. An element lives until Multcall takes it.
         """
@@ -53,16 +53,16 @@ class CellKeys:
 
     @property
     def counter(self) -> str:
-        """How many calls are admitted and not yet answered by a Response.
+        """Number of admitted calls whose Response has not been pushed yet.
 
-        Integer, written by the dialer, read by anyone. Lives for ever; idle it is 0.
+        Integer, written by the dialer, read by anyone. Kept, without expiry; 0 when idle.
         """
         return f"{PREFIX}Counter-{self.cell}"
 
     @property
     def counter_ack(self) -> str:
-        """How many acknowledged calls have a code that neither came nor timed out.
+        """Number of acknowledged calls whose code has neither arrived nor timed out.
 
-        Integer, written by the dialer, read by anyone. Lives for ever; idle it is 0.
+        Integer, written by the dialer, read by anyone. Kept, without expiry; 0 when idle.
         """
         return f"{PREFIX}CounterACK-{self.cell}"

@@ -1,9 +1,8 @@
-"""Reads one element of a list as a JSON object and keeps the raw text of every field.
+"""JSON reader that keeps the raw text of every top-level field of a list element.
 
-What has to go back to Multcall untouched (`Dados`, ids, codes) is cut out of the text
-as it came, for a parse and a dump would turn 1.10 into 1.1. Nothing here raises: where
-reading stops, `fault` says why, and the fields read up to there are kept.
-Knows nothing of the fields' meaning.
+`Dados`, ids and codes go back to Multcall unchanged, so their text is cut out of the element;
+parsing and dumping would turn 1.10 into 1.1. `read_object` never raises: if the text is wrong,
+`fault` is the reason and the fields before the fault are kept. Does not know what fields mean.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import Final, NoReturn
 #: Longest element of any list, in bytes.
 ELEMENT_MAX_BYTES: Final = 64 * 1024
 
-#: Python refuses to read integers of more than 4,300 digits, so longer ones than this
-#: are read as `HUGE`, which every rule of the wire finds too large.
+#: Python refuses to parse integers of more than 4,300 digits. Longer ones than this are
+#: replaced by `HUGE`, which every rule of the wire rejects as too large.
 _INTEGER_MAX_CHARS: Final = 4000
 HUGE: Final = 10**_INTEGER_MAX_CHARS
 
@@ -32,10 +31,10 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 @dataclass(slots=True)
 class RawObject:
-    """A JSON object: its top-level fields, parsed and as text; of a repeated one the last.
+    """A JSON object: its top-level fields, parsed and as text. The last of repeated fields counts.
 
-    `fault` is None where the object is whole, else one sentence; then `fault_field`
-    names the field in whose value reading stopped, if that name can be shown.
+    `fault` is None if the object is complete, else one sentence. `fault_field` is then the name
+    of the field with the faulty value, if that name is safe to print.
     """
 
     text: str
@@ -45,17 +44,17 @@ class RawObject:
     fault_field: str | None = None
 
     def json(self, name: str) -> str:
-        """The field's value as it came, `null` where there is none."""
+        """Return the unchanged JSON text of the field, `null` if it is missing."""
         span = self.spans.get(name)
         return self.text[span[0] : span[1]] if span else "null"
 
 
 class _Fault(Exception):
-    """Reading stopped; the text is the reason."""
+    """The text is not a JSON object; the message is the reason."""
 
 
 def read_object(raw: bytes) -> RawObject:
-    """Reads `raw`, at most 64 KiB of UTF-8 (a byte order mark is passed over)."""
+    """Parse `raw`, at most 64 KiB of UTF-8; a byte order mark is skipped."""
     fault = None
     if len(raw) > ELEMENT_MAX_BYTES:
         fault = f"The element has {len(raw)} bytes; at most {ELEMENT_MAX_BYTES} are allowed"
@@ -76,7 +75,7 @@ def read_object(raw: bytes) -> RawObject:
 
 
 def _walk(found: RawObject) -> None:
-    """Reads the top-level fields into `found`; a field counts when its end was seen."""
+    """Parse the top-level fields into `found`; a field counts if it is followed by `,` or `}`."""
     text = found.text
     opening = _OPENING.match(text)
     if opening is None:
@@ -94,11 +93,11 @@ def _walk(found: RawObject) -> None:
         found.values[name] = value
         found.spans[name] = (start, end)
     if text[at:].strip(" \t\n\r"):
-        raise _Fault(f"There is more text after the JSON object, from character {at + 1} on")
+        raise _Fault(f"There is text after the JSON object, from character {at + 1} on")
 
 
 def _name(text: str, at: int) -> tuple[str, int]:
-    """The field name at `at`, and where its value begins."""
+    """Return the field name at `at` and the position of its value."""
     match = _NAME.match(text, at)
     if match is None:
         raise _Fault(f"The element is not valid JSON: expecting a field name at {at + 1}")
@@ -123,7 +122,7 @@ def _integer(digits: str) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _Fault(f"The element is not valid JSON: {name} is no JSON value")
+    raise _Fault(f"The element is not valid JSON: {name} is not a JSON value")
 
 
 _DECODER: Final = JSONDecoder(parse_int=_integer, parse_constant=_refuse_constant)

@@ -1,4 +1,4 @@
-"""Turns what is wrong with an element into one sentence that names the field."""
+"""Sentences for invalid elements: the field, and what it must be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], found: RawObject) -> Model:
-    """The element as a `model`; null is as good as missing.
+    """Validate the element as `model`; a field that is null counts as missing.
 
     Raises:
         InvalidRequest: for the first field that breaks its rule.
@@ -27,14 +27,14 @@ def validated(model: type[Model], found: RawObject) -> Model:
 
 
 def unreadable(found: RawObject) -> InvalidRequest:
-    """The refusal of an element that is not one whole JSON object."""
+    """Return the error for an element that is not one complete JSON object."""
     return InvalidRequest(
         found.fault or "", field=found.fault_field, request_id_json=id_json(found)
     )
 
 
 def breaks_a_rule(model: type[BaseModel], name: str, found: RawObject) -> InvalidRequest:
-    """The refusal of the field `name`, in the words of its description in `model`."""
+    """Return the error for the field `name`, with the rule from its description in `model`."""
     return InvalidRequest(
         f"{name} must be {_rule(model, name)}", field=name, request_id_json=id_json(found)
     )

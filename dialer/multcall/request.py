@@ -1,8 +1,8 @@
-"""The Request: what Multcall may ask for, and the sentence it gets when it asks wrong.
+"""Request message: its fields, their rules, and the error sentence for each rule.
 
-`Request` is the rule book: the schema, the checks and the error texts all come from
-its fields. No value that passes can end or add an AMI line, choose a channel technology
-or reach the dialplan as an expression.
+The schema, the checks and the error sentences are all derived from the fields of `Request`.
+No accepted value can end or add an AMI line, choose a channel technology or be evaluated by the
+dialplan as an expression.
 """
 
 from __future__ import annotations
@@ -133,16 +133,16 @@ def _text(pattern: str) -> StringConstraints:
 
 
 class Request(BaseModel):
-    """A call to place; pushed by Multcall to `ZancURA2.0-Request-<cell>`.
+    """A call to dial; pushed by Multcall to `ZancURA2.0-Request-<cell>`.
 
-    Unknown fields are ignored; null for a field that is not required is as good as none.
+    Unknown fields are ignored; an optional field that is null counts as missing.
     Each description ends the sentence "<field> must be ...".
     """
 
     model_config = ConfigDict(title="Request", strict=True, frozen=True, extra="ignore")
 
     request_id: RequestId = Field(
-        alias="IdRequisicao", description=REQUEST_ID_RULE + ", unique for ever in its cell"
+        alias="IdRequisicao", description=REQUEST_ID_RULE + "; never used twice in its cell"
     )
     number: Annotated[str, _text(r"^\+?[0-9]{3,20}$")] = Field(
         alias="Telefone",
@@ -196,11 +196,11 @@ class Request(BaseModel):
 
 
 def parse_request(raw: bytes, *, cell: str) -> CallRequest:
-    """Reads one element of the Request list.
+    """Parse one element of the Request list.
 
     Raises:
-        InvalidRequest: with the field and what would be right; it carries the id where
-            that is valid, so that a Response can be addressed.
+        InvalidRequest: names the field and its rule; has the request id if that is valid,
+            because a Response needs it.
     """
     found = read_object(raw)
     if found.fault is not None:
@@ -236,7 +236,7 @@ def _data_fits(data_json: str, data: object) -> bool:
 
 
 def _depth(value: object) -> int:
-    """How many arrays and objects lie one inside the other at the deepest place."""
+    """Return the greatest nesting depth of arrays and objects."""
     depth, layer = 0, [value]
     while True:
         nested = [item for item in layer if isinstance(item, dict | list)]

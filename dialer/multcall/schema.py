@@ -1,4 +1,4 @@
-"""JSON Schemas of the five messages, made from the models that check and describe them.
+"""JSON Schemas of the five messages, generated from the pydantic models that validate them.
 
 `python -m dialer.multcall.schema docs/schemas` writes them.
 """
@@ -29,20 +29,20 @@ MESSAGES: Final[Mapping[str, type[BaseModel]]] = {
 
 
 class _WithoutFieldTitles(GenerateJsonSchema):
-    """Fields keep their name on the wire and get no second one."""
+    """Schema generator that adds no titles to fields; their wire name is enough."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's schema (draft 2020-12)."""
+    """Return the model's schema (draft 2020-12)."""
     schema = model.model_json_schema(schema_generator=_WithoutFieldTitles)
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Writes all five into `folder`, which is made where it is missing."""
+    """Write all five schemas into `folder`; create the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, model in MESSAGES.items():
@@ -54,7 +54,7 @@ def write_schemas(folder: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the schemas into the one folder named."""
+    """Write the schemas into the folder given as the only argument; return the exit code."""
     if len(arguments) != 1:
         print("usage: python -m dialer.multcall.schema FOLDER", file=sys.stderr)
         return 2

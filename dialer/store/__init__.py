@@ -1,1 +1,1 @@
-"""Redis: the ledger (the state of every call) and the registry (what PBXs share)."""
+"""Redis: the ledger (the state of every call) and the registry (what all cells share)."""

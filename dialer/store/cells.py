@@ -1,48 +1,38 @@
-"""By which settings each cell was last served, kept beside its calls: in the cell's own Redis.
+"""The settings of the cells that were served, kept as text in each cell's own Redis.
 
-Who takes a cell out of `dialer.toml` and starts the programs anew takes away all that they knew
-of the cell, but not its calls. From here they know enough to bring those to their ends.
+If a cell is removed from `dialer.toml` while it has calls, a restarted program reads here how to
+finish them. What the text means is known to `dialer.settings.kept`.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from dialer.settings.tables import Cell
 from dialer.store import keys
+from dialer.store.entry import pairs
 from dialer.store.ledger import BRIDGE_DEAD_AFTER_S
 from dialer.store.steps import Steps
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CellBook:
-    """The cells of one Redis server."""
+    """The kept settings on one Redis server: cell name to text."""
 
     steps: Steps
 
-    async def write(self, cell: Cell) -> None:
-        """Keeps the settings of a cell; not its Redis, whose address may hold a password."""
-        # Only what was set: a program of another version has its own defaults.
-        text = cell.model_dump_json(by_alias=True, exclude={"redis_url"}, exclude_unset=True)
-        await self.steps.run(
-            "remember_cell", [keys.CELLS], [cell.name, text, keys.IDLE_RETENTION_S]
-        )
+    async def write(self, cell: str, text: str) -> None:
+        """Keep the settings of a cell. They must hold no password: every user can read them."""
+        await self.steps.run("remember_cell", [keys.CELLS], [cell, text, keys.IDLE_RETENTION_S])
 
-    async def cells(self) -> list[Cell]:
-        """Every cell whose settings are kept."""
-        return list(_cells(await self.steps.read("HGETALL", keys.CELLS)))
+    async def read(self) -> dict[str, bytes]:
+        """Return the settings of every cell that has any."""
+        return _texts(await self.steps.read("HGETALL", keys.CELLS))
 
-    async def unserved(self) -> list[Cell]:
-        """Cells that no bridge serves though they have calls, or something in a dead one's hand.
+    async def unserved(self) -> dict[str, bytes]:
+        """Return the cells that no bridge serves though they have calls or elements in a hand.
 
-        What is kept of a cell that has neither is deleted.
+        The settings of cells that have neither are deleted.
         """
         flat = await self.steps.run(
             "unserved_cells",
@@ -55,21 +45,8 @@ class CellBook:
                 keys.CODE_HAND,
             ],
         )
-        return list(_cells(dict(zip(flat[::2], flat[1::2], strict=True))))
+        return _texts(pairs(flat))
 
 
-def _cells(kept: Mapping[bytes, bytes]) -> Iterator[Cell]:
-    for name, text in kept.items():
-        try:
-            yield Cell.model_validate_json(text)
-        except ValidationError:
-            _say_unreadable(name.decode(), text)
-
-
-@functools.cache  # once for each that cannot be read
-def _say_unreadable(cell: str, _text: bytes) -> None:
-    logger.warning(
-        "The kept settings of a cell cannot be read; put the cell back into dialer.toml until its "
-        "calls are over",
-        extra={"cell": cell},
-    )
+def _texts(kept: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    return {name.decode(): text for name, text in kept.items()}

@@ -1,7 +1,7 @@
-"""Connections to Redis: one way to make them, with nothing repeated behind our back.
+"""Connections to Redis: the one place that makes them, without automatic retries.
 
-redis-py repeats commands by default; one lost reply then makes an RPUSH land twice.
-So clients here never retry: `Steps` repeats idempotent scripts, on purpose.
+redis-py retries commands by default. One lost reply would then repeat an RPUSH. So clients made
+here never retry; `Steps` repeats its scripts, which are idempotent.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from dialer.errors import StoreUnavailable
 from dialer.store.redis_url import SENTINEL_WITHIN_S, RedisAddress, Scheme, redacted
 
-#: A reply that takes longer means: this connection is dead (a stopped server, a cut cable).
+#: If a reply takes longer, the connection counts as dead (stopped server, cut cable). In seconds.
 REPLY_TIMEOUT_S: Final = 5.0
 
-#: A task that has not ended this long after it was cancelled is cancelled again, in seconds.
+#: A task that has not ended this long after its cancellation is cancelled again. In seconds.
 CANCEL_AGAIN_AFTER_S: Final = 0.2
 
-#: First words of a server's refusal that pass with time (or by an operator's hand). redis-py
-#: cuts some of them off the text, so they are looked for in `status_code`.
+#: First words of errors of the server that end with time or by an operator. redis-py cuts some of
+#: them off the text, so they are searched in `status_code`.
 PASSING: Final = frozenset(
     {
         "OOM",
@@ -51,7 +51,7 @@ PASSING: Final = frozenset(
 
 
 def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
-    """A client for `url`, which may name a Sentinel service; connects on first use."""
+    """Return a client for `url`, which may name a Sentinel service. It connects on first use."""
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": reply_timeout_s,
@@ -81,10 +81,10 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
 
 
 class _Sentinels(Sentinel):
-    """Asked by one at a time.
+    """Sentinels that are asked by one task at a time.
 
-    The one that answered comes first in redis-py's list (8.1), by an exchange that loses others
-    of the list where two ask at once; in the end a single sentinel would be known.
+    redis-py 8.1 moves the sentinel that answered to the front of its list. If two tasks ask at
+    once, this swap loses other sentinels, until only one is known.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -98,7 +98,7 @@ class _Sentinels(Sentinel):
 
 
 class _Master(Redis):
-    """The master that the sentinels name. redis-py leaves the links to the sentinels open."""
+    """The master named by the sentinels. Closes the links to them, which redis-py leaves open."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
@@ -108,12 +108,12 @@ class _Master(Redis):
 
 
 def has_replicas(url: str) -> bool:
-    """True where another server may take this one's place and lack its last writes."""
+    """True if a replica may take over from the server and lack its last writes."""
     return RedisAddress.parse(url).scheme is Scheme.SENTINEL
 
 
 def is_passing(error: BaseException) -> bool:
-    """True for a refusal or a failure that the same command may survive a little later."""
+    """True if the same command may succeed later."""
     if isinstance(error, AuthenticationError | AuthorizationError):
         return False
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
@@ -124,45 +124,47 @@ def is_passing(error: BaseException) -> bool:
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks that use a client and waits for their end.
+    """Cancel tasks that use a client, and wait until they have ended.
 
-    redis-py now and then swallows a cancellation that meets a reply (seen with 8.1): then it is
-    given again, or a program that was told to stop would run for ever.
+    redis-py 8.1 sometimes swallows a cancellation that arrives together with a reply. So the
+    cancellation is repeated; otherwise a program that is told to stop could run on.
     """
-    every = list(tasks)
-    pending = set(every)
+    all_tasks = list(tasks)
+    pending = set(all_tasks)
     while pending:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_AFTER_S)
-    await asyncio.gather(*every, return_exceptions=True)  # what one raised is not asked for
+    await asyncio.gather(*all_tasks, return_exceptions=True)  # their errors are not needed
 
 
 async def wait_and_move(
     redis: Redis, source: str, hand: str, *, head: str, within_s: float
 ) -> bytes | None:
-    """Waits for an element of one of Multcall's lists and moves it to a bridge's hand.
+    """Wait for an element of one of Multcall's lists (BLMOVE) and move it to a bridge's hand.
 
-    `redis` is a client of its own, for the wait occupies it. None where none came in time.
+    Returns None after `within_s`. The wait occupies `redis`, so no other task may use it.
 
     Raises:
-        StoreUnavailable: the link broke; an element may have been moved before it did.
-        RedisError: the server refused for good.
+        StoreUnavailable: the connection was lost; an element may have been moved before.
+        RedisError: the server refused for a reason that waiting does not cure.
     """
     try:
         raw = await redis.blmove(source, hand, within_s, head, "RIGHT")  # type: ignore[arg-type]
     except (RedisError, OSError) as error:
         if not is_passing(error):
             raise
-        raise StoreUnavailable(f"the wait for {source} was broken off: {error}") from error
+        raise StoreUnavailable(
+            f"the connection was lost while waiting for {source}: {error}"
+        ) from error
     return raw if isinstance(raw, bytes) else None
 
 
 async def require(redis: Redis, url: str, what: str) -> None:
-    """Makes sure that `redis` answers now.
+    """Check that `redis` answers now.
 
     Raises:
-        StoreUnavailable: it does not; the sentence names `what` and the cure.
+        StoreUnavailable: it does not; the text names `what` and the cure.
     """
     try:
         await redis.ping()
@@ -174,7 +176,7 @@ async def require(redis: Redis, url: str, what: str) -> None:
 
 
 async def durability_warning(redis: Redis) -> str | None:
-    """A sentence where this server would lose calls on a crash, None where it has AOF."""
+    """Return a warning if this server would lose calls in a crash; None if it has AOF."""
     try:
         persistence = await redis.info("persistence")
     except (RedisError, OSError):

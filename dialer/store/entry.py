@@ -1,4 +1,4 @@
-"""One call as it stands in the ledger's hash, read back into the domain's words."""
+"""Reads the ledger's hash of one call into the types of the domain."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dialer.multcall.request import parse_request
 
 
 def to_ms(at: datetime) -> int:
-    """Milliseconds since 1970, the ledger's form of a time."""
+    """Return a time as the ledger has it: milliseconds since 1970."""
     return round(at.timestamp() * 1000)
 
 
 def from_ms(ms: bytes | str | int | None) -> datetime | None:
-    """A time from the ledger's form, None where there is none."""
+    """Return a time of the ledger, None if the field is missing or empty."""
     return datetime.fromtimestamp(int(ms) / 1000, UTC) if ms else None
 
 
@@ -25,8 +25,8 @@ def from_ms(ms: bytes | str | int | None) -> datetime | None:
 class Entry:
     """A call that is not done, with what its worker needs.
 
-    `boot` names the Asterisk start under which it was claimed; `expires_at` is when it
-    may no longer be dialed, None for never.
+    `boot` identifies the start of Asterisk during which it was claimed. After `expires_at` it may
+    no longer be dialed; None: it does not expire.
     """
 
     call: Call
@@ -36,7 +36,7 @@ class Entry:
 
     @classmethod
     def from_hash(cls, call_id: str, fields: Mapping[bytes, bytes]) -> Entry:
-        """Reads an entry that has its `request` (a done one has none any more)."""
+        """Read the entry of a call that is not done: only such a call has its `request`."""
         text = {
             name.decode(): value.decode() for name, value in fields.items() if name != b"request"
         }
@@ -62,5 +62,5 @@ class Entry:
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """A Lua step's flat list of names and values as a mapping."""
+    """Return the flat list of names and values of a Lua step as a mapping."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -1,8 +1,8 @@
-"""Our own Redis keys, each with its type, its lifetime and who owns it.
+"""Our own Redis keys, each with its type, its lifetime and its owner.
 
-Multcall's keys are in `dialer.multcall.keys`. Every call is a member of the indexes
-below exactly as long as its state says, so slots and counters are the indexes'
-sizes and cannot drift from the calls.
+Multcall's keys are in `dialer.multcall.keys`. Each step changes the state of a call and its
+membership in the indexes below together. So slots and counters, which are the sizes of the
+indexes, cannot drift from the calls.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-#: A done call's entry stays this long to catch repeats of its request, in seconds.
+from dialer.domain.request import digits
+
+#: The entry of a done call is kept this long, to catch repeats of its request. In seconds.
 DONE_RETENTION_S: Final = 24 * 3600
 
-#: A bridge that others held for dead is looked after this long: it may only have been slow, or
-#: its last command may still be on the way. In seconds.
+#: The hand of a dead bridge is checked for this long: the bridge may only have been slow, or its
+#: last command may still be on the way. In seconds.
 BRIDGE_FORGOTTEN_AFTER_S: Final = 3600
 
-#: What every call's key starts with.
+#: A repeat of a change of the do-not-call set is recognized for this long. In seconds.
+DNC_REPLY_RETENTION_S: Final = 3600
+
+#: Prefix of every call's key.
 CALL_PREFIX: Final = "dialer:call:"
 
-#: What other keys start with that a Lua step makes of a cell's name by itself.
+#: Prefixes of keys that a Lua step builds from a cell's name.
 LIVE: Final = "dialer:live:"
 HAND: Final = "dialer:hand:"
 CODE_HAND: Final = "dialer:codehand:"
 BRIDGES: Final = "dialer:bridges:"
 
-#: What only exists while some process lives is forgotten after this long, in seconds.
+#: Keys of processes and cells expire this long after their last update. In seconds.
 IDLE_RETENTION_S: Final = 30 * 24 * 3600
 
 
@@ -47,7 +52,7 @@ class LedgerKeys:
 
     @property
     def queued(self) -> str:
-        """Sorted set: unclaimed call id by last publishing, ms (0: at once). Gone when empty."""
+        """Sorted set: unclaimed call id by last nudge, ms (0: due now). Gone when empty."""
         return f"dialer:queued:{self.cell}"
 
     @property
@@ -56,15 +61,15 @@ class LedgerKeys:
         return f"dialer:awaiting:{self.cell}"
 
     def claimed(self, pbx: str) -> str:
-        """Set: calls that this PBX's worker has claimed and not ended. Gone when empty."""
+        """Set: call ids that this PBX's worker has claimed and not ended. Gone when empty."""
         return f"dialer:claimed:{self.cell}:{pbx}"
 
     def hand(self, bridge: str) -> str:
-        """List: requests a bridge took and has not admitted or refused. Gone when empty."""
+        """List: requests that a bridge has not yet admitted or refused. Gone when empty."""
         return f"{HAND}{self.cell}:{bridge}"
 
     def code_hand(self, bridge: str) -> str:
-        """List: codes a bridge took and has not delivered. Gone when empty."""
+        """List: codes that a bridge has not yet delivered. Gone when empty."""
         return f"{CODE_HAND}{self.cell}:{bridge}"
 
     @property
@@ -77,16 +82,24 @@ class LedgerKeys:
 
     @property
     def dead(self) -> str:
-        """List: what could not be used, with the reason. Kept until somebody reads it."""
+        """List: what could not be used, with the reason; the newest `DEAD_MAX` of `_dead.lua`.
+
+        Kept until somebody deletes it.
+        """
         return f"dialer:dead:{self.cell}"
+
+    @property
+    def dropped(self) -> str:
+        """String: how many entries the full dead list dropped. Kept until somebody deletes it."""
+        return f"dialer:dropped:{self.cell}"
 
     def number(self, number: str) -> str:
         """Sorted set: calls to one number by admission, ms. Lives as long as the window."""
-        return f"dialer:number:{self.cell}:{number}"
+        return f"dialer:number:{self.cell}:{digits(number)}"
 
 
 CELLS: Final = "dialer:cells"
-"""Hash in each cell's Redis: cell to the settings it was last served by. `IDLE_RETENTION_S`."""
+"""Hash in each cell's Redis: cell to its last settings, as text. `IDLE_RETENTION_S`."""
 
 
 def pbx(name: str) -> str:
@@ -100,8 +113,16 @@ def slots(pbx_name: str) -> str:
 
 
 def pace(pbx_name: str) -> str:
-    """String in the registry: when the PBX may start its next call, µs. Expires when past."""
+    """String in the registry: time of the next allowed start on the PBX, µs. Expires when past."""
     return f"dialer:pace:{pbx_name}"
+
+
+def dnc_reply(change_id: str) -> str:
+    """String in the registry: how many numbers a change of the do-not-call set changed.
+
+    Lives for `DNC_REPLY_RETENTION_S`.
+    """
+    return f"dialer:dncreply:{change_id}"
 
 
 DO_NOT_CALL: Final = "dialer:dnc"

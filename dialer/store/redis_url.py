@@ -1,8 +1,8 @@
-"""Where a Redis is: one URL, read into its parts, and made fit to be shown.
+"""Redis URLs: parsed into their parts, and printed without passwords.
 
-Takes `redis://`, `rediss://`, `unix://` and `sentinel://h1:26379,h2:26379/service?db=0`.
-Owns the rule that a password in a URL is never printed. Connects to nothing and knows
-neither redis-py nor the settings.
+Accepts `redis://`, `rediss://`, `unix://` and `sentinel://h1:26379,h2:26379/service?db=0`.
+Owns the rule that a password in a URL is never printed. Opens no connection and does not know
+redis-py or the settings.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 
-#: A sentinel that does not answer within this time is passed over for the next, in seconds.
+#: If a sentinel does not answer within this time, the next one is asked. In seconds.
 SENTINEL_WITHIN_S: Final = 2.0
 HIDDEN: Final = "***"
 
-#: What a refused URL is told; the URL itself is never repeated, for it may hold a password.
+#: Text of the error for a bad URL. It never repeats the URL, which may hold a password.
 EXPECTED: Final = (
     "redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix:///PATH?db=DB or "
     "sentinel://HOST:PORT,HOST:PORT/SERVICE?db=DB"
@@ -31,7 +31,7 @@ _SENTINEL_OPTIONS: Final = frozenset({"db", "tls", "sentinel_username", "sentine
 
 
 class Scheme(StrEnum):
-    """How a Redis is reached."""
+    """Transport of a Redis URL."""
 
     TCP = "redis"
     TLS = "rediss"
@@ -50,13 +50,13 @@ class SecretUrl(str):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """A Redis URL in its parts.
+    """The parts of a Redis URL.
 
-    `hosts` are those of Redis, or of the sentinels where `scheme` is SENTINEL; empty for
-    UNIX, which has `path`. `service` is the name the sentinels know the master by.
-    `username` and `password` are for Redis, the `sentinel_` ones for the sentinels.
-    `tls` is whether the connection to Redis is encrypted. `url` is the whole as written;
-    clients of other schemes than SENTINEL can take it as it is.
+    `hosts` are those of Redis, or of the sentinels if `scheme` is SENTINEL. They are empty for
+    UNIX, which has a `path`. `service` is the sentinels' name of the master. `username` and
+    `password` are for Redis, `sentinel_username` and `sentinel_password` for the sentinels. `tls`:
+    the connection to Redis is encrypted. `url` is the whole URL as written; redis-py accepts it
+    for every scheme but SENTINEL.
     """
 
     url: str = field(repr=False)
@@ -73,10 +73,10 @@ class RedisAddress:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Reads a URL.
+        """Parse a URL.
 
         Raises:
-            ValueError: the URL cannot be used; the text never holds any of it.
+            ValueError: the URL cannot be used; the text repeats nothing of it.
         """
         address = _parsed(url)
         if address is None:
@@ -85,38 +85,38 @@ class RedisAddress:
 
 
 def redacted(url: str) -> str:
-    """The URL with its passwords hidden; text that is no URL at all is hidden whole."""
+    """Return the URL with its passwords hidden. Text that is no URL is hidden completely."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return HIDDEN
-    # The last "@" parts them, so that a password with an unquoted "/" or "@" is hidden too.
-    login, at, place = rest.rpartition("@")
+    # Split at the last "@", so that a password with an unquoted "/" or "@" is hidden too.
+    login, at, host = rest.rpartition("@")
     if at:
         user, colon, _ = login.partition(":")
         login = f"{user}:{HIDDEN}" if colon else HIDDEN
-    return _QUERY_SECRET.sub(rf"\g<1>{HIDDEN}", f"{scheme}://{login}{at}{place}")
+    return _QUERY_SECRET.sub(rf"\g<1>{HIDDEN}", f"{scheme}://{login}{at}{host}")
 
 
 def is_plain(url: str) -> bool:
-    """True where a URL holds no blank and no control character."""
+    """True if a URL has no blank and no control character."""
     return url.isprintable() and " " not in url
 
 
 def _parsed(url: str) -> dict[str, Any] | None:
-    """The fields of a RedisAddress, None where the URL cannot be used."""
+    """Return the fields of a RedisAddress, None if the URL cannot be used."""
     try:
         parts = urlsplit(url)
         scheme = Scheme(parts.scheme)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=False))
-        login, _, place = parts.netloc.rpartition("@")
+        login, _, hosts = parts.netloc.rpartition("@")
         found = _login_parts(login) | {"url": url, "scheme": scheme}
         match scheme:
             case Scheme.UNIX:
                 found |= _unix(parts, options)
             case Scheme.SENTINEL:
-                found |= _sentinel(parts, place, options)
+                found |= _sentinel(parts, hosts, options)
             case _:
-                found |= _tcp(parts, place, options)
+                found |= _tcp(parts, hosts, options)
     except ValueError:
         return None
     return found if not parts.fragment and is_plain(url) else None
@@ -136,18 +136,18 @@ def _unix(parts: SplitResult, options: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def _tcp(parts: SplitResult, place: str, options: dict[str, str]) -> dict[str, Any]:
+def _tcp(parts: SplitResult, hosts: str, options: dict[str, str]) -> dict[str, Any]:
     db = _db(options.get("db") or parts.path.strip("/") or "0")
     tls = parts.scheme == Scheme.TLS
-    return {"hosts": (_host(place, REDIS_PORT),), "db": db, "tls": tls}
+    return {"hosts": (_host(hosts, REDIS_PORT),), "db": db, "tls": tls}
 
 
-def _sentinel(parts: SplitResult, place: str, options: dict[str, str]) -> dict[str, Any]:
+def _sentinel(parts: SplitResult, hosts: str, options: dict[str, str]) -> dict[str, Any]:
     service = unquote(parts.path.strip("/"))
     if not service or "/" in service or options.keys() - _SENTINEL_OPTIONS:
         raise ValueError
     return {
-        "hosts": tuple(_host(one, SENTINEL_PORT) for one in place.split(",")),
+        "hosts": tuple(_host(one, SENTINEL_PORT) for one in hosts.split(",")),
         "service": service,
         "db": _db(options.get("db", "0")),
         "sentinel_username": options.get("sentinel_username"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from dialer.domain.request import digits
 from dialer.domain.routing import PbxLoad
 from dialer.settings.tables import Pbx
 from dialer.store import keys
@@ -122,21 +124,24 @@ class Registry:
         """For each number whether it is on the do-not-call set."""
         if not numbers:
             return []
-        flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(_digits, numbers))
+        flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(digits, numbers))
         return [bool(flag) for flag in flags]
 
     async def dnc_add(self, numbers: Sequence[str]) -> int:
-        """Adds numbers to the do-not-call set; returns how many are new."""
-        return int(await self.steps.read("SADD", keys.DO_NOT_CALL, *map(_digits, numbers)))
+        """Add numbers to the do-not-call set; return how many are new."""
+        return await self._change_dnc("SADD", numbers)
 
     async def dnc_remove(self, numbers: Sequence[str]) -> int:
-        """Takes numbers off the do-not-call set; returns how many were on it."""
-        return int(await self.steps.read("SREM", keys.DO_NOT_CALL, *map(_digits, numbers)))
+        """Remove numbers from the do-not-call set; return how many were on it."""
+        return await self._change_dnc("SREM", numbers)
 
-
-def _digits(number: str) -> str:
-    """A number as the do-not-call set has it: with or without `+` it is the same telephone."""
-    return number.removeprefix("+")
+    async def _change_dnc(self, command: Literal["SADD", "SREM"], numbers: Sequence[str]) -> int:
+        changed = await self.steps.run(
+            "dnc_change",
+            [keys.DO_NOT_CALL, keys.dnc_reply(secrets.token_hex(8))],
+            [command, keys.DNC_REPLY_RETENTION_S, *map(digits, numbers)],
+        )
+        return int(changed)
 
 
 def _state(pbx: Pbx, cell: str | None, now_ms: int, fields: Sequence[bytes | int]) -> PbxState:

@@ -28,7 +28,7 @@ from dialer.multcall.request import parse_request
 from dialer.settings import Cell, Pbx
 from dialer.store.client import cancel, connect
 from dialer.store.entry import Entry
-from dialer.store.ledger import Admission, BridgeLedger, Waiting, WorkerLedger
+from dialer.store.ledger import Admission, BridgeLedger, Delivery, Waiting, WorkerLedger
 from dialer.store.registry import Link, Registry
 from dialer.store.steps import Steps
 
@@ -241,20 +241,21 @@ class Site:
         entry = await self.entry(request_id)
         return await self.ledger.end(entry.call, entry.request, ending)
 
-    async def code(self, raw: bytes | None = None, *, put: bool = True) -> str:
-        """Delivers a code from the bridge's hand."""
+    async def code(self, raw: bytes | None = None, *, put: bool = True) -> Delivery:
+        """Deliver a code from the bridge's hand, or bury it, as the bridge does."""
         raw = raw or code_element()
         if put:
             await self.redis.rpush(self.ledger.keys.code_hand(BRIDGE), raw)
         code = parse_code(raw)
-        return await self.ledger.code(
+        delivery = await self.ledger.code(
             BRIDGE,
             raw,
             call_id=call_id(self.cell, code.request_id),
             code_json=code.code_json,
-            orphan='"orphan"',
-            second='"second"',
         )
+        if delivery in (Delivery.ORPHAN, Delivery.SECOND):
+            await self.ledger.bury_code(BRIDGE, raw, json.dumps(delivery))
+        return delivery
 
     async def beat(self, name: str = "pbx01", link: Link = "up", instance: str = "i1") -> None:
         await self.registry.heartbeat(name, instance=instance, link=link, facts={})

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from dialer.settings.kept import cells_of, text_of
 from dialer.store.cells import CellBook
 from tests.integration.cell_rig import CELL, Site, cell, code_element, element
 
@@ -23,7 +24,7 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
         yield site
 
 
-async def test_a_cell_comes_back_as_it_was_kept_but_for_the_address_of_its_redis(
+async def test_cell_book_returns_a_cell_without_its_redis_url(
     site: Site,
 ) -> None:
     written = cell(
@@ -33,33 +34,33 @@ async def test_a_cell_comes_back_as_it_was_kept_but_for_the_address_of_its_redis
     other = cell("pbx02", nome="ura-2", context="ivr")
     book = CellBook(site.steps)
     for one in (written, other):
-        await book.write(one)
+        await book.write(one.name, text_of(one))
     assert "s3cret" not in str(await site.redis.hvals("dialer:cells"))
-    assert await book.cells() == [written.model_copy(update={"redis_url": None}), other]
-    assert (await book.cells())[1].model_fields_set >= {"context"}
+    assert cells_of(await book.read()) == [written.model_copy(update={"redis_url": None}), other]
+    assert cells_of(await book.read())[1].model_fields_set >= {"context"}
     assert 0 < await site.redis.ttl("dialer:cells") <= 30 * 24 * 3600
 
 
-async def test_only_cells_without_a_bridge_and_with_something_under_way_are_unserved(
+async def test_unserved_cells_have_no_bridge_and_something_left(
     site: Site,
 ) -> None:
     book = CellBook(site.steps)
-    await book.write(cell())
+    await book.write(CELL, text_of(cell()))
     await site.ledger.take_over("bridge-1")
     await site.push_requests(element())
     await site.ledger.fetch("bridge-1", at_most=1, threads=1)
-    assert await book.unserved() == [], "a bridge serves it"
+    assert cells_of(await book.unserved()) == [], "a bridge serves it"
     await dies(site, "bridge-1")
-    assert await book.unserved() == [cell()], "a request is in its hand"
+    assert cells_of(await book.unserved()) == [cell()], "a request is in its hand"
     await site.ledger.return_hand("bridge-1")
-    assert await book.unserved() == []
-    assert await book.cells() == [], "there is nothing to remember it for"
+    assert cells_of(await book.unserved()) == []
+    assert cells_of(await book.read()) == [], "there is nothing to remember it for"
 
 
 @pytest.mark.parametrize("left", ["call", "code in hand"])
-async def test_a_cell_is_unserved_for_a_call_and_for_a_code_in_hand(site: Site, left: str) -> None:
+async def test_cell_with_a_call_or_a_code_in_hand_is_unserved(site: Site, left: str) -> None:
     book = CellBook(site.steps)
-    await book.write(cell())
+    await book.write(CELL, text_of(cell()))
     await site.ledger.take_over("bridge-1")
     if left == "call":
         await site.redis.zadd(f"dialer:live:{CELL}", {f"{CELL}:r-1": 1})
@@ -67,17 +68,17 @@ async def test_a_cell_is_unserved_for_a_call_and_for_a_code_in_hand(site: Site, 
         await site.push_codes(code_element())
         await site.ledger.fetch_codes("bridge-1", at_most=1)
     await dies(site, "bridge-1")
-    assert await book.unserved() == [cell()]
+    assert cells_of(await book.unserved()) == [cell()]
 
 
-async def test_settings_of_another_version_are_passed_over_with_one_sentence(
+async def test_unreadable_settings_are_skipped_with_one_warning(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     book = CellBook(site.steps)
-    await book.write(cell())
+    await book.write(CELL, text_of(cell()))
     await site.redis.hset("dialer:cells", "ura-2", '{"nome": "ura-2", "novelty": 1}')
     for _ in range(3):
-        assert [c.name for c in await book.cells()] == [CELL]
+        assert [c.name for c in cells_of(await book.read())] == [CELL]
     assert caplog.text.count("put the cell back into dialer.toml until its calls are over") == 1
 
 

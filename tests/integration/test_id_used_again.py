@@ -79,7 +79,7 @@ async def worker(redis_url: str) -> AsyncIterator[Worker]:
 
 @pytest.mark.parametrize("how", ["its task comes", "the ledger is back"])
 @pytest.mark.parametrize("again", [False, True])
-async def test_an_id_is_dialed_again_after_the_ledger_forgot_it(
+async def test_id_is_dialed_again_after_the_ledger_forgot_it(
     worker: Worker, how: str, again: bool
 ) -> None:
     await worker.live()

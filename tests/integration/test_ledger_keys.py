@@ -21,6 +21,7 @@ from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element
 LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`DONE_RETENTION_S` once done": lambda ttl: 0 < ttl <= DONE_RETENTION_S,
     r"`IDLE_RETENTION_S`": lambda ttl: 0 < ttl <= IDLE_RETENTION_S,
+    r"Lives for `DNC_REPLY_RETENTION_S`": lambda ttl: 0 < ttl <= keys.DNC_REPLY_RETENTION_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
     r"Expires when past": lambda ttl: 0 <= ttl <= 30,
@@ -74,9 +75,9 @@ async def leaks(site: Site) -> dict[str, int]:
     return found
 
 
-def test_every_builder_states_one_lifetime_and_no_two_share_a_key() -> None:
+def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 20
+    assert len(every) == 22
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -123,7 +124,7 @@ async def a_day(site: Site) -> None:
     await ledger.return_hand(BRIDGE)
 
 
-async def test_when_all_calls_are_done_no_key_is_left_that_should_not_be(site: Site) -> None:
+async def test_no_key_leaks_when_all_calls_are_done(site: Site) -> None:
     await a_day(site)
     assert await site.counters() == (0, 0)
     assert await leaks(site) == {}
@@ -141,7 +142,7 @@ async def test_when_all_calls_are_done_no_key_is_left_that_should_not_be(site: S
     }
 
 
-async def test_a_key_that_leaks_is_found(site: Site) -> None:
+async def test_leaked_key_is_found(site: Site) -> None:
     await a_day(site)
     await site.redis.set("dialer:other:ASR_TIM", 1)
     await site.redis.persist(site.ledger.keys.bridges)

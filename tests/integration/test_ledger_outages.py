@@ -69,7 +69,7 @@ async def claimed_calls(site: Site, n: int) -> None:
         await site.claimed(f"r-{i}")
 
 
-async def test_steps_wait_for_a_server_that_was_killed_and_say_so_once(
+async def test_steps_wait_for_a_killed_server_and_log_it_once(
     site: Site, server: EmbeddedValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -93,7 +93,7 @@ async def test_steps_wait_for_a_server_that_was_killed_and_say_so_once(
     assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
 
 
-async def test_steps_in_flight_when_the_server_dies_are_done_once(
+async def test_steps_in_flight_run_once_if_the_server_dies(
     site: Site, server: EmbeddedValkey
 ) -> None:
     n = 60
@@ -107,14 +107,14 @@ async def test_steps_in_flight_when_the_server_dies_are_done_once(
     await check_one_of_each(site, n)
 
 
-async def test_steps_go_on_after_the_server_forgot_the_scripts(site: Site) -> None:
+async def test_steps_go_on_after_script_flush(site: Site) -> None:
     await claimed_calls(site, 5)
     await site.redis.script_flush()
     await lives(site, 5)
     await check_one_of_each(site, 5)
 
 
-async def test_a_call_keeps_its_order_where_the_server_knows_only_the_last_script(
+async def test_steps_of_a_call_stay_in_order_if_scripts_are_missing(
     site: Site,
 ) -> None:
     await claimed_calls(site, 5)
@@ -155,7 +155,7 @@ async def lives_of_another_site(site: Site) -> None:
         ),
     ],
 )
-async def test_steps_wait_while_the_server_takes_no_writes(
+async def test_steps_wait_while_the_server_refuses_writes(
     site: Site,
     caplog: pytest.LogCaptureFixture,
     refuse: Callable[[Redis], Awaitable[Any]],
@@ -175,7 +175,7 @@ async def test_steps_wait_while_the_server_takes_no_writes(
     assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
 
 
-async def test_steps_wait_while_the_server_cannot_save_to_its_disk() -> None:
+async def test_steps_wait_while_the_server_cannot_save_to_disk() -> None:
     with EmbeddedValkey(config={"save": '"3600 1"', "stop-writes-on-bgsave-error": "yes"}) as own:
         async with Site(own.url()) as site:
             await claimed_calls(site, 2)
@@ -197,7 +197,7 @@ async def test_steps_wait_while_the_server_cannot_save_to_its_disk() -> None:
             await check_one_of_each(site, 2)
 
 
-async def test_a_refusal_that_waiting_does_not_cure_is_raised_and_the_next_step_runs(
+async def test_permanent_refusal_is_raised_and_the_next_step_runs(
     site: Site,
 ) -> None:
     await site.redis.set(site.ledger.keys.call(f"{CELL}:r-1"), "no hash")
@@ -209,13 +209,13 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_and_the_next_step_
     assert not site.steps.outage
 
 
-async def test_a_text_that_cannot_be_sent_fails_its_own_step_only(site: Site) -> None:
+async def test_text_that_is_not_utf8_fails_only_its_own_step(site: Site) -> None:
     with pytest.raises(UnicodeEncodeError):
         await site.ledger.bury_code(BRIDGE, b"x", "\ud800")
     await asyncio.wait_for(site.admitted("r-2"), 5)
 
 
-async def test_a_caller_that_gave_up_harms_no_other(site: Site) -> None:
+async def test_cancelled_caller_does_not_affect_other_steps(site: Site) -> None:
     await site.admitted()
     gone = asyncio.create_task(site.ledger.assign(await site.waiting(), "pbx02"))
     await asyncio.sleep(0)
@@ -223,9 +223,7 @@ async def test_a_caller_that_gave_up_harms_no_other(site: Site) -> None:
     await asyncio.wait_for(site.admitted("r-2"), 5)
 
 
-async def test_steps_that_wait_are_cancelled_when_the_program_stops(
-    redis_url: str, server: EmbeddedValkey
-) -> None:
+async def test_waiting_steps_are_cancelled_by_close(redis_url: str, server: EmbeddedValkey) -> None:
     async with Site(redis_url) as site:
         server.kill()
         waiting = asyncio.create_task(site.ledger.take_over(BRIDGE))
@@ -235,7 +233,7 @@ async def test_steps_that_wait_are_cancelled_when_the_program_stops(
     await asyncio.to_thread(server.start)
 
 
-async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_anything(
+async def test_wrong_type_of_a_list_stops_a_step_before_any_write(
     site: Site,
 ) -> None:
     wire, keys = site.ledger.wire, site.ledger.keys
@@ -255,9 +253,7 @@ async def test_a_list_of_multcalls_that_is_none_stops_a_step_before_it_changes_a
         lambda: ledger.end(other.call, other.request, BUSY),
         lambda: ledger.end(entry.call, entry.request, BUSY),
         ledger.late_codes,
-        lambda: ledger.code(
-            BRIDGE, b"code", call_id=entry.call.call_id, code_json="1", orphan="{}", second="{}"
-        ),
+        lambda: ledger.code(BRIDGE, b"code", call_id=entry.call.call_id, code_json="1"),
         lambda: ledger.refuse(BRIDGE, b"\xff", request_id=None, dead="{}"),
         lambda: ledger.refuse(BRIDGE, element("r-9"), request_id="r-9", response="{}", repeat="{}"),
         lambda: ledger.bury_code(BRIDGE, b"code", "{}"),
@@ -310,7 +306,7 @@ async def test_steps_are_refused_after_close(redis_url: str) -> None:
         await asyncio.wait_for(steps.run("release", ["dialer:slots:pbx01"], ["a"]), 5)
 
 
-async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) -> None:
+async def test_two_clients_of_a_server_do_not_block_each_other(site: Site) -> None:
     both = [site.more_steps("first"), site.more_steps("second")]
     held = await asyncio.gather(
         *(s.run("restore_slots", ["dialer:slots:pbx01"], ["a"]) for s in both for _ in range(50))
@@ -318,7 +314,7 @@ async def test_two_users_of_one_server_do_not_wait_for_each_other(site: Site) ->
     assert sorted(held) == [0] * 99 + [1]
 
 
-async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
+async def test_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
     """As redis-py does when a reply and the cancellation meet."""
     lost = 0
 

@@ -33,7 +33,7 @@ async def pace_us(site: Site, name: str = "pbx01") -> int:
     return int(await site.redis.get(f"dialer:pace:{name}") or 0) - seconds * 1_000_000 - micros
 
 
-async def test_a_pbx_never_leases_more_slots_than_it_takes_calls(site: Site) -> None:
+async def test_lease_never_exceeds_max_calls(site: Site) -> None:
     small = pbx(max_calls=3, cps=1000)
     assert await site.registry.lease(small, ids(5)) == Lease(granted=3, new=frozenset(ids(3)))
     assert await site.registry.lease(small, ids(1, at=9)) == Lease(granted=0, new=frozenset())
@@ -42,7 +42,7 @@ async def test_a_pbx_never_leases_more_slots_than_it_takes_calls(site: Site) -> 
     assert len(await site.slots()) == 3
 
 
-async def test_many_at_once_share_the_slots_and_none_is_given_twice(site: Site) -> None:
+async def test_concurrent_leases_never_grant_a_slot_twice(site: Site) -> None:
     small = pbx(max_calls=7, cps=1000)
     leases = await asyncio.gather(
         *(site.registry.lease(small, ids(4, at=4 * i)) for i in range(10))
@@ -51,7 +51,7 @@ async def test_many_at_once_share_the_slots_and_none_is_given_twice(site: Site) 
     assert sum(len(lease.new) for lease in leases) == len(await site.slots()) == 7
 
 
-async def test_a_call_that_has_a_slot_keeps_it_at_no_cost(site: Site) -> None:
+async def test_leasing_again_keeps_the_slot_and_uses_no_start(site: Site) -> None:
     small = pbx(max_calls=2, cps=20)
     assert (await site.registry.lease(small, ids(2))).new == frozenset(ids(2))
     before = await site.snapshot()
@@ -61,7 +61,7 @@ async def test_a_call_that_has_a_slot_keeps_it_at_no_cost(site: Site) -> None:
     assert (await site.snapshot())[b"dialer:pace:pbx01"] == before[b"dialer:pace:pbx01"]
 
 
-async def test_a_call_named_twice_in_one_lease_takes_one_slot(site: Site) -> None:
+async def test_call_named_twice_in_one_lease_takes_one_slot(site: Site) -> None:
     lease = await site.registry.lease(pbx(), [*ids(1), *ids(1)])
     assert lease == Lease(granted=2, new=frozenset(ids(1)))
     assert await site.slots() == {"r-0"}
@@ -71,7 +71,7 @@ async def test_a_call_named_twice_in_one_lease_takes_one_slot(site: Site) -> Non
     ("cps", "gap_us", "burst"),
     [(0.1, 10_000_000, 1), (1, 1_000_000, 1), (20, 50_000, 2), (25, 40_000, 3), (500, 2000, 50)],
 )
-async def test_a_rate_lets_a_tenth_of_a_second_start_at_once_and_then_one_a_gap(
+async def test_pace_allows_a_burst_of_100_ms_then_one_start_per_gap(
     site: Site, cps: float, gap_us: int, burst: int
 ) -> None:
     assert pacing(cps) == (gap_us, burst)
@@ -89,7 +89,7 @@ async def test_a_rate_lets_a_tenth_of_a_second_start_at_once_and_then_one_a_gap(
     assert ahead > gap_us * (lease.granted - burst + 1) - gap_us - passed_us - 1_000_000
 
 
-async def test_the_starts_shown_are_the_starts_granted(site: Site) -> None:
+async def test_starts_shown_are_the_starts_granted(site: Site) -> None:
     slow = pbx(cps=0.5, max_calls=10)
     assert await starts(site, slow) == 1
     assert (await site.registry.lease(slow, ids(5))).granted == 1
@@ -102,14 +102,14 @@ async def test_the_starts_shown_are_the_starts_granted(site: Site) -> None:
     assert await site.redis.pttl("dialer:pace:pbx01") <= 3_000
 
 
-async def test_a_pause_is_no_credit_for_more_than_the_burst(site: Site) -> None:
+async def test_pause_gives_no_more_starts_than_the_burst(site: Site) -> None:
     paced = pbx(cps=20, max_calls=1000)
     await site.redis.set("dialer:pace:pbx01", 1)
     assert await starts(site, paced) == 2
     assert (await site.registry.lease(paced, ids(50))).granted <= 3
 
 
-async def test_a_clock_that_was_set_back_holds_a_pbx_for_one_gap_and_not_for_an_hour(
+async def test_clock_set_back_delays_the_pace_by_one_gap_only(
     site: Site,
 ) -> None:
     paced = pbx(cps=1000)
@@ -120,7 +120,7 @@ async def test_a_clock_that_was_set_back_holds_a_pbx_for_one_gap_and_not_for_an_
     assert await pace_us(site) <= 1000
 
 
-async def test_slots_are_released_once_and_only_those_that_were_held(site: Site) -> None:
+async def test_only_held_slots_are_released_and_only_once(site: Site) -> None:
     await site.registry.lease(pbx(), ids(2))
     await site.registry.release("pbx01", ids(5))
     await site.registry.release("pbx01", [])
@@ -128,7 +128,7 @@ async def test_slots_are_released_once_and_only_those_that_were_held(site: Site)
     assert not await site.redis.exists("dialer:slots:pbx01")
 
 
-async def test_a_lost_slot_is_held_again_beyond_the_limit_and_a_held_one_keeps_its_age(
+async def test_lost_slot_is_restored_even_if_the_pbx_is_full(
     site: Site,
 ) -> None:
     await site.redis.zadd("dialer:slots:pbx01", {"ASR_TIM:r-0": 5})
@@ -138,7 +138,7 @@ async def test_a_lost_slot_is_held_again_beyond_the_limit_and_a_held_one_keeps_i
     assert await site.redis.zscore("dialer:slots:pbx01", "ASR_TIM:r-0") == 5
 
 
-async def test_old_slots_are_those_held_for_that_long(site: Site) -> None:
+async def test_old_slots_are_those_held_for_the_given_time(site: Site) -> None:
     await site.registry.lease(pbx(), ids(2))
     assert await site.registry.slots("pbx01", older_than_s=10) == []
     await site.redis.zincrby("dialer:slots:pbx01", -11_000, "ASR_TIM:r-1")
@@ -149,13 +149,13 @@ async def test_old_slots_are_those_held_for_that_long(site: Site) -> None:
 # --- heartbeats ---------------------------------------------------------------------
 
 
-async def test_a_pbx_nobody_spoke_for_is_not_ready(site: Site) -> None:
+async def test_pbx_without_a_heartbeat_is_not_ready(site: Site) -> None:
     state = (await site.registry.pbxs([pbx()]))["pbx01"]
     assert (state.load.ready, state.alive, state.silent_s) == (False, False, math.inf)
     assert await site.registry.unready_s("pbx01") == math.inf
 
 
-async def test_a_pbx_is_ready_while_its_heartbeat_is_fresh_and_its_link_up(site: Site) -> None:
+async def test_pbx_is_ready_with_a_fresh_heartbeat_and_its_link_up(site: Site) -> None:
     await site.beat("pbx01", "up", instance="i1")
     await site.beat("pbx02", "down", instance="i2")
     states = await site.registry.pbxs([pbx(), pbx("pbx02"), pbx("pbx03")])
@@ -169,7 +169,7 @@ async def test_a_pbx_is_ready_while_its_heartbeat_is_fresh_and_its_link_up(site:
     assert 11 <= await site.registry.unready_s("pbx01") < 20
 
 
-async def test_a_link_that_is_down_ages_from_when_it_was_up(site: Site) -> None:
+async def test_unready_time_counts_from_the_last_heartbeat_up(site: Site) -> None:
     await site.beat("pbx01", "up")
     await site.silence("pbx01", seconds=60)
     await site.beat("pbx01", "down")
@@ -180,7 +180,7 @@ async def test_a_link_that_is_down_ages_from_when_it_was_up(site: Site) -> None:
     assert (await site.registry.pbxs([pbx()]))["pbx01"].unready_s < 5
 
 
-async def test_a_worker_that_stops_does_not_speak_for_the_one_that_took_its_place(
+async def test_stopping_worker_does_not_overwrite_its_successor(
     site: Site,
 ) -> None:
     await site.beat("pbx01", "up", instance="old")
@@ -192,12 +192,12 @@ async def test_a_worker_that_stops_does_not_speak_for_the_one_that_took_its_plac
     assert (state.link, state.load.ready, state.alive) == ("stopping", False, False)
 
 
-async def test_the_facts_of_a_heartbeat_stand_beside_it(site: Site) -> None:
+async def test_heartbeat_stores_its_facts(site: Site) -> None:
     await site.registry.heartbeat("pbx01", instance="i", link="up", facts={"calls": 3, "host": "a"})
     assert await site.redis.hmget("dialer:pbx:pbx01", ["calls", "host"]) == [b"3", b"a"]
 
 
-async def test_the_load_of_each_pbx_is_its_own(site: Site) -> None:
+async def test_each_pbx_has_its_own_load(site: Site) -> None:
     await site.registry.lease(pbx(), ids(3))
     await site.registry.lease(pbx("pbx02", max_calls=9), ids(2))
     states = await site.registry.pbxs([pbx(), pbx("pbx02", max_calls=9)])

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from dialer.domain.call import State
+from dialer.domain.call import Result, State
 from dialer.multcall.request import parse_request
 from dialer.store.ledger import Admission
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, code_element, element
@@ -29,7 +29,7 @@ async def admit(site: Site, raw: bytes, **more: object) -> Admission:
 # --- taking -------------------------------------------------------------------------
 
 
-async def test_requests_are_taken_in_multcalls_order_up_to_the_number_asked_for(
+async def test_fetch_keeps_multcalls_order_and_its_limit(
     site: Site,
 ) -> None:
     await site.push_requests(b"1", b"2", b"3", b"4")
@@ -38,13 +38,13 @@ async def test_requests_are_taken_in_multcalls_order_up_to_the_number_asked_for(
     assert await site.redis.llen(site.ledger.wire.request) == 1
 
 
-async def test_taking_again_after_a_lost_reply_takes_no_more_and_hides_nothing(site: Site) -> None:
+async def test_repeated_fetch_returns_the_same_hand(site: Site) -> None:
     await site.push_requests(b"1", b"2", b"3", b"4")
     first = await site.ledger.fetch(BRIDGE, at_most=2, threads=10)
     assert await site.ledger.fetch(BRIDGE, at_most=2, threads=10) == first
 
 
-async def test_what_all_bridges_have_in_hand_counts_against_the_room_of_the_cell(
+async def test_hands_of_all_bridges_count_against_the_cells_room(
     site: Site,
 ) -> None:
     await site.admitted()
@@ -55,21 +55,21 @@ async def test_what_all_bridges_have_in_hand_counts_against_the_room_of_the_cell
     assert await site.ledger.fetch("bridge-3", at_most=9, threads=4) == ([], 0)
 
 
-async def test_a_cell_made_smaller_than_its_calls_takes_nothing(site: Site) -> None:
+async def test_cell_with_more_calls_than_threads_fetches_nothing(site: Site) -> None:
     await site.admitted("r-1")
     await site.admitted("r-2")
     await site.push_requests(b"1")
     assert await site.ledger.fetch(BRIDGE, at_most=9, threads=1) == ([], 0)
 
 
-async def test_codes_are_taken_without_regard_to_room(site: Site) -> None:
+async def test_codes_are_fetched_even_if_the_cell_is_full(site: Site) -> None:
     await site.push_codes(b"1", b"2", b"3")
     assert await site.ledger.fetch_codes(BRIDGE, at_most=2) == [b"1", b"2"]
     assert await site.ledger.fetch_codes(BRIDGE, at_most=2) == [b"1", b"2"]
     assert await site.ledger.code_hand(BRIDGE) == [b"1", b"2"]
 
 
-async def test_a_bridge_that_leaves_puts_all_back_at_the_head_in_order(site: Site) -> None:
+async def test_stopping_bridge_returns_its_hand_in_order(site: Site) -> None:
     await site.push_requests(b"1", b"2", b"3")
     await site.push_codes(b"a", b"b", b"c")
     await site.ledger.fetch(BRIDGE, at_most=2, threads=10)
@@ -80,7 +80,7 @@ async def test_a_bridge_that_leaves_puts_all_back_at_the_head_in_order(site: Sit
     assert await site.ledger.fetch_codes("bridge-2", at_most=9) == [b"a", b"b", b"c"]
 
 
-async def test_what_reaches_the_hand_of_a_bridge_after_it_left_is_taken_over(site: Site) -> None:
+async def test_element_in_a_stopped_bridges_hand_is_taken_over(site: Site) -> None:
     await site.ledger.take_over(BRIDGE)
     await site.ledger.return_hand(BRIDGE)
     await site.in_hand(b"moved by its last BLMOVE")
@@ -88,7 +88,7 @@ async def test_what_reaches_the_hand_of_a_bridge_after_it_left_is_taken_over(sit
     assert await site.ledger.hand("bridge-2") == [b"moved by its last BLMOVE"]
 
 
-async def test_a_dead_bridges_hands_go_to_who_asks_first_in_order(site: Site) -> None:
+async def test_hands_of_a_dead_bridge_are_taken_over_once_in_order(site: Site) -> None:
     bridges = site.ledger.keys.bridges
     await site.ledger.take_over(BRIDGE)
     await site.in_hand(b"1", b"2")
@@ -101,7 +101,7 @@ async def test_a_dead_bridges_hands_go_to_who_asks_first_in_order(site: Site) ->
     assert await site.ledger.code_hand("bridge-2") == [b"c"]
 
 
-async def test_a_bridge_held_for_dead_that_takes_more_can_be_taken_over_again(site: Site) -> None:
+async def test_bridge_taken_for_dead_can_be_taken_over_again(site: Site) -> None:
     bridges = site.ledger.keys.bridges
     await site.ledger.take_over(BRIDGE)
     await site.redis.zincrby(bridges, -2 * 3600_000, BRIDGE)
@@ -116,7 +116,7 @@ async def test_a_bridge_held_for_dead_that_takes_more_can_be_taken_over_again(si
 # --- admitting ----------------------------------------------------------------------
 
 
-async def test_an_admitted_request_is_a_queued_call_and_counts(site: Site) -> None:
+async def test_admitted_request_is_a_queued_call_and_counts(site: Site) -> None:
     raw = element()
     await site.in_hand(raw)
     assert await admit(site, raw) is Admission.ADMITTED
@@ -127,7 +127,7 @@ async def test_an_admitted_request_is_a_queued_call_and_counts(site: Site) -> No
     assert await site.redis.ttl(site.ledger.keys.call(call.call_id)) == -1
 
 
-async def test_a_repeated_id_goes_to_the_dead_list_and_changes_nothing_else(site: Site) -> None:
+async def test_repeated_id_goes_to_the_dead_list_only(site: Site) -> None:
     await site.admitted()
     before = await site.field("r-1", "request")
     repeat = element(number="5511000000000")
@@ -139,7 +139,7 @@ async def test_a_repeated_id_goes_to_the_dead_list_and_changes_nothing_else(site
     assert await site.ledger.hand(BRIDGE) == []
 
 
-async def test_a_full_cell_leaves_the_request_in_hand(site: Site) -> None:
+async def test_full_cell_leaves_the_request_in_hand(site: Site) -> None:
     await site.admitted("r-1")
     raw = element("r-2")
     await site.in_hand(raw)
@@ -148,13 +148,13 @@ async def test_a_full_cell_leaves_the_request_in_hand(site: Site) -> None:
     assert await site.state("r-2") is None
 
 
-async def test_a_request_that_is_in_another_hand_by_now_is_not_admitted(site: Site) -> None:
+async def test_request_in_another_hand_is_not_admitted(site: Site) -> None:
     assert await admit(site, element()) is Admission.GONE
     assert await site.state() is None
     assert await site.sizes() == (0, 0)
 
 
-async def test_a_number_may_be_called_so_often_within_the_window(site: Site) -> None:
+async def test_number_limit_counts_calls_within_its_window(site: Site) -> None:
     for i, expected in enumerate([Admission.ADMITTED] * 2 + [Admission.NUMBER_LIMIT]):
         raw = element(f"r-{i}")
         await site.in_hand(raw)
@@ -167,7 +167,15 @@ async def test_a_number_may_be_called_so_often_within_the_window(site: Site) -> 
     assert await admit(site, element("r-2"), most_per_number=2, number_window_s=3600) == "admitted"
 
 
-async def test_validity_counts_from_admission_where_multcall_gave_no_time(site: Site) -> None:
+async def test_number_limit_counts_a_number_with_and_without_plus(site: Site) -> None:
+    for i, number in enumerate(("5511987654321", "+5511987654321")):
+        raw = element(f"r-{i}", number)
+        await site.in_hand(raw)
+        reply = await admit(site, raw, most_per_number=1, number_window_s=3600)
+        assert reply is (Admission.NUMBER_LIMIT if i else Admission.ADMITTED)
+
+
+async def test_validity_counts_from_admission_without_criadaem(site: Site) -> None:
     await site.admitted("r-1", ValidadeSeg=90)
     entry = await site.entry("r-1")
     admitted_ms = int(await site.field("r-1", "admitted_ms") or 0)
@@ -177,7 +185,7 @@ async def test_validity_counts_from_admission_where_multcall_gave_no_time(site: 
     assert (await site.entry("r-2")).expires_at is None
 
 
-async def test_a_refused_request_gets_its_response_once_and_its_id_is_used_up(site: Site) -> None:
+async def test_refused_request_gets_one_response_and_uses_up_its_id(site: Site) -> None:
     raw = element()
     await site.in_hand(raw, raw)
     for expected in (True, False, False):  # refused, a repeat, not in hand any more
@@ -192,7 +200,40 @@ async def test_a_refused_request_gets_its_response_once_and_its_id_is_used_up(si
     assert await admit(site, raw) is Admission.DUPLICATE
 
 
-async def test_an_unreadable_request_goes_to_the_dead_list_without_a_response(site: Site) -> None:
+async def test_refusals_are_pushed_at_the_end_multcall_reads_last(site: Site) -> None:
+    for i in (1, 2):
+        raw = element(f"r-{i}")
+        await site.in_hand(raw)
+        await site.ledger.refuse(BRIDGE, raw, request_id=f"r-{i}", response=str(i))
+    assert await site.responses() == ([1, 2] if site.push == "right" else [2, 1])
+
+
+async def test_done_call_keeps_state_result_and_time_for_a_day(site: Site) -> None:
+    await site.admitted("ended")
+    await site.end("ended")
+    await site.accepted("coded")
+    await site.end("coded")
+    await site.code(code_element("coded"))
+    await site.accepted("late", wait_s=0)
+    await site.end("late")
+    await site.ledger.late_codes()
+    raw = element("refused")
+    await site.in_hand(raw)
+    await site.ledger.refuse(
+        BRIDGE, raw, request_id="refused", response="{}", result=Result.EXPIRED
+    )
+    now_s, _ = await site.redis.time()
+    shown = await site.snapshot()
+    for name in ("ended", "coded", "late", "refused"):
+        key = site.ledger.keys.call(f"{CELL}:{name}")
+        fields = {k.decode(): v.decode() for k, v in shown[key.encode()].items()}
+        assert int(fields.pop("ended_ms")) / 1000 == pytest.approx(now_s, abs=60)
+        result = "EXPIRED" if name == "refused" else "BUSY"
+        assert fields == {"state": "done", "result": result}
+        assert 86_000 < await site.redis.ttl(key) <= 86_400
+
+
+async def test_unreadable_request_gets_a_dead_entry_and_no_response(site: Site) -> None:
     await site.in_hand(b"\xff")
     assert await site.ledger.refuse(BRIDGE, b"\xff", request_id=None, dead='"why"')
     assert await site.responses() == []
@@ -203,7 +244,7 @@ async def test_an_unreadable_request_goes_to_the_dead_list_without_a_response(si
 # --- queueing -----------------------------------------------------------------------
 
 
-async def test_a_waiting_call_moves_under_a_new_epoch_and_the_old_task_is_void(site: Site) -> None:
+async def test_moved_call_has_a_new_epoch_and_its_old_task_is_void(site: Site) -> None:
     await site.admitted()
     waiting = await site.waiting()
     assert await site.ledger.assign(waiting, "pbx02") == 2
@@ -214,7 +255,7 @@ async def test_a_waiting_call_moves_under_a_new_epoch_and_the_old_task_is_void(s
     assert entry.call.pbx == "pbx02"
 
 
-async def test_placing_again_after_a_lost_reply_gives_the_same_epoch(site: Site) -> None:
+async def test_repeated_assign_returns_the_same_epoch(site: Site) -> None:
     await site.admitted()
     waiting = await site.waiting()
     assert [await site.ledger.assign(waiting, "pbx02") for _ in range(3)] == [2, 2, 2]
@@ -222,7 +263,7 @@ async def test_placing_again_after_a_lost_reply_gives_the_same_epoch(site: Site)
     assert (await site.entry()).call.pbx == "pbx02"
 
 
-async def test_a_claimed_call_is_not_placed(site: Site) -> None:
+async def test_claimed_call_is_not_assigned(site: Site) -> None:
     await site.admitted()
     waiting = await site.waiting()
     await site.claimed()
@@ -232,7 +273,7 @@ async def test_a_claimed_call_is_not_placed(site: Site) -> None:
     assert await site.snapshot() == before
 
 
-async def test_what_was_not_published_for_a_while_is_due_once(site: Site) -> None:
+async def test_waiting_call_is_due_once_per_nudge_interval(site: Site) -> None:
     await site.admitted("r-1")
     await site.admitted("r-2", pbx="pbx02")
     queued = site.ledger.keys.queued
@@ -244,7 +285,7 @@ async def test_what_was_not_published_for_a_while_is_due_once(site: Site) -> Non
     assert (of_pbx02.call_id, of_pbx02.pbx) == (f"{CELL}:r-2", "pbx02")
 
 
-async def test_a_call_that_has_no_pbx_is_due_until_it_gets_one(site: Site) -> None:
+async def test_call_without_a_pbx_is_due_until_assigned(site: Site) -> None:
     await site.admitted()
     await site.claimed()
     assert await site.ledger.unclaim(f"{CELL}:r-1", pbx="pbx01", token="t")
@@ -258,7 +299,7 @@ async def test_a_call_that_has_no_pbx_is_due_until_it_gets_one(site: Site) -> No
 # --- the worker ---------------------------------------------------------------------
 
 
-async def test_a_call_is_claimed_by_one_token_only(site: Site) -> None:
+async def test_call_is_claimed_by_one_token_only(site: Site) -> None:
     await site.admitted()
     entry = await site.claimed(token="mine")
     assert entry is not None
@@ -272,7 +313,7 @@ async def test_a_call_is_claimed_by_one_token_only(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("pbx", "epoch"), [("pbx02", 1), ("pbx01", 2), ("pbx01", 0)])
-async def test_a_task_of_another_pbx_or_epoch_claims_nothing(
+async def test_task_of_another_pbx_or_epoch_claims_nothing(
     site: Site, pbx: str, epoch: int
 ) -> None:
     await site.admitted()
@@ -282,7 +323,7 @@ async def test_a_task_of_another_pbx_or_epoch_claims_nothing(
     assert await site.snapshot() == before
 
 
-async def test_a_call_is_given_back_by_its_claimer_only_and_once(site: Site) -> None:
+async def test_call_is_unclaimed_once_and_only_by_its_claimer(site: Site) -> None:
     await site.admitted()
     await site.claimed(token="mine")
     give_back = site.ledger.unclaim
@@ -296,7 +337,7 @@ async def test_a_call_is_given_back_by_its_claimer_only_and_once(site: Site) -> 
     assert await site.ledger.claimed("pbx01") == []
 
 
-async def test_an_accepted_call_sends_one_ack_and_awaits_its_code(site: Site) -> None:
+async def test_accepted_call_sends_one_ack_and_awaits_its_code(site: Site) -> None:
     entry = await site.accepted()
     assert entry.call.state is State.ACCEPTED
     before = await site.snapshot()
@@ -307,7 +348,7 @@ async def test_an_accepted_call_sends_one_ack_and_awaits_its_code(site: Site) ->
     assert await site.counters() == await site.sizes() == (1, 1)
 
 
-async def test_a_call_that_was_given_up_meanwhile_is_not_accepted(site: Site) -> None:
+async def test_ended_call_is_not_accepted(site: Site) -> None:
     await site.admitted()
     entry = await site.claimed()
     assert entry is not None
@@ -316,7 +357,7 @@ async def test_a_call_that_was_given_up_meanwhile_is_not_accepted(site: Site) ->
     assert await site.acks() == []
 
 
-async def test_an_answer_is_noted_once(site: Site) -> None:
+async def test_answer_is_recorded_once(site: Site) -> None:
     await site.accepted()
     at = T0 + timedelta(seconds=3)
     assert await site.ledger.answer(f"{CELL}:r-1", at=at)
@@ -325,7 +366,7 @@ async def test_an_answer_is_noted_once(site: Site) -> None:
     assert (await site.entry()).call.answered_at == at
 
 
-async def test_a_call_that_ended_before_its_ack_is_answered_at_once_and_only_once(
+async def test_call_that_ends_before_its_ack_gets_one_response(
     site: Site,
 ) -> None:
     await site.admitted()
@@ -341,7 +382,7 @@ async def test_a_call_that_ended_before_its_ack_is_answered_at_once_and_only_onc
     assert 86_000 < await site.redis.ttl(site.ledger.keys.call(f"{CELL}:r-1")) <= 86_400
 
 
-async def test_an_ended_call_waits_for_its_code_and_is_answered_with_it(site: Site) -> None:
+async def test_ended_call_gets_its_response_with_its_code(site: Site) -> None:
     await site.accepted()
     assert await site.end() == "ended"
     assert await site.end() == "void"
@@ -353,7 +394,7 @@ async def test_an_ended_call_waits_for_its_code_and_is_answered_with_it(site: Si
     assert await site.counters() == await site.sizes() == (0, 0)
 
 
-async def test_an_end_seen_from_an_older_epoch_is_void(site: Site) -> None:
+async def test_end_from_an_older_epoch_is_void(site: Site) -> None:
     await site.admitted()
     old = await site.entry()
     await site.ledger.assign(await site.waiting(), "pbx02")
@@ -361,7 +402,7 @@ async def test_an_end_seen_from_an_older_epoch_is_void(site: Site) -> None:
     assert await site.state() == "queued"
 
 
-async def test_who_ends_a_waiting_call_does_not_end_it_once_it_is_claimed(site: Site) -> None:
+async def test_end_of_a_waiting_call_is_void_once_it_is_claimed(site: Site) -> None:
     await site.admitted()
     seen = await site.entry()
     await site.claimed()
@@ -373,7 +414,7 @@ async def test_who_ends_a_waiting_call_does_not_end_it_once_it_is_claimed(site: 
 # --- codes --------------------------------------------------------------------------
 
 
-async def test_a_code_is_stored_once_and_a_second_one_is_dead(site: Site) -> None:
+async def test_second_code_goes_to_the_dead_list(site: Site) -> None:
     await site.accepted()
     assert await site.code() == "stored"
     before = await site.snapshot()
@@ -385,7 +426,7 @@ async def test_a_code_is_stored_once_and_a_second_one_is_dead(site: Site) -> Non
     assert [r["CodLigacao"] for r in await site.responses()] == ["C-1"]
 
 
-async def test_a_code_before_the_ack_is_kept_and_nothing_is_awaited(site: Site) -> None:
+async def test_code_before_the_ack_is_kept(site: Site) -> None:
     await site.admitted()
     assert await site.code() == "stored"
     entry = await site.claimed()
@@ -396,7 +437,7 @@ async def test_a_code_before_the_ack_is_kept_and_nothing_is_awaited(site: Site) 
     assert [r["CodLigacao"] for r in await site.responses()] == ["C-1"]
 
 
-async def test_a_code_for_an_unknown_or_finished_call_is_an_orphan(site: Site) -> None:
+async def test_code_of_an_unknown_or_done_call_is_an_orphan(site: Site) -> None:
     assert await site.code(code_element("nobody")) == "orphan"
     await site.admitted()
     await site.end()
@@ -404,7 +445,7 @@ async def test_a_code_for_an_unknown_or_finished_call_is_an_orphan(site: Site) -
     assert await site.dead() == ["orphan", "orphan"]
 
 
-async def test_a_late_code_lets_the_call_go_on_and_its_end_is_answered_at_once(
+async def test_call_goes_on_if_its_code_is_late(
     site: Site,
 ) -> None:
     await site.accepted(wait_s=0)
@@ -415,7 +456,7 @@ async def test_a_late_code_lets_the_call_go_on_and_its_end_is_answered_at_once(
     assert await site.end() == "done"
 
 
-async def test_an_ended_call_whose_code_is_late_is_answered_without(site: Site) -> None:
+async def test_ended_call_with_a_late_code_is_answered_without_it(site: Site) -> None:
     await site.accepted(wait_s=0)
     await site.end()
     assert await site.ledger.late_codes() == [f"{CELL}:r-1"]
@@ -423,7 +464,7 @@ async def test_an_ended_call_whose_code_is_late_is_answered_without(site: Site) 
     assert await site.counters() == await site.sizes() == (0, 0)
 
 
-async def test_a_code_after_its_time_still_goes_into_the_response(site: Site) -> None:
+async def test_code_after_its_timeout_still_goes_into_the_response(site: Site) -> None:
     await site.accepted(wait_s=0)
     await site.ledger.late_codes()
     assert await site.code() == "stored"
@@ -431,19 +472,19 @@ async def test_a_code_after_its_time_still_goes_into_the_response(site: Site) ->
     assert [r["CodLigacao"] for r in await site.responses()] == ["C-1"]
 
 
-async def test_a_code_whose_time_is_not_over_is_not_late(site: Site) -> None:
+async def test_code_within_its_timeout_is_not_late(site: Site) -> None:
     await site.accepted(wait_s=60)
     assert await site.ledger.late_codes() == []
 
 
-async def test_an_unreadable_code_is_buried_once(site: Site) -> None:
+async def test_unreadable_code_is_buried_once(site: Site) -> None:
     await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"\xff")
     for _ in range(2):
         await site.ledger.bury_code(BRIDGE, b"\xff", '"why"')
     assert await site.dead() == ["why"]
 
 
-async def test_calls_hold_a_slot_from_their_queueing_to_their_end(site: Site) -> None:
+async def test_call_holds_a_slot_from_queueing_to_its_end(site: Site) -> None:
     ids = [f"{CELL}:r-1"]
     assert await site.ledger.slot_holders(ids) == {}
     await site.accepted()

@@ -75,7 +75,7 @@ async def each_rang_once(stack: Stack, requests: list[dict[str, Any]]) -> None:
 # --- a failover -----------------------------------------------------------------------
 
 
-async def test_a_failover_with_calls_under_way_loses_none_and_dials_none_twice(
+async def test_failover_loses_no_call_and_dials_none_twice(
     tmp_path: Path,
 ) -> None:
     async with SentinelStack(tmp_path, cell={"timeout_command_ack": 3}) as stack:
@@ -104,7 +104,7 @@ async def test_a_failover_with_calls_under_way_loses_none_and_dials_none_twice(
         assert await stopped.exit_code() == 1
 
 
-async def test_calls_whose_claims_died_with_the_master_are_not_dialed_again(
+async def test_call_is_not_redialed_if_its_claim_died_with_the_master(
     tmp_path: Path,
 ) -> None:
     async with SentinelStack(tmp_path, cell={"timeout_command_ack": 3}) as stack:
@@ -149,7 +149,7 @@ async def site(pair: Watched) -> AsyncIterator[Site]:
         yield site
 
 
-async def test_a_claim_is_granted_only_when_the_replica_knows_it(
+async def test_claim_is_granted_only_when_the_replica_has_it(
     pair: Watched, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "REPLICA_WITHIN_MS", 4_000)
@@ -168,7 +168,7 @@ async def _is_originating(redis: Redis, key: str) -> bool:
     return await redis.hget(key, "state") == b"originating"
 
 
-async def test_without_a_replica_calls_go_on_and_that_is_said_once(
+async def test_calls_go_on_without_a_replica_and_it_is_logged_once(
     pair: Watched, site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -194,7 +194,7 @@ async def _confirms(server: Steps, caplog: pytest.LogCaptureFixture) -> bool:
     return CONFIRMED in [record.getMessage() for record in caplog.records]
 
 
-async def test_with_min_replicas_calls_wait_for_the_replica(pair: Watched, site: Site) -> None:
+async def test_calls_wait_for_a_replica_with_min_replicas(pair: Watched, site: Site) -> None:
     await site.redis.config_set("min-replicas-max-lag", 1)
     await site.redis.config_set("min-replicas-to-write", 1)
     async with cut_off(pair):
@@ -216,7 +216,7 @@ async def _refuses(site: Site) -> bool:
 # --- the sentinels themselves ---------------------------------------------------------
 
 
-async def test_every_sentinel_stays_known_however_many_ask_at_once(tmp_path: Path) -> None:
+async def test_concurrent_questions_lose_no_sentinel(tmp_path: Path) -> None:
     async with SentinelStack(tmp_path) as stack:
         await stack.start(bridges=0, workers=False)
         client = connect(stack.watched.url(0))

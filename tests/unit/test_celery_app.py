@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.site import ROOT
+from tests.processes import ROOT
 
 PASSWORD = "supervisor:secret"
 

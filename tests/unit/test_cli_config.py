@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and with which exit code."""
+"""Command line: output and exit codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ran:
 
 
 class Dialer:
-    """Runs `dialer` in this process, as its entry point does."""
+    """Run `dialer` in this process through its entry point."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
@@ -45,7 +45,7 @@ class Dialer:
             with pytest.raises(SystemExit) as exited:
                 cli.main()
         finally:
-            # A bridge holds SIGHUP back while it starts; later tests' processes would inherit that.
+            # The bridge blocks SIGHUP while it starts; processes of later tests would inherit that.
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         out, err = self._capsys.readouterr()
         return Ran(code=int(exited.value.code or 0), out=out, err=err)
@@ -59,14 +59,14 @@ def dialer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 # --- config check and show ----------------------------------------------------------------
 
 
-def test_check_says_that_a_sound_file_is_right(dialer: Dialer) -> None:
+def test_check_accepts_a_valid_file(dialer: Dialer) -> None:
     write(tables()).chmod(0o600)
     assert dialer("config", "check") == Ran(
-        code=0, out="dialer.toml is right: 2 PBXs, 2 cells\n", err=""
+        code=0, out="dialer.toml is valid: 2 PBXs, 2 cells\n", err=""
     )
 
 
-def test_check_tells_a_wrong_file_with_exit_code_2_and_no_traceback(dialer: Dialer) -> None:
+def test_check_rejects_a_wrong_file_without_a_traceback(dialer: Dialer) -> None:
     content = tables()
     cell("threads", 0)(content)
     write(content)
@@ -78,14 +78,12 @@ def test_check_tells_a_wrong_file_with_exit_code_2_and_no_traceback(dialer: Dial
     )
 
 
-def test_check_takes_the_name_of_another_file(dialer: Dialer) -> None:
+def test_check_accepts_another_file_name(dialer: Dialer) -> None:
     write(tables()).rename("other.toml").chmod(0o600)
-    assert dialer("config", "check", "other.toml").out.startswith("other.toml is right")
+    assert dialer("config", "check", "other.toml").out.startswith("other.toml is valid")
 
 
-def test_check_warns_of_what_is_doubtful_and_still_says_right(
-    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_warns_about_doubtful_values(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
     content = tables()
     pbx("trunks", {"tim": "Local/{number}@out"})(content)
     write(content).chmod(0o644)
@@ -95,12 +93,12 @@ def test_check_warns_of_what_is_doubtful_and_still_says_right(
     assert ran.err.splitlines() == [
         "warning: pbxs[pbx01].trunks.tim: a Local channel without /n vanishes when Asterisk "
         "optimises it away, and its call ends as UNKNOWN; write Local/{number}@CONTEXT/n",
-        "warning: DIALER_PBX01_SECRT sets nothing; did you mean DIALER_PBX01_SECRET?",
-        "warning: everybody can read the secrets in dialer.toml: chmod o-r dialer.toml",
+        "warning: DIALER_PBX01_SECRT has no effect; did you mean DIALER_PBX01_SECRET?",
+        "warning: every user can read the secrets in dialer.toml: chmod o-r dialer.toml",
     ]
 
 
-def test_a_file_that_everybody_reads_is_no_doubt_where_its_secrets_are_elsewhere(
+def test_check_accepts_a_readable_file_without_secrets(
     dialer: Dialer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = tables()
@@ -114,7 +112,7 @@ def test_a_file_that_everybody_reads_is_no_doubt_where_its_secrets_are_elsewhere
     assert dialer("config", "check").err == ""
 
 
-def test_a_missing_file_is_told_with_the_cure(dialer: Dialer) -> None:
+def test_commands_report_a_missing_file_with_the_cure(dialer: Dialer) -> None:
     for command in (("config", "check"), ("config", "show"), ("cells",), ("bridge",)):
         ran = dialer(*command)
         assert ran.code == 2
@@ -122,7 +120,7 @@ def test_a_missing_file_is_told_with_the_cure(dialer: Dialer) -> None:
         assert "dialer config import" in ran.err
 
 
-def test_show_prints_what_is_in_effect_as_toml(
+def test_show_prints_effective_settings_as_toml(
     dialer: Dialer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tables())
@@ -135,7 +133,7 @@ def test_show_prints_what_is_in_effect_as_toml(
     assert shown["cells"][0]["limits"]["calling_hours"][0]["from"] == "08:00"
 
 
-def test_cells_lists_each_cell_with_its_pbxs_and_redis(dialer: Dialer) -> None:
+def test_cells_lists_pbxs_and_redis_of_each_cell(dialer: Dialer) -> None:
     write(tables())
     assert dialer("cells").out.splitlines() == [
         "CELL            THREADS  PBXS         REDIS",
@@ -144,7 +142,7 @@ def test_cells_lists_each_cell_with_its_pbxs_and_redis(dialer: Dialer) -> None:
     ]
 
 
-def test_no_command_prints_a_secret(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_print_no_secret(dialer: Dialer, monkeypatch: pytest.MonkeyPatch) -> None:
     sound, wrong = tables(), tables()
     wrong["pbxs"][0] |= {"secert": MARK, "port": MARK, "trunks": {"secret": MARK}}
     wrong["multcall"]["redis_url"] = f"redis://:{MARK}/x@h/0"
@@ -160,21 +158,21 @@ def test_no_command_prints_a_secret(dialer: Dialer, monkeypatch: pytest.MonkeyPa
 # --- config import ------------------------------------------------------------------------
 
 
-def test_import_prints_the_new_file_and_says_what_was_not_carried_over(dialer: Dialer) -> None:
+def test_import_prints_new_file_and_unknown_keys(dialer: Dialer) -> None:
     Path("settings.py").write_text(OLD, encoding="utf-8")
     ran = dialer("config", "import", "settings.py")
     assert ran.code == 0
     assert tomllib.loads(ran.out)["cells"][0]["nome"] == "ASR_TIM"
-    assert ran.err == "not carried over: 'extra' is not known here\n"
+    assert ran.err == "not imported: 'extra' is not known here\n"
 
 
-def test_import_writes_a_file_that_check_finds_right_but_for_the_secret(
+def test_import_writes_a_file_that_lacks_only_the_secret(
     dialer: Dialer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("settings.py").write_text(OLD, encoding="utf-8")
     ran = dialer("config", "import", "settings.py", "--output", "dialer.toml")
     assert ran.out == (
-        "dialer.toml is written; put the PBX right, then: dialer config check dialer.toml\n"
+        "dialer.toml is written; correct the PBX, then: dialer config check dialer.toml\n"
     )
     assert stat.S_IMODE(Path("dialer.toml").stat().st_mode) == 0o600
     assert dialer("config", "check").err == (
@@ -183,33 +181,33 @@ def test_import_writes_a_file_that_check_finds_right_but_for_the_secret(
     )
     monkeypatch.setenv("DIALER_PBX01_SECRET", "x")
     assert dialer("config", "check") == Ran(
-        code=0, out="dialer.toml is right: 1 PBX, 1 cell\n", err=""
+        code=0, out="dialer.toml is valid: 1 PBX, 1 cell\n", err=""
     )
 
 
-def test_import_overwrites_only_when_told_to(dialer: Dialer) -> None:
+def test_import_overwrites_only_with_force(dialer: Dialer) -> None:
     Path("settings.py").write_text(OLD, encoding="utf-8")
     Path("dialer.toml").write_text("mine " * 1000, encoding="utf-8")
     arguments = ("config", "import", "settings.py", "--output", "dialer.toml")
     assert dialer(*arguments) == Ran(
-        code=2, out="", err="dialer: dialer.toml exists; --force overwrites it\n"
+        code=2, out="", err="dialer: dialer.toml exists; use --force to overwrite it\n"
     )
     assert Path("dialer.toml").read_text(encoding="utf-8").startswith("mine")
     assert dialer(*arguments, "--force").code == 0
     assert load().cells[0].name == "ASR_TIM"
 
 
-def test_import_says_which_carried_value_has_to_be_put_right(dialer: Dialer) -> None:
+def test_import_lists_values_to_correct(dialer: Dialer) -> None:
     Path("settings.py").write_text("SETTINGS = {'queues': {'a b': 0}}", encoding="utf-8")
     ran = dialer("config", "import", "settings.py")
     assert ran.code == 0
     assert ran.err.splitlines()[1:] == [
-        "to be put right: cells[#1].nome: is wrong; it takes 1 to 64 letters, digits, _ . and -",
-        "to be put right: cells[#1].threads: 0 is wrong; it takes a whole number from 1 to 10000",
+        "to correct: cells[#1].nome: is wrong; it takes 1 to 64 letters, digits, _ . and -",
+        "to correct: cells[#1].threads: 0 is wrong; it takes a whole number from 1 to 10000",
     ]
 
 
-def test_import_tells_a_computed_value_in_one_sentence(dialer: Dialer) -> None:
+def test_import_rejects_a_computed_value(dialer: Dialer) -> None:
     Path("settings.py").write_text("SETTINGS = load()", encoding="utf-8")
     assert dialer("config", "import", "settings.py") == Ran(
         code=2,
@@ -223,12 +221,12 @@ def test_import_tells_a_computed_value_in_one_sentence(dialer: Dialer) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("config",), ("simulate",), ("dnc",)])
-def test_without_a_command_the_help_is_shown(dialer: Dialer, arguments: tuple[str, ...]) -> None:
+def test_groups_without_a_command_show_help(dialer: Dialer, arguments: tuple[str, ...]) -> None:
     ran = dialer(*arguments)
     assert "Usage: dialer" in ran.out + ran.err
 
 
-def test_every_command_of_the_design_is_there(dialer: Dialer) -> None:
+def test_commands_of_the_design_exist(dialer: Dialer) -> None:
     for command in (
         ("bridge",),
         ("demo",),
@@ -247,16 +245,17 @@ def test_every_command_of_the_design_is_there(dialer: Dialer) -> None:
         assert dialer(*command, "--help").code == 0
 
 
-def test_what_is_no_telephone_number_is_refused_before_any_connection(dialer: Dialer) -> None:
+def test_dnc_rejects_what_is_not_a_telephone_number(dialer: Dialer) -> None:
     for number in ("12", "abc", "1" * 21, "5511x"):
         assert dialer("dnc", "add", number) == Ran(
             code=2,
             out="",
-            err=f"dialer: {number!r} is no telephone number: 3 to 20 digits, perhaps a + first\n",
+            err=f"dialer: {number!r} is not a telephone number: "
+            "3 to 20 digits with an optional leading +\n",
         )
 
 
-def test_a_redis_that_is_away_is_told_without_its_password(dialer: Dialer) -> None:
+def test_dnc_hides_the_password_if_redis_is_down(dialer: Dialer) -> None:
     content = tables()
     content["registry"] = {"redis_url": f"redis://:{MARK}@127.0.0.1:1/0"}
     write(content)
@@ -266,7 +265,7 @@ def test_a_redis_that_is_away_is_told_without_its_password(dialer: Dialer) -> No
     assert MARK not in ran.err
 
 
-def test_the_help_needs_no_heavy_module() -> None:
+def test_help_imports_no_heavy_module() -> None:
     code = (
         "import sys; sys.argv = ['dialer', '--help']\nfrom dialer import cli\ntry:\n cli.main()\n"
     )
@@ -276,21 +275,22 @@ def test_the_help_needs_no_heavy_module() -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(cli.__file__).parents[1],
+        cwd=Path(cli.__file__).parents[2],
     )
     assert ran.stdout.splitlines()[-1] == "HEAVY set()"
 
 
-def test_ctrl_c_ends_quietly_with_130() -> None:
-    code = "from dialer import cli; import time\n"
-    code += "cli._settings = lambda _: (print('up', flush=True), time.sleep(60))\n"
-    code += "import sys; sys.argv = ['dialer', 'monitor']; cli.main()"
+def test_ctrl_c_exits_quietly_with_code_130() -> None:
+    code = "import sys, time; from dialer import cli\n"
+    code += "def start(program): print('up', flush=True); time.sleep(60)\n"
+    code += "cli.programs.settings_with_log = start\n"
+    code += "sys.argv = ['dialer', 'monitor']; cli.main()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(cli.__file__).parents[1],
+        cwd=Path(cli.__file__).parents[2],
     ) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "up\n"

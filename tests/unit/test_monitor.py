@@ -23,7 +23,7 @@ READY = PbxState(
     unready_s=0.5,
 )
 DOWN = replace(READY, load=replace(READY.load, ready=False))
-QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0)
+QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0, dropped=0)
 SERVING = {"ASR_TIM": ("pbx01",)}
 
 
@@ -31,16 +31,16 @@ def troubles(pbx: PbxState, cell: CellCounts = QUIET) -> list[str]:
     return Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": cell}, serving=SERVING).troubles()
 
 
-def test_nothing_is_wrong_where_every_pbx_is_ready() -> None:
+def test_monitor_is_quiet_while_every_pbx_is_ready() -> None:
     assert troubles(READY) == []
 
 
-def test_a_pbx_that_takes_no_calls_of_a_cell_says_what_it_lacks() -> None:
+def test_monitor_tells_what_a_pbx_lacks_for_a_cell() -> None:
     lacking = replace(READY, lacking={"ASR_TIM": "no queue", "OTHER": "is not served there"})
     assert troubles(lacking) == ["pbx01 takes no calls of ASR_TIM: no queue"]
 
 
-def test_a_pbx_that_takes_no_calls_is_named_with_the_reason() -> None:
+def test_monitor_names_an_unready_pbx_with_the_reason() -> None:
     never = replace(DOWN, instance="", link="", silent_s=math.inf, unready_s=math.inf)
     assert "celery -A dialer worker -Q pbx01" in troubles(never)[0]
     assert "was stopped" in troubles(replace(DOWN, link="stopping"))[0]
@@ -48,19 +48,24 @@ def test_a_pbx_that_takes_no_calls_is_named_with_the_reason() -> None:
     assert "no AMI link for 3 s" in troubles(replace(DOWN, link="down", unready_s=3.0))[0]
 
 
-def test_waiting_requests_are_named_where_no_pbx_takes_calls() -> None:
+def test_monitor_counts_waiting_requests_without_a_ready_pbx() -> None:
     waiting = replace(QUIET, waiting=40)
     assert "ASR_TIM: 40 requests wait, and no PBX takes calls" in troubles(DOWN, waiting)
     assert troubles(READY, waiting) == []
 
 
-def test_the_dead_list_is_named_where_it_holds_anything() -> None:
+def test_monitor_names_a_dead_list_with_entries() -> None:
     assert troubles(READY, replace(QUIET, dead=3)) == [
         "ASR_TIM: 3 elements on the dead list; read dialer:dead:ASR_TIM"
     ]
 
 
-def test_the_screen_shows_every_pbx_and_cell() -> None:
+def test_monitor_tells_what_a_full_dead_list_dropped() -> None:
+    (sentence,) = troubles(READY, replace(QUIET, dead=100_000, dropped=12))
+    assert sentence.endswith("read dialer:dead:ASR_TIM; 12 older ones were dropped")
+
+
+def test_screen_shows_every_pbx_and_cell() -> None:
     out = io.StringIO()
     snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": QUIET}, serving=SERVING)
     Console(file=out, width=100).print(render(snapshot))

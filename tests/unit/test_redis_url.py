@@ -9,7 +9,7 @@ from dialer.store.redis_url import RedisAddress, Scheme, redacted
 MARK = "S3cr3tM4rk"
 
 
-def test_a_sentinel_url_is_read_into_its_parts() -> None:
+def test_sentinel_url_is_parsed() -> None:
     address = RedisAddress.parse(
         "sentinel://u:p%40ss@h1:26379,h2/main?db=3&sentinel_username=su&sentinel_password=sp&tls=1"
     )
@@ -30,7 +30,7 @@ def test_a_sentinel_url_is_read_into_its_parts() -> None:
         ("unix:///run/r.sock?db=5", (), "/run/r.sock", 5),
     ],
 )
-def test_other_urls_are_read_too(
+def test_tcp_tls_and_unix_urls_are_parsed(
     url: str, hosts: tuple[tuple[str, int], ...], path: str | None, db: int
 ) -> None:
     address = RedisAddress.parse(url)
@@ -57,14 +57,14 @@ def test_other_urls_are_read_too(
         f"sentinel://:{MARK}@h/main?dbb=1",
     ],
 )
-def test_what_is_no_redis_url_is_refused_without_repeating_it(url: str) -> None:
+def test_bad_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ValueError, match="is not a Redis URL") as caught:
         RedisAddress.parse(url)
     assert MARK not in str(caught.value)
     assert MARK not in redacted(url)
 
 
-def test_a_url_shows_its_user_and_hides_its_password() -> None:
+def test_url_shows_its_user_and_hides_its_password() -> None:
     assert redacted("redis://u:p@h/0") == "redis://u:***@h/0"
     assert redacted("redis://p@h/0") == "redis://***@h/0"
     assert redacted("redis://h/0") == "redis://h/0"

@@ -237,11 +237,11 @@ def test_numbers_of_any_length_come_back_as_they_came() -> None:
         ),
         (
             b'{"IdRequisicao":1}x',
-            "There is more text after the JSON object, from character 19",
+            "There is text after the JSON object, from character 19",
             None,
             "1",
         ),
-        (b'{"IdRequisicao":1}\x00', "There is more text after the JSON object", None, "1"),
+        (b'{"IdRequisicao":1}\x00', "There is text after the JSON object", None, "1"),
         (
             b'{"IdRequisicao":1,"Dados":NaN}',
             "The element is not valid JSON: NaN is no",

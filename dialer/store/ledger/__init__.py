@@ -1,6 +1,6 @@
-"""The ledger of one cell: the state of every call, changed in atomic steps only."""
+"""The ledger of one cell: the state of every call, changed only by atomic steps."""
 
-from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S, Admission, BridgeLedger
+from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S, Admission, BridgeLedger, Delivery
 from dialer.store.ledger.call_steps import CallSteps, Waiting
 from dialer.store.ledger.reads import CellCounts, LedgerReads
 from dialer.store.ledger.worker import WorkerLedger
@@ -11,6 +11,7 @@ __all__ = [
     "BridgeLedger",
     "CallSteps",
     "CellCounts",
+    "Delivery",
     "LedgerReads",
     "Waiting",
     "WorkerLedger",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 from dialer.domain import call as domain
-from dialer.domain.call import State
+from dialer.domain.call import Result, State
 from dialer.domain.request import CallRequest, call_id
 from dialer.store.entry import to_ms
 from dialer.store.keys import BRIDGE_FORGOTTEN_AFTER_S, DONE_RETENTION_S, IDLE_RETENTION_S
 from dialer.store.ledger.call_steps import CallSteps, Waiting, legal
+
+logger = logging.getLogger(__name__)
 
 #: A bridge that was not heard of for this long is dead and its hand is taken over, in seconds.
 BRIDGE_DEAD_AFTER_S: Final = 10.0
@@ -27,6 +31,16 @@ class Admission(StrEnum):
     DUPLICATE = "duplicate"
     FULL = "full"
     NUMBER_LIMIT = "number_limit"
+    GONE = "gone"
+
+
+class Delivery(StrEnum):
+    """What became of a code in hand."""
+
+    STORED = "stored"
+    DONE = "done"
+    ORPHAN = "orphan"
+    SECOND = "second"
     GONE = "gone"
 
 
@@ -115,6 +129,7 @@ class BridgeLedger(CallSteps):
                 self.wire.counter,
                 keys.dead,
                 keys.number(request.number),
+                keys.dropped,
             ],
             [
                 raw,
@@ -138,6 +153,7 @@ class BridgeLedger(CallSteps):
         *,
         request_id: str | None,
         response: str = "",
+        result: Result = Result.INVALID_REQUEST,
         dead: str = "",
         repeat: str = "",
     ) -> bool:
@@ -146,16 +162,26 @@ class BridgeLedger(CallSteps):
         Returns false where it was a repeat or in this hand no more.
         """
         keys = self.keys
-        reply = await self.steps.run(
+        reply, dropped = await self.steps.run(
             "refuse",
             [
                 keys.hand(bridge),
                 keys.call(call_id(self.cell, request_id or "")),
                 keys.dead,
                 self.wire.response,
+                keys.dropped,
             ],
-            [raw, dead, response if request_id else "", repeat, self._push, DONE_RETENTION_S],
+            [
+                raw,
+                dead,
+                response if request_id else "",
+                repeat,
+                self._push,
+                DONE_RETENTION_S,
+                result,
+            ],
         )
+        self._check_dropped(int(dropped))
         return bool(reply == b"refused")
 
     async def due(self, *, older_than_s: float, pbx: str = "") -> list[Waiting]:
@@ -172,10 +198,11 @@ class BridgeLedger(CallSteps):
 
     # --- codes ---------------------------------------------------------------------
 
-    async def code(
-        self, bridge: str, raw: bytes, *, call_id: str, code_json: str, orphan: str, second: str
-    ) -> str:
-        """Delivers a code that is in hand; `orphan` and `second` are entries of the dead list."""
+    async def code(self, bridge: str, raw: bytes, *, call_id: str, code_json: str) -> Delivery:
+        """Deliver a code that is in hand.
+
+        An `ORPHAN` or `SECOND` code stays in the hand, for the caller to bury.
+        """
         keys, wire = self.keys, self.wire
         reply = await self.steps.run(
             "code",
@@ -187,27 +214,13 @@ class BridgeLedger(CallSteps):
                 wire.counter,
                 wire.counter_ack,
                 wire.response,
-                keys.dead,
             ],
-            [
-                raw,
-                call_id,
-                code_json,
-                orphan,
-                second,
-                self._push,
-                DONE_RETENTION_S,
-                legal(domain.CodeCame),
-            ],
+            [raw, call_id, code_json, self._push, DONE_RETENTION_S, legal(domain.CodeCame)],
         )
-        return str(reply.decode())
-
-    async def bury_code(self, bridge: str, raw: bytes, dead: str) -> None:
-        """Sends an unreadable code from the hand to the dead list."""
-        await self.steps.run("bury", [self.keys.code_hand(bridge), self.keys.dead], [raw, dead])
+        return Delivery(reply.decode())
 
     async def late_codes(self) -> list[str]:
-        """Lets calls go on whose code is late; returns their ids."""
+        """Stop waiting for codes that are late; return the ids of their calls."""
         keys, wire = self.keys, self.wire
         ids = await self.steps.run(
             "late_codes",
@@ -215,3 +228,33 @@ class BridgeLedger(CallSteps):
             [keys.call(""), self._push, DONE_RETENTION_S, 500],
         )
         return [i.decode() for i in ids]
+
+    # --- the dead list -------------------------------------------------------------
+
+    async def bury_request(self, bridge: str, raw: bytes, entry: str) -> bool:
+        """Move a request from the hand to the dead list as `entry`; false if not in the hand."""
+        return await self._bury(self.keys.hand(bridge), raw, entry)
+
+    async def bury_code(self, bridge: str, raw: bytes, entry: str) -> bool:
+        """Move a code from the hand to the dead list as `entry`; false if not in the hand."""
+        return await self._bury(self.keys.code_hand(bridge), raw, entry)
+
+    async def _bury(self, hand: str, raw: bytes, entry: str) -> bool:
+        keys = self.keys
+        dropped = await self.steps.run("bury", [hand, keys.dead, keys.dropped], [raw, entry])
+        self._check_dropped(int(dropped))
+        return int(dropped) >= 0
+
+    def _check_dropped(self, dropped: int) -> None:
+        """Warn if the dead list was full, once for each cell."""
+        if dropped > 0:
+            _warn_dead_list_full(self.cell)
+
+
+@cache
+def _warn_dead_list_full(cell: str) -> None:
+    logger.warning(
+        "Dead list full; its oldest entries are dropped. Read it, mend what Multcall sends, "
+        "then delete it",
+        extra={"cell": cell},
+    )

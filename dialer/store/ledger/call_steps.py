@@ -1,13 +1,15 @@
-"""The steps of one call that the bridge and the worker both take.
+"""The steps of a call that both the bridge and the worker take.
 
-Each method is one Lua step (`lua/`). The states a step may start from come from the
-domain's table, so this module decides nothing. Every step may be repeated.
+Each method runs one Lua step of `lua/`. The states in which a step is legal come from the table
+of the domain, so nothing is decided here. Every step may be repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
+from typing import Final
 
 from dialer.domain import call as domain
 from dialer.domain.call import LEGAL, Ending, State
@@ -16,15 +18,18 @@ from dialer.multcall.answers import response_parts
 from dialer.store.keys import DONE_RETENTION_S
 from dialer.store.ledger.reads import LedgerReads
 
+_ALL: Final = frozenset(State)
 
-def legal(event: type[domain.Event], within: Collection[State] = frozenset(State)) -> str:
-    """The states in which `event` is legal, each between blanks, as the Lua steps take them."""
-    return " " + " ".join(sorted(LEGAL[event] & set(within))) + " "
+
+@cache
+def legal(event: type[domain.Event], within: frozenset[State] = _ALL) -> str:
+    """The states of `within` in which `event` is legal, each between blanks, for a Lua step."""
+    return " " + " ".join(sorted(LEGAL[event] & within)) + " "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A call that no worker has claimed. `pbx` is None where it waits for one."""
+    """A call that no worker has claimed. `pbx` is None if it is assigned to none."""
 
     call_id: str
     state: State
@@ -33,12 +38,12 @@ class Waiting:
 
 
 class CallSteps(LedgerReads):
-    """The steps of a call that either side may take."""
+    """Steps that the bridge and the worker take."""
 
     __slots__ = ()
 
     async def assign(self, waiting: Waiting, pbx: str) -> int:
-        """Queues a waiting call to `pbx`; returns its epoch, 0 where it went on meanwhile."""
+        """Queue a waiting call to `pbx`. Return its new epoch, 0 if it has changed since."""
         epoch = await self.steps.run(
             "assign",
             [self.keys.call(waiting.call_id), self.keys.queued],
@@ -52,11 +57,12 @@ class CallSteps(LedgerReads):
         request: CallRequest,
         ending: Ending,
         *,
-        within: Collection[State] = frozenset(State),
+        within: Collection[State] = _ALL,
     ) -> str:
-        """Ends a call: `done` (the Response went out), `ended` (with its code) or `void`.
+        """End a call, if it is in one of the states `within` and still in the epoch of `call`.
 
-        `within` are the states in which the caller's reason to end it still holds.
+        Returns `done` (its Response was sent), `ended` (the Response follows with the call's code)
+        or `void` (the call was not ended).
         """
         keys, wire = self.keys, self.wire
         parts = response_parts(
@@ -80,7 +86,7 @@ class CallSteps(LedgerReads):
             ],
             [
                 call.call_id,
-                legal(domain.Ended, within),
+                legal(domain.Ended, frozenset(within)),
                 call.epoch,
                 parts.head,
                 parts.tail,

@@ -1,4 +1,4 @@
-"""The worker's steps: claim, give back, accept, answer."""
+"""The worker's steps: claim, unclaim, accept, answer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from dialer.store.ledger.call_steps import CallSteps, legal
 
 
 class WorkerLedger(CallSteps):
-    """One cell's ledger as a worker changes it."""
+    """One cell's ledger, with the steps of a worker."""
 
     __slots__ = ()
 
     async def claim(
         self, call_id: str, *, pbx: str, epoch: int, at: datetime, boot: str, token: str
     ) -> Entry | None:
-        """Takes the call for this worker; None where the task is void."""
+        """Claim the call for this worker. Return None if its task is void.
+
+        A repeat with the same `token` is granted again.
+        """
         keys = self.keys
         flat = await self.steps.run(
             "claim",
@@ -29,7 +32,10 @@ class WorkerLedger(CallSteps):
         return Entry.from_hash(call_id, pairs(flat)) if flat else None
 
     async def unclaim(self, call_id: str, *, pbx: str, token: str) -> bool:
-        """Gives a claimed call back; only where nothing was sent to Asterisk."""
+        """Give a claimed call back. Only for a call of which nothing was sent to Asterisk.
+
+        Returns false if it is not claimed with this `token`.
+        """
         keys = self.keys
         reply = await self.steps.run(
             "unclaim",
@@ -48,7 +54,10 @@ class WorkerLedger(CallSteps):
         at: datetime,
         code_wait_s: float,
     ) -> bool:
-        """Notes that Asterisk took the call, and sends the ACK. False where the call is over."""
+        """Record that Asterisk accepted the Originate, and send the ACK.
+
+        Returns false if the call is over.
+        """
         keys, wire = self.keys, self.wire
         reply = await self.steps.run(
             "accept",
@@ -67,7 +76,7 @@ class WorkerLedger(CallSteps):
         return bool(reply != b"refused")
 
     async def answer(self, call_id: str, *, at: datetime) -> bool:
-        """Notes that the customer answered."""
+        """Record that the customer answered. Return false if that is not legal now."""
         reply = await self.steps.run(
             "answer", [self.keys.call(call_id)], [legal(domain.Answered), to_ms(at)]
         )

@@ -1,15 +1,22 @@
--- Shared by every step that can end a call's life; put in front of those scripts.
--- finish: the Response, `done`, the cell's slot and Counter, all in this one step.
+-- keep_done(call, result, ended_ms, retention_s): keep of a call only that it is done, to catch
+-- repeats of its request.
+--   call     hash          dialer:call:<id>
+local function keep_done(call, result, ended_ms, retention_s)
+  redis.call('DEL', call)
+  redis.call('HSET', call, 'state', 'done', 'result', result, 'ended_ms', ended_ms)
+  redis.call('EXPIRE', call, retention_s)
+end
+
+-- finish(...): send the Response of an ended call, keep it as done, free the slot of its cell and
+-- set Counter.
 --   call     hash          dialer:call:<id>
 --   live     sorted set    dialer:live:<cell>
 --   counter  string        ZancURA2.0-Counter-<cell>
 --   response list          ZancURA2.0-Response-<cell>
 local function finish(call, live, counter, response, id, push, retention_s)
-  local part = redis.call('HMGET', call, 'head', 'code', 'tail')
-  redis.call(push, response, part[1] .. (part[2] or 'null') .. part[3])
-  redis.call('HSET', call, 'state', 'done')
-  redis.call('HDEL', call, 'head', 'tail', 'code', 'request', 'boot')
-  redis.call('EXPIRE', call, retention_s)
+  local f = redis.call('HMGET', call, 'head', 'code', 'tail', 'result', 'ended_ms')
+  redis.call(push, response, f[1] .. (f[2] or 'null') .. f[3])
+  keep_done(call, f[4], f[5], retention_s)
   redis.call('ZREM', live, id)
   redis.call('SET', counter, redis.call('ZCARD', live))
 end

@@ -1,6 +1,7 @@
 -- Admits one request: ledger entry, slot on the cell, Counter. It leaves the bridge's hand.
+-- Include: _dead
 -- KEYS 1 list hand   2 hash call   3 zset live   4 zset queued   5 string Counter
---      6 list dead   7 zset calls to this number
+--      6 list dead   7 zset calls to this number   8 string dropped
 -- ARGV 1 raw element   2 call id   3 threads of the cell   4 dead entry for a repeat
 --      5 pbx   6 valid until, ms ('' for ever)   7 most calls to a number, 0 for no limit
 --      8 window of that limit, ms   9 valid for, ms from now ('' where 6 is given)
@@ -12,7 +13,7 @@ if redis.call('EXISTS', call) == 1 then
   if redis.call('HGET', call, 'admission') == ARGV[10] then return 'admitted' end
   redis.call('LLEN', KEYS[6]) -- a list, or nothing is changed (WRONGTYPE)
   if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 'gone' end
-  redis.call('RPUSH', KEYS[6], ARGV[4])
+  push_dead(KEYS[6], KEYS[8], ARGV[4])
   return 'duplicate'
 end
 if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[3]) then return 'full' end

@@ -1,8 +1,8 @@
--- An element that cannot be read goes from a bridge's hand to the dead list.
--- KEYS 1 list hand   2 list dead
+-- Move an element that cannot be used from a bridge's hand to the dead list.
+-- Include: _list _dead
+-- KEYS 1 list hand   2 list dead   3 string dropped
 -- ARGV 1 raw element   2 dead entry
--- Returns 1 if it was in the hand.
-redis.call('LLEN', KEYS[2]) -- a list, or nothing is changed (WRONGTYPE)
-if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[2], ARGV[2])
-return 1
+-- Returns how many old entries the dead list dropped, or -1 if the element was not in this hand.
+must_be_list(KEYS[2])
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return -1 end
+return push_dead(KEYS[2], KEYS[3], ARGV[2])

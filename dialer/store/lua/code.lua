@@ -1,26 +1,20 @@
--- Multcall's number for a call came. It leaves the bridge's hand; an ended call is answered now.
--- Include: _time _list _finish
+-- Store Multcall's code of a call and take it from the bridge's hand. If the call has ended, send
+-- its Response now.
+-- Include: _list _state _finish
 -- KEYS 1 list code hand   2 hash call   3 zset live   4 zset awaiting
---      5 string Counter   6 string CounterACK   7 list Response   8 list dead
--- ARGV 1 raw element   2 call id   3 the code, JSON   4 dead entry: orphan
---      5 dead entry: second code   6 RPUSH|LPUSH   7 retention, s
---      8 legal states, each between blanks
--- Returns 'stored' | 'done' (the Response went out) | 'orphan' | 'second' | 'gone'.
+--      5 string Counter   6 string CounterACK   7 list Response
+-- ARGV 1 raw element   2 call id   3 the code, JSON   4 RPUSH|LPUSH   5 retention, s
+--      6 legal states, each between blanks
+-- Returns 'stored' | 'done' (the Response was sent) | 'gone' (not in this hand), and with the code
+-- left in the hand, for the caller to bury: 'orphan' (no such call) | 'second' (it has a code).
 must_be_list(KEYS[7])
-must_be_list(KEYS[8])
-if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 'gone' end
 local f = redis.call('HMGET', KEYS[2], 'state', 'code_state')
-if not f[1] or not string.find(ARGV[8], ' ' .. f[1] .. ' ', 1, true) then
-  redis.call('RPUSH', KEYS[8], ARGV[4])
-  return 'orphan'
-end
-if f[2] == 'came' then
-  redis.call('RPUSH', KEYS[8], ARGV[5])
-  return 'second'
-end
+local verdict = not is_legal(f[1], ARGV[6]) and 'orphan' or f[2] == 'came' and 'second'
+if verdict then return redis.call('LPOS', KEYS[1], ARGV[1]) and verdict or 'gone' end
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 'gone' end
 redis.call('HSET', KEYS[2], 'code', ARGV[3], 'code_state', 'came')
 redis.call('ZREM', KEYS[4], ARGV[2])
 redis.call('SET', KEYS[6], redis.call('ZCARD', KEYS[4]))
 if f[1] ~= 'ended' then return 'stored' end
-finish(KEYS[2], KEYS[3], KEYS[5], KEYS[7], ARGV[2], ARGV[6], ARGV[7])
+finish(KEYS[2], KEYS[3], KEYS[5], KEYS[7], ARGV[2], ARGV[4], ARGV[5])
 return 'done'

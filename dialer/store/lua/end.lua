@@ -1,15 +1,13 @@
--- The call is over. Its Response goes out now, or with its code where that is awaited.
--- Include: _time _list _finish
+-- End a call. Its Response is sent now, or with the call's code if that is awaited.
+-- Include: _time _list _state _finish
 -- KEYS 1 hash call   2 zset live   3 zset queued   4 set claimed at its PBX
 --      5 string Counter   6 list Response
--- ARGV 1 call id   2 legal states, each between blanks   3 epoch it must have
+-- ARGV 1 call id   2 legal states, each between blanks   3 expected epoch
 --      4 Response before the code   5 Response after the code   6 Resultado
 --      7 RPUSH|LPUSH   8 retention, s
--- Returns 'done' | 'ended' (the code is awaited) | 'void' (it was over, or went on meanwhile).
+-- Returns 'done' | 'ended' (the code is awaited) | 'void' (the call was over, or has changed).
 local f = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'code_state')
-if not f[1] or not string.find(ARGV[2], ' ' .. f[1] .. ' ', 1, true) or f[2] ~= ARGV[3] then
-  return 'void'
-end
+if not is_legal(f[1], ARGV[2]) or f[2] ~= ARGV[3] then return 'void' end
 must_be_list(KEYS[6])
 redis.call('HSET', KEYS[1], 'state', 'ended', 'head', ARGV[4], 'tail', ARGV[5],
   'result', ARGV[6], 'ended_ms', now_ms())

@@ -1,10 +1,10 @@
--- A worker says that it lives and how its AMI link is.
+-- Record the heartbeat of a worker and the state of its AMI link.
+-- Include: _time
 -- KEYS 1 hash heartbeat
 -- ARGV 1 instance   2 'up'|'down'|'stopping'   3 lifetime, s   4… field, value, …
--- A worker that stops does not overwrite the word of the one that took its place.
+-- Returns 1, or 0 if a worker that stops was replaced by another: it must not overwrite that one.
 if ARGV[2] == 'stopping' and redis.call('HGET', KEYS[1], 'instance') ~= ARGV[1] then return 0 end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = now_ms()
 redis.call('HSET', KEYS[1], 'instance', ARGV[1], 'link', ARGV[2], 'seen_ms', now)
 if ARGV[2] == 'up' or redis.call('HEXISTS', KEYS[1], 'ready_ms') == 0 then
   redis.call('HSET', KEYS[1], 'ready_ms', now)

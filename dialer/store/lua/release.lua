@@ -1,7 +1,7 @@
--- Calls give their slots on a PBX back.
+-- Release the slots that calls hold on a PBX.
 -- KEYS 1 zset slots
 -- ARGV call ids
--- Returns how many slots came back.
+-- Returns how many slots were released.
 local n = 0
 for _, id in ipairs(ARGV) do n = n + redis.call('ZREM', KEYS[1], id) end
 return n

@@ -1,6 +1,7 @@
--- Keeps the settings by which a cell is served.
+-- Keep the settings by which a cell is served.
 -- KEYS 1 hash cells
 -- ARGV 1 cell   2 its settings   3 lifetime of the key, s
+-- Returns 1.
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1

@@ -1,9 +1,9 @@
--- Gives calls that are up the slots of their PBX that were lost, whether there is room or not.
+-- Give calls that are up a slot of their PBX if they have none, even if the PBX is full.
+-- Include: _time
 -- KEYS 1 zset slots
 -- ARGV call ids
--- Returns how many held none.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+-- Returns how many had no slot.
+local now = now_ms()
 local n = 0
 for _, id in ipairs(ARGV) do n = n + redis.call('ZADD', KEYS[1], 'NX', now, id) end
 return n

@@ -1,11 +1,11 @@
--- A bridge says that it lives, and takes over the hands of those that died.
+-- Record the heartbeat of a bridge, and move the hands of dead bridges to it.
+-- Include: _time
 -- KEYS 1 zset bridges
 -- ARGV 1 this bridge   2 dead after, ms   3 prefix of request hands   4 prefix of code hands
 --      5 lifetime of the key, s   6 forgotten after, ms
 -- Returns dead bridge, elements taken over, dead bridge, … of those that had any. A dead bridge
--- is looked after for a while, for it may only have been slow.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+-- is kept for a while, because it may only have been slow.
+local now = now_ms()
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 local out = {}

@@ -1,10 +1,11 @@
--- Cells that no bridge serves though something of theirs is under way; forgets those that have nothing.
+-- List the cells that no bridge serves though they have calls or elements in a hand. Delete the
+-- settings of those that have neither.
+-- Include: _time
 -- KEYS 1 hash cells
 -- ARGV 1 a bridge is dead after, ms
 --      prefixes of keys: 2 bridges   3 live calls   4 request hands   5 code hands
 -- Returns cell, settings, cell, settings, …
-local t = redis.call('TIME')
-local dead = t[1] * 1000 + math.floor(t[2] / 1000) - ARGV[1]
+local dead = now_ms() - ARGV[1]
 local out = {}
 local cells = redis.call('HGETALL', KEYS[1])
 for i = 1, #cells, 2 do

@@ -1,0 +1,92 @@
+"""How many bytes of Redis a call takes while it lives, once it is done, and on the dead list.
+
+The server is an embedded Valkey of its own. Figures are `used_memory` (what `maxmemory` bounds)
+divided by the number of calls; they include the indexes and the expiry of the keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+from dialer.multcall.answers import dead
+from dialer.simulation.valkey import EmbeddedValkey
+from tests.integration.cell_rig import BRIDGE, T0, Site, code_element, element
+
+CALLS = 5000
+
+#: Limits in bytes. A done call stays for 24 h, so it decides how much memory a day takes.
+LIVE_BYTES = 2000
+DONE_BYTES = 250
+DEAD_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Bytes of Redis per call. A live call has `Dados` of 200 bytes and was accepted."""
+
+    queued: float
+    live: float
+    done: float
+    dead: float
+
+
+async def measure() -> Measured:
+    """Run `CALLS` calls through every state on a server of their own."""
+    with EmbeddedValkey() as server:
+        async with Site(server.url()) as site:
+            await site.accepted("first")  # loads the scripts
+            empty = await used(site)
+            names = [f"20260504-{i:06}" for i in range(CALLS)]
+            for name in names:
+                await site.admitted(name, Dados={"note": "x" * 188})
+            queued = await used(site)
+            for name in names:
+                await accept(site, name)
+            live = await used(site)
+            for name in names:
+                await site.end(name)
+                await site.code(code_element(name))
+            await site.registry.release("pbx01", [f"{site.cell}:{name}" for name in names])
+            await site.redis.delete(site.ledger.wire.response)
+            done = await used(site)
+            for name in names:
+                await bury(site, element(name, "not a number"))
+            full = await used(site)
+    return Measured(
+        queued=(queued - empty) / CALLS,
+        live=(live - empty) / CALLS,
+        done=(done - empty) / CALLS,
+        dead=(full - done) / CALLS,
+    )
+
+
+async def accept(site: Site, name: str) -> None:
+    """The call goes up. Its ACK is taken away: that list is Multcall's to read."""
+    entry = await site.claimed(name)
+    assert entry is not None
+    await site.accept(entry)
+    await site.redis.delete(site.ledger.wire.ack)
+
+
+async def bury(site: Site, raw: bytes) -> None:
+    await site.in_hand(raw)
+    message = "Telefone must be text of 3 to 20 digits, perhaps with a + in front"
+    entry = dead(raw=raw, source="request", reason="invalid_request", message=message, at=T0)
+    await site.ledger.bury_request(BRIDGE, raw, entry)
+
+
+async def used(site: Site) -> int:
+    return int((await site.redis.info("memory"))["used_memory"])
+
+
+def run() -> bool:
+    """Print the figures; return whether they are within the limits."""
+    found = asyncio.run(measure())
+    sys.stdout.write(
+        f"Redis memory: a queued call {found.queued:.0f} bytes, an accepted one "
+        f"{found.live:.0f} (limit {LIVE_BYTES}), a done one {found.done:.0f} (limit "
+        f"{DONE_BYTES}), an element on the dead list {found.dead:.0f} (limit {DEAD_BYTES})\n"
+    )
+    return found.live <= LIVE_BYTES and found.done <= DONE_BYTES and found.dead <= DEAD_BYTES

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from dialer.cli import main
+
+main()

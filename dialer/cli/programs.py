@@ -1,0 +1,56 @@
+"""Long-running programs: `dialer bridge`, `dialer monitor`, `dialer demo`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dialer.cli.startup import settings_with_log
+from dialer.errors import DialerError
+
+
+def bridge(
+    cell: Annotated[
+        list[str] | None, typer.Option(help="Serve only this cell; may be repeated.")
+    ] = None,
+) -> None:
+    """Fetch Multcall's requests and distribute them over the PBXs."""
+    from dialer.bridge.signals import block_sighup
+
+    block_sighup()
+    settings = settings_with_log("bridge")
+    from dialer.bridge.service import run
+
+    run(settings, cell or [])
+
+
+def demo(
+    keep: Annotated[bool, typer.Option(help="Continue after the last call.")] = False,
+    calls: Annotated[int, typer.Option(min=1, help="Number of calls.")] = 200,
+) -> None:
+    """Run the whole system on this machine, with a simulated PBX and a simulated Multcall."""
+    try:
+        from dialer.simulation.demo.run import run
+    except ModuleNotFoundError as error:
+        raise DialerError(
+            f"this command needs {error.name}, which is not installed: "
+            "pip install 'multcall-dialer[demo]'"
+        ) from None
+    run(calls=calls, keep=keep)
+
+
+def monitor() -> None:
+    """Show cells, PBXs and calls on the terminal, updated continuously."""
+    settings = settings_with_log("monitor")
+    import asyncio
+
+    from rich.console import Console
+
+    from dialer.monitor.terminal import watch
+
+    cell_urls = {cell.name: settings.cell_redis_url(cell) for cell in settings.cells}
+    pbxs_of_cells = {cell.name: cell.pbxs for cell in settings.cells}
+    asyncio.run(
+        watch(settings.registry_redis_url, settings.pbxs, cell_urls, Console(), pbxs_of_cells)
+    )

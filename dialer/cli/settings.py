@@ -1,0 +1,129 @@
+"""Commands about the settings: `dialer cells`, `dialer config check|show|import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dialer.cli.groups import group
+from dialer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+config = group("Check or show the settings, or import an old settings file.")
+
+File = Annotated[Path | None, typer.Argument(help="Default: DIALER_CONFIG, or ./dialer.toml.")]
+
+
+def cells() -> None:
+    """List the cells with their threads, PBXs and Redis."""
+    from dialer.settings import load
+    from dialer.store.redis_url import redacted
+
+    settings = load()
+    rows = [
+        (cell.name, str(cell.threads), " ".join(cell.pbxs), redacted(settings.cell_redis_url(cell)))
+        for cell in settings.cells
+    ]
+    for line in _table(("CELL", "THREADS", "PBXS", "REDIS"), rows):
+        typer.echo(line)
+
+
+@config.command("check")
+def check(file: File = None) -> None:
+    """Check the settings; warn about valid values that look like mistakes."""
+    from dialer.settings import config_path, load, stray_variables
+    from dialer.settings.advice import advice, secrets_lie_open
+
+    path = file or config_path()
+    settings = load(path)
+    for warning in advice(settings.pbxs, settings.cells):
+        typer.echo(f"warning: {warning}", err=True)
+    for variable, meant in stray_variables(settings):
+        typer.echo(f"warning: {variable} has no effect; did you mean {meant}?", err=True)
+    if secrets_lie_open(path):
+        typer.echo(
+            f"warning: every user can read the secrets in {path}: chmod o-r {path}", err=True
+        )
+    pbxs, cells = len(settings.pbxs), len(settings.cells)
+    counts = f"{pbxs} PBX{'s' * (pbxs > 1)}, {cells} cell{'s' * (cells > 1)}"
+    typer.echo(f"{path} is valid: {counts}")
+
+
+@config.command("show")
+def show(file: File = None) -> None:
+    """Print the effective settings with environment and defaults, without secrets."""
+    import tomlkit
+
+    from dialer.settings import load
+
+    tables = load(file).model_dump(mode="json", by_alias=True, exclude_none=True)
+    typer.echo(tomlkit.dumps(tables), nl=False)
+
+
+@config.command("import")
+def import_old(
+    old: Annotated[Path, typer.Argument(metavar="SETTINGS.PY", help="The old dialer's file.")],
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; default: standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Overwrite the file.")] = False,
+) -> None:
+    """Convert the settings.py of the old dialer to a dialer.toml, without executing it."""
+    from dialer.settings.legacy import convert
+
+    imported = convert(old)
+    if output is None:
+        typer.echo(imported.toml, nl=False)
+    else:
+        _write(output, imported.toml, force=force)
+        typer.echo(f"{output} is written; correct the PBX, then: dialer config check {output}")
+    for note in imported.notes:
+        typer.echo(f"not imported: {note}", err=True)
+    for problem in _problems(imported.toml):
+        typer.echo(f"to correct: {problem}", err=True)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Yield lines of left-aligned columns, two spaces apart."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        yield "  ".join(
+            f"{text:<{width}}" for text, width in zip(line, widths, strict=True)
+        ).rstrip()
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    """Write a file that only its owner can read.
+
+    Raises:
+        ConfigError: the file exists and `force` is false, or it cannot be written.
+    """
+    import os
+
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
+    try:
+        with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists; use --force to overwrite it") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _problems(toml: str) -> Sequence[object]:
+    """Return the problems that `config check` would find in this text."""
+    import tomllib
+
+    from dialer.settings import Settings
+    from dialer.settings.problems import SettingsRefused
+
+    try:
+        Settings(**tomllib.loads(toml))
+    except SettingsRefused as error:
+        return error.problems
+    return ()

@@ -1,0 +1,37 @@
+"""What goes through `Steps.read` may be repeated, so it must not write."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+READING = {
+    "GET", "HGET", "HGETALL", "HMGET", "LLEN", "LRANGE", "SMEMBERS", "SMISMEMBER", "TIME",
+    "ZCARD", "ZRANGE",
+}  # fmt: skip
+
+
+def test_commands_given_to_read_do_not_write() -> None:
+    found = {command for file in python_files() for command in commands(file)}
+    assert {"HGETALL", "LLEN"} <= found
+    assert found <= READING
+
+
+def python_files() -> Iterator[Path]:
+    for folder in ("dialer", "workers"):
+        yield from (ROOT / folder).rglob("*.py")
+
+
+def commands(file: Path) -> Iterator[str]:
+    """The command names in calls of `read` and `read_many`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in ("read", "read_many"):
+            for leaf in (leaf for arg in node.args for leaf in ast.walk(arg)):
+                match leaf:
+                    case ast.Constant(value=str(text)) if text.isupper():
+                        yield text
