@@ -1,7 +1,8 @@
 """Points at which a test can kill, stop or block the process, named after the atomic steps.
 
 Off unless `DIALER_FAILPOINTS` is set: `claim.after:kill@7` kills the process the seventh time
-it passes `claim.after`. `stop` stops it (SIGSTOP) instead, `hang` blocks the thread that passes.
+it passes `claim.after`. `stop` stops it (SIGSTOP) instead, `hang` blocks the thread that passes,
+`raise` raises an error that nobody expects.
 Several are separated by commas. Production never sets it; a process that has it warns at start.
 """
 
@@ -20,10 +21,16 @@ FIRED: Final = "failure point "
 #: How long `hang` blocks: longer than any test, in seconds.
 HANG_S: Final = 3600.0
 
+
+def _raise() -> None:
+    raise RuntimeError("a test's failure point")
+
+
 _ACTIONS: Final[dict[str, Callable[[], None]]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "hang": lambda: time.sleep(HANG_S),
+    "raise": _raise,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 from celery import bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning
+from celery.worker import state
 
 from dialer import watchdog
 from dialer.celery import BROKER_ERRORS, app
@@ -21,16 +23,20 @@ from dialer.domain.call import Call, Ending, Result
 from dialer.errors import ConfigError, DialerError
 from dialer.logs import configure
 from dialer.settings import Pbx, settings
-from workers.worker import PbxWorker
+from workers.worker import STOP_WITHIN_S, PbxWorker
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait at start for Asterisk before tasks are taken (and left where they are), in seconds.
+#: At the start, wait for Asterisk this long before tasks are taken (calls stay queued), in seconds.
 READY_WITHIN_S: Final = 10.0
 
-#: Longest wait at stop for the event loop, in seconds.
-STOP_WITHIN_S: Final = 8.0
+#: Longest wait for the event loop at the stop: a little longer than it gives itself, in seconds.
+LOOP_STOP_WITHIN_S: Final = STOP_WITHIN_S + 2.0
 
+#: After a part of the worker failed, the process ends within this time in any case, in seconds.
+END_WITHIN_S: Final = LOOP_STOP_WITHIN_S + 5.0
+
+EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
 #: How long one thread may hold the interpreter while another waits, in seconds.
@@ -39,7 +45,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 @dataclass(slots=True)
 class Serving:
-    """What the tasks of this process work with."""
+    """The event loop and the PBX worker of this process."""
 
     loop: asyncio.AbstractEventLoop
     pbx_worker: PbxWorker
@@ -50,20 +56,20 @@ _events: CallEvents | None = None
 
 
 def serving() -> Serving:
-    """The PBX worker of this process; there is one once the worker has started."""
+    """The PBX worker of this process; exists after the worker has started."""
     assert _serving is not None, "tasks run only in a started worker"
     return _serving
 
 
 def _refuse(error: DialerError) -> NoReturn:
-    """Stops the worker with one sentence."""
+    """End the worker with one sentence."""
     sys.stderr.write(f"dialer: {error}\n")
     sys.stderr.flush()
     raise SystemExit(EXIT_USAGE)
 
 
 def pbx_of(queues: list[str]) -> Pbx:
-    """The PBX that a worker with these queues serves.
+    """Return the PBX that a worker with these queues serves.
 
     Raises:
         ConfigError: it is not exactly one known PBX.
@@ -81,7 +87,7 @@ def pbx_of(queues: list[str]) -> Pbx:
 
 @signals.celeryd_init.connect
 def _name_after_pbx(instance: Any, options: dict[str, Any], **_: Any) -> None:
-    """Without -n, the node is named after its PBX: two workers on one host stay two in Flower."""
+    """Name the node after its PBX if there is no -n, so that Flower shows one node per worker."""
     name, _at, host = instance.hostname.partition("@")
     queues = options.get("queues") or []
     if name == "celery" and len(queues) == 1:
@@ -95,15 +101,15 @@ def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     except DialerError as error:
         _refuse(error)
     instance.pbx = pbx
-    # Only here, for Celery undoes it with the logging. It warns, at each loss
-    # of the broker, of a setting that celeryconfig makes on purpose.
+    # Here and not earlier: Celery resets it with the logging. It warns, at each loss of the
+    # broker, of a setting that celeryconfig makes on purpose.
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
 
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure(settings().log, program="worker")
-    # Celery says two lines a task, panoramisk one for each action; the ledger tells more.
+    # Celery logs two lines a task, panoramisk one an action; the ledger tells more.
     for name in ("celery.worker.strategy", "celery.app.trace", "panoramisk"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -116,14 +122,14 @@ def _begin_stop(**_: Any) -> None:
 
 
 class PbxStep(bootsteps.StartStopStep):
-    """Runs the PBX worker's event loop in a thread; takes no task before it is ready."""
+    """Run the PBX worker's event loop in a thread; take no task before it is ready."""
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
-        # Workers have nothing to say to each other; asking for neighbours takes a second at each
-        # start, and gossip fails to restart when the broker does.
+        # Workers do not talk to each other: mingle takes a second at each start, and gossip fails
+        # to restart when the broker does.
         parent.options.update(without_gossip=True, without_mingle=True)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="pbx", daemon=True)
@@ -131,7 +137,7 @@ class PbxStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         global _serving
         # Pool threads, Celery's loop and ours share one interpreter: at the default of 5 ms each
-        # hand-over between them would cost a call that much.
+        # switch between them would cost a call that much.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         worker = PbxWorker(settings(), parent.pbx, on_done=_call_done)
         self.thread.start()
@@ -139,6 +145,7 @@ class PbxStep(bootsteps.StartStopStep):
             link = self._run(worker.start()).result()
             _serving = Serving(self.loop, worker)
             self._run(_first_of(link, worker)).result()
+            self._run(_end_process_on_failure(worker))
         except DialerError as error:
             _refuse(error)
         watchdog.process.ready(f"Serving {parent.pbx.name}")
@@ -146,11 +153,11 @@ class PbxStep(bootsteps.StartStopStep):
     def stop(self, parent: Any) -> None:
         if _serving is not None:
             try:
-                self._run(_serving.pbx_worker.stop()).result(STOP_WITHIN_S)
+                self._run(_serving.pbx_worker.stop()).result(LOOP_STOP_WITHIN_S)
             except TimeoutError:
-                logger.warning("The worker stopped before all was written; the next start mends it")
-        # The loop goes on until the process ends: a task that RabbitMQ has pushed here and that
-        # gets its thread only now is told by it that nothing is dialed any more.
+                logger.warning("The event loop did not stop in time; the process ends anyway")
+        # The loop runs until the process ends: a task that RabbitMQ pushed here and that gets its
+        # thread only now still needs it.
 
     terminate = stop
 
@@ -159,7 +166,7 @@ class PbxStep(bootsteps.StartStopStep):
 
 
 async def _first_of(link: asyncio.Task[None], worker: PbxWorker) -> None:
-    """Waits until the PBX is ready, for a while; a refused login is raised."""
+    """Wait until the PBX is ready, for a while; raise if the login is refused."""
     ready = asyncio.create_task(worker.until_ready())
     done, _ = await asyncio.wait(
         {link, ready}, timeout=READY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
@@ -171,12 +178,25 @@ async def _first_of(link: asyncio.Task[None], worker: PbxWorker) -> None:
         logger.warning("Asterisk is not ready yet; calls wait in the ledger until it is")
 
 
+async def _end_process_on_failure(worker: PbxWorker) -> None:
+    """End the process when a part of the worker has ended: a service manager starts it again.
+
+    Celery's main thread stops in an orderly way at its next look at this flag. If it hangs, the
+    process is ended without it.
+    """
+    await worker.failure
+    state.should_stop = EXIT_FAILURE  # type: ignore[assignment]  # not in its types
+    timer = threading.Timer(END_WITHIN_S, os._exit, (EXIT_FAILURE,))
+    timer.daemon = True
+    timer.start()
+
+
 # --- events: so that Flower shows the call and not its first milliseconds --------------
 
 
 @dataclass(slots=True)
 class CallEvents:
-    """Sends a task event for each call that is over, from a thread of its own."""
+    """Send a task event for each ended call, in a thread of its own."""
 
     dispatcher: Any
     _queue: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = field(
@@ -202,7 +222,7 @@ class CallEvents:
 
 
 class EventsStep(bootsteps.StartStopStep):
-    """Takes the consumer's event dispatcher, anew after every return of the broker."""
+    """Use the consumer's event dispatcher, a new one after every return of the broker."""
 
     requires = ("celery.worker.consumer.events:Events",)
 

@@ -1,4 +1,4 @@
-"""Celery's consumer, made to knock at a broker that refuses us no oftener than it has to."""
+"""Celery consumer that waits 5 s after the broker refuses login or queue access."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-#: Pause after a broker refused the login or a queue, before it is asked anew, in seconds.
+#: Pause before the broker is asked again after it refused the login or a queue, in seconds.
 REFUSED_PAUSE_S: Final = 5
 
 
 class PatientConsumer(Consumer):
-    """Celery itself (5.7) tries again at once where it is refused: six times a second, for ever.
+    """Celery 5.7 would retry at once after a refusal: six times a second, without end.
 
-    A broker that is away does not come here: kombu pauses before it connects anew.
+    A broker that is down does not come here: kombu pauses before it connects again.
     """
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:

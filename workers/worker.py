@@ -1,4 +1,4 @@
-"""Everything one worker does for its PBX, on one event loop: link, tracker, heartbeat."""
+"""Everything one worker does for its PBX, on one event loop: AMI link, calls, heartbeat."""
 
 from __future__ import annotations
 
@@ -7,121 +7,153 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
-from dialer.domain.request import cell_of
-from dialer.errors import AmiUnavailable
+from dialer.errors import AmiUnavailable, DialerError, StepsStopped
 from dialer.settings import Pbx, Settings
 from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.ledger import WorkerLedger
-from dialer.store.registry import HEARTBEAT_EVERY_S, Link, Registry
+from dialer.store.registry import HEARTBEAT_EVERY_S, Registry
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
 from workers.ami import AmiLink
 from workers.ami.connection import Fields
 from workers.ami.events import WANTED_EVENTS, translate
-from workers.calls.journal import REFUSED_PAUSE_S
+from workers.calls.calls import Calls
+from workers.calls.cells import Cells
+from workers.calls.journal import REFUSED_PAUSE_S, Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
-from workers.pbx.targets import LOOK_EVERY_S, Targets
+from workers.pbx.state import PbxState
+from workers.pbx.targets import Targets
 from workers.recovery.reconcile import Reconciler
+from workers.recovery.replay import Replay
 
 logger = logging.getLogger(__name__)
 
-#: How often calls are looked for whose end was missed, in seconds.
-SWEEP_EVERY_S: Final = 60.0
+#: How often long calls are checked, whose Hangup may have been missed, in seconds.
+CHECK_EVERY_S: Final = 120.0
 
-#: At a graceful stop, what is still to be written has this long, in seconds.
-STOP_WITHIN_S: Final = 3.0
+#: A graceful stop takes this long at most, all its steps together, in seconds.
+STOP_WITHIN_S: Final = 7.0
+
+#: Part of it for calls that are being dialed, in seconds.
+DIALING_WITHIN_S: Final = 3.0
 
 
 @dataclass(slots=True)
 class PbxWorker:
-    """The worker of one PBX. `on_done` hears of every call that ended here."""
+    """The worker of one PBX. `on_done` is called for every call that ended here.
+
+    `failure` is done when a part that should run until the stop has ended; the process must end.
+    """
 
     settings: Settings
     pbx: Pbx
     on_done: Callable[[Call, Ending], None]
-    originator: Originator = field(init=False)
-    _link: AmiLink = field(init=False)
+    failure: asyncio.Future[None] = field(init=False)
+    link: AmiLink = field(init=False)
+    state: PbxState = field(init=False)
+    _cells: Cells = field(default_factory=Cells)
+    _calls: Calls = field(default_factory=Calls)
+    _servers: Servers = field(default_factory=Servers)
+    _journal: Journal = field(init=False)
+    _registry: Registry = field(init=False)
     _tracker: Tracker = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _targets: Targets = field(init=False)
-    _registry: Registry = field(init=False)
-    _servers: Servers = field(default_factory=Servers)
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    _instance: str = ""
+    _originator: Originator = field(init=False)
+    _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     _stopping: asyncio.Task[None] | None = None
-    _placing: set[asyncio.Task[None]] = field(default_factory=set)
+    _dialing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up)
+        self.state = PbxState(self.pbx.name, self.link)
+        self._journal = Journal(self.pbx.name)
 
     async def start(self) -> asyncio.Task[None]:
-        """Connects to Redis and starts the link; returns the link's task, which never ends well.
+        """Connect to Redis and start; return the AMI link's task, which only ends by raising.
 
         Raises:
             StoreUnavailable: a Redis cannot be reached.
         """
         if failpoints.armed():
             logger.warning("Failure points are armed: this is a test")
-        settings = self.settings
-        self._registry = Registry(
-            await self._servers.at(settings.registry_redis_url, "the registry's Redis")
-        )
-        # Also those that do not name this PBX (any more): it may have calls of theirs.
-        cells = {cell.name: cell for cell in settings.cells}
-        urls = {name: settings.cell_redis_url(cell) for name, cell in cells.items()}
-        push = settings.multcall.push
-        ledgers = {
-            name: WorkerLedger(steps, name, push)
-            for name, steps in (await self._servers.of_cells(urls)).items()
-        }
-        self._link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up, self._on_down)
-        self._tracker = Tracker(
-            pbx=self.pbx.name,
-            cells=cells,
-            ledgers=ledgers,
-            registry=self._registry,
-            on_done=self.on_done,
-            forget=self._link.forget,
-            settle=lambda followed, at: self._reconciler.settle(followed, at),
-        )
-        self._reconciler = Reconciler(self._link, self._tracker)
-        self._targets = Targets(self.pbx.name, self._link, lambda: self._reconciler.has_include)
-        self.originator = Originator(
-            self.pbx, self._link, self._tracker, self._reconciler, self._targets
-        )
+        self.failure = asyncio.get_running_loop().create_future()
+        url = self.settings.registry_redis_url
+        self._registry = Registry(await self._servers.at(url, "the registry's Redis"))
+        await self._connect_cells()
+        self._build()
         for steps in self._servers.known.values():
             await steps.or_none_if_down(self._learn_departed(steps))
             steps.on_recovered = partial(self._on_redis_back, steps)
-        self._new_instance()
-        link = asyncio.create_task(self._link.run(), name="AMI link")
-        self._tasks = [
-            link,
-            asyncio.create_task(self._for_ever(self._beat), name="heartbeat"),
-            asyncio.create_task(self._for_ever(self._sweep), name="sweep"),
-            asyncio.create_task(self._look_for_ever(), name="targets"),
-        ]
+        link = self._run("AMI link", self.link.run())
+        self._run("heartbeat", self._retry_refused(self._beat))
+        self._run("check of long calls", self._check_long_calls())
+        self._run("check of targets", self._check_targets_again())
+        self._run("Redis", self._servers.watch())
         return link
 
+    async def _connect_cells(self) -> None:
+        settings = self.settings
+        # All cells, even those that no longer list this PBX: it may still have their calls.
+        urls = {cell.name: settings.cell_redis_url(cell) for cell in settings.cells}
+        steps = await self._servers.of_cells(urls)
+        for cell in settings.cells:
+            self._cells.add(cell, self._ledger(cell.name, steps[cell.name]))
+
+    def _ledger(self, cell: str, steps: Steps) -> WorkerLedger:
+        return WorkerLedger(steps, cell, self.settings.multcall.push)
+
+    def _build(self) -> None:
+        """Make the parts; each knows only those made before it."""
+        state, link, cells, calls, journal = (
+            self.state, self.link, self._cells, self._calls, self._journal,
+        )  # fmt: skip
+        self._targets = Targets(state, link)
+        self._tracker = Tracker(state, link, cells, calls, journal, self._registry, self.on_done)
+        replay = Replay(self.pbx.name, calls, self._tracker)
+        self._originator = Originator(
+            self.pbx, state, link, cells, calls, self._tracker, replay, journal
+        )
+        self._reconciler = Reconciler(state, link, cells, calls, self._tracker, journal, replay)
+
+    def _run(self, name: str, part: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a part until the stop; if it ends before, the process must end."""
+        task = asyncio.create_task(part, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._part_ended)
+        return task
+
+    def _part_ended(self, task: asyncio.Task[Any]) -> None:
+        if self.state.is_stopping or self.failure.done():
+            return
+        error = None if task.cancelled() else task.exception()
+        logger.critical(
+            "A part of the worker ended unexpectedly; the worker ends",
+            exc_info=None if isinstance(error, DialerError) else error,
+            extra={"pbx": self.pbx.name, "part": task.get_name(), "error": str(error or "")},
+        )
+        self.failure.set_result(None)
+
     async def _learn_departed(self, steps: Steps) -> None:
-        """Serves cells that left the settings too, by those they had, while they have calls."""
-        tracker = self._tracker
+        """Serve cells that left the settings as long as they have calls."""
         try:
             for cell in cells_of(await CellBook(steps).read()):
-                ledger = WorkerLedger(steps, cell.name, self.settings.multcall.push)
-                if cell.name not in tracker.cells and await ledger.calls():
-                    tracker.cells[cell.name] = cell
-                    tracker.ledgers[cell.name] = ledger
+                ledger = self._ledger(cell.name, steps)
+                if cell.name not in self._cells and await ledger.calls():
+                    self._cells.add(cell, ledger)
         except RedisError as error:
             logger.error(  # noqa: TRY400  # the sentence says it all
                 "Redis does not say which cells left the settings; their calls wait until this "
@@ -129,53 +161,59 @@ class PbxWorker:
                 extra={"redis": steps.where, "error": str(error)},
             )
 
+    # --- dialing and stopping ------------------------------------------------------
+
     async def until_ready(self) -> None:
-        """Waits until calls can be placed."""
-        await self._link.up.wait()
+        """Wait until calls can be dialed."""
+        await self.link.up.wait()
 
-    async def place(self, call_id: str, epoch: int) -> None:
-        """Places a call for a task; see `Originator.place`.
+    def dial(self, call_id: str, epoch: int) -> None:
+        """Begin to dial a call for a task; see `Originator.dial`.
 
-        Where the cell's Redis is away, the placing goes on without the task: its thread is
-        for the calls of other cells. Once the Redis is back, the call is placed or given back.
+        Does not wait: a slow Redis of one cell must not keep the threads of the others.
         """
-        if self._stopping is not None:
+        if self.state.is_stopping:
             return
-        task = asyncio.create_task(self.originator.place(call_id, epoch))
-        self._placing.add(task)
-        task.add_done_callback(self._placing.discard)
-        ledger = self._tracker.ledgers.get(cell_of(call_id))
-        if ledger is None or await ledger.steps.wait_done_or_down(task):
-            await task
-        else:
-            self._tracker.writes.keep(task)
+        task = self._journal.start(self._dial(call_id, epoch))
+        self._dialing.add(task)
+        task.add_done_callback(self._dialing.discard)
+
+    async def _dial(self, call_id: str, epoch: int) -> None:
+        try:
+            await self._originator.dial(call_id, epoch)
+        except RedisError as error:
+            logger.error(  # noqa: TRY400  # the sentence says it all
+                "Redis refused a claim; the call stays queued",
+                extra={"pbx": self.pbx.name, "call_id": call_id, "error": str(error)},
+            )
 
     async def begin_stop(self) -> None:
-        """No new calls from here on: the bridge sends them elsewhere."""
+        """No new calls from now on: the bridge sends them elsewhere."""
         if self._stopping is None:
+            self.state.is_stopping = True
             self._stopping = asyncio.create_task(self._begin_stop(), name="begin to stop")
         await asyncio.shield(self._stopping)
 
     async def _begin_stop(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._say("stopping"), STOP_WITHIN_S)
-        if self._placing:
-            await asyncio.wait(self._placing, timeout=STOP_WITHIN_S)
-            for task in self._placing:
+        with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
+            await asyncio.wait_for(self._write_heartbeat(), DIALING_WITHIN_S)
+        if self._dialing:
+            await asyncio.wait(self._dialing, timeout=DIALING_WITHIN_S)
+            for task in self._dialing:
                 task.cancel()
 
     async def stop(self) -> None:
-        """Writes what it knows and lets go; the calls stay up, the next start adopts them."""
-        await self.begin_stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._tracker.writes.drain(), STOP_WITHIN_S)
+        """Write what is known and stop; calls stay up and the next start adopts them."""
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await self.begin_stop()
+                await self._journal.drain()
+        except TimeoutError:
+            logger.warning("The worker stopped before all was written; the next start mends it")
         await cancel(self._tasks)
         await self._servers.close()
 
-    # --- parts ---------------------------------------------------------------------
-
-    def _new_instance(self) -> None:
-        self._instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    # --- the AMI link --------------------------------------------------------------
 
     def _on_event(self, fields: Fields) -> None:
         event = translate(fields)
@@ -184,105 +222,99 @@ class PbxWorker:
 
     async def _on_up(self) -> None:
         await self._reconciler.run()
-        await self._link.check_rights()  # after it: calls that ended are answered in any case
-        self._new_instance()  # what was queued here and lost with the link is sent again
-        if not self._reconciler.has_include:
+        await self.link.check_rights()  # after it: calls that ended are answered in any case
+        self.state.new_instance()  # what was queued here and lost with the link is sent again
+        if not self.state.has_include:
             logger.warning(
                 "The dialplan include is missing: calls that end while this worker or its link is "
                 "down are answered UNKNOWN; put deploy/asterisk/dialer.conf into extensions.conf",
                 extra={"pbx": self.pbx.name},
             )
-        await self._look()
+        await self._check_targets()
         logger.info(
             "PBX ready",
-            extra={"pbx": self.pbx.name, "asterisk": await self._link.version()},
+            extra={"pbx": self.pbx.name, "asterisk": await self.link.version()},
         )
 
-    def _on_down(self) -> None:
-        self._tracker.buffer = None
+    # --- Redis ---------------------------------------------------------------------
 
     def _on_redis_back(self, steps: Steps) -> None:
-        self._tracker.writes.keep(asyncio.create_task(self._redis_back(steps)))
+        self._journal.start(self._redis_back(steps))
 
     async def _redis_back(self, steps: Steps) -> None:
         await self._learn_departed(steps)
-        for ledger in self._tracker.ledgers.values():
+        for ledger in self._cells.ledgers():
             if ledger.steps is steps:
-                self._tracker.writes.keep(asyncio.create_task(self._reconciler.ledger_back(ledger)))
+                back = partial(self._reconciler.ledger_back, ledger)
+                self._journal.write(ledger.cell, "replay", back)
 
-    async def _for_ever(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Keeps a part running where Redis refuses a command for good, and says so."""
+    async def _retry_refused(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part again if Redis refuses a command for good, and log it."""
         while True:
             try:
                 await part()
             except RedisError:
                 logger.exception(
-                    "Redis refused a command; trying anew", extra={"pbx": self.pbx.name}
+                    "Redis refused a command; trying again", extra={"pbx": self.pbx.name}
                 )
                 await asyncio.sleep(REFUSED_PAUSE_S)
+            else:
+                return
+
+    # --- what is done again and again ------------------------------------------------
 
     async def _beat(self) -> None:
         await watchdog.process.keep_beating(
             "heartbeat",
-            self._write_heartbeat,
+            self._beat_once,
             every_s=HEARTBEAT_EVERY_S,
             is_down=lambda: self._registry.steps.outage,
-            status=lambda: f"AMI link {self._link_word}, {len(self._tracker.calls)} calls",
+            status=lambda: f"AMI link {self.state.word}, {len(self._calls)} calls",
         )
 
-    @property
-    def _link_word(self) -> Link:
-        return "up" if self._link.ready else "down"
+    async def _beat_once(self) -> None:
+        if not self.state.is_stopping:  # then the last word is written
+            await self._write_heartbeat()
 
     async def _write_heartbeat(self) -> None:
-        if self._stopping is None:
-            await self._say(self._link_word)
-
-    async def _say(self, link: Link) -> None:
         await self._registry.heartbeat(
             self.pbx.name,
-            instance=self._instance,
-            link=link,
+            instance=self.state.instance,
+            link=self.state.word,
             facts={
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "calls": len(self._tracker.calls),
-                "boot": self._reconciler.boot,
-                "include": int(self._reconciler.has_include),
-                "lacking": json.dumps(self._targets.lacking),
+                "calls": len(self._calls),
+                "boot": self.state.boot,
+                "include": int(self.state.has_include),
+                "lacking": json.dumps(self.state.lacking),
             },
         )
 
-    async def _sweep(self) -> None:
+    async def _check_long_calls(self) -> None:
         cleaned = 0
         while True:
-            await asyncio.sleep(SWEEP_EVERY_S)
-            if not self._link.ready:
+            await asyncio.sleep(CHECK_EVERY_S)
+            if not self.link.ready:
                 continue
             with contextlib.suppress(AmiUnavailable):
-                if self._tracker.calls:
-                    await self._reconciler.sweep()
-                if cleaned != self._link.session:
-                    await self._reconciler.forget_old()
-                    cleaned = self._link.session
+                await self._reconciler.check_long_calls()
+                if cleaned != self.link.session:
+                    await self._reconciler.delete_old_records()
+                    cleaned = self.link.session
 
-    async def _look(self) -> None:
-        """Looks what cells lack here, so that none is dialed without.
+    async def _check_targets(self) -> None:
+        """Check that each cell's queue, context and AMD exist on this Asterisk.
 
         Raises:
-            AmiUnavailable: the link was lost meanwhile.
+            AmiUnavailable: the link was lost in the meantime.
         """
-        if await self._targets.look([*self._tracker.cells.values()]):
-            self._new_instance()  # what was queued here meanwhile is sent again
+        if await self._targets.check([*self._cells]):
+            self.state.new_instance()  # what was queued here in the meantime is sent again
 
-    async def _look_for_ever(self) -> None:
+    async def _check_targets_again(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            if not self._link.ready:
-                continue
-            try:
-                await self._look()
-            except AmiUnavailable:
-                pass  # all begins anew with the next link
-            except Exception:
-                logger.exception("What cells lack could not be seen", extra={"pbx": self.pbx.name})
+            await asyncio.sleep(self._targets.pause_s)
+            if self.link.ready:
+                with contextlib.suppress(AmiUnavailable):  # all starts again with the next link
+                    await self._check_targets()

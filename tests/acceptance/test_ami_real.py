@@ -21,7 +21,7 @@ from tests.acceptance.lab.lab import AMI_SECRET, Lab, Version
 from tests.acceptance.test_dial_path import prefix
 from workers.ami import AmiLink
 from workers.ami.events import WANTED_EVENTS
-from workers.calls.tracker import Tracker
+from workers.calls.calls import Calls
 from workers.recovery.reconcile import Reconciler
 
 NASTY = [
@@ -84,6 +84,12 @@ def _request(start: str, n: int, value: str) -> str:
     )
 
 
+def deleter_of(link: AmiLink) -> Reconciler:
+    """What deletes old records; it needs no more than the link and the calls that are up."""
+    none = cast(Any, None)
+    return Reconciler(none, link, none, Calls(), none, none, none)
+
+
 @pytest.mark.parametrize("version", ["22", "16"])
 async def test_records_of_calls_long_over_are_deleted_from_astdb(
     version: Version, lab: Lab
@@ -100,8 +106,7 @@ async def test_records_of_calls_long_over_are_deleted_from_astdb(
     link: AmiLink
 
     async def on_up() -> None:
-        tracker = cast(Tracker, cast(Any, type("T", (), {"calls": {}})))
-        await Reconciler(link, tracker).forget_old()
+        await deleter_of(link).delete_old_records()
         assert await link.note(old) is None
         assert await link.note(fresh) is not None
         await link.forget(fresh)

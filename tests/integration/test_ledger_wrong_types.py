@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import pytest
-from dialer.multcall.messages import parse_request
 from redis.exceptions import ResponseError
-from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element
+
+from tests.integration.cell_rig import BRIDGE, Site, code_element, element
 
 REQUEST: Final = element("r-9")
 
@@ -51,23 +51,21 @@ async def code(site: Site) -> object:
 
 
 async def refuse_unreadable(site: Site) -> object:
-    return await site.ledger.refuse(BRIDGE, b"\xff", request_id=None, dead="{}")
+    hand = site.ledger.keys.hand(BRIDGE)
+    return await site.ledger.refuse(hand, b"\xff", request_id=None, dead="{}")
 
 
 async def refuse(site: Site) -> object:
-    return await site.ledger.refuse(
-        BRIDGE, REQUEST, request_id="r-9", response="{}", dead="{}", repeat="{}"
-    )
+    hand = site.ledger.keys.hand(BRIDGE)
+    return await site.ledger.refuse(hand, REQUEST, request_id="r-9", response="{}", dead="{}")
 
 
-async def admit_a_repeat(site: Site) -> object:
-    raw = element("r-1")
-    request = parse_request(raw, cell=CELL)
-    return await site.ledger.admit(BRIDGE, raw, request, pbx="pbx01", threads=10, repeat="{}")
+async def bury_a_repeat(site: Site) -> object:
+    return await site.ledger.bury(site.ledger.keys.hand(BRIDGE), element("r-1"), "{}")
 
 
 async def bury(site: Site) -> None:
-    await site.ledger.bury_code(BRIDGE, code_element("r-3"), "{}")
+    await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), code_element("r-3"), "{}")
 
 
 async def return_hand(site: Site) -> object:
@@ -82,11 +80,10 @@ async def return_hand(site: Site) -> object:
         (end_before_its_code, "response"),
         (late_codes, "response"),
         (code, "response"),
-        (code, "dead"),
         (refuse_unreadable, "dead"),
         (refuse, "dead"),
         (refuse, "response"),
-        (admit_a_repeat, "dead"),
+        (bury_a_repeat, "dead"),
         (bury, "dead"),
         (return_hand, "request"),
         (return_hand, "code"),

@@ -16,11 +16,10 @@ async def placed(redis_url: str, asked: dict[str, Any], **fields: Any) -> tuple[
     """A call that is in the ledger already, and its Response if it has one."""
     async with Site(redis_url) as site:
         worker = Worker(site)
-        tracker = worker.originator.tracker
-        tracker.cells = {CELL: cell(**fields)}
+        worker.originator.cells.add(cell(**fields), site.ledger)
         await site.admitted(raw=element("r-1", **asked))
-        await worker.originator.place(R1, 1)
-        await tracker.writes.drain()
+        await worker.originator.dial(R1, 1)
+        await worker.journal.drain()
         responses = await site.responses()
         return worker, responses[0] if responses else None
 

@@ -1,106 +1,139 @@
-"""The ledger held against Asterisk's channels while Asterisk goes on dialing."""
+"""Ledger and Asterisk compared after a gap, while Asterisk goes on dialing."""
 
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
+from redis.exceptions import NoPermissionError
 
-from dialer.domain.call import Result, State
+from dialer.domain.call import Ending, Result, State
+from dialer.domain.channel import AmiEvent, ChannelCreated, ChannelUp, HungUp
+from dialer.domain.follow_events import OriginateAccepted
+from dialer.settings import Cell
 from tests.unit.captured import CALL_ID
-from tests.unit.test_tracker import Scene, make_scene
-from workers.ami.events import AmiEvent, ChannelCreated, ChannelUp, HungUp
-from workers.calls.tracker import Followed
-from workers.recovery import reconcile
-from workers.recovery.reconcile import Reconciler
+from tests.unit.lives import T0
+from tests.unit.parts import Parts, Written, entry, parts
 
 CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
+CHANNEL = {"Channel": "PJSIP/carrier-1", "ChannelState": "5"}
 
 
-def reconciled(scene: Scene, *, meanwhile: list[AmiEvent], note: str | None = None) -> Reconciler:
-    """A reconciler whose Asterisk lists no channel, and tells events while it is asked."""
-
-    async def channels() -> dict[str, dict[str, str]]:
-        scene.feed(meanwhile)
-        return {}
-
-    async def answer(value: Any) -> Any:
-        return value
-
-    link = SimpleNamespace(
-        boot=lambda: answer("b"),
-        has_include=lambda: answer(True),
-        channels=channels,
-        note=lambda _: answer(note),
-        session=1,
-        ready=True,
-    )
-    reconciler = Reconciler(cast(Any, link), scene.tracker)
-    entry = SimpleNamespace(call=scene.followed.call, request=scene.followed.request)
-
-    async def claimed() -> list[Any]:
-        return [entry]
-
-    object.__setattr__(scene.followed, "sent", True)
-    cast(Any, Reconciler)._claimed = lambda _: claimed()
-    return reconciler
+def hung_up(cause: int) -> HungUp:
+    return HungUp(uniqueid=CALL_ID, cause=cause, cause_text=None)
 
 
-@pytest.fixture(autouse=True)
-def _claimed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reconciler, "_claimed", Reconciler._claimed)
+def code(ending: Ending) -> str | None:
+    return ending.error.code if ending.error else None
 
 
-async def test_a_channel_that_comes_while_the_channels_are_listed_is_followed() -> None:
-    scene = make_scene()
-    await reconciled(scene, meanwhile=[CREATED]).run()
-    assert scene.followed.call.state is State.ACCEPTED
-    scene.feed([ChannelUp(uniqueid=CALL_ID)])
-    scene.tracker.settle = _by_events(scene)
-    scene.feed([HungUp(uniqueid=CALL_ID, cause=16, cause_text=None)])
-    assert (await scene.ending()).result is Result.ANSWERED
+async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
+    """Reconcile; these events come while the channels are listed."""
+
+    def hear() -> None:
+        made.hear(*meanwhile)
+
+    made.asterisk.while_listing = hear
+    await made.reconciler.run()
+    return made
 
 
-async def test_a_channel_that_was_there_before_and_is_gone_is_answered_for_at_once() -> None:
-    scene = make_scene()
-    scene.tracker.accept(scene.followed)
-    scene.feed([CREATED])
-    await reconciled(scene, meanwhile=[]).run()
-    ending = await scene.ending()
-    assert ending.error is not None
-    assert ending.error.code == "end_not_seen"
+def of_another_worker(state: State = State.ORIGINATING) -> Parts:
+    """A call that the ledger has and this worker does not know."""
+    made = parts()
+    made.written.has_claimed = [entry(state)]
+    return made
 
 
-async def test_a_call_without_a_channel_is_answered_for_only_when_none_can_come_any_more(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_channel_that_comes_during_the_list_is_followed() -> None:
+    made = await reconcile(parts().claimed(), CREATED)
+    assert made.followed.call.state is State.ACCEPTED
+    made.hear(ChannelUp(uniqueid=CALL_ID), hung_up(16))
+    assert (await made.ending()).result is Result.ANSWERED
+
+
+async def test_events_during_the_list_reach_an_adopted_call() -> None:
+    made = await reconcile(of_another_worker(), CREATED, hung_up(17))
+    assert (await made.ending()).result is Result.BUSY
+
+
+async def test_an_adopted_call_is_followed_to_its_end() -> None:
+    made = of_another_worker()
+    made.asterisk.listed = {CALL_ID: CHANNEL}
+    await reconcile(made)
+    assert made.followed.call.state is State.ACCEPTED
+    made.hear(hung_up(17))
+    assert (await made.ending()).result is Result.BUSY
+
+
+async def test_a_channel_that_is_gone_is_answered_for_at_once() -> None:
+    made = parts().claimed().hear(CREATED)
+    made.tracker.feed(CALL_ID, OriginateAccepted())
+    await reconcile(made)
+    assert code(await made.ending()) == "end_not_seen"
+
+
+async def test_a_call_without_channel_is_answered_for_later() -> None:
+    made = await reconcile(parts().claimed())
+    assert not made.written.endings
+    ending = await made.ending()
+    assert (ending.result, code(ending)) == (Result.FAILED, "end_not_seen")
+    assert made.asterisk.asked.count("channels") == 2
+
+
+async def test_a_restarted_asterisk_ends_calls_at_once() -> None:
+    made = parts().claimed()
+    made.asterisk.started = "c"
+    assert code(await (await reconcile(made)).ending()) == "pbx_restarted"
+    assert made.asterisk.asked.count("channels") == 1
+
+
+async def test_a_lost_link_during_reconciliation_ends_nothing() -> None:
+    made = parts().claimed()
+    made.asterisk.is_lost = True
+    with pytest.raises(Exception, match="the link was lost"):
+        await reconcile(made)
+    assert made.written.endings == []
+    assert made.tracker._listeners == 0
+
+
+async def test_a_claim_in_flight_is_not_adopted() -> None:
+    made = of_another_worker()
+    with made.calls.claiming(CALL_ID):
+        await reconcile(made)
+    assert CALL_ID not in made.calls
+
+
+async def test_a_call_yet_to_be_sent_is_left_alone() -> None:
+    made = of_another_worker()
+    made.tracker.follow(entry(), "t")
+    await reconcile(made)
+    await made.journal.drain()
+    assert made.written.endings == []
+    assert not made.followed.missed
+
+
+async def test_a_call_that_ended_here_is_told_again_and_not_adopted() -> None:
+    made = of_another_worker()
+    made.calls.end(entry().call, Ending(result=Result.BUSY, ended_at=T0, cause=17))
+    await reconcile(made)
+    assert (await made.ending()).result is Result.BUSY
+    assert CALL_ID not in made.calls
+
+
+@pytest.mark.parametrize("fault", ["refuses", "is slow"])
+async def test_a_redis_at_fault_keeps_no_other_cell_waiting(
+    fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reconcile, "STILL_COMING_S", 0.01)
-    scene = make_scene()
-    await reconciled(scene, meanwhile=[]).run()
-    assert not scene.written.endings
-    ending = await scene.ending()
-    assert (ending.result, ending.error and ending.error.code) == (Result.FAILED, "end_not_seen")
-
-
-async def test_a_call_is_answered_for_also_where_its_ledger_is_away() -> None:
-    scene = make_scene()
-    scene.tracker.accept(scene.followed)
-    scene.feed([CREATED])
-    reconciler = reconciled(scene, meanwhile=[])
-
-    async def nothing() -> list[Any]:
-        return []
-
-    cast(Any, Reconciler)._claimed = lambda _: nothing()
-    await reconciler.run()
-    assert (await scene.ending()).error is not None
-
-
-def _by_events(scene: Scene) -> Any:
-    async def settle(followed: Followed, at: Any) -> None:
-        await asyncio.sleep(0)
-        scene.tracker.over(followed, at)
-
-    return settle
+    made = of_another_worker()
+    made.reconciler.claimed_within_s = 0.05
+    other = Written(cell="OTHER", has_claimed=NoPermissionError("NOPERM"))
+    if fault == "is slow":
+        other = Written(cell="OTHER")
+        other.answers.clear()
+    made.cells.add(Cell(nome="OTHER", threads=1, pbxs=("pbx01",)), other)  # type: ignore[arg-type]
+    made.asterisk.listed = {CALL_ID: CHANNEL}
+    async with asyncio.timeout(5):
+        await reconcile(made)
+    assert made.followed.call.state is State.ACCEPTED
+    assert any(vars(r).get("cell") == "OTHER" for r in caplog.records)

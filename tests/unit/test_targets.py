@@ -11,7 +11,8 @@ import pytest
 from dialer.errors import AmiUnavailable
 from dialer.settings import Cell
 from workers.ami import AmiLink
-from workers.pbx.targets import Targets
+from workers.pbx.state import PbxState
+from workers.pbx.targets import CHECK_EVERY_S, Targets
 
 
 @dataclass(slots=True)
@@ -54,41 +55,42 @@ class Asterisk:
 
 
 def targets(asterisk: Asterisk, *, has_include: bool = True) -> Targets:
-    return Targets("pbx01", cast("AmiLink", asterisk), lambda: has_include)
+    link = cast("AmiLink", asterisk)
+    return Targets(PbxState("pbx01", link, has_include=has_include), link)
 
 
 def cell(name: str = "C", **fields: Any) -> Cell:
     return Cell(nome=name, threads=1, pbxs=("pbx01",), **fields)
 
 
-async def test_a_cell_that_lacks_something_does_so_at_every_moment_of_the_next_look() -> None:
+async def test_a_cell_lacks_its_target_during_the_next_check_too() -> None:
     asterisk = Asterisk({"queue Q": False})
     looked = targets(asterisk)
-    await looked.look([cell(queue="Q")])
+    await looked.check([cell(queue="Q")])
     asterisk.answers.clear()
-    looking = asyncio.create_task(looked.look([cell(queue="Q")]))
+    looking = asyncio.create_task(looked.check([cell(queue="Q")]))
     for _ in range(5):
         await asyncio.sleep(0)
-        assert "C" in looked.lacking
+        assert "C" in looked.state.lacking
     asterisk.answers.set()
     assert not await looking
     asterisk.lost = True
     with pytest.raises(AmiUnavailable):
-        await looked.look([cell(queue="Q")])
-    assert "pbx01 has no queue Q" in looked.lacking["C"]
+        await looked.check([cell(queue="Q")])
+    assert "pbx01 has no queue Q" in looked.state.lacking["C"]
 
 
-async def test_it_says_when_something_is_missing_and_when_it_is_there_once_each(
+async def test_a_missing_target_is_logged_once_and_so_is_its_return(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
     asterisk = Asterisk({"queue Q": False})
     looked = targets(asterisk)
     cells = [cell(queue="Q"), cell("D")]
-    assert [await looked.look(cells) for _ in range(3)] == [False] * 3
+    assert [await looked.check(cells) for _ in range(3)] == [False] * 3
     asterisk.there = {}
-    assert [await looked.look(cells) for _ in range(3)] == [True, False, False]
-    assert looked.lacking == {}
+    assert [await looked.check(cells) for _ in range(3)] == [True, False, False]
+    assert looked.state.lacking == {}
     assert [r.getMessage() for r in caplog.records] == [
         "Calls of a cell are not dialed here: answered, they would be cut off",
         "Calls of a cell are dialed here again",
@@ -105,25 +107,33 @@ async def test_it_says_when_something_is_missing_and_when_it_is_there_once_each(
         ("context ivr", {"context": "ivr"}, "has no context ivr: add it to the dialplan"),
     ],
 )
-async def test_what_is_missing_is_said_with_the_cure(
+async def test_a_missing_target_is_named_with_its_cure(
     missing: str, fields: dict[str, Any], said: str
 ) -> None:
     looked = targets(Asterisk({missing: False}))
-    await looked.look([cell(**fields)])
-    assert looked.lacking["C"].startswith(f"pbx01 {said}")
+    await looked.check([cell(**fields)])
+    assert looked.state.lacking["C"].startswith(f"pbx01 {said}")
 
 
-async def test_a_question_is_asked_once_however_many_cells_share_it() -> None:
+async def test_cells_share_the_answer_to_a_question() -> None:
     asterisk = Asterisk()
-    await targets(asterisk).look([cell(f"C{n}", queue="Q", amd="pass") for n in range(20)])
+    await targets(asterisk).check([cell(f"C{n}", queue="Q", amd="pass") for n in range(20)])
     assert sorted(asterisk.asked) == ["amd", "hand-over", "include", "queue Q"]
 
 
 @pytest.mark.parametrize(("had", "has"), [(True, False), (False, True)])
-async def test_all_begins_anew_where_the_dialplan_include_came_or_went(
-    had: bool, has: bool
-) -> None:
+async def test_a_changed_include_drops_the_link(had: bool, has: bool) -> None:
     asterisk = Asterisk({"include": has})
-    await targets(asterisk, has_include=had).look([cell()])
+    await targets(asterisk, has_include=had).check([cell()])
     (why,) = asterisk.dropped
     assert why == f"the dialplan include is {'there now' if has else 'gone'}"
+
+
+async def test_two_hundred_targets_cost_ten_questions_a_second() -> None:
+    few = targets(Asterisk())
+    await few.check([cell(queue="Q")])
+    assert few.pause_s == CHECK_EVERY_S
+    asterisk = Asterisk()
+    many = targets(asterisk)
+    await many.check([cell(f"C{n}", queue=f"Q{n}") for n in range(200)])
+    assert len(asterisk.asked) / many.pause_s <= 10.1

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialer.domain.call import Result
-from tests.unit.captured import CALL_ID, VERSIONS, Version, messages, scenarios
-from workers.ami.events import (
-    WANTED_EVENTS,
+from dialer.domain.channel import (
     AgentJoined,
     AmdHeard,
     AmiEvent,
@@ -22,9 +20,9 @@ from workers.ami.events import (
     OriginateEnded,
     QueueJoined,
     QueueLeft,
-    read_note,
-    translate,
 )
+from tests.unit.captured import CALL_ID, VERSIONS, Version, messages, scenarios
+from workers.ami.events import WANTED_EVENTS, read_record, translate
 
 FIRST, SECOND = f"{CALL_ID}#1", f"{CALL_ID}#2"
 
@@ -269,7 +267,7 @@ def note_values(version: Version) -> list[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_record_of_a_call_that_is_up_has_no_end(version: Version) -> None:
     up, _ = note_values(version)
-    note = read_note(up)
+    note = read_record(up)
     assert note is not None
     assert note.answered_at.year == 2026
     assert (note.ended_at, note.cause, note.amd, note.agent) == (None, None, None, None)
@@ -278,7 +276,7 @@ def test_the_record_of_a_call_that_is_up_has_no_end(version: Version) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_record_of_a_call_that_is_over_says_when_and_why(version: Version) -> None:
     _, over = note_values(version)
-    note = read_note(over)
+    note = read_record(over)
     assert note is not None
     assert note.ended_at is not None
     assert 0 < (note.ended_at - note.answered_at).total_seconds() < 60
@@ -291,7 +289,7 @@ def test_the_record_of_a_call_that_is_over_says_when_and_why(version: Version) -
 def test_the_record_of_a_call_from_a_queue_names_the_operator(version: Version) -> None:
     told = messages(version, "queue_operator_takes_the_call")
     (record,) = (m["Val"] for m in told if m.get("Event") == "DBGetResponse")
-    note = read_note(record)
+    note = read_record(record)
     assert note is not None
     ending = note.ending(fallback_end=datetime.now(UTC))
     assert ending.agent == "Maria José"
@@ -299,7 +297,9 @@ def test_the_record_of_a_call_from_a_queue_names_the_operator(version: Version) 
 
 
 def test_a_record_is_percent_decoded() -> None:
-    note = read_note("answered=1.5 ended=2.25 cause=16 amd=HUMAN agent=Jo%C3%A3o%20%3D%20Silva%0A")
+    note = read_record(
+        "answered=1.5 ended=2.25 cause=16 amd=HUMAN agent=Jo%C3%A3o%20%3D%20Silva%0A"
+    )
     assert note is not None
     assert (note.amd, note.agent) == ("HUMAN", "João = Silva\n")
     assert note.ended_at == datetime(1970, 1, 1, 0, 0, 2, 250_000, tzinfo=UTC)
@@ -321,17 +321,17 @@ def test_a_record_is_percent_decoded() -> None:
     ],
 )
 def test_what_is_no_record_is_not_read_as_one(value: str) -> None:
-    assert read_note(value) is None
+    assert read_record(value) is None
 
 
 def test_nothing_that_follows_in_a_record_takes_the_place_of_what_stands_before() -> None:
-    note = read_note("answered=1.5 ended=2.0 cause=16 amd= agent= wait=1 ended=9.0 cause=17")
+    note = read_record("answered=1.5 ended=2.0 cause=16 amd= agent= wait=1 ended=9.0 cause=17")
     assert note is not None
     assert (note.cause, note.ended_at) == (16, datetime.fromtimestamp(2, UTC))
 
 
 def test_of_a_broken_record_what_can_be_read_is_kept() -> None:
-    note = read_note("answered=100.0 ended=inf cause=999 amd=%E2%82 agent=%zz")
+    note = read_record("answered=100.0 ended=inf cause=999 amd=%E2%82 agent=%zz")
     assert note is not None
     assert (note.ended_at, note.cause) == (None, None)
     assert note.agent == "%zz"
@@ -341,6 +341,6 @@ def test_of_a_broken_record_what_can_be_read_is_kept() -> None:
 
 @given(st.text() | st.from_regex(r"answered=\S* ended=\S* cause=\S* amd=\S* agent=\S*"))
 def test_no_record_is_too_odd_to_be_read(value: str) -> None:
-    note = read_note(value)
+    note = read_record(value)
     if note is not None:
         note.ending(fallback_end=datetime.now(UTC))

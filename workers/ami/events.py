@@ -1,32 +1,43 @@
-"""From AMI messages to what they mean for a call. Pure; knows no connection.
+"""Translate AMI messages and AstDB records into the domain's words. Pure; knows no connection.
 
-Field names and their order of arrival are those of Asterisk 16 and 22
-(tests/captures); other versions that keep these names work as well.
+Header names are those of Asterisk 16 and 22 (tests/captures); other versions that keep these
+names work as well.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote
 
-from dialer.domain.call import Ending
-from dialer.domain.causes import result_of
+from dialer.domain.channel import (
+    AgentJoined,
+    AmdHeard,
+    AmiEvent,
+    ChannelCreated,
+    ChannelUp,
+    DialEnded,
+    HungUp,
+    OriginateEnded,
+    QueueJoined,
+    QueueLeft,
+    Record,
+)
+from dialer.domain.follow_events import ChannelListed, ChannelNotListed
 
 #: The AST_STATE_UP of ChannelState.
 CHANNEL_UP: Final = "6"
 
-#: Highest of Q.850's causes.
+#: The highest Q.850 cause.
 CAUSE_MAX: Final = 127
 
 # The dialplan can write what it likes into a note or a UserEvent: `inf`, `1e400`, 5,000 digits.
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
-#: Events that say something of a call; all others are dropped before they are parsed.
+#: Events that say something about a call; all others are dropped before they are parsed.
 WANTED_EVENTS: Final = frozenset(
     {
         "Newchannel", "Newstate", "DialEnd", "OriginateResponse", "Hangup", "UserEvent",
@@ -35,97 +46,8 @@ WANTED_EVENTS: Final = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelCreated:
-    """Newchannel: the call has a channel, so a Hangup will end it."""
-
-    uniqueid: str
-    channel: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelUp:
-    """Newstate to Up: the far end answered."""
-
-    uniqueid: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialEnded:
-    """DialEnd: Asterisk's word for how dialing went."""
-
-    uniqueid: str
-    status: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OriginateEnded:
-    """OriginateResponse: known by ActionID, for its Uniqueid may be another call's."""
-
-    action_id: str
-    answered: bool
-    reason: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HungUp:
-    """Hangup: the channel is gone."""
-
-    uniqueid: str
-    cause: int | None
-    cause_text: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AmdHeard:
-    """UserEvent DialerAmd: what answering machine detection heard; None where it does not run."""
-
-    uniqueid: str
-    status: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentJoined:
-    """AgentConnect of a queue, or UserEvent DialerAgent: who took the call.
-
-    `wait_s` is how long the customer waited, in seconds, as far as Asterisk says it (a queue
-    counts whole seconds).
-    """
-
-    uniqueid: str
-    agent: str
-    wait_s: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueJoined:
-    """QueueCallerJoin: the customer begins to wait for an agent."""
-
-    uniqueid: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLeft:
-    """QueueCallerLeave: the waiting is over, with an agent or without."""
-
-    uniqueid: str
-
-
-AmiEvent = (
-    ChannelCreated
-    | ChannelUp
-    | DialEnded
-    | OriginateEnded
-    | HungUp
-    | AmdHeard
-    | AgentJoined
-    | QueueJoined
-    | QueueLeft
-)
-
-
 def translate(message: Mapping[str, str]) -> AmiEvent | None:
-    """The meaning of an AMI event, None where it says nothing of a call.
+    """The meaning of an AMI event, None if it says nothing about a call.
 
     `message` holds the event's headers under Asterisk's own names.
     """
@@ -175,35 +97,19 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
     return None
 
 
-# --- what the shipped dialplan wrote down (deploy/asterisk/dialer.conf) ----------------
+def channel_found(channel: Mapping[str, str] | None, boot: str) -> ChannelListed | ChannelNotListed:
+    """What a channel list says of a call: its channel's headers, None if it is not listed."""
+    if channel is None:
+        return ChannelNotListed(boot=boot)
+    is_up = channel.get("ChannelState") == CHANNEL_UP
+    return ChannelListed(channel=channel.get("Channel", ""), is_up=is_up)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """A call's own record in AstDB. `ended_at` is None while it is up."""
-
-    answered_at: datetime
-    ended_at: datetime | None
-    cause: int | None
-    amd: str | None
-    agent: str | None
-    wait_s: float | None
-
-    def ending(self, *, fallback_end: datetime) -> Ending:
-        """How the call ended, by its own record."""
-        return Ending(
-            result=result_of(answered=True, cause=self.cause, reason=None, dial_status=None),
-            ended_at=self.ended_at or fallback_end,
-            answered_at=self.answered_at,
-            cause=self.cause,
-            amd=self.amd,
-            agent=self.agent,
-            wait_s=self.wait_s,
-        )
+# --- records written by the dialplan include (deploy/asterisk/dialer.conf) ---------------
 
 
-def read_note(value: str) -> Note | None:
-    """Reads an AstDB record, `answered=… ended=… cause=…`; None where it is not one."""
+def read_record(value: str) -> Record | None:
+    """Parse an AstDB record, `answered=… ended=… cause=…`; None if it is not one."""
     fields: dict[str, str] = {}
     for part in value.split():
         key, _, text = part.partition("=")
@@ -211,7 +117,7 @@ def read_note(value: str) -> Note | None:
     answered_at = _moment(fields.get("answered"))
     if answered_at is None:
         return None
-    return Note(
+    return Record(
         answered_at=answered_at,
         ended_at=_moment(fields.get("ended")),
         cause=_cause(fields.get("cause")),

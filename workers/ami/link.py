@@ -1,6 +1,6 @@
-"""The AMI link of one PBX: kept up for ever, and the questions that are asked over it.
+"""The AMI link of one PBX: reconnects until it is stopped, and asks Asterisk's questions.
 
-Every wait is bounded; what a connection is stands in `connection`.
+Every wait has a timeout. A single connection is described in `connection`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from workers.ami.connection import Connection, Fields, connect, plain
 
 logger = logging.getLogger(__name__)
 
-#: Time for TCP, the login and any other question, in seconds.
+#: Timeout of TCP, the login and any other question, in seconds.
 ANSWER_WITHIN_S: Final = 5.0
 
-#: A fresh Asterisk takes its time until it is fully booted. So long it is waited for on one link,
-#: for a session keeps the rights that it logged in with. In seconds.
+#: Wait this long for FullyBooted before connecting again: a session keeps the permissions that it
+#: logged in with, so one that lacks `system` never gets the event. In seconds.
 BOOTED_WITHIN_S: Final = 30.0
 
-#: So long without a word, in seconds: a user without the right never hears of it.
+#: Warn if FullyBooted has not arrived after this many seconds; a user without `system` in `read`
+#: never gets it.
 BOOTED_SOON_S: Final = 8.0
 
-#: Time for a list of all channels, or of all notes, in seconds.
+#: Timeout of a list of all channels, or of all records, in seconds.
 LIST_WITHIN_S: Final = 30.0
 
 #: Pause between two pings, in seconds. A pong that takes longer than ANSWER_WITHIN_S ends the link.
@@ -46,22 +47,24 @@ PING_EVERY_S: Final = 2.0
 #: Pauses between attempts to connect: doubled from the first to the last, in seconds.
 BACKOFF_S: Final = (0.25, 5.0)
 
+#: Items of a list that are handled in one turn of the event loop.
+SLICE: Final = 100
+
 
 @dataclass(slots=True)
 class AmiLink:
-    """Keeps a PBX's link up, for ever.
+    """Keeps the link of one PBX up.
 
-    `on_event` gets every wanted event's headers. `on_up` runs when Asterisk is logged in
-    and fully booted; only after it returns is the link `ready`. `on_down` is called when
-    a link that was up is lost.
-    `up` is set while it is ready; `session` counts the connections made.
+    `on_event` gets the headers of every wanted event. `on_up` runs after the login, when Asterisk
+    is fully booted; the link is `ready` only after it returns. `on_down` is called when a link
+    that was up is lost. `up` is set while it is ready; `session` counts the connections.
     """
 
     pbx: Pbx
     wanted: frozenset[str]
     on_event: Callable[[Fields], None]
     on_up: Callable[[], Awaitable[None]]
-    on_down: Callable[[], None]
+    on_down: Callable[[], None] | None = None
     up: asyncio.Event = field(default_factory=asyncio.Event)
     session: int = 0
     _connection: Connection | None = None
@@ -69,22 +72,22 @@ class AmiLink:
     _trouble: str = ""
     _why: str = ""
     _unforgotten: set[str] = field(default_factory=set)
-    _heard: asyncio.Future[None] | None = None
+    _probe_reply: asyncio.Future[None] | None = None
 
     @property
     def ready(self) -> bool:
-        """True while calls can be placed."""
+        """True while calls can be dialed."""
         connection = self._connection
         return self.up.is_set() and connection is not None and not connection.closed.done()
 
     # --- the connection's life -----------------------------------------------------
 
     async def run(self) -> None:
-        """Connects, and connects again, until cancelled.
+        """Connect, and connect again, until cancelled.
 
         Raises:
-            AmiLoginRefused: the very first attempt was refused; later ones are made again.
-            ConfigError: there is no secret at the very first attempt.
+            AmiLoginRefused: the first attempt was refused; later ones are retried.
+            ConfigError: there is no secret at the first attempt.
         """
         pause, longest = BACKOFF_S
         first = True
@@ -95,11 +98,11 @@ class AmiLink:
             except (AmiLoginRefused, ConfigError) as error:
                 if first:
                     raise
-                self._say(str(error))
+                self._log_trouble(str(error))
             except AmiCertificateRejected as error:
-                self._say(str(error))
+                self._log_trouble(str(error))
             except (OSError, TimeoutError, AmiUnavailable) as error:
-                self._say(
+                self._log_trouble(
                     f"no AMI at {self.pbx.host}:{self.pbx.port} ({str(error) or 'no answer'})"
                 )
             except Exception:
@@ -113,15 +116,15 @@ class AmiLink:
             pause = min(pause * 2, longest)
 
     def drop(self, why: str) -> None:
-        """Ends the present connection because of `why`; a new one is made."""
+        """Close the connection because of `why`; a new one is made."""
         self._close(why)
 
-    def _say(self, trouble: str) -> None:
-        """Says once what is wrong, until it changes or the link is back."""
+    def _log_trouble(self, trouble: str) -> None:
+        """Log what is wrong, once until it changes or the link is back."""
         if trouble != self._trouble:
             self._trouble = trouble
             logger.error(
-                "AMI link is down; trying again for ever, no new calls meanwhile",
+                "AMI link is down; reconnecting until it succeeds, no new calls in the meantime",
                 extra={"pbx": self.pbx.name, "reason": trouble},
             )
 
@@ -131,7 +134,7 @@ class AmiLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-        if was_up:
+        if was_up and self.on_down is not None:
             self.on_down()
 
     async def _connect(self) -> None:
@@ -140,7 +143,7 @@ class AmiLink:
         connection = await connect(self.pbx, self.wanted, self._event, within_s=ANSWER_WITHIN_S)
         self._connection = connection
         await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
-        await asyncio.sleep(0)  # panoramisk notes the verdict in a callback of that future
+        await asyncio.sleep(0)  # panoramisk sets `authenticated` in a callback of that future
         if not connection.authenticated:
             raise AmiLoginRefused(
                 f"Asterisk at {self.pbx.host}:{self.pbx.port} refused the AMI login of "
@@ -149,29 +152,28 @@ class AmiLink:
             )
 
     async def _live(self) -> None:
-        """From login to the loss of the connection."""
+        """Run from the login until the connection is lost."""
         connection = self._connection
         assert connection is not None
         self._why = ""
         up = asyncio.create_task(self._get_ready(), name=f"AMI {self.pbx.name} gets ready")
         pings = asyncio.create_task(self._ping(), name=f"AMI {self.pbx.name} pings")
+        rest = asyncio.create_task(self._forget_rest(), name=f"AMI {self.pbx.name} deletes records")
         try:
             await connection.closed
         finally:
-            for task in (up, pings):
+            for task in (up, pings, rest):
                 task.cancel()
-            results = await asyncio.gather(up, pings, return_exceptions=True)
+            results = await asyncio.gather(up, pings, rest, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        self._say(self._why or "the connection was lost")
+        self._log_trouble(self._why or "the connection was lost")
 
     async def _get_ready(self) -> None:
         try:
             await self._fully_booted()
             await self.on_up()
-            for call_id in tuple(self._unforgotten):
-                await self.forget(call_id)
         except AmiPermissionMissing as error:
             self._close(str(error))
         except AmiUnavailable as error:
@@ -185,13 +187,19 @@ class AmiLink:
                 self._trouble = ""
                 logger.warning("AMI link is back", extra={"pbx": self.pbx.name})
 
+    async def _forget_rest(self) -> None:
+        """Delete the records that the last connection did not get to; no call waits for it."""
+        await self.up.wait()
+        for call_id in tuple(self._unforgotten):
+            await self.forget(call_id)
+
     async def _fully_booted(self) -> None:
         for within_s in (BOOTED_SOON_S, BOOTED_WITHIN_S - BOOTED_SOON_S):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
                     await self._booted.wait()
                     return
-            self._say(rights.not_booted(self.pbx))
+            self._log_trouble(rights.not_booted(self.pbx))
         raise AmiPermissionMissing(rights.not_booted(self.pbx))
 
     async def _ping(self) -> None:
@@ -204,7 +212,7 @@ class AmiLink:
                 return
 
     def _close(self, why: str) -> None:
-        """Ends the connection; `why` is said once it is over, the first reason only."""
+        """Close the connection; the first `why` is logged once it is closed."""
         self._why = self._why or why
         if self._connection is not None:
             self._connection.close()
@@ -212,27 +220,31 @@ class AmiLink:
     def _event(self, fields: Fields) -> None:
         if fields.get("Event") == "FullyBooted":
             self._booted.set()
-        elif rights.is_heard(fields):
-            if self._heard is not None and not self._heard.done():
-                self._heard.set_result(None)
+        elif rights.is_probe_reply(fields):
+            if self._probe_reply is not None and not self._probe_reply.done():
+                self._probe_reply.set_result(None)
         else:
             self.on_event(fields)
 
     # --- questions -----------------------------------------------------------------
 
     async def ask(self, action: Mapping[str, str | list[str]], **options: Any) -> Any:
-        """Sends an action and returns Asterisk's first word, or its list where it sends one.
+        """Send an action; return Asterisk's reply, or its list if it sends one.
 
         Raises:
             AmiUnavailable: the link is down, was lost, or gave no answer in time.
-            ValueError: a value would end the line it stands in, or is no text.
+            ValueError: a value contains a line end, or is no text.
         """
         _refuse_unsendable(action)
         connection = self._connection
         if connection is None or connection.closed.done():
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
         within_s = options.pop("within_s", ANSWER_WITHIN_S)
-        return await self._answer(connection.send_action(dict(action), **options), within_s)
+        future = connection.send_action(dict(action), **options)
+        try:
+            return await self._answer(future, within_s)
+        finally:
+            connection.forget_answered()
 
     async def _answer(self, future: asyncio.Future[Any], within_s: float) -> Any:
         connection = self._connection
@@ -251,13 +263,13 @@ class AmiLink:
     async def originate(
         self, fields: Mapping[str, str | list[str]], *, action_id: str, within_s: float
     ) -> None:
-        """Originates asynchronously; returns when Asterisk has taken it.
+        """Originate asynchronously; return when Asterisk has accepted it.
 
         Raises:
             AmiUnavailable: the link is not ready; nothing was sent.
-            OriginateRefused: Asterisk said no; nothing was dialed.
-            OriginateOutcomeUnknown: it was sent, and no word came within `within_s` seconds.
-            ValueError: a value would end the line it stands in, or is no text; nothing was sent.
+            OriginateRefused: Asterisk refused it; nothing was dialed.
+            OriginateOutcomeUnknown: it was sent, and no reply came within `within_s` seconds.
+            ValueError: a value contains a line end, or is no text; nothing was sent.
         """
         if not self.ready:
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
@@ -271,20 +283,20 @@ class AmiLink:
             raise OriginateRefused(str(reply.message) or "Asterisk gave no reason")
 
     async def check_rights(self) -> None:
-        """Makes sure, without a call, that calls can be placed and that their ends are told.
+        """Check, without a call, that the AMI user may originate and gets call events.
 
         Raises:
-            AmiPermissionMissing: the AMI user lacks a right; the sentence says which.
+            AmiPermissionMissing: the AMI user lacks a permission; the sentence says which.
             AmiUnavailable: the link was lost, or Asterisk refused for another reason.
         """
         await self._check_allowed()
-        self._heard = heard = asyncio.get_running_loop().create_future()
-        await self._granted(rights.HEARING, as_list=False)
+        self._probe_reply = reply = asyncio.get_running_loop().create_future()
+        await self._granted(rights.PERMISSION_PROBE, as_list=False)
         try:
-            await self._answer(heard, ANSWER_WITHIN_S)
+            await self._answer(reply, ANSWER_WITHIN_S)
         except AmiUnavailable as error:
             await self.ask({"Action": "Ping"})  # a link that is lost or hangs is another matter
-            raise AmiPermissionMissing(rights.deaf(self.pbx)) from error
+            raise AmiPermissionMissing(rights.missing_call_events(self.pbx)) from error
 
     async def _check_allowed(self) -> None:
         commands = await self.ask({"Action": "ListCommands"}, as_list=False)
@@ -292,16 +304,16 @@ class AmiLink:
             raise AmiPermissionMissing(trouble)
 
     async def _messages(self, action: Mapping[str, str], **options: Any) -> list[Any]:
-        """Asterisk's messages on a question, whether it sends a list or a single one."""
+        """Ask, and return Asterisk's messages, whether it sends a list or a single one."""
         reply = await self.ask(action, **options)
         return reply if isinstance(reply, list) else [reply]
 
     async def _granted(self, action: Mapping[str, str], **options: Any) -> list[Any]:
-        """Asterisk's messages on a question that it has to answer.
+        """Ask what Asterisk has to answer, and return its messages.
 
         Raises:
             AmiPermissionMissing: the AMI user may not ask.
-            AmiUnavailable: it did not answer, or said no for another reason.
+            AmiUnavailable: it did not answer, or refused for another reason.
         """
         messages = await self._messages(action, **options)
         if not messages[0].success:
@@ -310,12 +322,24 @@ class AmiLink:
         return messages
 
     async def channels(self) -> dict[str, dict[str, str]]:
-        """The headers of every live channel, by Uniqueid."""
+        """The headers of every live channel, by Uniqueid. Asked once per connection, at most."""
         messages = await self._granted({"Action": "CoreShowChannels"}, within_s=LIST_WITHIN_S)
-        return {m.uniqueid: plain(m) for m in messages if m.event == "CoreShowChannel"}
+        found: dict[str, dict[str, str]] = {}
+        for n, message in enumerate(messages, 1):
+            if message.event == "CoreShowChannel":
+                found[message.uniqueid] = plain(message)
+            if n % SLICE == 0:
+                await asyncio.sleep(0)
+        return found
+
+    async def has_channel(self, uniqueid: str) -> bool:
+        """True if a channel of that Uniqueid is up; asks for this channel alone."""
+        question = {"Action": "Getvar", "Channel": uniqueid, "Variable": "UNIQUEID"}
+        (reply,) = await self._messages(question)
+        return not (reply.response == "Error" and reply.message == "No such channel")
 
     async def boot(self) -> str:
-        """When this Asterisk started, in its own words: it changes with every start."""
+        """When this Asterisk started, as it says it: changes with every start."""
         (reply,) = await self._granted({"Action": "CoreStatus"})
         return f"{reply.corestartupdate} {reply.corestartuptime}"
 
@@ -325,41 +349,41 @@ class AmiLink:
         return str(reply.asteriskversion)
 
     async def has_include(self) -> bool:
-        """True where the dialplan include that we ship is loaded."""
+        """True if the dialplan include that we ship is loaded."""
         return await self._value("DIALPLAN_EXISTS(dialer-end,s,1)") == "1"
 
     async def has_hand_over(self) -> bool:
-        """True where that include is new enough to hand calls over to queues and to use AMD."""
+        """True if that include is new enough for queues and AMD."""
         return await self._value("DIALPLAN_EXISTS(dialer-hand-over,s,1)") == "1"
 
     async def has_context(self, context: str) -> bool:
-        """False where the dialplan has no such context; func_dialplan must be there to say so."""
+        """False if the dialplan has no such context; without func_dialplan always True."""
         return await self._value(f"DIALPLAN_EXISTS({context})") != "0"
 
     async def has_queue(self, name: str) -> bool:
-        """True where app_queue is loaded and knows that queue, a realtime one too."""
+        """True if app_queue is loaded and knows that queue, a realtime one too."""
         return await self._value(f"QUEUE_EXISTS({name})") == "1"
 
     async def has_amd(self) -> bool:
-        """False where app_amd is not there; without amd.conf it is, and does not run.
+        """False if app_amd is not loaded. Without amd.conf it is loaded and does not run.
 
-        Only a call tells that. A reload would too, but app_amd then forgets its silence_threshold.
+        Only a call shows that. A reload would too, but app_amd then forgets its silence_threshold.
         """
         messages = await self._messages({"Action": "ModuleCheck", "Module": "app_amd.so"})
         return bool(messages[0].success)
 
     async def _value(self, function: str) -> str:
-        """What a dialplan function says; nothing where there is no such function."""
+        """The value of a dialplan function; empty if there is no such function."""
         (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
         return str(reply.value)
 
     async def note(self, call_id: str) -> str | None:
-        """What the dialplan wrote down of a call in AstDB, None where it wrote nothing."""
+        """The call's record in AstDB, None if there is none."""
         messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": call_id})
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
     async def notes(self) -> dict[str, str]:
-        """Everything that the dialplan wrote down, by call; Asterisk 16.24 and later tell."""
+        """All records in AstDB by call; empty before Asterisk 16.24, which cannot list them."""
         question = {"Action": "DBGetTree", "Family": "dialer"}
         messages = await self._messages(question, within_s=LIST_WITHIN_S)
         return {
@@ -369,17 +393,17 @@ class AmiLink:
         }
 
     async def forget(self, call_id: str) -> None:
-        """Deletes what the dialplan wrote down of a call."""
-        self._unforgotten.add(call_id)  # tried again when the link comes back
+        """Delete the call's record in AstDB; retried when the link comes back."""
+        self._unforgotten.add(call_id)
         with contextlib.suppress(AmiUnavailable):
             await self.ask({"Action": "DBDel", "Family": "dialer", "Key": call_id})
             self._unforgotten.discard(call_id)
 
 
 def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:
-    """The last of the doors: nothing that reaches AMI may end or add a line."""
+    """Raise ValueError if a header contains CR, LF or NUL (last defence against AMI injection)."""
     for name, value in action.items():
         for text in (name, *value) if isinstance(value, list) else (name, value):
             if any(end in text for end in "\r\n\0"):
                 raise ValueError(f"{name!r} holds a line end")
-            text.encode()  # a lone surrogate would be dropped on the way, and no answer come
+            text.encode()  # a lone surrogate would be dropped, and no reply would come

@@ -1,1 +1,1 @@
-"""The calls of this PBX: placed, followed, and written to the ledger."""
+"""The calls of this PBX: dialed, followed, and written to the ledger."""

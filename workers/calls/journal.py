@@ -1,10 +1,10 @@
-"""What a worker has to tell Redis: held on to until it is told, whatever Redis says to it."""
+"""Background ledger writes, retried until they succeed, and other work done in the background."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -12,44 +12,46 @@ from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
-#: Pause after a server refused a command for good, before it is tried anew, in seconds.
+#: Pause before a command that Redis refused is tried again, in seconds.
 REFUSED_PAUSE_S: Final = 5.0
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Writes:
-    """The writing of one PBX's worker. Belongs to its event loop."""
+class Journal:
+    """The background work of one PBX's worker. Belongs to its event loop."""
 
     pbx: str
+    refused_pause_s: float = REFUSED_PAUSE_S
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    #: What of which cell Redis refuses: said once, not for each call.
+    #: What Redis refuses, by cell and step: logged once, not for each call.
     _refused: set[tuple[str, str]] = field(default_factory=set)
 
-    def write(self, cell: str, what: str, step: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
-        """A step that is tried anew until whatever Redis refuses it for is mended.
+    def write(self, cell: str, step: str, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+        """Run a ledger step; if Redis refuses it, retry until it succeeds.
 
-        Nobody else takes it while this worker lives. (Outages are waited for by the step itself.)
+        No other process does it while this worker lives. The step itself waits through outages.
         """
-        return self.keep(asyncio.create_task(self._until_taken((cell, what), step)))
+        return self.start(self._until_taken((cell, step), work))
 
-    async def _until_taken(self, what: tuple[str, str], step: Callable[[], Awaitable[T]]) -> T:
+    async def _until_taken(self, what: tuple[str, str], work: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                result = await step()
+                result = await work()
             except RedisError:
                 if what not in self._refused:
                     extra = {"pbx": self.pbx, "cell": what[0], "step": what[1]}
-                    logger.exception("Redis refused a command; trying anew", extra=extra)
+                    logger.exception("Redis refused a command; trying again", extra=extra)
                 self._refused.add(what)
-                await asyncio.sleep(REFUSED_PAUSE_S)
+                await asyncio.sleep(self.refused_pause_s)
             else:
                 self._refused.discard(what)
                 return result
 
-    def keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
-        """Holds on to a task until it is over, and says if it failed."""
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` in the background; an error in it is logged."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -57,9 +59,9 @@ class Writes:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("A step could not be written", exc_info=error, extra={"pbx": self.pbx})
+            logger.error("Background work failed", exc_info=error, extra={"pbx": self.pbx})
 
     async def drain(self) -> None:
-        """Waits until everything is told."""
+        """Wait until all work is done."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

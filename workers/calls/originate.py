@@ -1,4 +1,4 @@
-"""Places one call: claims it, sends the Originate, and knows what may be tried again."""
+"""Dial one call: claim it, send the Originate, and know what may be tried again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import asyncio
 import logging
 import secrets
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
-from dialer.domain.call import CallError, Ending, Result
+from dialer.domain.call import CallError, Result
+from dialer.domain.channel import action_id
+from dialer.domain.follow_events import (
+    GivenUp,
+    OriginateAccepted,
+    OriginateNotSent,
+    OriginateSent,
+    OriginateUnclear,
+)
+from dialer.domain.followed import Followed
 from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable_line
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
@@ -18,154 +29,163 @@ from dialer.failpoints import failpoint
 from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
 from workers.ami import AmiLink
-from workers.calls.tracker import Followed, Tracker
-from workers.pbx.targets import Targets
-from workers.recovery.reconcile import Reconciler
+from workers.calls.calls import Calls
+from workers.calls.cells import Cells
+from workers.calls.journal import Journal
+from workers.calls.tracker import Tracker
+from workers.pbx.state import PbxState
+from workers.recovery.replay import Replay
 
 logger = logging.getLogger(__name__)
 
 #: Pause after Asterisk refused an Originate, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: Longest wait until it is written that Asterisk took a call, or that it is given back, in seconds.
-WRITTEN_WITHIN_S: Final = 1.0
-
 #: A process that was stopped this long between claim and Originate does not send it: others may
-#: have given the call up meanwhile. In seconds.
+#: have given the call up in the meantime. In seconds.
 STALE_CLAIM_S: Final = 10.0
 
 
 @dataclass(slots=True)
 class Originator:
-    """Places calls on one PBX. Belongs to the worker's event loop."""
+    """Dials calls on one PBX. Belongs to the worker's event loop.
+
+    `now` returns the present time, `monotonic` seconds that only go forward.
+    """
 
     pbx: Pbx
+    state: PbxState
     link: AmiLink
+    cells: Cells
+    calls: Calls
     tracker: Tracker
-    reconciler: Reconciler
-    targets: Targets
+    replay: Replay
+    journal: Journal
+    retry_pause_s: float = RETRY_PAUSE_S
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
 
-    async def place(self, call_id: str, epoch: int) -> None:
-        """Places the call, if it is still this PBX's to place; returns when Asterisk has it.
+    async def dial(self, call_id: str, epoch: int) -> None:
+        """Dial the call if it is still this PBX's to dial; return when Asterisk has it.
 
-        A task that is void, late or a repeat ends quietly.
+        A task that is void, late or repeated does nothing.
+
+        Raises:
+            RedisError: the cell's Redis refused the claim; the call stays queued.
         """
-        cell = self.tracker.cells.get(cell_of(call_id))
-        if cell is None or not self.link.ready or cell.name in self.targets.lacking:
+        cell = self.cells.get(cell_of(call_id))
+        if cell is None or self.state.why_not(cell.name) is not None:
             return  # it stays queued: the bridge sends it again, here or elsewhere
+        began = self.monotonic()
+        with self.calls.claiming(call_id):
+            followed, expires_at = await self._claim(cell, call_id, epoch)
+        if followed is None:
+            return
+        if (failure := self._why_never(followed.request, cell, expires_at)) is not None:
+            self.tracker.feed(call_id, failure)
+        elif self._must_give_back(cell, followed, claimed_s=self.monotonic() - began):
+            self._give_back(followed)
+        else:
+            await self._originate(followed, cell)
+
+    async def _claim(
+        self, cell: Cell, call_id: str, epoch: int
+    ) -> tuple[Followed | None, datetime | None]:
+        """Claim the call and follow it; also returns when it may no longer be dialed."""
         token = secrets.token_hex(8)
-        began = time.monotonic()
-        entry = await self.tracker.ledgers[cell.name].claim(
+        entry: Entry | None = await self.cells.ledger(cell.name).claim(
             call_id,
             pbx=self.pbx.name,
             epoch=epoch,
-            at=datetime.now(UTC),
-            boot=self.reconciler.boot,
+            at=self.now(),
+            boot=self.state.boot,
             token=token,
         )
         if entry is None:
             logger.info("Void task", extra={"call_id": call_id, "epoch": epoch})
-            return
-        if self.reconciler.reminder.recall(entry, token):  # a failed-over Redis forgot the claim
+            return None, None
+        if self.replay.recall(entry, token):  # a failed-over Redis forgot the claim
             logger.error("Call claimed twice, dialed once", extra={"call_id": call_id})
-            return
-        followed = self.tracker.follow(entry)
-        followed.token = token
-        if not self._may_dial(entry, cell, followed):
-            return
-        if time.monotonic() - began > STALE_CLAIM_S or not cell.limits.is_open(datetime.now(UTC)):
-            await self._give_back(followed)
-            return
-        await self._dial(followed, cell)
+            return None, None
+        return self.tracker.follow(entry, token), entry.expires_at
 
-    def _may_dial(self, entry: Entry, cell: Cell, followed: Followed) -> bool:
-        """False where it must not be dialed; then it has its Response, and nobody was rung."""
-        trunk = entry.request.trunk or cell.trunk
-        pbx = self.pbx
-        result = Result.FAILED
-        if entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
-            result, code = Result.EXPIRED, "expired"
+    def _why_never(
+        self, request: CallRequest, cell: Cell, expires_at: datetime | None
+    ) -> GivenUp | None:
+        """Why the call must never be dialed, None if it may be."""
+        trunk = request.trunk or cell.trunk
+        if expires_at is not None and expires_at <= self.now():
             message = "ValidadeSeg passed before it was dialed"
-        elif trunk is not None and trunk not in pbx.trunks:
-            code = "no_trunk"
-            message = f"{pbx.name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
-        elif refusal := cell.allowed.refusal(entry.request):
-            code, message = "not_allowed", refusal.sentence
-        else:
-            return True
-        followed.call = replace(followed.call, dialed_at=None, attempts=0)
-        self._fail(followed, result, code, message)
-        return False
+            return _given_up("expired", message, result=Result.EXPIRED)
+        if trunk is not None and trunk not in self.pbx.trunks:
+            name = self.pbx.name
+            message = f"{name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
+            return _given_up("no_trunk", message)
+        if (refusal := cell.allowed.refusal(request)) is not None:
+            return _given_up("not_allowed", refusal.sentence)
+        return None
 
-    async def _dial(self, followed: Followed, cell: Cell) -> None:
+    def _must_give_back(self, cell: Cell, followed: Followed, *, claimed_s: float) -> bool:
+        """True if the call must not be dialed now: too late, out of hours, or nowhere to go."""
+        is_stale = claimed_s > STALE_CLAIM_S or followed.boot != self.state.boot
+        is_open = cell.limits.is_open(self.now())
+        return is_stale or not is_open or self.state.why_not(cell.name) is not None
+
+    async def _originate(self, followed: Followed, cell: Cell) -> None:
         call_id = followed.call.call_id
         fields = self._fields(followed.request, cell)
         refusal = ""
         for attempt in range(1, cell.retries + 2):
-            followed.attempts = attempt
-            followed.call = replace(followed.call, attempts=attempt)
             try:
                 failpoint("originate.before")
-                followed.sent = True
+                self.tracker.feed(call_id, OriginateSent(attempt=attempt))
                 await self.link.originate(
                     fields,
-                    action_id=f"{call_id}#{attempt}",
+                    action_id=action_id(call_id, attempt),
                     within_s=cell.timeout_command_response,
                 )
             except ValueError as error:
                 message = f"the request cannot be said over AMI: {error}"
-                self._fail(followed, Result.FAILED, "not_sendable", message)
+                self.tracker.feed(call_id, _given_up("not_sendable", message, tried=True))
                 return
             except AmiUnavailable:
-                followed.sent = False
-                await self._give_back(followed)
+                self.tracker.feed(call_id, OriginateNotSent())
+                self._give_back(followed)
                 return
             except OriginateRefused as error:
                 refusal = str(error)
-                followed.sent = False
-                await asyncio.sleep(RETRY_PAUSE_S)
+                self.tracker.feed(call_id, OriginateNotSent())
+                await asyncio.sleep(self.retry_pause_s)
             except OriginateOutcomeUnknown as error:
                 logger.warning(
-                    "No word on an Originate; Asterisk will be asked",
+                    "No reply to an Originate; Asterisk will be asked for its channel",
                     extra={"call_id": call_id, "reason": str(error)},
                 )
-                await self._ask(followed)
+                self.tracker.feed(call_id, OriginateUnclear())
                 return
             else:
                 failpoint("originate.after")
-                if self.tracker.calls.get(call_id) is followed and not followed.accepted:
-                    # It goes on by itself where Redis refuses it: this thread is for other calls.
-                    await asyncio.wait({self.tracker.accept(followed)}, timeout=WRITTEN_WITHIN_S)
+                self.tracker.feed(call_id, OriginateAccepted())
                 return
-        self._fail(followed, Result.FAILED, "originate_refused", f"Asterisk refused it: {refusal}")
+        message = f"Asterisk refused it: {refusal}"
+        self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
 
-    async def _ask(self, followed: Followed) -> None:
-        """Asks now where the link holds; else the reconciliation at its return does."""
-        if self.link.ready:
-            self.tracker.writes.keep(asyncio.create_task(self.reconciler.ask(followed)))
-
-    async def _give_back(self, followed: Followed) -> None:
-        """Returns a call of which nothing was sent; the bridge finds it another PBX."""
+    def _give_back(self, followed: Followed) -> None:
+        """Return a call of which nothing was sent; the bridge finds another PBX for it."""
         call_id, cell = followed.call.call_id, followed.request.cell
-        self.tracker.calls.pop(call_id, None)
-        ledger = self.tracker.ledgers[cell]
+        current = self.calls.get(call_id) or followed  # a replay may have claimed it again
+        self.calls.drop(call_id)
+        self.journal.write(cell, "unclaim", partial(self._unclaim, call_id, current.token))
 
-        async def give_back() -> None:
-            # The slot first: once unclaimed, the call may hold a new one here at once.
-            await self.tracker.registry.release(self.pbx.name, [call_id])
-            await ledger.unclaim(call_id, pbx=self.pbx.name, token=followed.token)
-
-        await asyncio.wait(
-            {self.tracker.writes.write(cell, "unclaim", give_back)}, timeout=WRITTEN_WITHIN_S
-        )
-
-    def _fail(self, followed: Followed, result: Result, code: str, message: str) -> None:
-        error = CallError(code=code, message=message)
-        self.tracker.end(followed, Ending(result=result, ended_at=datetime.now(UTC), error=error))
+    async def _unclaim(self, call_id: str, token: str) -> None:
+        # The slot first: once unclaimed, the call may get a new one here at once.
+        await self.tracker.registry.release(self.pbx.name, [call_id])
+        ledger = self.cells.ledger(cell_of(call_id))
+        await ledger.unclaim(call_id, pbx=self.pbx.name, token=token)
 
     def _fields(self, request: CallRequest, cell: Cell) -> dict[str, str | list[str]]:
         """The headers of the Originate."""
-        trunk = request.trunk or cell.trunk or next(iter(self.pbx.trunks))
+        trunk = request.trunk or cell.trunk or self.pbx.default_trunk
         target = {
             "CONTEXT": request.context or cell.context,
             "EXTEN": request.exten or cell.exten,
@@ -173,7 +193,7 @@ class Originator:
         }
         given = (*request.variables, *CARRIER_DIALS_NOTHING)
         variables = [variable_line(name, value) for name, value in given]
-        if self.reconciler.has_include:
+        if self.state.has_include:
             orders = target | _orders(request, cell)
             variables += [variable_line(f"DIALER_{name}", value) for name, value in orders.items()]
             target = {"CONTEXT": "dialer-enter", "EXTEN": "s", "PRIORITY": "1"}
@@ -191,8 +211,14 @@ class Originator:
         return fields
 
 
+def _given_up(
+    code: str, message: str, *, result: Result = Result.FAILED, tried: bool = False
+) -> GivenUp:
+    return GivenUp(result=result, error=CallError(code=code, message=message), tried=tried)
+
+
 def _orders(request: CallRequest, cell: Cell) -> dict[str, str]:
-    """What the dialplan include is to do with the answered call, but for its context."""
+    """What the dialplan include does with the answered call, without its context."""
     orders: dict[str, str] = {}
     if cell.amd != "off":
         orders["AMD"] = cell.amd

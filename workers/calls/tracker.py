@@ -1,371 +1,277 @@
-"""Follows the calls of one PBX: from the claim, through Asterisk's events, to the ledger.
+"""Feed each followed call with its events and carry out what `domain.follow` asks for.
 
-Holds what the ledger has not heard yet of each call that is up. An event changes the call in
-memory at once and is written in the order in which it came.
+Decides nothing about a call. An event changes the call in memory at once; its ledger writes are
+queued in the order in which the events came.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
-from dialer.domain.call import (
-    Accepted,
-    Answered,
-    Call,
-    CallError,
-    Ending,
-    Result,
-    State,
-    advance,
+from dialer.domain.call import Call, Ending
+from dialer.domain.channel import AmiEvent, call_id_of
+from dialer.domain.follow import follow
+from dialer.domain.follow_events import (
+    AskChannel,
+    AskList,
+    AskRecord,
+    ChannelMissing,
+    FollowEffect,
+    FollowEvent,
+    LogEndMissed,
+    NoteAmd,
+    RecordRead,
+    RecordUnavailable,
+    StartTimer,
+    Timeouts,
+    WriteAck,
+    WriteAnswered,
+    WriteEnd,
 )
-from dialer.domain.causes import MUTE_CAUSES, result_of
-from dialer.domain.request import CallRequest
-from dialer.settings import Cell
+from dialer.domain.followed import Followed
+from dialer.domain.request import CallRequest, cell_of
+from dialer.errors import AmiUnavailable
 from dialer.store.entry import Entry
-from dialer.store.ledger import WorkerLedger
 from dialer.store.registry import Registry
-from workers.ami.events import (
-    AgentJoined,
-    AmdHeard,
-    AmiEvent,
-    ChannelCreated,
-    ChannelUp,
-    DialEnded,
-    HungUp,
-    OriginateEnded,
-    QueueJoined,
-    QueueLeft,
-)
-from workers.calls.journal import Writes
-from workers.calls.remembered import Remembered
+from workers.ami import AmiLink
+from workers.ami.events import channel_found, read_record
+from workers.calls.calls import Calls
+from workers.calls.cells import Cells
+from workers.calls.journal import Journal
+from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
 
-#: Hangup and OriginateResponse come in any order, and either may be the only one: the first waits
-#: this long for the other, in seconds. Under load up to 6 ms were seen.
-OTHER_HALF_S: Final = 1.0
-
-#: A call that is over keeps its slot this long where its cell's Redis does not answer, in seconds.
+#: If a cell's Redis is slow, an ended call gives its slot back after this long, in seconds.
 SLOT_WITHIN_S: Final = 1.0
 
-
-@dataclass(slots=True, kw_only=True)
-class Followed:
-    """A call in memory. `sent` is true from the moment its Originate may be on the wire.
-
-    `token` is that of its claim. `waiting_since` is when the customer joined a queue, `wait_s`
-    how long an agent was waited for, in seconds. `missed` says that events of it may have been
-    missed, its answer among them: a worker or a link was down.
-    """
-
-    call: Call
-    request: CallRequest
-    boot: str
-    token: str = ""
-    sent: bool = False
-    missed: bool = False
-    attempts: int = 0
-    channel: str | None = None
-    hangup: HungUp | None = None
-    originate: OriginateEnded | None = None
-    dial_status: str | None = None
-    amd: str | None = None
-    agent: str | None = None
-    waiting_since: datetime | None = None
-    wait_s: float | None = None
-    early: list[tuple[AmiEvent, datetime]] = field(default_factory=list)
-
-    @property
-    def hangup_is_mute(self) -> bool:
-        """True where the hangup cause alone does not tell how the call ended."""
-        return self.hangup is None or self.hangup.cause is None or self.hangup.cause in MUTE_CAUSES
-
-    def waited_s(self, until: datetime) -> float | None:
-        """Seconds from joining the first queue, to the millisecond; None where it was not seen."""
-        if self.waiting_since is None:
-            return None
-        return round((until - self.waiting_since).total_seconds(), 3)
-
-    def learn(self, *, amd: str | None, agent: str | None, wait_s: float | None) -> None:
-        """What the call's record tells; what was heard of it counts before."""
-        self.amd = self.amd or amd
-        if self.agent is None:
-            self.agent = agent
-            self.wait_s = wait_s if self.wait_s is None else self.wait_s
-
-    def heard(self, ending: Ending) -> Ending:
-        """An ending that nobody heard, with what was heard or learnt before it."""
-        return replace(ending, amd=self.amd, agent=self.agent, wait_s=self.wait_s)
-
-    @property
-    def accepted(self) -> bool:
-        """True once Asterisk's word on the Originate is in the ledger's queue."""
-        return self.call.state in (State.ACCEPTED, State.ANSWERED)
+#: Calls that want the channel list within this time share one, in seconds.
+LIST_DELAY_S: Final = 0.05
 
 
 @dataclass(slots=True)
 class Tracker:
-    """All calls of one PBX. Belongs to the worker's event loop.
+    """Carries out effects. Belongs to the worker's event loop.
 
-    `on_done` hears of every call that ended here, for Celery's events. `forget` deletes the
-    call's AstDB record. `settle` ends a call that hung up and whose course was not seen whole.
-    While `buffer` is a list, events are kept there for later.
+    `on_done` is called for every call that ended here, for Celery's events. `clock` returns the
+    present time.
     """
 
-    pbx: str
-    cells: dict[str, Cell]
-    ledgers: dict[str, WorkerLedger]
+    state: PbxState
+    link: AmiLink
+    cells: Cells
+    calls: Calls
+    journal: Journal
     registry: Registry
     on_done: Callable[[Call, Ending], None]
-    forget: Callable[[str], Coroutine[Any, Any, None]]
-    settle: Callable[[Followed, datetime], Coroutine[Any, Any, None]]
-    calls: dict[str, Followed] = field(default_factory=dict)
-    remembered: Remembered = field(default_factory=Remembered)
-    buffer: list[tuple[AmiEvent, datetime]] | None = None
-    writes: Writes = field(init=False)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    slot_within_s: float = SLOT_WITHIN_S
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    #: Events of calls that may be followed in a moment, while anybody listens for them.
+    _unfollowed: dict[str, list[tuple[AmiEvent, datetime]]] = field(default_factory=dict)
+    _listeners: int = 0
+    _to_list: set[str] = field(default_factory=set)
     _no_amd: bool = False
 
-    def __post_init__(self) -> None:
-        self.writes = Writes(self.pbx)
+    # --- events --------------------------------------------------------------------
 
-    # --- what becomes of a call ----------------------------------------------------
+    def on_event(self, event: AmiEvent) -> None:
+        """Feed an AMI event to its call; those of other channels are ignored."""
+        call_id = call_id_of(event)
+        now = self.clock()
+        if call_id in self.calls:
+            self.feed(call_id, event, now)
+        elif self._listeners and cell_of(call_id) in self.cells:
+            self._unfollowed.setdefault(call_id, []).append((event, now))
 
-    def follow(self, entry: Entry) -> Followed:
-        """Takes a claimed call into memory."""
-        followed = Followed(
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep events of calls that are not followed yet, until they are adopted."""
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            if not self._listeners:
+                self._unfollowed.clear()
+
+    def feed(
+        self, call_id: str, event: FollowEvent, at: datetime | None = None
+    ) -> list[asyncio.Task[Any]]:
+        """Apply an event to a followed call. Return the tasks of what was begun."""
+        followed = self.calls.get(call_id)
+        if followed is None:
+            return []
+        followed, effects = follow(followed, event, at or self.clock())
+        self.calls.put(followed)
+        tasks = [self._carry_out(followed, effect) for effect in effects]
+        return [task for task in tasks if task is not None]
+
+    def follow(self, entry: Entry, token: str) -> Followed:
+        """Follow a call that was claimed with this `token` and is yet to be sent."""
+        followed = self._followed(entry, token)
+        self.calls.put(followed)
+        return followed
+
+    def adopt(self, entry: Entry) -> None:
+        """Follow a claimed call whose Originate may have been sent by another worker."""
+        followed = replace(self._followed(entry, ""), sent=True, missed=True)
+        self.calls.put(followed)
+        call_id = entry.call.call_id
+        for event, at in self._unfollowed.pop(call_id, ()):
+            self.feed(call_id, event, at)
+
+    def _followed(self, entry: Entry, token: str) -> Followed:
+        cell = self.cells.get(entry.request.cell)
+        return Followed(
             call=entry.call,
             request=entry.request,
             boot=entry.boot,
-            attempts=entry.call.attempts,
+            token=token,
+            wants_amd=cell is not None and cell.amd != "off",
         )
-        self.calls[entry.call.call_id] = followed
-        return followed
 
-    def accept(self, followed: Followed) -> asyncio.Task[bool]:
-        """Asterisk took the Originate: ACK, then whatever happened meanwhile.
+    # --- effects -------------------------------------------------------------------
 
-        Returns the writing of it, which may be awaited.
-        """
-        event = Accepted(
-            at=datetime.now(UTC),
-            uniqueid=followed.call.call_id,
-            attempts=max(1, followed.attempts),
-        )
-        followed.call, _ = advance(followed.call, event)
-        writing = self.write_accepted(followed)
-        early, followed.early = followed.early, []
-        for late, at in early:
-            self._apply(followed, late, at)
-        return writing
+    def _carry_out(self, f: Followed, effect: FollowEffect) -> asyncio.Task[Any] | None:
+        call_id = f.call.call_id
+        match effect:
+            case WriteAck():
+                return self._write_ack(f)
+            case WriteAnswered(at=at):
+                return self._write_answered(f, at)
+            case WriteEnd(ending=ending):
+                self.calls.end(f.call, ending)
+                return self.write_end(f.call, f.request, ending)
+            case AskRecord():
+                return self.journal.start(self._read_record(call_id))
+            case AskChannel():
+                return self.journal.start(self._look_for_channel(call_id))
+            case AskList():
+                self._want_list(call_id)
+            case _:
+                self._note(f, effect)
+        return None
 
-    def end(self, followed: Followed, ending: Ending) -> asyncio.Task[None]:
-        """The call is over: Response (now or with its code), slot back, out of memory."""
-        self.calls.pop(followed.call.call_id, None)
-        if ending.answered_at is not None:  # its record knows better than who adopted it late
-            followed.call = replace(followed.call, answered_at=ending.answered_at)
-        self.remembered.note(followed.call, ending)
-        return self.write_ended(followed.call, followed.request, ending)
+    def _note(self, f: Followed, effect: StartTimer | NoteAmd | LogEndMissed) -> None:
+        match effect:
+            case StartTimer(timer=timer):
+                after_s = self.timeouts.of(timer)
+                asyncio.get_running_loop().call_later(after_s, self.feed, f.call.call_id, timer)
+            case NoteAmd(works=works):
+                self._note_amd(f.request.cell, works=works)
+            case LogEndMissed():
+                logger.warning("The end of a call was missed", extra={"call_id": f.call.call_id})
+            case _:
+                assert_never(effect)
 
-    # --- writing -------------------------------------------------------------------
-
-    def write_accepted(self, followed: Followed) -> asyncio.Task[bool]:
-        """The ACK."""
-        call, cell = followed.call, self.cells[followed.request.cell]
-        return self.writes.write(
+    def _write_ack(self, f: Followed) -> asyncio.Task[bool]:
+        call, cell = f.call, self.cells.get(f.request.cell)
+        assert cell is not None, "only calls of served cells are followed"
+        ledger = self.cells.ledger(cell.name)
+        return self.journal.write(
             cell.name,
             "accept",
-            lambda: self.ledgers[cell.name].accept(
-                followed.request,
-                pbx=self.pbx,
+            lambda: ledger.accept(
+                f.request,
+                pbx=self.state.name,
                 uniqueid=call.uniqueid or call.call_id,
                 attempts=call.attempts,
-                at=call.accepted_at or datetime.now(UTC),
+                at=call.accepted_at or self.clock(),
                 code_wait_s=cell.timeout_command_ack,
             ),
         )
 
-    def write_answered(self, followed: Followed, at: datetime) -> asyncio.Task[bool]:
-        """The answer."""
-        cell = followed.request.cell
-        answer = self.ledgers[cell].answer
-        return self.writes.write(cell, "answer", lambda: answer(followed.call.call_id, at=at))
+    def _write_answered(self, f: Followed, at: datetime) -> asyncio.Task[bool]:
+        cell = f.request.cell
+        ledger = self.cells.ledger(cell)
+        return self.journal.write(cell, "answer", lambda: ledger.answer(f.call.call_id, at=at))
 
-    def write_ended(self, call: Call, request: CallRequest, ending: Ending) -> asyncio.Task[None]:
-        """The end: Response (now or with its code), then the slot."""
-        return self.writes.keep(asyncio.create_task(self._end(call, request, ending)))
+    def write_end(self, call: Call, request: CallRequest, ending: Ending) -> asyncio.Task[None]:
+        """Write the end: Response (now or with its code), then the slot."""
+        return self.journal.start(self._write_end(call, request, ending))
 
-    async def _end(self, call: Call, request: CallRequest, ending: Ending) -> None:
-        cell, ledger = request.cell, self.ledgers[request.cell]
-        ended = self.writes.write(cell, "end", lambda: ledger.end(call, request, ending))
-
-        def release() -> asyncio.Task[None]:
-            ids = [call.call_id]
-            return self.writes.write(cell, "release", lambda: self.registry.release(self.pbx, ids))
-
-        done, _ = await asyncio.wait({ended}, timeout=SLOT_WITHIN_S)
-        if not done:  # other cells, whose Redis answers, have use for the room
-            release()
+    async def _write_end(self, call: Call, request: CallRequest, ending: Ending) -> None:
+        cell, ledger = request.cell, self.cells.ledger(request.cell)
+        ended = self.journal.write(cell, "end", lambda: ledger.end(call, request, ending))
+        done, _ = await asyncio.wait({ended}, timeout=self.slot_within_s)
+        if not done:  # cells whose Redis answers need the slot
+            self.release_slot(cell, call.call_id)
         reply = await ended
-        release()
+        self.release_slot(cell, call.call_id)
         if reply != "void":
             self.on_done(replace(call, ending=ending), ending)
-        if call.answered_at or ending.answered_at:
-            await self.forget(call.call_id)
+        if self.state.has_include and (call.answered_at or ending.answered_at):
+            await self.link.forget(call.call_id)
 
-    # --- Asterisk's events ---------------------------------------------------------
+    def release_slot(self, cell: str, call_id: str) -> asyncio.Task[None]:
+        """Give the call's slot back to the registry."""
+        pbx = self.state.name
+        return self.journal.write(cell, "release", lambda: self.registry.release(pbx, [call_id]))
 
-    def on_event(self, event: AmiEvent) -> None:
-        """An event of the PBX; those of calls that are not ours are ignored."""
-        now = datetime.now(UTC)
-        if self.buffer is not None:
-            self.buffer.append((event, now))
-        self.apply(event, now)
+    # --- questions -----------------------------------------------------------------
 
-    def apply(self, event: AmiEvent, at: datetime) -> None:
-        """Applies an event that came at `at` to its call, if that is followed."""
-        followed = self.calls.get(_call_id(event))
-        if followed is None or _is_of_another_attempt(event, followed):
-            return
-        if isinstance(event, ChannelCreated):
-            followed.channel = event.channel
-        if followed.accepted:
-            self._apply(followed, event, at)
+    async def _read_record(self, call_id: str) -> None:
+        answer: FollowEvent = RecordUnavailable()
+        try:
+            text = await self.link.note(call_id)
+        except AmiUnavailable:
+            pass  # it is asked again a little later
         else:
-            followed.early.append((event, at))
+            record = read_record(text) if text else None
+            answer = RecordRead(record=record, has_include=self.state.has_include)
+        self.feed(call_id, answer)
 
-    def _apply(self, followed: Followed, event: AmiEvent, at: datetime) -> None:
-        match event:
-            case ChannelUp():
-                self.answered(followed, at)
-            case DialEnded(status=status):
-                followed.dial_status = status
-            case AmdHeard(status=status):
-                self._heard_of_amd(followed, status)
-            case QueueJoined():
-                followed.waiting_since = followed.waiting_since or at
-            case QueueLeft():
-                followed.wait_s = followed.waited_s(at)
-            case AgentJoined(agent=agent, wait_s=wait_s):
-                followed.agent = agent
-                followed.wait_s = followed.waited_s(at) or wait_s
-            case OriginateEnded(answered=answered):
-                followed.originate = event
-                if answered:
-                    self.answered(followed, at)
-                else:
-                    self._maybe_over(followed, at)
-            case HungUp():
-                followed.hangup = event
-                self._maybe_over(followed, at)
-
-    def _heard_of_amd(self, followed: Followed, status: str | None) -> None:
-        """A verdict, or that there is none to be had; said once, until there is one again."""
-        followed.amd = status
-        if not self._wants_amd(followed) or (status is None) == self._no_amd:
+    async def _look_for_channel(self, call_id: str) -> None:
+        try:
+            is_there = await self.link.has_channel(call_id)
+        except AmiUnavailable:
             return
-        self._no_amd = status is None
-        extra = {"pbx": self.pbx, "cell": followed.request.cell}
-        if self._no_amd:
+        if not is_there:
+            self.feed(call_id, ChannelMissing())
+
+    def _want_list(self, call_id: str) -> None:
+        if not self._to_list:
+            self.journal.start(self._list())
+        self._to_list.add(call_id)
+
+    async def _list(self) -> None:
+        """Tell every call that asked whether Asterisk lists its channel.
+
+        Tells nothing if the link is lost: the reconciliation at its return does.
+        """
+        await asyncio.sleep(LIST_DELAY_S)
+        wanted, self._to_list = self._to_list, set()
+        if not self.link.ready:
+            return
+        session = self.link.session
+        try:
+            live = await self.link.channels()
+        except AmiUnavailable as error:
+            if self.link.ready:
+                self.link.drop(f"Asterisk does not say which calls are up ({error})")
+            return
+        if self.link.session == session:
+            for call_id in wanted:
+                self.feed(call_id, channel_found(live.get(call_id), self.state.boot))
+
+    def _note_amd(self, cell: str, *, works: bool) -> None:
+        """Log if AMD does not run; once, until it runs again."""
+        if works is not self._no_amd:
+            return
+        self._no_amd = not works
+        extra = {"pbx": self.state.name, "cell": cell}
+        if works:
+            logger.warning("Machines are told from people again", extra=extra)
+        else:
             logger.error(
                 "Asterisk does not tell machines from people, everybody is taken for a person: put "
                 "deploy/asterisk/amd.conf into /etc/asterisk and load app_amd.so",
                 extra=extra,
             )
-        else:
-            logger.warning("Machines are told from people again", extra=extra)
-
-    def answered(self, followed: Followed, at: datetime) -> None:
-        """The customer answered at `at`, as far as that is known."""
-        if followed.call.state is not State.ACCEPTED:
-            return
-        followed.call, _ = advance(followed.call, Answered(at=at))
-        self.write_answered(followed, at)
-
-    def _maybe_over(self, followed: Followed, at: datetime) -> None:
-        """Ends the call when all is known that will be known."""
-        hangup, originate = followed.hangup, followed.originate
-        answered = followed.call.state is State.ANSWERED
-        telling = not followed.hangup_is_mute
-        no_channel = originate is not None and followed.channel is None
-        if answered and hangup is None:
-            return
-        if hangup is not None and (followed.missed or self._lacks_verdict(followed)):
-            self.writes.keep(asyncio.create_task(self.settle(followed, at)))
-        elif answered or telling or (hangup and originate):
-            self.over(followed, at)
-        elif hangup is not None or no_channel:
-            # OriginateResponse may overtake even Newchannel: no channel is no proof yet.
-            asyncio.get_running_loop().call_later(OTHER_HALF_S, self._over_at_last, followed, at)
-
-    def _lacks_verdict(self, followed: Followed) -> bool:
-        """True where its record may have AMD's verdict: who hangs up meanwhile is not told of."""
-        answered = followed.call.state is State.ANSWERED
-        unheard = followed.amd is None and not self._no_amd
-        return answered and unheard and self._wants_amd(followed)
-
-    def _wants_amd(self, followed: Followed) -> bool:
-        return self.cells[followed.request.cell].amd != "off"
-
-    def _over_at_last(self, followed: Followed, at: datetime) -> None:
-        """Ends a call whose other half did not come, unless it has a channel after all."""
-        if followed.hangup is not None:
-            self.writes.keep(asyncio.create_task(self.settle(followed, at)))
-        elif followed.channel is None:
-            self.over(followed, at)
-
-    def over(self, followed: Followed, at: datetime) -> None:
-        """Ends a call that was over at `at` by what its events said."""
-        if self.calls.get(followed.call.call_id) is not followed:
-            return  # it is over already
-        hangup, originate = followed.hangup, followed.originate
-        result = result_of(
-            answered=followed.call.state is State.ANSWERED,
-            cause=hangup.cause if hangup else None,
-            reason=originate.reason if originate else None,
-            dial_status=followed.dial_status,
-        )
-        self.end(
-            followed,
-            Ending(
-                result=result,
-                # The answer of an adopted call may be known only roughly, and too late.
-                ended_at=max(at, followed.call.answered_at or at),
-                cause=hangup.cause if hangup else None,
-                cause_text=hangup.cause_text if hangup else None,
-                amd=followed.amd,
-                agent=followed.agent,
-                wait_s=followed.wait_s,
-                error=_failure(followed) if result is Result.FAILED else None,
-            ),
-        )
-
-
-def _failure(followed: Followed) -> CallError:
-    if followed.channel is None:
-        return CallError(
-            code="no_channel",
-            message="Asterisk could not make a channel for the trunk; see that the trunk exists",
-        )
-    cause = followed.hangup.cause if followed.hangup else None
-    return CallError(code="call_failed", message=f"Asterisk gave up the call (cause {cause})")
-
-
-def _is_of_another_attempt(event: AmiEvent, followed: Followed) -> bool:
-    """True for the word on an Originate that is not the one this call lives by.
-
-    Asterisk refuses a second one whose ChannelId is in use, under the live call's Uniqueid.
-    """
-    if not isinstance(event, OriginateEnded) or not followed.attempts:
-        return False
-    return event.action_id.rpartition("#")[2] != str(followed.attempts)
-
-
-def _call_id(event: AmiEvent) -> str:
-    if isinstance(event, OriginateEnded):
-        return event.action_id.rpartition("#")[0]
-    return event.uniqueid

@@ -1,1 +1,1 @@
-"""Brings ledger and Asterisk together again after an outage of the link or of Redis."""
+"""Bring ledger and Asterisk together again after an outage of the AMI link or of Redis."""

@@ -1,8 +1,8 @@
-"""Tells a ledger that came back what it forgot: claims, ACKs, answers and ends of our calls.
+"""Replay lost writes to a ledger after a Redis failover: claims, ACKs, answers and ends.
 
-A replica that took its master's place, or a server started again from its file, is the ledger
-as it stood a moment ago. What was done since then in Asterisk cannot be undone, so the ledger
-is told again; every step may be repeated, so nothing is harmed where it had forgotten nothing.
+A replica that takes over, or a server that starts again from its file, is the ledger as it was
+a moment ago. What Asterisk did since then cannot be undone, so the ledger is told again. Every
+step may be repeated, so this harms nothing if nothing was lost.
 """
 
 from __future__ import annotations
@@ -11,92 +11,93 @@ import logging
 import secrets
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from dialer.domain.call import Call, Ending, State
+from dialer.domain.follow_events import LedgerRead
 from dialer.store.entry import Entry
 from dialer.store.ledger import Waiting, WorkerLedger
-from workers.calls.tracker import Followed, Tracker
+from workers.calls.calls import Calls
+from workers.calls.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-_WAITING = frozenset({State.ADMITTED, State.QUEUED})
+_WAITING: Final = frozenset({State.ADMITTED, State.QUEUED})
 
 
 @dataclass(slots=True)
-class Reminder:
-    """Belongs to the worker's event loop."""
+class Replay:
+    """Belongs to the worker's event loop. `pbx` is the name of its PBX."""
 
+    pbx: str
+    calls: Calls
     tracker: Tracker
 
-    async def remind(self, ledger: WorkerLedger) -> None:
-        """Holds a cell's ledger against the calls that are up here and those that ended last."""
-        tracker = self.tracker
-        up = [call_id for call_id, f in tracker.calls.items() if f.request.cell == ledger.cell]
-        ended = tracker.remembered.recent(ledger.cell)
-        for entry in await ledger.entries([*up, *ended]):
+    async def replay(self, ledger: WorkerLedger) -> None:
+        """Compare a cell's ledger with the calls followed here and those that ended last."""
+        for entry in await ledger.entries(self.calls.of_cell(ledger.cell)):
             if entry.call.state in _WAITING:
-                await self._take_back(ledger, entry.call)
-            elif entry.call.pbx == tracker.pbx:
+                await self._claim_again(ledger, entry.call)
+            elif entry.call.pbx == self.pbx:
                 self.recall(entry)
 
-    async def _take_back(self, ledger: WorkerLedger, call: Call) -> None:
-        """Claims a call again that was claimed here, before anybody else dials it."""
-        pbx, epoch = self.tracker.pbx, call.epoch
-        if call.state is not State.QUEUED or call.pbx != pbx:
+    async def _claim_again(self, ledger: WorkerLedger, call: Call) -> None:
+        """Claim a call again that was claimed here, before anybody else dials it."""
+        followed = self.calls.get(call.call_id)
+        if followed is None and self.calls.remembered.get(call.call_id) is None:
+            return  # given back in the meantime
+        epoch = call.epoch
+        if call.state is not State.QUEUED or call.pbx != self.pbx:
             waiting = Waiting(
                 call_id=call.call_id, state=call.state, epoch=call.epoch, pbx=call.pbx
             )
-            epoch = await ledger.assign(waiting, pbx)
+            epoch = await ledger.assign(waiting, self.pbx)
         token = secrets.token_hex(8)
-        up, over = self.tracker.calls.get(call.call_id), self.tracker.remembered.get(call.call_id)
-        dialed_at = up.call.dialed_at if up else over[0].dialed_at if over else None
         entry = await ledger.claim(
             call.call_id,
-            pbx=pbx,
+            pbx=self.pbx,
             epoch=epoch,
-            at=dialed_at or datetime.now(UTC),
-            boot=up.boot if up else "",
+            at=self._dialed_at(call.call_id) or datetime.now(UTC),
+            boot=followed.boot if followed else "",
             token=token,
         )
         if entry is not None:
             self.recall(entry, token)
 
-    def recall(self, entry: Entry, token: str | None = None) -> bool:
-        """Tells the ledger what it lacks of a call that is claimed there, with that `token`.
+    def _dialed_at(self, call_id: str) -> datetime | None:
+        followed = self.calls.get(call_id)
+        if followed is not None:
+            return followed.call.dialed_at
+        over = self.calls.remembered.get(call_id)
+        return over[0].dialed_at if over else None
 
-        Returns false where nothing is known of the call here.
+    def recall(self, entry: Entry, token: str | None = None) -> bool:
+        """Write again what the ledger lacks of a claimed call; `token` is that of a new claim.
+
+        Return False if nothing is known of the call here.
         """
         call_id = entry.call.call_id
-        followed = self.tracker.calls.get(call_id)
+        followed = self.calls.get(call_id)
         if followed is not None:
-            followed.token = token or followed.token
-            self._tell_up(followed, entry)
+            epoch, state = entry.call.epoch, entry.call.state
+            if self.tracker.feed(call_id, LedgerRead(state=state, epoch=epoch, token=token)):
+                _log_resent(entry, followed.call.state)
             return True
-        over = self.tracker.remembered.get(call_id)
+        over = self.calls.remembered.get(call_id)
         if over is None:
             return False
         if entry.call.state not in (State.ENDED, State.DONE):
-            self._tell_over(*over, entry)
+            self._resend_end(*over, entry)
         return True
 
-    def _tell_up(self, followed: Followed, entry: Entry) -> None:
-        followed.call = replace(followed.call, epoch=entry.call.epoch)
-        if not followed.accepted or entry.call.state is followed.call.state:
-            return
-        _say(entry, followed.call.state)
-        if entry.call.state is State.ORIGINATING:
-            self.tracker.write_accepted(followed)
-        if followed.call.state is State.ANSWERED and followed.call.answered_at is not None:
-            self.tracker.write_answered(followed, followed.call.answered_at)
-
-    def _tell_over(self, call: Call, ending: Ending, entry: Entry) -> None:
-        _say(entry, State.ENDED)
-        call = replace(call, epoch=entry.call.epoch, pbx=self.tracker.pbx)
-        self.tracker.write_ended(call, entry.request, ending)
+    def _resend_end(self, call: Call, ending: Ending, entry: Entry) -> None:
+        _log_resent(entry, State.ENDED)
+        call = replace(call, epoch=entry.call.epoch, pbx=self.pbx)
+        self.tracker.write_end(call, entry.request, ending)
 
 
-def _say(entry: Entry, state: State) -> None:
+def _log_resent(entry: Entry, state: State) -> None:
     logger.warning(
-        "The ledger had not heard of a call's course, and is told again",
+        "Ledger was behind; call state resent",
         extra={"call_id": entry.call.call_id, "ledger": entry.call.state, "here": state},
     )

@@ -12,6 +12,9 @@ from dialer.store.entry import Entry
 from dialer.store.keys import LedgerKeys
 from dialer.store.steps import Steps
 
+#: Entries read in one round trip: parsing them takes about 4 ms.
+SLICE: Final = 100
+
 #: States in which a call holds a slot of its PBX.
 _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
 
@@ -82,14 +85,21 @@ class LedgerReads:
         }
 
     async def entries(self, ids: Iterable[str]) -> list[Entry]:
-        """Return the entries of those of the calls that are not done."""
+        """Return the entries of those of the calls that are not done.
+
+        Reads and parses them in slices, so that thousands do not block the event loop.
+        """
         names = list(ids)
-        hashes = await self.steps.read_many([("HGETALL", self.keys.call(i)) for i in names])
-        return [
-            Entry.from_hash(name, fields)
-            for name, fields in zip(names, hashes, strict=True)
-            if b"request" in fields
-        ]
+        found: list[Entry] = []
+        for start in range(0, len(names), SLICE):
+            some = names[start : start + SLICE]
+            hashes = await self.steps.read_many([("HGETALL", self.keys.call(i)) for i in some])
+            found += [
+                Entry.from_hash(name, fields)
+                for name, fields in zip(some, hashes, strict=True)
+                if b"request" in fields
+            ]
+        return found
 
     async def calls(self) -> int:
         """Return how many calls of the cell are not done."""

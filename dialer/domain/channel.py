@@ -1,0 +1,137 @@
+"""What Asterisk says of a call's channel: its AMI events, and the record kept in AstDB.
+
+Only the meaning; which AMI header carries it is known to `workers.ami.events`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dialer.domain.call import Ending
+from dialer.domain.causes import result_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelCreated:
+    """Newchannel: the call has a channel, so a Hangup will end it."""
+
+    uniqueid: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelUp:
+    """Newstate to Up: the far end answered."""
+
+    uniqueid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialEnded:
+    """DialEnd: how dialing went, in upper case, such as `BUSY`."""
+
+    uniqueid: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginateEnded:
+    """OriginateResponse: matched by ActionID, because its Uniqueid may be another call's."""
+
+    action_id: str
+    answered: bool
+    reason: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HungUp:
+    """Hangup: the channel is gone."""
+
+    uniqueid: str
+    cause: int | None
+    cause_text: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmdHeard:
+    """UserEvent DialerAmd: AMDSTATUS; None if answering machine detection does not run."""
+
+    uniqueid: str
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentJoined:
+    """AgentConnect of a queue, or UserEvent DialerAgent: who took the call.
+
+    `wait_s` is how long the customer waited, in seconds, if Asterisk says it (a queue counts
+    whole seconds).
+    """
+
+    uniqueid: str
+    agent: str
+    wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueJoined:
+    """QueueCallerJoin: the customer begins to wait for an agent."""
+
+    uniqueid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLeft:
+    """QueueCallerLeave: the wait is over, with or without an agent."""
+
+    uniqueid: str
+
+
+AmiEvent = (
+    ChannelCreated
+    | ChannelUp
+    | DialEnded
+    | OriginateEnded
+    | HungUp
+    | AmdHeard
+    | AgentJoined
+    | QueueJoined
+    | QueueLeft
+)
+
+
+def call_id_of(event: AmiEvent) -> str:
+    """The id of the call that the event is about, which may be no call of ours."""
+    if isinstance(event, OriginateEnded):
+        return event.action_id.rpartition("#")[0]
+    return event.uniqueid
+
+
+def action_id(call_id: str, attempt: int) -> str:
+    """The ActionID of an Originate; `attempt` counts from 1."""
+    return f"{call_id}#{attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A call's record in AstDB, written by the dialplan include. `ended_at` is None while up."""
+
+    answered_at: datetime
+    ended_at: datetime | None
+    cause: int | None
+    amd: str | None
+    agent: str | None
+    wait_s: float | None
+
+    def ending(self, *, fallback_end: datetime) -> Ending:
+        """How the call ended according to its record."""
+        return Ending(
+            result=result_of(answered=True, cause=self.cause, reason=None, dial_status=None),
+            ended_at=self.ended_at or fallback_end,
+            answered_at=self.answered_at,
+            cause=self.cause,
+            amd=self.amd,
+            agent=self.agent,
+            wait_s=self.wait_s,
+        )

@@ -1,0 +1,412 @@
+"""What an event, a timer or a reconnect does to a call that a worker follows.
+
+`follow` is the only place that decides it: `(followed call, event, now) -> (followed call,
+effects)`. The caller (`workers.calls.tracker`) carries the effects out and feeds what comes of
+them back as events. An event that the call's state does not admit changes nothing.
+
+AMI events that arrive before Asterisk's reply to the Originate wait in `early`: nothing is
+written of a call before its ACK. Knows nothing of Redis, AMI, timers or the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+from dialer.domain.call import Accepted, Answered, Ended, Ending, State, advance
+from dialer.domain.causes import MUTE_CAUSES
+from dialer.domain.channel import (
+    AgentJoined,
+    AmdHeard,
+    AmiEvent,
+    ChannelCreated,
+    ChannelUp,
+    DialEnded,
+    HungUp,
+    OriginateEnded,
+    QueueJoined,
+    QueueLeft,
+    Record,
+    action_id,
+)
+from dialer.domain.endings import ending_by_events, ending_unseen
+from dialer.domain.follow_events import (
+    AskChannel,
+    AskList,
+    AskRecord,
+    ChannelListed,
+    ChannelMissing,
+    ChannelNotListed,
+    CheckDue,
+    ComingTimedOut,
+    FollowEffect,
+    FollowEvent,
+    GapFound,
+    GivenUp,
+    LedgerRead,
+    LogEndMissed,
+    NoteAmd,
+    OriginateAccepted,
+    OriginateNotSent,
+    OriginateSent,
+    OriginateUnclear,
+    PairingTimedOut,
+    RecordDue,
+    RecordRead,
+    RecordUnavailable,
+    StartTimer,
+    WriteAck,
+    WriteAnswered,
+    WriteEnd,
+)
+from dialer.domain.followed import Followed
+
+#: Calls older than this are checked from time to time: their Hangup may have been missed.
+CHECK_AFTER: Final = timedelta(minutes=3)
+
+
+Step = tuple[Followed, tuple[FollowEffect, ...]]
+
+
+def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
+    """Apply `event`, which came at `now`; return the call and what has to be done."""
+    if not followed.is_up:
+        return followed, ()
+    match event:
+        case OriginateSent() | OriginateNotSent() | OriginateAccepted() | OriginateUnclear():
+            return _on_originate(followed, event, now)
+        case PairingTimedOut() | ComingTimedOut() | RecordDue():
+            return _on_timer(followed, event)
+        case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue() | ChannelMissing():
+            return _on_lookup(followed, event, now)
+        case RecordRead():
+            return _on_record(followed, event, now)
+        case RecordUnavailable():
+            return followed, _timer(RecordDue()) if followed.asking else ()
+        case LedgerRead():
+            return _on_ledger(followed, event)
+        case GivenUp():
+            return _give_up(followed, event, now)
+        case _:
+            return _on_ami(followed, event, now)
+
+
+# --- the Originate -------------------------------------------------------------------
+
+
+def _on_originate(
+    f: Followed,
+    event: OriginateSent | OriginateNotSent | OriginateAccepted | OriginateUnclear,
+    now: datetime,
+) -> Step:
+    if f.is_accepted:
+        return f, ()
+    match event:
+        case OriginateSent(attempt=attempt):
+            return replace(f, sent=True, call=replace(f.call, attempts=attempt)), ()
+        case OriginateNotSent():
+            return replace(f, sent=False), ()
+        case OriginateAccepted():
+            return _accept(f, now)
+        case OriginateUnclear():
+            return f, _timer(ComingTimedOut(gap=f.gaps))
+        case _:
+            assert_never(event)
+
+
+def _accept(f: Followed, now: datetime) -> Step:
+    """ACK, then whatever happened before it."""
+    if f.is_accepted:
+        return f, ()
+    accepted = Accepted(at=now, uniqueid=f.call.call_id, attempts=max(1, f.call.attempts))
+    call, _ = advance(f.call, accepted)
+    early = f.early
+    f = replace(f, call=call, sent=True, early=())
+    done: tuple[FollowEffect, ...] = (WriteAck(),)
+    for event, at in early:
+        f, more = _apply(f, event, at)
+        done += more
+    return f, done
+
+
+def _give_up(f: Followed, event: GivenUp, now: datetime) -> Step:
+    if f.is_accepted:
+        return f, ()
+    if not event.tried:
+        f = replace(f, call=replace(f.call, dialed_at=None, attempts=0))
+    return _end(f, Ending(result=event.result, ended_at=now, error=event.error))
+
+
+# --- Asterisk's events ---------------------------------------------------------------
+
+
+def _on_ami(f: Followed, event: AmiEvent, at: datetime) -> Step:
+    if isinstance(event, OriginateEnded) and _is_of_another_attempt(f, event):
+        return f, ()
+    if isinstance(event, ChannelCreated):
+        f = replace(f, channel=event.channel, appeared=True)
+    if not f.is_accepted:
+        return replace(f, early=(*f.early, (event, at))), ()
+    return _apply(f, event, at)
+
+
+def _apply(f: Followed, event: AmiEvent, at: datetime) -> Step:
+    """Apply an event of an accepted call; one that ended in the meantime takes none."""
+    if not f.is_up:
+        return f, ()
+    match event:
+        case ChannelCreated():
+            return f, ()
+        case ChannelUp():
+            return _answer_or_end(f, at)
+        case HungUp():
+            return _hung_up(f, event, at)
+        case OriginateEnded():
+            return _originate_ended(f, event, at)
+        case AmdHeard(status=status):
+            heard = replace(f, amd=status, amd_heard=True)
+            return heard, (NoteAmd(works=status is not None),) if f.wants_amd else ()
+        case _:
+            return _on_queue(f, event, at), ()
+
+
+def _is_of_another_attempt(f: Followed, event: OriginateEnded) -> bool:
+    """True for the reply to an Originate that is not the one this call lives by.
+
+    Asterisk refuses a second one whose ChannelId is in use, under the live call's Uniqueid.
+    """
+    return event.action_id != action_id(f.call.call_id, max(1, f.call.attempts))
+
+
+def _on_queue(
+    f: Followed, event: DialEnded | QueueJoined | QueueLeft | AgentJoined, at: datetime
+) -> Followed:
+    match event:
+        case DialEnded(status=status):
+            return replace(f, dial_status=status)
+        case QueueJoined():
+            return replace(f, waiting_since=f.waiting_since or at)
+        case QueueLeft():
+            return replace(f, wait_s=_waited_s(f, at))
+        case AgentJoined(agent=agent, wait_s=wait_s):
+            return replace(f, agent=agent, wait_s=_waited_s(f, at) or wait_s)
+        case _:
+            assert_never(event)
+
+
+def _waited_s(f: Followed, until: datetime) -> float | None:
+    """Seconds since joining the first queue, to the millisecond; None if that was not seen."""
+    if f.waiting_since is None:
+        return None
+    return round((until - f.waiting_since).total_seconds(), 3)
+
+
+def _hung_up(f: Followed, event: HungUp, at: datetime) -> Step:
+    if f.hangup is not None:
+        return f, ()
+    return _end_if_over(replace(f, hangup=event, over_at=at))
+
+
+def _originate_ended(f: Followed, event: OriginateEnded, at: datetime) -> Step:
+    if f.originate is not None:
+        return f, ()
+    f = replace(f, originate=event)
+    if event.answered:
+        return _answer_or_end(f, at)
+    return _end_if_over(replace(f, over_at=f.over_at or at))
+
+
+def _answer_or_end(f: Followed, at: datetime) -> Step:
+    """The customer answered at `at`; the Hangup may have overtaken that."""
+    f, answered = _answer(f, at)
+    f, ended = _end_if_over(f)
+    return f, answered + ended
+
+
+def _answer(f: Followed, at: datetime) -> Step:
+    if f.is_answered:
+        return f, ()
+    call, _ = advance(f.call, Answered(at=at))
+    return replace(f, call=call), (WriteAnswered(at=at),)
+
+
+def _end_if_over(f: Followed) -> Step:
+    """End the call if all is known that will be known."""
+    if f.hangup is None:
+        waits = f.has_failed_without_channel and not f.is_answered
+        # OriginateResponse may overtake even Newchannel: no channel is no proof yet.
+        return f, _timer(PairingTimedOut()) if waits else ()
+    if f.missed or f.needs_amd_from_record:
+        return _ask_record(f)
+    if f.is_answered or not _is_mute(f.hangup) or f.originate is not None:
+        return _end_by_events(f, f.hangup)
+    return f, _timer(PairingTimedOut())
+
+
+def _is_mute(hangup: HungUp) -> bool:
+    """True if the hangup cause alone does not tell how the call ended."""
+    return hangup.cause is None or hangup.cause in MUTE_CAUSES
+
+
+# --- timers --------------------------------------------------------------------------
+
+
+def _timer(timer: PairingTimedOut | ComingTimedOut | RecordDue) -> tuple[FollowEffect, ...]:
+    return (StartTimer(timer=timer),)
+
+
+def _on_timer(f: Followed, event: PairingTimedOut | ComingTimedOut | RecordDue) -> Step:
+    match event:
+        case PairingTimedOut():
+            if f.hangup is not None or f.is_gone:
+                return _ask_record(f)
+            return _end_by_events(f, None) if f.has_failed_without_channel else (f, ())
+        case ComingTimedOut(gap=gap):
+            # After a new gap, what the old link left behind has its time from there.
+            if gap != f.gaps or not f.sent or (f.is_accepted and f.appeared):
+                return f, ()
+            return replace(f, waited=True), (AskList(),)
+        case RecordDue():
+            return f, (AskRecord(),) if f.asking else ()
+        case _:
+            assert_never(event)
+
+
+# --- after a gap ---------------------------------------------------------------------
+
+
+def _on_lookup(
+    f: Followed,
+    event: GapFound | ChannelListed | ChannelNotListed | CheckDue | ChannelMissing,
+    now: datetime,
+) -> Step:
+    if not f.sent:  # its Originate is yet to be sent, or is not sent at all
+        return f, ()
+    match event:
+        case GapFound():
+            gap = replace(f, missed=True, gaps=f.gaps + 1, appeared=False)
+            return replace(gap, waited=False, is_gone=False), ()
+        case ChannelListed():
+            return _listed(f, event, now)
+        case ChannelNotListed(boot=boot):
+            return _not_listed(f, boot, now)
+        case CheckDue():
+            dialed_at = f.call.dialed_at
+            is_old = dialed_at is not None and now - dialed_at > CHECK_AFTER
+            is_due = is_old and f.hangup is None and not f.is_gone
+            return f, (AskChannel(),) if is_due else ()
+        case ChannelMissing():
+            if f.hangup is not None or f.is_gone:
+                return f, ()
+            # Its Hangup may be on the way.
+            return replace(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
+        case _:
+            assert_never(event)
+
+
+def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:
+    f, effects = _accept(replace(f, channel=event.channel, appeared=True), now)
+    if not event.is_up or not f.is_up or f.is_answered or f.hangup is not None:
+        return f, effects
+    f, asks = _ask_record(replace(f, seen_up_at=f.seen_up_at or now))
+    return f, effects + asks
+
+
+def _not_listed(f: Followed, boot: str, now: datetime) -> Step:
+    effects: tuple[FollowEffect, ...] = ()
+    if f.early:  # events of it came, so Asterisk accepted it
+        f, effects = _accept(f, now)
+    if not f.is_up or f.hangup is not None or f.appeared or f.has_failed_without_channel:
+        return f, effects  # its events, or the wait for the second of them, tell the rest
+    if _may_still_come(f, boot):
+        return f, effects + _timer(ComingTimedOut(gap=f.gaps))
+    f = replace(f, is_gone=True, restarted=f.boot not in ("", boot))
+    f, asks = _ask_record(f)
+    return f, effects + asks
+
+
+def _may_still_come(f: Followed, boot: str) -> bool:
+    """True if Asterisk may have the Originate before it, and no channel of it yet."""
+    return f.channel is None and not f.is_answered and not f.waited and f.boot == boot
+
+
+def _on_ledger(f: Followed, event: LedgerRead) -> Step:
+    """A Redis came back: write again what it lost."""
+    f = replace(f, token=event.token or f.token, call=replace(f.call, epoch=event.epoch))
+    if not f.is_accepted or event.state is f.call.state:
+        return f, ()
+    effects: tuple[FollowEffect, ...] = ()
+    if event.state is State.ORIGINATING:
+        effects += (WriteAck(),)
+    if f.call.answered_at is not None:
+        effects += (WriteAnswered(at=f.call.answered_at),)
+    return f, effects
+
+
+# --- the record ----------------------------------------------------------------------
+
+
+def _ask_record(f: Followed) -> Step:
+    if f.asking:
+        return f, ()
+    return replace(f, asking=True), (AskRecord(),)
+
+
+def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
+    if not f.asking:
+        return f, ()
+    record = event.record
+    is_over = f.hangup is not None or f.is_gone
+    lacks_end = record is not None and record.ended_at is None and not f.restarted
+    if is_over and lacks_end and not f.asked_again:
+        return replace(f, asked_again=True), _timer(RecordDue())
+    f = replace(_learn(f, record), asking=False)
+    if f.hangup is not None:
+        return _end_by_record_or_events(f, f.hangup, event, now)
+    if f.is_gone:
+        return _end(f, ending_unseen(f, record, has_include=event.has_include, now=now))
+    if f.is_accepted and f.seen_up_at is not None:
+        return _answer(f, record.answered_at if record else f.seen_up_at)
+    return f, ()
+
+
+def _learn(f: Followed, record: Record | None) -> Followed:
+    """What the record tells; what was heard in events counts before it."""
+    if record is None:
+        return f
+    f = replace(f, amd=f.amd or record.amd)
+    if f.agent is not None:
+        return f
+    wait_s = record.wait_s if f.wait_s is None else f.wait_s
+    return replace(f, agent=record.agent, wait_s=wait_s)
+
+
+def _end_by_record_or_events(f: Followed, hangup: HungUp, event: RecordRead, now: datetime) -> Step:
+    """End a call that hung up; its record tells what of its course was missed."""
+    if f.is_answered:
+        return _end_by_events(f, hangup)
+    if event.record is not None:
+        return _end(f, event.record.ending(fallback_end=f.over_at or now))
+    if f.originate is None and _is_mute(hangup):
+        at = f.over_at or now
+        return _end(f, ending_unseen(f, None, has_include=event.has_include, now=at))
+    return _end_by_events(f, hangup)
+
+
+# --- the end -------------------------------------------------------------------------
+
+
+def _end_by_events(f: Followed, hangup: HungUp | None) -> Step:
+    assert f.over_at is not None, "it hung up, or its Originate failed"
+    return _end(f, ending_by_events(f, hangup, f.over_at))
+
+
+def _end(f: Followed, ending: Ending) -> Step:
+    """End the call, with what was heard or learnt of AMD and agent."""
+    ending = replace(ending, amd=f.amd, agent=f.agent, wait_s=f.wait_s)
+    call = f.call
+    if ending.answered_at is not None:  # its record knows better than who adopted it late
+        call = replace(call, answered_at=ending.answered_at)
+    call, _ = advance(call, Ended(ending=ending))
+    return replace(f, call=call), (WriteEnd(ending=ending),)

@@ -1,0 +1,239 @@
+"""What can happen to a followed call, and what `follow` asks its caller to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+from dialer.domain.call import CallError, Ending, Result, State
+from dialer.domain.channel import AmiEvent, Record
+
+# --- events: the Originate ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginateSent:
+    """The Originate may be on the wire from now on; `attempt` counts from 1."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginateNotSent:
+    """Asterisk refused the Originate, or it certainly did not leave: nothing was dialed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginateAccepted:
+    """Asterisk accepted the Originate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginateUnclear:
+    """The Originate was sent and no reply came in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenUp:
+    """The call will not be dialed (again). `tried`: an Originate of it was sent."""
+
+    result: Result
+    error: CallError
+    tried: bool
+
+
+# --- events: after a gap, in which events may have been missed ------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapFound:
+    """The AMI link was lost and is back: events of the call may have been missed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelListed:
+    """Asterisk's channel list has the call's channel. `is_up`: it is answered."""
+
+    channel: str
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelNotListed:
+    """Asterisk's channel list lacks the call's channel. `boot` names Asterisk's present start."""
+
+    boot: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckDue:
+    """Time to check that a long call is still up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelMissing:
+    """Asterisk does not know the channel any more, though the link was never lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRead:
+    """The call's AstDB record, None if there is none. `has_include`: records are written."""
+
+    record: Record | None
+    has_include: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordUnavailable:
+    """The record could not be read: the link is down, or Asterisk did not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRead:
+    """How the ledger knows the call after a Redis came back. `token` is that of a new claim."""
+
+    state: State
+    epoch: int
+    token: str | None
+
+
+# --- events: timers ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingTimedOut:
+    """The second of Hangup and OriginateResponse did not come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComingTimedOut:
+    """An Originate sent before this gap (or without a reply) has made its channel by now."""
+
+    gap: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordDue:
+    """Time to read the record again."""
+
+
+Timer = PairingTimedOut | ComingTimedOut | RecordDue
+
+FollowEvent = (
+    AmiEvent
+    | OriginateSent
+    | OriginateNotSent
+    | OriginateAccepted
+    | OriginateUnclear
+    | GivenUp
+    | GapFound
+    | ChannelListed
+    | ChannelNotListed
+    | CheckDue
+    | ChannelMissing
+    | RecordRead
+    | RecordUnavailable
+    | LedgerRead
+    | Timer
+)
+
+
+# --- effects -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteAck:
+    """Write to the ledger that Asterisk accepted the call; sends the ACK."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteAnswered:
+    """Write to the ledger that the customer answered."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteEnd:
+    """Write the end to the ledger; the call is no longer followed."""
+
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTimer:
+    """Feed `timer` to the call after its time (`Timeouts`)."""
+
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskRecord:
+    """Read the call's AstDB record; answer with RecordRead or RecordUnavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskList:
+    """Read Asterisk's channel list; answer with ChannelListed or ChannelNotListed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskChannel:
+    """Ask Asterisk for this call's channel alone; answer with ChannelMissing if it is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteAmd:
+    """Answering machine detection was wanted; `works` says whether it runs."""
+
+    works: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEndMissed:
+    """Log that a call's end was missed although the link was up."""
+
+
+FollowEffect = (
+    WriteAck
+    | WriteAnswered
+    | WriteEnd
+    | StartTimer
+    | AskRecord
+    | AskList
+    | AskChannel
+    | NoteAmd
+    | LogEndMissed
+)
+
+
+# --- times ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long each timer runs, in seconds.
+
+    `pairing_s`: Hangup and OriginateResponse come in any order, and either may be the only one;
+    wait this long for the second. Under load up to 6 ms were seen.
+    `coming_s`: an Originate that a dead link or worker left behind may still make a channel for
+    this long after the link is back.
+    `record_s`: a hangup handler may write its record this much after the channel is gone.
+    """
+
+    pairing_s: float = 1.0
+    coming_s: float = 3.0
+    record_s: float = 1.0
+
+    def of(self, timer: Timer) -> float:
+        """The time of a timer, in seconds."""
+        match timer:
+            case PairingTimedOut():
+                return self.pairing_s
+            case ComingTimedOut():
+                return self.coming_s
+            case RecordDue():
+                return self.record_s
+            case _:
+                assert_never(timer)

@@ -1,0 +1,83 @@
+"""A claimed call as its worker knows it: what was heard, what was asked, what may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from dialer.domain.call import Call, State
+from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded
+from dialer.domain.request import CallRequest
+
+_UP: Final = frozenset({State.ORIGINATING, State.ACCEPTED, State.ANSWERED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A claimed call.
+
+    `boot` names the start of Asterisk under which it was claimed, `token` is that of its claim.
+    `sent`: its Originate may be on the wire. `missed`: events of it may have been missed.
+    `gaps` counts the reconnects since; `appeared`: its channel came, or was listed, after the
+    last one; `waited`: its Originate had its time after the last one. `is_gone`: Asterisk does
+    not list its channel; `restarted`: because Asterisk restarted. `asking`: its record is being
+    read; `asked_again`: for the second time, because it lacked its end.
+    `waiting_since` is when the customer joined a queue, `wait_s` how long an agent was waited
+    for, in seconds. `over_at` is when the channel hung up, or the Originate failed without one.
+    """
+
+    call: Call
+    request: CallRequest
+    boot: str
+    token: str = ""
+    wants_amd: bool = False
+    sent: bool = False
+    missed: bool = False
+    gaps: int = 0
+    appeared: bool = False
+    waited: bool = False
+    is_gone: bool = False
+    restarted: bool = False
+    asking: bool = False
+    asked_again: bool = False
+    channel: str | None = None
+    hangup: HungUp | None = None
+    originate: OriginateEnded | None = None
+    over_at: datetime | None = None
+    seen_up_at: datetime | None = None
+    dial_status: str | None = None
+    amd: str | None = None
+    amd_heard: bool = False
+    agent: str | None = None
+    waiting_since: datetime | None = None
+    wait_s: float | None = None
+    early: tuple[tuple[AmiEvent, datetime], ...] = ()
+
+    @property
+    def is_up(self) -> bool:
+        """True until the call has ended."""
+        return self.call.state in _UP
+
+    @property
+    def is_accepted(self) -> bool:
+        """True after Asterisk accepted the Originate."""
+        return self.call.state is not State.ORIGINATING
+
+    @property
+    def is_answered(self) -> bool:
+        """True after the customer answered."""
+        return self.call.state is State.ANSWERED
+
+    @property
+    def has_failed_without_channel(self) -> bool:
+        """True if the Originate failed and no channel of it was seen (yet)."""
+        return self.originate is not None and not self.originate.answered and self.channel is None
+
+    @property
+    def needs_amd_from_record(self) -> bool:
+        """True if AMD was requested but no event came.
+
+        Asterisk sends none when the customer hangs up during detection; the record may have it.
+        """
+        return self.is_answered and self.wants_amd and not self.amd_heard

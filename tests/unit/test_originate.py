@@ -1,0 +1,181 @@
+"""The last checks before a call is dialed, and what becomes of one that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dialer.domain.call import Result, State
+from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
+from tests.unit.captured import CALL_ID
+from tests.unit.parts import Parts, entry, parts
+from workers.calls.originate import STALE_CLAIM_S
+
+NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+
+
+def waiting(*replies: Exception | None, cell: dict[str, Any] | None = None, **fields: Any) -> Parts:
+    """A call that waits to be claimed; Asterisk's `replies` to its Originates."""
+    made = parts(**(cell or {}))
+    made.written.to_claim = entry(**fields)
+    made.asterisk.replies = [*replies]
+    made.originator.now = lambda: NOON
+    return made
+
+
+async def dial(made: Parts) -> Parts:
+    await made.originator.dial(CALL_ID, 1)
+    await made.journal.drain()
+    return made
+
+
+def is_given_back(made: Parts) -> bool:
+    return (
+        made.asterisk.sent == []
+        and made.written.done == ["claim", "unclaim"]
+        and made.written.released == [CALL_ID]
+        and CALL_ID not in made.calls
+    )
+
+
+async def test_a_claimed_call_is_dialed_and_followed() -> None:
+    made = await dial(waiting())
+    assert [action_id for action_id, _ in made.asterisk.sent] == [f"{CALL_ID}#1"]
+    assert made.followed.call.state is State.ACCEPTED
+    assert made.written.done == ["claim", "accept"]
+    assert not made.calls.is_claiming(CALL_ID)
+
+
+async def test_a_stale_claim_is_given_back() -> None:
+    made = waiting()
+    ticks: Iterator[float] = iter([0.0, STALE_CLAIM_S + 0.1])
+    made.originator.monotonic = lambda: next(ticks)
+    assert is_given_back(await dial(made))
+
+
+async def test_a_claim_under_an_older_asterisk_is_given_back() -> None:
+    made = waiting()
+    made.written.while_claiming = lambda: setattr(made.state, "boot", "c")
+    assert is_given_back(await dial(made))
+
+
+async def test_a_call_out_of_hours_is_given_back() -> None:
+    hours = {"days": ["mon"], "from": "13:00", "to": "14:00"}
+    limits = {"calling_hours": [hours], "time_zone": "UTC"}
+    assert is_given_back(await dial(waiting(cell={"limits": limits})))
+    open_now = {"calling_hours": [{**hours, "from": "12:00"}], "time_zone": "UTC"}
+    assert len((await dial(waiting(cell={"limits": open_now}))).asterisk.sent) == 1
+
+
+async def test_an_expired_call_is_answered_and_never_dialed() -> None:
+    made = waiting()
+    assert made.written.to_claim is not None
+    made.written.to_claim = replace(made.written.to_claim, expires_at=NOON)
+    await dial(made)
+    ending = await made.ending()
+    assert (ending.result, made.asterisk.sent) == (Result.EXPIRED, [])
+    assert made.done[0].attempts == 0
+    later = waiting()
+    assert later.written.to_claim is not None
+    expires_at = NOON + timedelta(seconds=1)
+    later.written.to_claim = replace(later.written.to_claim, expires_at=expires_at)
+    assert len((await dial(later)).asterisk.sent) == 1
+
+
+async def test_a_call_for_an_unknown_trunk_is_answered() -> None:
+    made = await dial(waiting(trunk="oi"))
+    ending = await made.ending()
+    assert ending.error is not None
+    assert (ending.error.code, made.asterisk.sent) == ("no_trunk", [])
+    assert "pbx01 has no trunk 'oi'" in ending.error.message
+
+
+async def test_a_call_names_its_trunk_or_gets_the_default() -> None:
+    (_, fields), *_ = (await dial(waiting())).asterisk.sent
+    assert fields["Channel"] == "PJSIP/5511987650@tim"
+    (_, fields), *_ = (await dial(waiting(trunk="vivo"))).asterisk.sent
+    assert fields["Channel"] == "SIP/5511987650@vivo"
+
+
+@pytest.mark.parametrize("why", ["lacking", "link", "stopping"])
+async def test_a_call_that_cannot_be_dialed_here_is_not_claimed(why: str) -> None:
+    made = waiting()
+    if why == "lacking":
+        made.state.lacking = {made.cell.name: "no queue"}
+    elif why == "link":
+        made.asterisk.ready = False
+    else:
+        made.state.is_stopping = True
+    assert (await dial(made)).written.done == []
+
+
+async def test_what_is_missing_by_the_claims_reply_gives_it_back() -> None:
+    made = waiting()
+    made.written.while_claiming = lambda: made.state.lacking.update({made.cell.name: "no queue"})
+    assert is_given_back(await dial(made))
+
+
+async def test_a_link_lost_before_the_originate_gives_the_call_back() -> None:
+    made = waiting(AmiUnavailable("down"))
+    await dial(made)
+    assert made.written.done == ["claim", "unclaim"]
+    assert made.written.released == [CALL_ID]
+    assert CALL_ID not in made.calls
+
+
+async def test_a_reconnect_during_the_claim_leaves_the_call_to_the_claim() -> None:
+    made = waiting()
+    made.written.has_claimed = [entry()]
+
+    def reconnect() -> None:
+        assert made.calls.is_claiming(CALL_ID)
+        assert not made.reconciler._take(entry())
+
+    made.written.while_claiming = reconnect
+    assert len((await dial(made)).asterisk.sent) == 1
+
+
+async def test_a_refused_originate_is_tried_again() -> None:
+    made = await dial(waiting(OriginateRefused("busy"), OriginateRefused("busy"), None))
+    assert [action_id for action_id, _ in made.asterisk.sent] == [
+        f"{CALL_ID}#{n}" for n in (1, 2, 3)
+    ]
+    assert made.followed.call.attempts == 3
+
+
+async def test_an_originate_refused_to_the_end_is_answered() -> None:
+    made = await dial(waiting(*[OriginateRefused("no")] * 3))
+    ending = await made.ending()
+    assert ending.error is not None
+    assert (ending.error.code, made.done[0].attempts) == ("originate_refused", 3)
+
+
+async def test_an_originate_without_reply_is_not_sent_again() -> None:
+    made = await dial(waiting(OriginateOutcomeUnknown("no answer")))
+    ending = await made.ending()
+    assert ending.error is not None
+    assert ending.error.code == "end_not_seen"
+    assert len(made.asterisk.sent) == 1
+
+
+async def test_an_unsendable_request_is_answered() -> None:
+    ending = await (await dial(waiting(ValueError("line end")))).ending()
+    assert ending.error is not None
+    assert ending.error.code == "not_sendable"
+
+
+async def test_a_void_task_dials_nothing() -> None:
+    made = waiting()
+    made.written.to_claim = None
+    await dial(made)
+    assert (made.asterisk.sent, len(made.calls)) == ([], 0)
+
+
+async def test_a_call_claimed_twice_is_dialed_once() -> None:
+    made = await dial(waiting())
+    await dial(made)
+    assert len(made.asterisk.sent) == 1
