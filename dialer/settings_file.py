@@ -33,6 +33,9 @@ _OUT_OF_RANGE: Final = frozenset(
     {"greater_than", "greater_than_equal", "less_than_equal", "int_from_float"}
 )
 
+#: Longest number that a complaint repeats in full.
+_SHOWN_DIGITS: Final = 32
+
 Location = tuple[int | str, ...]
 
 
@@ -81,6 +84,8 @@ def read(path: Path) -> dict[str, Any]:
         problem = "is not UTF-8 text"
     except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {error}"
+    except ValueError:  # of int(): more digits than Python reads
+        problem = "is not TOML: a number in it has too many digits"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     # Raised out here so that the parser's own exception, which may hold the whole text
@@ -185,9 +190,25 @@ def _sentence(
     if kind == "missing":
         wrong = "is missing"
     elif kind in _OUT_OF_RANGE:
-        wrong = f"{given} is wrong"
-    takes = field.description if field is not None else None
-    return f"{wrong}; it takes {takes or 'a table'}"
+        wrong = f"{_shown(given)} is wrong"
+    return f"{wrong}; it takes {_takes(field) or 'a table'}"
+
+
+def _takes(field: FieldInfo | None) -> str | None:
+    """The description of a field, which stands inside if the field may be left out."""
+    if field is None or field.description is not None:
+        return field and field.description
+    inner = (FieldInfo.from_annotation(one) for one in get_args(field.annotation))
+    return next((one.description for one in inner if one.description is not None), None)
+
+
+def _shown(number: object) -> str:
+    """The number; its beginning only if it is absurdly long."""
+    try:
+        text = str(number)
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN_DIGITS else f"{text[:_SHOWN_DIGITS]}..."
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:
