@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +20,10 @@ from redis.retry import Retry
 
 from dialer.errors import StoreUnavailable
 from dialer.simulation.valkey import EmbeddedValkey
+
+# Of Linux' ptrace.h and wait.h.
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+WALL = 0x40000000
 
 # Starts a server in a process of its own, tells where it is, and waits to be ended.
 PARENT = """
@@ -94,6 +100,45 @@ def test_a_killed_server_comes_back_on_its_port_with_all_that_was_written() -> N
         assert server.port == port
         with connect(server) as client:
             assert client.llen("calls") == 1000
+
+
+@pytest.mark.parametrize(("fsync", "is_lost"), [({}, False), ({"appendfsync": "everysec"}, True)])
+def test_a_server_killed_on_a_slow_disk_has_what_it_answered(
+    fsync: dict[str, str], is_lost: bool
+) -> None:
+    """With everysec it has not: the player of Multcall then read a Response twice."""
+    with EmbeddedValkey(appendonly=True, config=fsync) as server, connect(server) as client:
+        client.set("call", "one")
+        with disk_at_a_standstill(server, client):
+            client.set("call", "two")
+            assert client.get("call") == "two"
+        server.start()
+        assert client.get("call") == ("one" if is_lost else "two")
+
+
+@contextlib.contextmanager
+def disk_at_a_standstill(server: EmbeddedValkey, client: redis.Redis) -> Iterator[None]:
+    """Stops the thread that flushes the file, as a busy disk does; kills the server at the end."""
+    libc, pid = ctypes.CDLL(None, use_errno=True), server.pid
+    assert pid is not None
+    names = {task.name: (task / "comm").read_text() for task in Path(f"/proc/{pid}/task").iterdir()}
+    thread = next(int(task) for task, name in names.items() if name.startswith("bio_aof"))
+    for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+        if libc.ptrace(request, thread, None, None) != 0:
+            pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
+    try:
+        if client.config_get("appendfsync") == {"appendfsync": "everysec"}:
+            wait_until(lambda: _waits_for_the_disk(client))
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(thread, WALL)
+        server.kill()
+
+
+def _waits_for_the_disk(client: redis.Redis) -> bool:
+    client.set("call", "one")
+    return bool(client.info("persistence")["aof_pending_bio_fsync"])
 
 
 def test_without_a_log_on_disk_a_killed_server_comes_back_empty(server: EmbeddedValkey) -> None:
