@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,6 +19,7 @@ from redis.retry import Retry
 
 from dialer.errors import StoreUnavailable
 from dialer.simulation.valkey import EmbeddedValkey
+from tests.waiting import wait_blocking
 
 # Of Linux' ptrace.h and wait.h.
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
@@ -34,13 +34,6 @@ server.start()
 print(server.pid, server.log_path.parent, flush=True)
 sys.stdin.read()
 """
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def connect(server: EmbeddedValkey, db: int = 0) -> redis.Redis:
@@ -128,7 +121,7 @@ def disk_at_a_standstill(server: EmbeddedValkey, client: redis.Redis) -> Iterato
             pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
     try:
         if client.config_get("appendfsync") == {"appendfsync": "everysec"}:
-            wait_until(lambda: _waits_for_the_disk(client))
+            wait_blocking(lambda: _waits_for_the_disk(client), "a flush waits")
         yield
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -207,8 +200,8 @@ def test_the_server_and_its_folder_are_gone_however_its_parent_ends(
     assert psutil.pid_exists(int(pid))
     os.killpg(parent.pid, how)
     parent.wait(10)
-    wait_until(lambda: not psutil.pid_exists(int(pid)))
-    wait_until(lambda: not Path(folder.strip()).exists())
+    wait_blocking(lambda: not psutil.pid_exists(int(pid)), "the server is gone")
+    wait_blocking(lambda: not Path(folder.strip()).exists(), "its folder is gone")
 
 
 def test_a_ctrl_c_meant_for_the_parent_does_not_reach_the_server(
