@@ -7,6 +7,8 @@
 #   make fuzz         the tests of hypothesis with random examples, 20 times as many; it prints
 #                     its FUZZ_SEED, and `make fuzz FUZZ_SEED=...` repeats that run. The other
 #                     targets take the same 100 examples of each test every time
+#                     bench-check compares with benchmarks/baseline.toml: 10 % worse fails with
+#                     exit code 1, 3 means not measured (no Docker, or a busy machine)
 #   make image        build the container image multcall-dialer that docker-compose.yml runs
 #   make docs         write docs/schemas/*.json anew from the code
 #   make constraints  resolve the newest versions and pin them in constraints.txt
