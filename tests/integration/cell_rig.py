@@ -31,10 +31,12 @@ from dialer.store.entry import Entry
 from dialer.store.ledger import Admission, BridgeLedger, Waiting, WorkerLedger
 from dialer.store.registry import Link, Registry
 from dialer.store.steps import Steps
+from tests.waiting import wait_until
 
 CELL: Final = "ASR_TIM"
 BRIDGE: Final = "bridge-1"
 T0: Final = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+BEAT_EVERY_S: Final = 1.0
 BUSY: Final = Ending(result=Result.BUSY, ended_at=T0, cause=17)
 
 READING: Final[Mapping[bytes, Callable[[bytes], tuple[Any, ...]]]] = {
@@ -66,6 +68,10 @@ class Nudges:
         """Call id, PBX and epoch of each, in the order they were sent."""
         return [(n.call_id, n.pbx, n.epoch) for n in self.sent]
 
+    async def until(self, n: int) -> None:
+        """Waits until `n` were sent; a call is in the ledger before its nudge is sent."""
+        await wait_until(lambda: len(self.sent) >= n, f"{n} nudges")
+
 
 def pbx(name: str = "pbx01", **fields: Any) -> Pbx:
     known = {"max_calls": 50, "cps": 1000, "trunks": {"tim": "PJSIP/{number}@tim"}, "secret": "s"}
@@ -95,6 +101,7 @@ class Site:
     push: Literal["right", "left"] = "right"
     redis: Redis = field(init=False)
     steps: Steps = field(init=False)
+    _beats: dict[str, tuple[Link, str]] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
@@ -257,10 +264,20 @@ class Site:
         )
 
     async def beat(self, name: str = "pbx01", link: Link = "up", instance: str = "i1") -> None:
+        self._beats[name] = link, instance
         await self.registry.heartbeat(name, instance=instance, link=link, facts={})
+
+    async def beat_on(self) -> None:
+        """Repeats the last heartbeat of each PBX, as its worker does, however slow the test is."""
+        while True:
+            for name in tuple(self._beats):
+                link, instance = self._beats[name]
+                await self.registry.heartbeat(name, instance=instance, link=link, facts={})
+            await asyncio.sleep(BEAT_EVERY_S)
 
     async def silence(self, name: str, *, seconds: float) -> None:
         """Makes the PBX's last heartbeat that old."""
+        self._beats.pop(name, None)
         key = f"dialer:pbx:{name}"
         now_s, _ = await self.redis.time()
         old = int((now_s - seconds) * 1000)
@@ -275,6 +292,7 @@ class Site:
 class Bridge:
     """The parts of one bridge for one cell, run by hand or as tasks. Nothing is published."""
 
+    pbxs: Site
     site: BridgeCell
     nudges: Nudges
     intake: Intake
@@ -314,6 +332,7 @@ class Bridge:
             intake.reload = True
 
         return cls(
+            pbxs=site,
             site=where,
             nudges=nudges,
             intake=intake,
@@ -323,8 +342,9 @@ class Bridge:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """All parts run as the service runs them; what one raises is raised here."""
+        """All parts run as the service runs them, and the PBXs; what one raises is raised here."""
         parts = (
+            self.pbxs.beat_on,
             self.intake.run,
             self.codes.run,
             self.codes.run_late,
@@ -345,5 +365,5 @@ async def task_of(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         ended = [task for task in tasks if task.done()]
         await cancel(tasks)
-    for task in ended:
-        task.result()
+        for task in ended:  # also if the block failed: this is why
+            task.result()

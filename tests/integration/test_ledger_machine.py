@@ -255,6 +255,7 @@ def _without_dead(snapshot: dict[bytes, Any]) -> dict[bytes, Any]:
     return {k: v for k, v in snapshot.items() if not k.startswith(b"dialer:dead:")}
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize(("push", "lives"), [("right", 30), ("left", 8)])
 def test_the_ledger_does_what_the_state_machine_says(
     redis_url: str, push: Literal["right", "left"], lives: int
@@ -266,7 +267,7 @@ def test_the_ledger_does_what_the_state_machine_says(
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=lives,
+            max_examples=lives * settings().max_examples // 100,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -64,6 +64,13 @@ class Place:
         except RedisError:  # a connection from before its death
             return False
 
+    async def die(self, *others: Multcall) -> None:
+        """Kills its Redis, while this Multcall and the others on it take nothing."""
+        async with AsyncExitStack() as turns:
+            for multcall in (self.multcall, *others):
+                await turns.enter_async_context(multcall.turn)
+            await asyncio.to_thread(self.server.kill)
+
     async def revive(self) -> None:
         """Starts its Redis again, over the same data."""
         await asyncio.to_thread(self.server.start)
@@ -114,7 +121,7 @@ async def test_a_cell_whose_redis_dies_stops_no_call_of_the_other(tmp_path: Path
         worker.freeze()
         await mine.push(stack, THREADS + 8)
         await wait_until(lambda: _is(mine.size("queued"), THREADS + 8), "more tasks than threads")
-        await asyncio.to_thread(mine.server.kill)
+        await mine.die()
         worker.thaw()
 
         for n in range(1, 4):
@@ -135,7 +142,7 @@ async def test_what_is_started_while_one_redis_is_dead_serves_the_other_cell(
         await stack.start()
         await mine.push(stack, 10)
         await stack.until_live(10)
-        await asyncio.to_thread(mine.server.kill)
+        await mine.die()
         await stack.bridges[0].kill()
         await stack.workers["pbx01"].kill()
         await stack.start_worker("pbx01")
@@ -166,7 +173,7 @@ async def test_calls_of_a_cell_that_left_while_its_redis_was_dead_get_responses(
         await wait_until(lambda: len(leaves.multcall.acks) == 5, "all are up")
         stack.forget_cell("LEAVES")
         stack.write_config()
-        await asyncio.to_thread(other.server.kill)
+        await other.die(leaves.multcall)
         await stack.bridges[0].kill()
         await stack.workers["pbx01"].kill()
         await stack.start_worker()

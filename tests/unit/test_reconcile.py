@@ -76,7 +76,7 @@ async def test_a_channel_that_was_there_before_and_is_gone_is_answered_for_at_on
 async def test_a_call_without_a_channel_is_answered_for_only_when_none_can_come_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reconcile, "STILL_COMING_S", 0.01)
+    monkeypatch.setattr(reconcile, "STILL_COMING_S", 0.3)
     scene = make_scene()
     await reconciled(scene, meanwhile=[]).run()
     assert not scene.written.endings
