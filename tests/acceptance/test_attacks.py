@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from redis import Redis
@@ -11,6 +11,7 @@ from redis import Redis
 from dialer.multcall.keys import CellKeys
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import Lab, Version, wait_for
+from tests.acceptance.lab.redirector import Redirector
 from tests.acceptance.test_dial_path import prefix
 from tests.acceptance.test_recovery import STAYS
 from tests.processes import Site
@@ -108,3 +109,29 @@ def test_no_request_chooses_where_an_answered_call_goes(
     good = pushed(redis_url, site, prefix(), targets())
     assert lab.rings() - rings == {good: 1}
     assert lab.files(version, TRACES) == []
+
+
+@on_both
+@pytest.mark.parametrize("how", ["302", "REFER"])
+def test_a_carrier_cannot_send_a_call_on(
+    how: Literal["302", "REFER"],
+    pbx: str,
+    version: Version,
+    lab: Lab,
+    redis_url: str,
+    make_site: MakeSite,
+) -> None:
+    rings = lab.rings()
+    site = make_site(pbxs=[pbx], queue="COBRANCA", timeout_command_ack=1)
+    wire = CellKeys(CELL)
+    with Redirector(how, ABROAD) as carrier, Redis.from_url(redis_url) as redis:
+        redis.rpush(wire.request, request("sent-on", f"{prefix()}0000161", Tronco="redirector"))
+        site.wait_until(lambda: redis.llen(wire.response) == 1, "the Response", 60.0)
+        told = json.loads(redis.lindex(wire.response, 0) or b"")
+    assert any(line.startswith("INVITE") for line in carrier.heard)
+    if how == "REFER":
+        assert any(line.startswith("NOTIFY") for line in carrier.heard)
+    # 22 says cause 23 or none of a call that was redirected to nowhere, 16 that it was cancelled.
+    results = ["ANSWERED"] if how == "REFER" else ["FAILED", "CANCELLED"]
+    assert told["Resultado"] in results, told
+    assert lab.rings() == rings

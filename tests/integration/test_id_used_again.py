@@ -27,11 +27,13 @@ class Worker:
     site: Site
     now: float = 0.0
     sent: list[str] = field(default_factory=list)
+    fields: list[Any] = field(default_factory=list)
     originator: Originator = field(init=False)
 
     def __post_init__(self) -> None:
-        async def originate(_: object, *, action_id: str, within_s: float) -> None:
+        async def originate(fields: object, *, action_id: str, within_s: float) -> None:
             self.sent.append(action_id)
+            self.fields.append(fields)
 
         async def forget(call_id: str) -> None: ...
         async def settle(*_: object) -> None: ...

@@ -53,3 +53,10 @@ async def test_a_worker_dials_what_its_cell_lists(redis_url: str) -> None:
     )
     assert len(worker.sent) == 1
     assert response is None
+
+
+async def test_a_carrier_finds_no_context_to_dial_in(redis_url: str) -> None:
+    worker, _ = await placed(redis_url, {"Variaveis": {"MC_A": "1"}})
+    variables = worker.fields[0]["Variable"]
+    assert variables[0] == "MC_A=1"
+    assert {"FORWARD_CONTEXT=dialer-nowhere", "TRANSFER_CONTEXT=dialer-nowhere"} <= {*variables}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from dialer.domain.call import CallError, Ending, Result
-from dialer.domain.originate import dial_string, variable_line
+from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable_line
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from dialer.failpoints import failpoint
@@ -171,7 +171,8 @@ class Originator:
             "EXTEN": request.exten or cell.exten,
             "PRIORITY": str(request.priority or cell.priority),
         }
-        variables = [variable_line(name, value) for name, value in request.variables]
+        given = (*request.variables, *CARRIER_DIALS_NOTHING)
+        variables = [variable_line(name, value) for name, value in given]
         if self.reconciler.has_include:
             orders = target | _orders(request, cell)
             variables += [variable_line(f"DIALER_{name}", value) for name, value in orders.items()]
@@ -183,11 +184,10 @@ class Originator:
             "Exten": target["EXTEN"],
             "Priority": target["PRIORITY"],
             "Timeout": str((request.ring_timeout_s or cell.ring_timeout) * 1000),
+            "Variable": variables,
         }
         if request.caller_id is not None:
             fields["CallerID"] = request.caller_id
-        if variables:
-            fields["Variable"] = variables
         return fields
 
 
