@@ -21,10 +21,10 @@ NAMES = ("memory", "throughput", "latency")
 
 
 def main() -> int:
-    """Runs the named benchmarks, all without a name.
+    """Run the named benchmarks, by default all.
 
-    With `--check` the exit code is 0 if each was measured and is as good as before, 1 if one is
-    worse or broke a promise, 3 if one was not measured.
+    With `--check` the exit code is 0 if all were measured and none is worse than before, 1 if one
+    is worse or missed a limit, 3 if one was not measured.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("name", nargs="*", metavar="NAME", help=", ".join(NAMES))
@@ -33,7 +33,7 @@ def main() -> int:
     what.add_argument("--record", action="store_true", help="write the figures to baseline.toml")
     asked = parser.parse_args()
     if unknown := sorted(set(asked.name) - set(NAMES)):
-        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        parser.error(f"no such benchmark: {', '.join(unknown)}; known: {', '.join(NAMES)}")
     names = asked.name or list(NAMES)
     if asked.check:
         return _check(names)
@@ -66,7 +66,7 @@ def _check(names: list[str]) -> int:
 
 
 def _quietly(run: Callable[[], Result]) -> Result:
-    """Measures only while nothing else runs, before and after."""
+    """Run a benchmark; raise NotMeasured if the machine is busy before or after it."""
     require_quiet(busy_share())
     result = run()
     require_quiet(busy_share())

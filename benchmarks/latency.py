@@ -32,7 +32,7 @@ MIX = {"answered": 70, "busy": 15, "invalid_number": 15}
 
 
 def measure(lab: Lab, fsync: str) -> list[Summary]:
-    """All rounds on one fresh site; `fsync` is Redis' appendfsync."""
+    """Run all rounds with an empty Redis; `fsync` is Redis' appendfsync."""
     redis_url = f"redis://127.0.0.1:{lab.redis_port()}/0"
     with Redis.from_url(redis_url) as redis:
         redis.flushall()
@@ -61,7 +61,7 @@ def _play(redis_url: str, calls: int) -> Summary:
 
 
 def run() -> Result:
-    """Prints and returns the figures, medians of all rounds.
+    """Print and return the figures, medians of all rounds.
 
     Raises:
         NotMeasured: there is no Docker.
@@ -93,7 +93,7 @@ def run() -> Result:
 
 
 def _times_ms(summary: Summary) -> tuple[float, float, float]:
-    """p50, p99 and the longest time to an ACK. NaN if no ACK came: no promise holds of it."""
+    """Return p50, p99 and the longest time to an ACK; NaN without ACKs, which misses any limit."""
     p50, p99, longest = (
         math.nan if value is None else value * 1000
         for value in (summary.ack_p50_s, summary.ack_p99_s, summary.ack_max_s)

@@ -25,7 +25,7 @@ HANG_UP_AT_ONCE = 20
 
 
 async def measure(folder: Path) -> Result:
-    """Places the calls, holds them all, ends them all."""
+    """Start all calls, keep them up, hang up all."""
     async with Stack(folder, cell={"threads": 2 * CALLS}) as stack:
         limits = {"max_calls": 2 * CALLS, "cps": 1000}
         pbx = stack.add_pbx(table=limits, ring_time=(0.1, 0.3), long_talk=3600.0)
@@ -69,6 +69,6 @@ async def measure(folder: Path) -> Result:
 
 
 def run() -> Result:
-    """Prints and returns the figures."""
+    """Print and return the figures."""
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(measure(Path(folder)))

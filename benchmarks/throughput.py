@@ -1,10 +1,10 @@
 """Calls per second through one worker, as a ratio to a bare AMI client.
 
-Both dial the same number of short calls on a simulated PBX of their own, one after the other,
-in several rounds, of which the medians count. The bare client only sends Originates and waits
-for each call's Hangup; the dialer also takes requests from Redis, keeps the ledger, sends ACKs
-and Responses and tells Flower. PBX and Multcall share one process and the machine with both, so
-only the ratio means something.
+Both dial the same number of short calls on their own simulated PBX, one after the other, in
+several rounds; the medians count. The bare client only sends Originates and waits for the
+Hangups; the dialer also reads requests from Redis, keeps the ledger, pushes ACKs and Responses
+and sends events to Flower. PBX and Multcall run on the same machine in one process, so only the
+ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _originate(n: int) -> bytes:
 
 
 async def dialed(stack: Stack, calls: int) -> tuple[float, float]:
-    """Calls a second through one worker, and its processor time a call in milliseconds."""
+    """Return the calls per second through one worker, and its CPU time per call in ms."""
     worker, before = stack.workers["pbx01"], len(stack.multcall.responses)
     cpu_s, began = worker.cpu_s(), time.monotonic()
     await stack.push(calls, last_two=60)
@@ -74,7 +74,7 @@ async def dialed(stack: Stack, calls: int) -> tuple[float, float]:
 
 
 async def measure(folder: Path) -> Result:
-    """Measures both, one after the other, in each round."""
+    """Measure both, one after the other, in each round."""
     rounds = []
     async with Stack(folder, cell={"threads": AT_ONCE}) as stack:
         stack.add_pbx(table={"max_calls": AT_ONCE, "cps": 1000}, **SHORT)
@@ -95,6 +95,6 @@ async def measure(folder: Path) -> Result:
 
 
 def run() -> Result:
-    """Prints and returns the figures."""
+    """Print and return the figures."""
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(measure(Path(folder)))

@@ -1,6 +1,6 @@
-"""What a benchmark found, and whether it is as good as what was measured before.
+"""Results of benchmarks and their comparison with the committed figures.
 
-Pure but for `busy_share`, which reads /proc/stat. A benchmark's module has `run()`, which returns
+Pure except `busy_share`, which reads /proc/stat. A benchmark's module has `run()`, which returns
 a `Result` or raises `NotMeasured`. The committed figures are in baseline.toml.
 """
 
@@ -16,44 +16,44 @@ from typing import Final
 
 BASELINE: Final = Path(__file__).with_name("baseline.toml")
 
-#: A figure that is worse than the committed one by more than this share has become worse.
+#: A figure counts as worse if it differs from the committed one by more than this share.
 TOLERANCE: Final = 0.10
 
-#: Figures of which more is better; of all others less is.
+#: Figures for which higher is better; for all others lower is better.
 MORE_IS_BETTER: Final = frozenset({"ratio"})
 
-#: With more of the processors than this in use by others, a figure says nothing.
+#: Highest CPU share of other programs at which a figure is meaningful.
 BUSY_SHARE: Final = 0.15
 
 Figures = Mapping[str, float]
 
 
 class NotMeasured(Exception):
-    """The benchmark could not run, or what it found says nothing; the message says why."""
+    """The benchmark could not run, or its figures are not meaningful; the message is the reason."""
 
 
 class Verdict(StrEnum):
-    """What `--check` says of one benchmark."""
+    """Result of `--check` for one benchmark."""
 
     HELD = "held"
     BROKEN = "BROKEN"
     NOT_MEASURED = "not measured"
 
 
-#: Exit codes of `--check`. 2 is that of wrong arguments.
+#: Exit codes of `--check`; 2 means wrong arguments.
 EXIT_CODES: Final = {Verdict.HELD: 0, Verdict.BROKEN: 1, Verdict.NOT_MEASURED: 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The figures by name, and a sentence for each promise that was not kept."""
+    """The figures by name, and a sentence for each limit that was not met."""
 
     figures: Figures
     broken: Sequence[str] = ()
 
 
 def judge(run: Callable[[], Result], committed: Figures) -> tuple[Verdict, str]:
-    """Runs a benchmark; returns the verdict and the reason, empty if it is held."""
+    """Run a benchmark; return the verdict and the reason, empty if HELD."""
     try:
         result = run()
     except NotMeasured as reason:
@@ -68,7 +68,7 @@ def judge(run: Callable[[], Result], committed: Figures) -> tuple[Verdict, str]:
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict on all: broken if one is, held only if all are and there are some."""
+    """Combine verdicts: BROKEN if one is, HELD only if all are and there is at least one."""
     if Verdict.BROKEN in verdicts:
         return Verdict.BROKEN
     if not verdicts or Verdict.NOT_MEASURED in verdicts:
@@ -88,16 +88,16 @@ def _worse(figures: Figures, committed: Figures) -> list[str]:
 
 
 def baseline() -> Mapping[str, Figures]:
-    """The committed figures of each benchmark."""
+    """Return the committed figures of each benchmark."""
     tables: dict[str, dict[str, float]] = tomllib.loads(BASELINE.read_text(encoding="utf-8"))
     return tables
 
 
 def require_quiet(share: float) -> None:
-    """Refuses to measure while others use the processors.
+    """Check that no other program uses much CPU.
 
     Raises:
-        NotMeasured: they use more than `BUSY_SHARE` of them.
+        NotMeasured: others use more than `BUSY_SHARE`.
     """
     if share > BUSY_SHARE:
         raise NotMeasured(
@@ -106,7 +106,7 @@ def require_quiet(share: float) -> None:
 
 
 def busy_share(seconds: float = 1.0) -> float:
-    """How much of all processors was in use during that time, from 0 to 1."""
+    """Return the share of all CPUs in use during `seconds`, from 0 to 1."""
     idle, total = _ticks()
     time.sleep(seconds)
     later_idle, later_total = _ticks()

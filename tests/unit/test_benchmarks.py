@@ -1,4 +1,4 @@
-"""The benchmarks' verdicts: what is worse fails, and nothing is held that was not measured."""
+"""Verdicts of benchmarks: worse figures fail, unmeasured ones are never HELD."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_figure_more_than_a_tenth_worse_is_broken(
     assert (f"{name} is " in reason) is (verdict is BROKEN)
 
 
-def test_a_promise_that_is_broken_is_told_whatever_the_figures() -> None:
+def test_missed_limit_is_broken_whatever_the_figures() -> None:
     result = Result(figures={"ratio": 1.0}, broken=["a number was dialed twice"])
     assert judge(lambda: result, {"ratio": 0.14}) == (BROKEN, "a number was dialed twice")
 
@@ -51,7 +51,7 @@ def test_a_promise_that_is_broken_is_told_whatever_the_figures() -> None:
 @pytest.mark.parametrize(
     ("figures", "committed"), [({}, {"ratio": 0.14}), ({"ratio": 0.14}, {}), ({}, {})]
 )
-def test_nothing_is_held_without_a_figure_on_both_sides(
+def test_verdict_needs_a_figure_on_both_sides(
     figures: dict[str, float], committed: dict[str, float]
 ) -> None:
     found, reason = judge(lambda: Result(figures=figures), committed)
@@ -80,7 +80,9 @@ def test_a_busy_machine_measures_nothing() -> None:
         ([], 3),
     ],
 )
-def test_the_exit_code_tells_broken_from_not_measured(verdicts: list[Verdict], code: int) -> None:
+def test_exit_code_distinguishes_broken_from_not_measured(
+    verdicts: list[Verdict], code: int
+) -> None:
     assert EXIT_CODES[overall(verdicts)] == code
 
 
