@@ -3,7 +3,7 @@
 The old file has a dict `SETTINGS` with `redis_host`, `redis_port`, `Timeout_Command_Response`,
 `Timeout_Command_ACK`, `Retries`, `queues` and `LOG_LEVEL`, `LOG_FORMAT`, `LOG_LOCATION`; the
 last three may also be module variables. Comments in the new file list what was not imported;
-values of unknown keys are never repeated.
+values of unknown keys are never repeated. Numbers must be within the bounds of the new setting.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from dialer.errors import ConfigError
+from dialer.settings.tables import Cell, Pbx
 from dialer.store.redis_url import RedisAddress
 
 _LOG_NAMES: Final = ("LOG_LEVEL", "LOG_FORMAT", "LOG_LOCATION")
@@ -31,6 +35,7 @@ _KNOWN: Final = frozenset(
     }
 )
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LEVEL_NAMES: Final = {number: name for name, number in logging.getLevelNamesMapping().items()}
 
 #: Larger than any settings file; parsing must stay cheap.
 MAX_BYTES: Final = 1_000_000
@@ -82,9 +87,13 @@ def convert(path: Path) -> Imported:
         ConfigError: the file cannot be read, or a value in it cannot be converted.
     """
     try:
-        return _converted(_values(_parsed(path)))
+        imported = _converted(_values(_parsed(path)))
+        imported.toml.encode()
+        return imported
     except ConfigError as error:
         problem = str(error)
+    except UnicodeEncodeError:
+        problem = "contains a lone surrogate (\\ud800 to \\udfff); correct that text"
     raise ConfigError(f"{path}: {problem}")
 
 
@@ -186,22 +195,28 @@ def _text(values: Mapping[str, _Value], key: str) -> str | None:
     raise ConfigError(f"{values[key].where} is not text")
 
 
-def _number(values: Mapping[str, _Value], key: str) -> int | float | None:
-    return _as_number(values[key].read(), values[key].where) if key in values else None
+def _number(values: Mapping[str, _Value], key: str, like: FieldInfo) -> int | float | None:
+    return _as_number(values[key].read(), values[key].where, like) if key in values else None
 
 
-def _as_number(value: object, where: str) -> int | float:
-    if isinstance(value, str):
+def _as_number(value: object, where: str, like: FieldInfo) -> int | float:
+    """Return the value within the bounds of `like`, the new setting.
+
+    Raises:
+        ConfigError: it is not a number, or out of bounds, as NaN and infinity are.
+    """
+    if isinstance(value, int | float | str):  # not bytes, which pydantic reads as text
+        takes: TypeAdapter[float] = TypeAdapter(Annotated[like.annotation, *like.metadata])  # type: ignore[arg-type]
         try:
-            return int(value)
-        except ValueError:
+            number = takes.validate_python(value)
+        except ValidationError:
             pass
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    raise ConfigError(f"{where} is not a number")
+        else:
+            return int(number) if number == int(number) else number
+    raise ConfigError(f"{where} is wrong; it takes {like.description}: correct it in the old file")
 
 
-def _cells(values: Mapping[str, _Value], notes: list[str]) -> list[tuple[str, int | float]]:
+def _cells(values: Mapping[str, _Value], notes: list[str]) -> list[tuple[str, int]]:
     """Return (`nome`, `threads`) of the cells, in the old file's order."""
     if "queues" not in values:
         raise ConfigError("SETTINGS has no queues, so there is no cell to import")
@@ -213,21 +228,26 @@ def _cells(values: Mapping[str, _Value], notes: list[str]) -> list[tuple[str, in
     return [_cell(queue, f"{where}[{index}]", notes) for index, queue in enumerate(queues)]
 
 
-def _cell(queue: object, where: str, notes: list[str]) -> tuple[str, int | float]:
+def _cell(queue: object, where: str, notes: list[str]) -> tuple[str, int]:
     if not isinstance(queue, dict) or not isinstance(queue.get("nome"), str):
         raise ConfigError(f"{where} is not a {{'nome': ..., 'threads': ...}}")
     if "threads" not in queue:
         raise ConfigError(f"{where} has no threads")
     others = [key for key in queue if key not in ("nome", "threads")]
+    if not all(isinstance(key, str) for key in others):
+        raise ConfigError(f"{where} has a key that is not text; remove it from the old file")
     notes += [f"{key!r} of the queue {queue['nome']!r} is unknown" for key in others]
-    return queue["nome"], _as_number(queue["threads"], f"{where}['threads']")
+    threads = _as_number(queue["threads"], f"{where}['threads']", Cell.model_fields["threads"])
+    return queue["nome"], int(threads)
 
 
 def _level(values: Mapping[str, _Value], notes: list[str]) -> str:
     if "LOG_LEVEL" not in values:
         return "INFO"
     value = values["LOG_LEVEL"].read()
-    name = logging.getLevelName(value) if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        value = _LEVEL_NAMES.get(value)
+    name = value if isinstance(value, str) else ""
     name = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(name.upper(), name.upper())
     if name in _LEVELS:
         return name
@@ -249,7 +269,7 @@ def _location(values: Mapping[str, _Value], notes: list[str]) -> str:
 
 def _redis_url(values: Mapping[str, _Value], notes: list[str]) -> str:
     host = _text(values, "redis_host")
-    port = _number(values, "redis_port")
+    port = _number(values, "redis_port", Pbx.model_fields["port"])
     if host is None:
         notes.append("redis_host is missing: using 127.0.0.1")
     host = host or "127.0.0.1"
@@ -268,15 +288,14 @@ def _redis_url(values: Mapping[str, _Value], notes: list[str]) -> str:
 def _converted(values: Mapping[str, _Value]) -> Imported:
     notes = [f"{name!r} is unknown" for name in values if name not in _KNOWN]
     if "LOG_FORMAT" in values:
-        old = values["LOG_FORMAT"].read()
+        old = _text(values, "LOG_FORMAT")
         notes.append(f'LOG_FORMAT was {old!r}: log.format is now "text" or "json"')
     url = _redis_url(values, notes)
     cells = _cells(values, notes)
     log = {"level": _level(values, notes), "location": _location(values, notes), "format": "text"}
     common = {
-        "timeout_command_response": _number(values, "Timeout_Command_Response"),
-        "timeout_command_ack": _number(values, "Timeout_Command_ACK"),
-        "retries": _number(values, "Retries"),
+        key.lower(): _number(values, key, Cell.model_fields[key.lower()])
+        for key in ("Timeout_Command_Response", "Timeout_Command_ACK", "Retries")
     }
     blocks = [
         _heading(notes),
@@ -296,9 +315,9 @@ def _heading(notes: list[str]) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
-def _pbx(threads: float) -> str:
+def _pbx(threads: int) -> str:
     """Return the PBX table, which the old file does not have: valid, to be corrected by hand."""
-    max_calls = max(1, min(10_000, int(threads)))
+    max_calls = min(10_000, threads)
     return (
         "# The old file has no PBX. CHANGE these values; set the secret in the environment\n"
         "# (DIALER_PBX01_SECRET) or in a file (secret_file).\n"
@@ -314,7 +333,7 @@ def _pbx(threads: float) -> str:
     )
 
 
-def _cell_block(nome: str, threads: float, common: Mapping[str, int | float | None]) -> str:
+def _cell_block(nome: str, threads: int, common: Mapping[str, int | float | None]) -> str:
     given = {key: value for key, value in common.items() if value is not None}
     table: dict[str, object] = {"nome": nome, "threads": threads, "pbxs": ["pbx01"], **given}
     return (

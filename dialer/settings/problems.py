@@ -32,6 +32,9 @@ _OUT_OF_RANGE: Final = frozenset(
     {"greater_than", "greater_than_equal", "less_than_equal", "int_from_float"}
 )
 
+#: Most digits of a number that an error repeats.
+_SHOWN_DIGITS: Final = 32
+
 Location = tuple[int | str, ...]
 
 
@@ -80,6 +83,8 @@ def read(path: Path) -> dict[str, Any]:
         problem = "is not UTF-8 text"
     except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {error}"
+    except ValueError:  # of int(): more digits than Python reads
+        problem = "is not TOML: a number in it has too many digits"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     # Raised outside `except`, so that the parser's exception, which may contain the whole text
@@ -184,9 +189,25 @@ def _sentence(
     if kind == "missing":
         wrong = "is missing"
     elif kind in _OUT_OF_RANGE:
-        wrong = f"{given} is wrong"
-    takes = field.description if field is not None else None
-    return f"{wrong}; it takes {takes or 'a table'}"
+        wrong = f"{_shown(given)} is wrong"
+    return f"{wrong}; it takes {_takes(field) or 'a table'}"
+
+
+def _takes(field: FieldInfo | None) -> str | None:
+    """Return the field's description; for an optional field it is in the inner annotation."""
+    if field is None or field.description is not None:
+        return field and field.description
+    inner = (FieldInfo.from_annotation(one) for one in get_args(field.annotation))
+    return next((one.description for one in inner if one.description is not None), None)
+
+
+def _shown(number: object) -> str:
+    """Return the number as text, cut if it is very long."""
+    try:
+        text = str(number)
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN_DIGITS else f"{text[:_SHOWN_DIGITS]}..."
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:

@@ -332,7 +332,7 @@ class Limits(_Table):
 
     max_attempts_per_number: Annotated[Whole, _whole(1, 1000)] | None = None
     attempts_window_hours: Annotated[
-        Decimal, Field(gt=0, le=8784, description="hours, more than 0 and up to 8784")
+        Decimal, Field(ge=0.01, le=8784, description="hours from 0.01 to 8784")
     ] = 24.0
     calling_hours: Annotated[
         tuple[CallingHours, ...],

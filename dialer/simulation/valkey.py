@@ -66,7 +66,9 @@ class EmbeddedValkey:
 
         Args:
             port: TCP port; None for any free port.
-            appendonly: write to disk before every reply (appendfsync always).
+            appendonly: write to a file before every reply. The data survives `kill`, but not a
+                power failure: the server does not wait for the disk. (With `appendfsync everysec`
+                it survives neither: while the disk is busy, Valkey answers before it writes.)
             data_dir: data folder; None for a temporary folder that `close` removes.
             config: additional directives of valkey.conf, by name.
 
@@ -84,7 +86,7 @@ class EmbeddedValkey:
             "dir": ".",
             "save": '""',
             "appendonly": "yes" if appendonly else "no",
-            "appendfsync": "always",
+            "appendfsync": "no",
             **(config or {}),
         }
         self._server: subprocess.Popen[bytes] | None = None

@@ -34,10 +34,12 @@ from dialer.store.entry import Entry
 from dialer.store.ledger import Admission, BridgeLedger, Delivery, Waiting, WorkerLedger
 from dialer.store.registry import Link, Registry
 from dialer.store.steps import Steps
+from tests.waiting import wait_until
 
 CELL: Final = "ASR_TIM"
 BRIDGE: Final = "bridge-1"
 T0: Final = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+BEAT_EVERY_S: Final = 1.0
 BUSY: Final = Ending(result=Result.BUSY, ended_at=T0, cause=17)
 
 READING: Final[Mapping[bytes, Callable[[bytes], tuple[Any, ...]]]] = {
@@ -68,6 +70,10 @@ class Nudges:
     def calls(self) -> list[tuple[str, str, int]]:
         """Call id, PBX and epoch of each, in the order they were sent."""
         return [(n.call_id, n.pbx, n.epoch) for n in self.sent]
+
+    async def until(self, n: int) -> None:
+        """Waits until `n` were sent; a call is in the ledger before its nudge is sent."""
+        await wait_until(lambda: len(self.sent) >= n, f"{n} nudges")
 
 
 def pbx(name: str = "pbx01", **fields: Any) -> PbxLimits:
@@ -104,6 +110,7 @@ class Site:
     push: Literal["right", "left"] = "right"
     redis: Redis = field(init=False)
     steps: Steps = field(init=False)
+    _beats: dict[str, tuple[Link, str]] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
@@ -268,10 +275,20 @@ class Site:
         return delivery
 
     async def beat(self, name: str = "pbx01", link: Link = "up", instance: str = "i1") -> None:
+        self._beats[name] = link, instance
         await self.registry.heartbeat(name, instance=instance, link=link, facts={})
+
+    async def beat_on(self) -> None:
+        """Repeats the last heartbeat of each PBX, as its worker does, however slow the test is."""
+        while True:
+            for name in tuple(self._beats):
+                link, instance = self._beats[name]
+                await self.registry.heartbeat(name, instance=instance, link=link, facts={})
+            await asyncio.sleep(BEAT_EVERY_S)
 
     async def silence(self, name: str, *, seconds: float) -> None:
         """Makes the PBX's last heartbeat that old."""
+        self._beats.pop(name, None)
         key = f"dialer:pbx:{name}"
         now_s, _ = await self.redis.time()
         old = int((now_s - seconds) * 1000)
@@ -287,6 +304,7 @@ class Bridge:
     """The parts of one bridge for one cell, run by hand or as tasks. Nothing is published."""
 
     cell: BridgeCell
+    pbxs: Site
     nudges: Nudges
     intake: Intake
     parked: ParkedSweep
@@ -325,6 +343,7 @@ class Bridge:
         recovery = Recovery(where, pbx_lost_after_s)
         return cls(
             cell=where,
+            pbxs=site,
             nudges=nudges,
             intake=intake,
             parked=ParkedSweep(where, intake),
@@ -335,8 +354,9 @@ class Bridge:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """All parts run as the service runs them; what one raises is raised here."""
+        """All parts run as the service runs them, and the PBXs; what one raises is raised here."""
         parts = (
+            self.pbxs.beat_on,
             self.intake.run,
             self.codes.run,
             self.codes.run_late,
@@ -358,5 +378,5 @@ async def task_of(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         ended = [task for task in tasks if task.done()]
         await cancel(tasks)
-    for task in ended:
-        task.result()
+        for task in ended:  # also if the block failed: this is why
+            task.result()

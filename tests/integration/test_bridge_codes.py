@@ -35,6 +35,7 @@ async def test_a_code_reaches_its_call_and_comes_back_in_the_response_as_it_came
         await site.push_codes(b'{ "CodLigacao" : 007e, "IdRequisicao" : "r-1" }')
         await site.push_codes(b'{ "CodLigacao" : 12345678901234567890, "IdRequisicao" : "r-1" }')
         await wait_until(lambda: code_of(site), "the code is stored")
+        await wait_until(site.dead, "the other one is dead")
         assert await site.counters() == (1, 0)
         await site.end()
     (raw,) = await site.listed(site.ledger.wire.response)

@@ -81,8 +81,7 @@ async def test_requests_become_queued_calls_and_each_gets_one_nudge(site: Site) 
     bridge = Bridge.of(site, pbxs=[pbx("pbx01"), pbx("pbx02")])
     await site.push_requests(*(element(f"r-{i}") for i in range(6)))
     async with bridge.running():
-        await live(site, 6)
-        await wait_until(lambda: len(bridge.nudges.sent) == 6, "6 nudges")
+        await bridge.nudges.until(6)
     assert sorted(c for c, _, _ in bridge.nudges.calls) == [f"{CELL}:r-{i}" for i in range(6)]
     assert Counter(p for _, p, _ in bridge.nudges.calls) == {"pbx01": 3, "pbx02": 3}
     assert {e for _, _, e in bridge.nudges.calls} == {1}
@@ -95,7 +94,7 @@ async def test_a_nudge_shows_no_whole_number(site: Site) -> None:
     bridge = Bridge.of(site)
     async with bridge.running():
         await site.push_requests(element(number="5511987654321"))
-        await wait_until(lambda: bridge.nudges.sent, "the nudge")
+        await bridge.nudges.until(1)
     assert bridge.nudges.sent[0].shown == "('ASR_TIM', 'r-1', '*********4321')"
 
 
@@ -199,8 +198,7 @@ async def test_the_trunk_of_the_cell_is_a_wish_like_the_requests_own(site: Site)
     bridge = Bridge.of(site, cell_table=where, pbxs=[pbx(), pbx("pbx02", trunks=trunks)])
     await site.push_requests(*(element(f"r-{i}") for i in range(4)))
     async with bridge.running():
-        await live(site, 4)
-        await wait_until(lambda: len(bridge.nudges.sent) == 4, "4 nudges")
+        await bridge.nudges.until(4)
     assert {p for _, p, _ in bridge.nudges.calls} == {"pbx02"}
 
 
@@ -254,6 +252,7 @@ async def test_a_repeat_gets_no_second_response_and_does_not_free_the_live_calls
         await wait_until(site.dead, "the repeat is dead")
         await site.push_requests(repeat)  # in a later one
         await wait_until(lambda: _dead(site, 2), "the second repeat is dead")
+        await bridge.nudges.until(2)
     assert {d["reason"] for d in await site.dead()} == {"duplicate_request"}
     assert await site.slots() == {"r-1", "r-2"}
     assert await site.responses() == []
@@ -286,7 +285,7 @@ async def test_a_request_past_its_time_is_answered_expired_and_never_dialed(site
         await site.push_requests(element(CriadaEm=old, ValidadeSeg=29))
         await site.push_requests(element("r-2", CriadaEm=old, ValidadeSeg=600))
         response = (await answered(site, 1))["r-1"]
-        await live(site, 1)
+        await bridge.nudges.until(1)
     assert (response["Resultado"], response["Erro"]["Codigo"]) == ("EXPIRED", "expired")
     assert (response["CriadaEm"], response["DiscadaEm"], response["Tentativas"]) == (old, None, 0)
     assert [c for c, _, _ in bridge.nudges.calls] == [f"{CELL}:r-2"]
@@ -351,7 +350,7 @@ async def test_elements_that_are_the_same_byte_for_byte_are_dialed_once(site: Si
     await site.push_requests(*[element()] * 5)
     async with bridge.running():
         await wait_until(lambda: _dead(site, 4), "four repeats")
-        await wait_until(lambda: bridge.nudges.sent, "the one is published")
+        await bridge.nudges.until(1)
     assert len(bridge.nudges.sent) == 1
     assert await site.slots() == {"r-1"}
     assert await site.ledger.hand(BRIDGE) == []

@@ -172,7 +172,7 @@ async def test_a_pbx_that_left_the_settings_runs_empty_and_its_waiting_calls_mov
         await stack.start()
         (bridge,) = stack.bridges
         requests = await stack.push(20)
-        await stack.until_live(20)
+        await stack.until_dialed(20)
         stack.workers["pbx02"].freeze()  # to the bridge it lives for another 10 s
         requests += await stack.push(20)
         await stack.until_dialed(30)
@@ -181,7 +181,9 @@ async def test_a_pbx_that_left_the_settings_runs_empty_and_its_waiting_calls_mov
         stack.forget_pbx("pbx02")
         await stack.reread(bridge)
         await stack.until_dialed(40, within_s=5)
-        assert bridge.log.count("Call moved to another PBX") == waiting
+        await wait_until(
+            lambda: bridge.log.count("Call moved to another PBX") == waiting, "each move is logged"
+        )
         stack.workers["pbx02"].thaw()
         responses = await each_once(stack, requests)
         assert tally(list(responses.values())) == {"ANSWERED": 40}
@@ -376,18 +378,21 @@ async def test_a_bridge_that_is_told_to_stop_while_it_rereads_stops_within_five_
         stack.add_cell(OTHER, redis_url=f"redis://127.0.0.1:{mute}/0")
         stack.write_config()
         bridge.hang_up()
-        await asyncio.to_thread(_until_connected, bridge, mute)
+        await until_connected(bridge, mute)
         assert await bridge.stop(within_s=5) == 0
         assert REFUSED not in bridge.log
 
 
-def _until_connected(bridge: Program, port: int) -> None:
-    """Waits until something of this machine connects to that port."""
-    wanted = f":{port:04X} "
-    while True:
-        for line in Path(f"/proc/{bridge.pid}/net/tcp").read_text().splitlines():
-            if line.split()[2].endswith(wanted.strip()) and line.split()[3] == "01":
-                return
+async def until_connected(bridge: Program, port: int) -> None:
+    """Waits until something of this machine has a connection to that port."""
+    table = Path(f"/proc/{bridge.pid}/net/tcp")
+
+    def is_connected() -> bool:
+        assert bridge.running, f"{bridge.name} has ended"
+        rows = (line.split() for line in table.read_text().splitlines())
+        return any(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+    await wait_until(is_connected, f"a connection to port {port}")
 
 
 async def test_a_second_hangup_during_a_rereading_is_heeded_after_it(
@@ -399,7 +404,7 @@ async def test_a_second_hangup_during_a_rereading_is_heeded_after_it(
         stack.add_cell(OTHER, redis_url=f"redis://127.0.0.1:{mute}/0")
         stack.write_config()
         bridge.hang_up()
-        await asyncio.to_thread(_until_connected, bridge, mute)
+        await until_connected(bridge, mute)
         stack.forget_cell(OTHER)
         stack.add_cell(CELL, threads=3)
         await stack.reread(bridge)

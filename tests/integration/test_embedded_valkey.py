@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,11 @@ from redis.retry import Retry
 
 from dialer.errors import StoreUnavailable
 from dialer.simulation.valkey import EmbeddedValkey
+from tests.waiting import wait_blocking
+
+# Of Linux' ptrace.h and wait.h.
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+WALL = 0x40000000
 
 # Starts a server in a separate process, prints its address, and waits to be killed.
 PARENT = """
@@ -28,13 +34,6 @@ server.start()
 print(server.pid, server.log_path.parent, flush=True)
 sys.stdin.read()
 """
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def connect(server: EmbeddedValkey, db: int = 0) -> redis.Redis:
@@ -94,6 +93,45 @@ def test_killed_server_restarts_with_its_data() -> None:
         assert server.port == port
         with connect(server) as client:
             assert client.llen("calls") == 1000
+
+
+@pytest.mark.parametrize(("fsync", "is_lost"), [({}, False), ({"appendfsync": "everysec"}, True)])
+def test_killed_server_on_a_slow_disk_keeps_its_answers(
+    fsync: dict[str, str], is_lost: bool
+) -> None:
+    """Not with everysec: the simulated Multcall then read a Response twice."""
+    with EmbeddedValkey(appendonly=True, config=fsync) as server, connect(server) as client:
+        client.set("call", "one")
+        with disk_at_a_standstill(server, client):
+            client.set("call", "two")
+            assert client.get("call") == "two"
+        server.start()
+        assert client.get("call") == ("one" if is_lost else "two")
+
+
+@contextlib.contextmanager
+def disk_at_a_standstill(server: EmbeddedValkey, client: redis.Redis) -> Iterator[None]:
+    """Stop the thread that flushes the file, like a busy disk; kill the server at the end."""
+    libc, pid = ctypes.CDLL(None, use_errno=True), server.pid
+    assert pid is not None
+    names = {task.name: (task / "comm").read_text() for task in Path(f"/proc/{pid}/task").iterdir()}
+    thread = next(int(task) for task, name in names.items() if name.startswith("bio_aof"))
+    for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+        if libc.ptrace(request, thread, None, None) != 0:
+            pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
+    try:
+        if client.config_get("appendfsync") == {"appendfsync": "everysec"}:
+            wait_blocking(lambda: _waits_for_the_disk(client), "a flush waits")
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(thread, WALL)
+        server.kill()
+
+
+def _waits_for_the_disk(client: redis.Redis) -> bool:
+    client.set("call", "one")
+    return bool(client.info("persistence")["aof_pending_bio_fsync"])
 
 
 def test_killed_server_without_appendonly_restarts_empty(server: EmbeddedValkey) -> None:
@@ -162,8 +200,8 @@ def test_server_and_folder_vanish_with_the_parent(
     assert psutil.pid_exists(int(pid))
     os.killpg(parent.pid, how)
     parent.wait(10)
-    wait_until(lambda: not psutil.pid_exists(int(pid)))
-    wait_until(lambda: not Path(folder.strip()).exists())
+    wait_blocking(lambda: not psutil.pid_exists(int(pid)), "the server is gone")
+    wait_blocking(lambda: not Path(folder.strip()).exists(), "its folder is gone")
 
 
 def test_ctrl_c_for_the_parent_does_not_reach_the_server(

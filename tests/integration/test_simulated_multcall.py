@@ -60,6 +60,7 @@ class TinyDialer:
             async for raw in self._elements(wire.request):
                 self.requests.append(raw)
                 if not self.silent:
+                    self.in_flight += 1  # before the task runs: `rest` waits for it
                     group.create_task(self._call(wire, cell, raw))
 
     async def serve_codes(self, cell: str) -> None:
@@ -91,10 +92,11 @@ class TinyDialer:
         It is no real dialer: an element whose reply got lost would be lost.
         """
         self.rests = True
-        await wait_until(lambda: self.resting == 2 * len(CELLS), "the tiny dialer rests")
+        await wait_until(
+            lambda: not self.in_flight and self.resting == 2 * len(CELLS), "the tiny dialer rests"
+        )
 
     async def _call(self, wire: CellKeys, cell: str, raw: bytes) -> None:
-        self.in_flight += 1
         await self._answer(wire, cell, raw)
         self.in_flight -= 1
 

@@ -64,6 +64,13 @@ class Place:
         except RedisError:  # a connection from before its death
             return False
 
+    async def die(self, *others: Multcall) -> None:
+        """Kills its Redis, while this Multcall and the others on it take nothing."""
+        async with AsyncExitStack() as turns:
+            for multcall in (self.multcall, *others):
+                await turns.enter_async_context(multcall.turn)
+            await asyncio.to_thread(self.server.kill)
+
     async def revive(self) -> None:
         """Starts its Redis again, over the same data."""
         await asyncio.to_thread(self.server.start)
@@ -114,7 +121,7 @@ async def test_dead_redis_of_a_cell_stops_no_call_of_the_other(tmp_path: Path) -
         worker.freeze()
         await mine.push(stack, THREADS + 8)
         await wait_until(lambda: _is(mine.size("queued"), THREADS + 8), "more tasks than threads")
-        await asyncio.to_thread(mine.server.kill)
+        await mine.die()
         worker.thaw()
 
         for n in range(1, 4):
@@ -135,7 +142,7 @@ async def test_programs_start_while_the_redis_of_one_cell_is_dead(
         await stack.start()
         await mine.push(stack, 10)
         await stack.until_live(10)
-        await asyncio.to_thread(mine.server.kill)
+        await mine.die()
         await stack.bridges[0].kill()
         await stack.workers["pbx01"].kill()
         await stack.start_worker("pbx01")
@@ -166,7 +173,7 @@ async def test_removed_cell_gets_responses_once_its_redis_is_back(
         await wait_until(lambda: len(leaves.multcall.acks) == 5, "all are up")
         stack.forget_cell("LEAVES")
         stack.write_config()
-        await asyncio.to_thread(other.server.kill)
+        await other.die(leaves.multcall)
         await stack.bridges[0].kill()
         await stack.workers["pbx01"].kill()
         await stack.start_worker()

@@ -169,8 +169,12 @@ def test_computed_value_is_refused_in_one_sentence(value: str) -> None:
         ("SETTINGS = {'queues': []}", "line 1: SETTINGS['queues'] is not a list of"),
         ("SETTINGS = {'queues': ['A']}", "line 1: SETTINGS['queues'][0] is not a {'nome': ..."),
         ("SETTINGS = {'queues': [{'nome': 'A'}]}", "SETTINGS['queues'][0] has no threads"),
-        ("SETTINGS = {'queues': {'A': None}}", "SETTINGS['queues'][0]['threads'] is not a number"),
-        ("SETTINGS = {'queues': {'A': 1}, 'Retries': 'x'}", "SETTINGS['Retries'] is not a number"),
+        (
+            "SETTINGS = {'queues': [{'nome': 'A', 'threads': 1, 5: 'x'}]}",
+            "line 1: SETTINGS['queues'][0] has a key that is not text; remove it",
+        ),
+        ("SETTINGS = {'queues': {'A': 1}, 'LOG_FORMAT': 1}", "SETTINGS['LOG_FORMAT'] is not text"),
+        ("SETTINGS = {'queues': {'\\ud800': 1}}", "contains a lone surrogate"),
         ("SETTINGS = {'queues': {'A': 1}, 'redis_host': 1}", "SETTINGS['redis_host'] is not text"),
         (
             "SETTINGS = {'queues': {'A': 1}, 'redis_host': 'a@b/c'}",
@@ -190,6 +194,65 @@ def test_useless_old_file_is_refused_in_one_sentence(text: str | bytes, said: st
     assert "\n" not in told
 
 
+NUMBERS = {
+    "Timeout_Command_Response": "seconds from 0.1 to 600",
+    "Timeout_Command_ACK": "seconds from 0.1 to 600",
+    "Retries": "a whole number from 0 to 10",
+    "redis_port": "a whole number from 1 to 65535",
+    "threads": "a whole number from 1 to 10000",
+}
+NO_NUMBERS = (
+    "1e999",
+    "-1e999",
+    "-1.79e308",
+    "-1",
+    "True",
+    "None",
+    "[1]",
+    "1j",
+    "b'1'",
+    "'nan'",
+    "'inf'",
+    "'x'",
+    "''",
+)
+HUGE = f"0x{'f' * 5_000}"  # more digits than Python writes in decimal
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize(
+    "value",
+    [*NO_NUMBERS, HUGE, f"-{HUGE}", f"'{'9' * 5_000}'"],
+)
+def test_number_out_of_bounds_is_refused_with_the_cure(key: str, value: str) -> None:
+    member = f"'queues': {{'A': {value}}}" if key == "threads" else f"'{key}': {value}"
+    where = "['queues'][0]['threads']" if key == "threads" else f"[{key!r}]"
+    assert refusal(f"SETTINGS = {{'queues': {{'A': 1}},\n{member}}}") == (
+        f"settings.py: line 2: SETTINGS{where} is wrong; it takes {NUMBERS[key]}: "
+        "correct it in the old file"
+    )
+
+
+@pytest.mark.parametrize("key", ["Retries", "redis_port", "threads"])
+def test_fraction_instead_of_a_whole_number_is_refused(key: str) -> None:
+    member = "'queues': {'A': 1.5}" if key == "threads" else f"'{key}': 1.5"
+    assert NUMBERS[key] in refusal(f"SETTINGS = {{'queues': {{'A': 1}}, {member}}}")
+
+
+def test_threads_with_an_infinite_sum_are_refused() -> None:
+    said = refusal("SETTINGS = {'queues': {'': -1.79e308, '0': -3.96e304}}")
+    assert "SETTINGS['queues'][0]['threads'] is wrong; it takes a whole number" in said
+
+
+def test_huge_log_level_is_noted() -> None:
+    imported = converted(f"SETTINGS = {{'queues': {{'A': 1}}, 'LOG_LEVEL': {HUGE}}}")
+    assert imported.notes[-1].endswith("using INFO")
+
+
+def test_pbx_of_many_threads_has_at_most_10000_calls() -> None:
+    assert tables("SETTINGS = {'queues': {'A': 9000, 'B': 9000}}")["pbxs"][0]["max_calls"] == 10_000
+
+
 def test_missing_old_file_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"^nowhere\.py: cannot be read: No such file"):
         convert(Path("nowhere.py"))
@@ -200,13 +263,13 @@ values = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none
 
 @given(
     st.dictionaries(
-        st.sampled_from(
-            ["redis_host", "redis_port", "Retries", "LOG_LEVEL", "LOG_FORMAT", "LOG_LOCATION"]
-        )
+        st.sampled_from([*NUMBERS, "redis_host", "LOG_LEVEL", "LOG_FORMAT", "LOG_LOCATION"])
         | st.text(),
         values,
     ),
-    st.dictionaries(st.text(), st.integers() | st.floats(allow_nan=False), min_size=1),
+    st.dictionaries(
+        st.text(), st.integers(1, 10_000) | st.integers() | st.floats(allow_nan=False), min_size=1
+    ),
 )
 def test_any_old_file_gives_toml_or_a_config_error(
     members: dict[str, object], queues: dict[str, object]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from dialer.errors import ConfigError
 from dialer.settings import load
+from dialer.settings import tables as settings_tables
 from dialer.settings.problems import SettingsRefused
-from tests.unit.sound_settings import Change, cell, clean, loaded, pbx, refusal
+from tests.unit.sound_settings import Change, cell, clean, loaded, pbx, refusal, tables, write
+
+Tables = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +49,14 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         (
             cell("ring_timeout", 121),
             "cells[ASR_TIM].ring_timeout: 121 is wrong; it takes a whole number from 1 to 120",
+        ),
+        (
+            cell("queue", "a b"),
+            "cells[ASR_TIM].queue: is wrong; it takes 1 to 64 letters, digits, _ . and -",
+        ),
+        (
+            cell("amd_message", 5),
+            "cells[ASR_TIM].amd_message: is wrong; it takes text of 1 to 200 characters",
         ),
         (
             cell("ring_timout", 5),
@@ -261,3 +275,77 @@ def test_unreadable_settings_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes("# ligação".encode("latin-1"))
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
         load(tmp_path / "latin.toml")
+
+
+# --- numbers ------------------------------------------------------------------------------
+
+#: Every numeric field of the file, and how to set it; checked by a test below.
+WHERE: dict[tuple[str, str], Callable[[Tables, str, object], object]] = {
+    ("Recovery", "pbx_lost_after"): lambda c, k, v: c["recovery"].update({k: v}),
+    **{
+        ("Pbx", name): lambda c, k, v: c["pbxs"][0].update({k: v})
+        for name in ("port", "max_calls", "cps")
+    },
+    **{
+        ("Cell", name): lambda c, k, v: c["cells"][0].update({k: v})
+        for name in (
+            "threads",
+            "priority",
+            "queue_timeout",
+            "ring_timeout",
+            "timeout_command_response",
+            "timeout_command_ack",
+            "retries",
+        )
+    },
+    ("Cell", "priorities"): lambda c, k, v: c["cells"][0].update({k: [v]}),
+    **{
+        ("Limits", name): lambda c, k, v: c["cells"][0]["limits"].update({k: v})
+        for name in ("max_attempts_per_number", "attempts_window_hours")
+    },
+}
+
+
+def _is_number(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(_is_number, get_args(annotation)))
+
+
+def test_every_number_of_the_file_is_listed() -> None:
+    models = {
+        model
+        for model in vars(settings_tables).values()
+        if isinstance(model, type) and issubclass(model, BaseModel)
+    }
+    found = {
+        (model.__name__, name)
+        for model in models
+        for name, field in model.model_fields.items()
+        if _is_number(field.annotation)
+    }
+    assert found == set(WHERE)
+
+
+@pytest.mark.parametrize(("table", "field"), WHERE)
+@pytest.mark.parametrize(
+    "number",
+    ["nan", "inf", "-inf", "-1", "1e-300", "1e308", "true", "0x" + "f" * 5_000, "1" + "0" * 400],
+)
+def test_absurd_number_is_refused_with_its_bounds(table: str, field: str, number: str) -> None:
+    content = tables()
+    WHERE[table, field](content, field, "@")
+    path = write(content)
+    path.write_text(path.read_text("utf-8").replace('"@"', number), "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    told = str(caught.value)
+    assert re.search(rf"\.{field}(\[#1\])?: ", told)
+    assert re.search(r"is wrong; it takes .* [0-9.]+ to [0-9]+(, as .*)?$", told)
+    assert len(told) < 300
+    assert "\n" not in told
+
+
+def test_a_number_of_5000_digits_is_told_in_one_sentence() -> None:
+    path = write(tables())
+    path.write_text(f"a = {'9' * 5_000}\n" + path.read_text("utf-8"), "utf-8")
+    with pytest.raises(ConfigError, match="is not TOML: a number in it has too many digits"):
+        load(path)

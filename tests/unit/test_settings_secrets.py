@@ -96,7 +96,7 @@ def inside(content: Any, place: tuple[str | int, ...]) -> Any:
     return content
 
 
-@hypothesis_settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     replaced=st.lists(st.sampled_from(PLACES), min_size=0, max_size=3),
     added=st.lists(st.sampled_from(TABLE_PLACES), min_size=0, max_size=2),

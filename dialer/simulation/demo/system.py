@@ -148,9 +148,7 @@ class DemoSystem:
     async def _start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dialer-demo-"))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self.valkey = self._stack.enter_context(
-            EmbeddedValkey(appendonly=True, config={"appendfsync": "everysec"})
-        )
+        self.valkey = self._stack.enter_context(EmbeddedValkey(appendonly=True))
         for seed, (name, version) in enumerate(PBXS.items(), start=1):
             simulated = SimulatedPbx(
                 name=name,

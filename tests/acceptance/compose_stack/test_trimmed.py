@@ -26,7 +26,7 @@ DIALER_UID = 10001
 REDIS_CONF = f"""
 requirepass {PASSWORD}
 appendonly yes
-appendfsync everysec
+appendfsync always
 maxmemory-policy noeviction
 dir /data
 """
