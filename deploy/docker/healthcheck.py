@@ -103,7 +103,7 @@ def main(what: str, pbx: str = "") -> str:
     except DialerError as error:
         return str(error)
     except (RedisError, OSError) as error:
-        return f"Redis cannot be used: {error or 'it does not answer'}"
+        return f"Redis cannot be used: {str(error) or 'it does not answer'}"
 
 
 if __name__ == "__main__":
