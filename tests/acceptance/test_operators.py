@@ -22,7 +22,8 @@ from tests.processes import Site
 
 #: The lab's operator answers after 0.3 s and clears after 1 s (asterisk/extensions.conf).
 OPERATOR = "Maria José"
-ANSWERS_AFTER_S = 0.3
+#: Asterisk's two events are a few milliseconds nearer to each other at times (0.297 s seen).
+ANSWERS_AFTER_S = 0.29
 
 #: Last two digits of a number whose customer clears 1 s after the answer.
 GIVES_UP = "10"
