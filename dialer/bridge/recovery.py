@@ -141,9 +141,12 @@ class Recovery:
             f"{self.pbx_lost_after_s:g} s; nobody can say how the call ended",
         )
         for part in slices(ids):
-            for entry in await self._entries(part):
-                if entry.call.pbx == pbx and entry.call.state not in _WAITING:
-                    await self._end(entry, Result.UNKNOWN, error, within=_CLAIMED)
+            lost = [
+                entry
+                for entry in await self._entries(part)
+                if entry.call.pbx == pbx and entry.call.state not in _WAITING
+            ]
+            await self._end(lost, Result.UNKNOWN, error, within=_CLAIMED)
 
     async def _unready_s(self, pbx: str) -> float:
         """How long the PBX has not been ready.
@@ -219,17 +222,19 @@ class Recovery:
         now = datetime.now(UTC)
         limits = self.cell.settings.limits
         is_over = limits.outside_hours == "expire" and not limits.is_open(now)
-        fresh: dict[str, Entry] = {}
+        fresh: list[Entry] = []
+        expired: list[Entry] = []
         for entry in await self._entries([w.call_id for w in waiting]):
-            if entry.expires_at is not None and entry.expires_at <= now:
-                error = CallError(code="expired", message="ValidadeSeg passed before it was dialed")
-                await self._end(entry, Result.EXPIRED, error, within=_WAITING)
-            elif is_over:
-                error = CallError(code="outside_hours", message="the cell's calling hours are over")
-                await self._end(entry, Result.EXPIRED, error, within=_WAITING)
-            elif not self.cell.is_paused_by_hours(now):
-                fresh[entry.call.call_id] = entry
-        return fresh
+            is_expired = entry.expires_at is not None and entry.expires_at <= now
+            (expired if is_expired else fresh).append(entry)
+        error = CallError(code="expired", message="ValidadeSeg passed before it was dialed")
+        await self._end(expired, Result.EXPIRED, error, within=_WAITING)
+        if is_over:
+            error = CallError(code="outside_hours", message="the cell's calling hours are over")
+            await self._end(fresh, Result.EXPIRED, error, within=_WAITING)
+        if is_over or self.cell.is_paused_by_hours(now):
+            return {}
+        return {entry.call.call_id: entry for entry in fresh}
 
     async def _entries(self, ids: Sequence[str]) -> list[Entry]:
         """The entries of calls; answer those that cannot be read, so that they end no bridge."""
@@ -267,10 +272,21 @@ class Recovery:
         was_sent = call.state not in _WAITING
         result = Result.UNKNOWN if was_sent else Result.FAILED
         known = Entry(call=call, request=request, boot="", expires_at=None)
-        await self._end(known, result, error, within={call.state})
+        await self._end([known], result, error, within={call.state})
 
     async def _end(
-        self, entry: Entry, result: Result, error: CallError, *, within: Set[State]
+        self, entries: Sequence[Entry], result: Result, error: CallError, *, within: Set[State]
+    ) -> None:
+        """End calls and give their slots back."""
+        await asyncio.gather(*(self._end_one(e, result, error, within) for e in entries))
+        for pbx in {entry.call.pbx for entry in entries}:
+            if pbx is not None:
+                await self.cell.give_back(
+                    pbx, [e.call.call_id for e in entries if e.call.pbx == pbx]
+                )
+
+    async def _end_one(
+        self, entry: Entry, result: Result, error: CallError, within: Set[State]
     ) -> None:
         call = entry.call
         ending = Ending(result=result, ended_at=datetime.now(UTC), error=error)
@@ -280,5 +296,3 @@ class Recovery:
                 "Call answered by the bridge",
                 extra={"call_id": call.call_id, "pbx": call.pbx, "error": error.code},
             )
-        if call.pbx is not None:
-            await self.cell.give_back(call.pbx, [call.call_id])

@@ -90,7 +90,13 @@ class Refusals:
             number = self.cell.ledger.keys.number(request.number)
             if count is None:
                 refusals.append(self.bury_repeat(candidate.element, request.call_id))
-            elif reason := self._reason(request, on_list=on_list, attempts=count):
+                continue
+            try:
+                reason = self._reason(request, on_list=on_list, attempts=count)
+            except Exception as error:  # noqa: BLE001  # logged and answered
+                refusals.append(self.fail(candidate.element, error))
+                continue
+            if reason is not None:
                 refusals.append(self.answer(candidate, *reason))
             elif not ahead[request.call_id] and self._has_attempts_left(count + ahead[number]):
                 ahead.update((request.call_id, number))
