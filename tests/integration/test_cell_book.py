@@ -70,6 +70,15 @@ async def test_a_cell_is_unserved_for_a_call_and_for_a_code_in_hand(site: Site, 
     assert await book.unserved() == [cell()]
 
 
+async def test_each_of_many_unserved_cells_is_found(site: Site) -> None:
+    book = CellBook(site.steps)
+    cells = [cell(nome=f"ura-{n}") for n in range(4)]
+    for one in cells:
+        await book.write(one)
+        await site.redis.zadd(f"dialer:live:{one.name}", {f"{one.name}:r-1": 1})
+    assert sorted(await book.unserved(), key=lambda c: c.name) == cells
+
+
 async def test_settings_of_another_version_are_passed_over_with_one_sentence(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
