@@ -72,10 +72,10 @@ class Config:
         Raises:
             LookupError: no tests are named for it.
         """
-        fitting = [folder for folder in self.tests if path.startswith(f"{folder}/")]
-        if not fitting:
+        folder = innermost(path, self.tests)
+        if folder is None:
             raise LookupError(f"mutants.toml names no tests for {path}: add its folder to [tests]")
-        return max(fitting, key=len)
+        return folder
 
     def test_files(self, folder: str, root: Path) -> list[str]:
         """Return the test files for a folder, relative to `root`.
@@ -102,6 +102,12 @@ class Config:
                 is_test = file.name.startswith("test_") or "mutants" in file.parts
                 if file.suffix in (".py", ".lua") and not is_test:
                     yield file
+
+
+def innermost(path: str, folders: Iterable[str]) -> str | None:
+    """Return the innermost of the folders that the file is in (or is), None if it is in none."""
+    fitting = [folder for folder in folders if f"{path}/".startswith(f"{folder}/")]
+    return max(fitting, key=len, default=None)
 
 
 def _fits(pattern: str, text: str) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tests.mutants import lua_faults, python_faults
-from tests.mutants.config import Config
+from tests.mutants.config import Config, innermost
 from tests.mutants.coverage_map import FileMap, TestChoice, read_map, shared_digest
 from tests.mutants.mutant import Mutant, mutants_of
 from tests.mutants.sandbox import ROOT, TOO_LONG, Sandbox
@@ -108,17 +108,34 @@ class Run:
     def _mutants(self) -> list[Mutant]:
         """Return all mutants but the explained ones, which are counted."""
         found = []
+        for file in self._files():
+            for mutant in self._of_file(file):
+                if self.config.is_explained(mutant):
+                    self._count(mutant).explained += 1
+                else:
+                    found.append(mutant)
+        for entry in self.config.unused(self.folders):
+            self.out(
+                "mutants.toml explains a fault that does not exist: "
+                f"{entry.file}: {entry.source}   [{entry.change}]\n"
+            )
+        return found
+
+    def _files(self) -> list[Path]:
+        """Return the files of the folders, each once."""
+        files: set[Path] = set()
         for folder in self.folders:
             base = self.root / folder
-            for file in [base] if base.is_file() else sorted(base.rglob("*")):
-                for mutant in self._of_file(file):
-                    if self.config.is_explained(mutant):
-                        self.counts[folder].explained += 1
-                    else:
-                        found.append(mutant)
-        for entry in self.config.unused(self.folders):
-            self.out(f"mutants.toml explains a fault that does not exist: {entry}\n")
-        return found
+            if not base.exists():
+                raise LookupError(f"there is no {folder}")
+            files.update([base] if base.is_file() else base.rglob("*"))
+        return sorted(files)
+
+    def _count(self, mutant: Mutant) -> Count:
+        """Return where a mutant is counted: at the innermost of the folders."""
+        folder = innermost(mutant.path, self.folders)
+        assert folder is not None
+        return self.counts[folder]
 
     def _of_file(self, file: Path) -> list[Mutant]:
         finders = {".py": python_faults.edits_of, ".lua": lua_faults.edits_of}
@@ -157,8 +174,7 @@ class Run:
             tests = choice.tests(mutant.path, lines, TESTS_WITHIN_S)
         outcome = "untested" if not tests else outcome_of(box, mutant, tests)
         with self._lock:
-            folder = next(f for f in self.folders if _is_within(mutant.path, f))
-            count = self.counts[folder]
+            count = self._count(mutant)
             setattr(count, outcome, getattr(count, outcome) + 1)
             if outcome != "noticed":
                 self.out(f"{outcome}: {mutant.where}: {mutant.source}   [{mutant.change}]\n")
@@ -209,10 +225,6 @@ def outcome_of(box: Sandbox, mutant: Mutant, tests: Sequence[tuple[str, float]])
     if code == TOO_LONG and box.pytest([f"@{chosen}"], within_s=within_s) == TOO_LONG:
         return "untested"  # the machine is too busy
     return "noticed"
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
 
 
 def _total(counts: Iterable[Count]) -> Count:

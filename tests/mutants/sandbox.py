@@ -15,7 +15,7 @@ from typing import Final
 from tests.mutants.mutant import Edit, apply
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-LEFT_OUT: Final = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*cache", ".hypothesis")
+LEFT_OUT: Final = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*cache", ".mutants")
 
 #: Plugins that take a second to import and that no test here needs.
 NOT_NEEDED: Final = ("celery", "docker_tools", "xdist", "xdist.looponfail")

@@ -252,6 +252,17 @@ def test_tests_that_hang_without_the_fault_notice_nothing(
     assert box.codes == []
 
 
+def test_a_file_of_two_folders_is_mutated_once(project: Path) -> None:
+    config = Config({"held": ["tests"], "held/rooms.py": ["tests"]}, [])
+    said: list[str] = []
+    Run(root=project, config=config, folders=list(config.tests), out=said.append).run(
+        seed=1, sample=0
+    )
+
+    assert "0 of 3 mutants tried" in "".join(said)
+    assert config.folder_of("held/rooms.py") == "held/rooms.py"
+
+
 def test_a_folder_without_named_tests_is_refused() -> None:
     with pytest.raises(LookupError, match="add its folder"):
         Config({"held": ["tests"]}).folder_of("free/rooms.py")
