@@ -30,7 +30,7 @@ from dialer.multcall.identity import CONTROL, REQUEST_ID_RULE, RequestId
 from dialer.multcall.rawjson import read_object
 from dialer.multcall.refusals import breaks_a_rule, unreadable, validated
 
-#: Largest `Dados`, in bytes of UTF-8 as it came, and its deepest nesting.
+#: Largest `Dados` in bytes of UTF-8, and its deepest nesting.
 DATA_MAX_BYTES: Final = 8192
 DATA_MAX_DEPTH: Final = 500
 
@@ -40,7 +40,7 @@ VALID_FOR_MAX_S: Final = 604_800
 VARIABLES_MAX: Final = 64
 VARIABLE_MAX_CHARS: Final = 512
 
-#: Years that `CriadaEm` may lie in: wide enough for any clock that is merely wrong.
+#: Accepted years of `CriadaEm`: wide enough for clocks that are merely wrong.
 _YEARS: Final = range(2000, 2100)
 
 _INSTANT: Final = re.compile(
@@ -48,8 +48,8 @@ _INSTANT: Final = re.compile(
     r"(Z|[+-][0-9]{2}:?[0-5][0-9])"
 )
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
-#: Asterisk takes leading underscores off a name (they only say who inherits the
-#: variable), so `__DIALER_X` would set `DIALER_X`; old ones ignored the case.
+#: Asterisk removes leading underscores from a name (they only control inheritance), so
+#: `__DIALER_X` would set `DIALER_X`; old versions ignore case.
 _RESERVED_NAME: Final = re.compile(r"_*DIALER_", re.IGNORECASE)
 
 #: `^{` too: MixMonitor and app_queue read it as `${` in the command that they run.
@@ -91,7 +91,7 @@ def _variable(name: str, value: object) -> str:
         )
     if _UNSAFE_VALUE.search(value):
         raise _wrong_variable(
-            f"Variaveis.{name} must not hold control characters, line ends, ${{, $[ or ^{{"
+            f"Variaveis.{name} must not contain control characters, line ends, ${{, $[ or ^{{"
         )
     if not fits_ami_line(name, value):
         raise _wrong_variable(
