@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from dataclasses import replace
 
 import pytest
 from redis.exceptions import NoPermissionError
@@ -11,6 +13,7 @@ from dialer.domain.call import Ending, Result, State
 from dialer.domain.channel import AmiEvent, ChannelCreated, ChannelUp, HungUp
 from dialer.domain.follow_events import OriginateAccepted
 from dialer.settings import Cell
+from tests.loop_watch import watched_loop
 from tests.unit.captured import CALL_ID
 from tests.unit.lives import T0
 from tests.unit.parts import Parts, Written, entry, parts
@@ -137,3 +140,22 @@ async def test_a_redis_at_fault_keeps_no_other_cell_waiting(
         await reconcile(made)
     assert made.followed.call.state is State.ACCEPTED
     assert any(vars(r).get("cell") == "OTHER" for r in caplog.records)
+
+
+async def test_two_thousand_calls_do_not_block_the_loop() -> None:
+    made = parts()
+    one = entry()
+    made.written.has_claimed = [
+        replace(one, call=replace(one.call, call_id=f"ASR_TIM:{n}")) for n in range(2_000)
+    ]
+    made.asterisk.listed = {f"ASR_TIM:{n}": CHANNEL for n in range(2_000)}
+    gc.collect()
+    gc.disable()
+    try:
+        with watched_loop() as watched:
+            await reconcile(made)
+            await made.journal.drain()
+    finally:
+        gc.enable()
+    assert len(made.calls) == 2_000
+    assert watched.longest_s < 0.02, watched

@@ -32,7 +32,7 @@ EVENT_MASK: Final = "system,call,user,agent"
 
 _NEVER_S: Final = 10**8
 
-#: AMI messages parsed in one turn of the event loop; each takes about 0.1 ms.
+#: AMI messages parsed in one turn of the event loop; each takes up to 0.1 ms.
 SLICE: Final = 50
 
 Fields = Mapping[str, str]

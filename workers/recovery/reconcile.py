@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -30,6 +31,8 @@ from workers.pbx.state import PbxState
 from workers.recovery.replay import Replay
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: A cell's Redis that takes longer to list its calls does not delay the other cells, in seconds.
 CLAIMED_WITHIN_S: Final = 1.0
@@ -67,12 +70,12 @@ class Reconciler:
             AmiUnavailable: the link was lost in the meantime.
         """
         with self.tracker.listening():
-            for followed in self.calls.followed():
+            async for followed in _in_slices(self.calls.followed()):
                 self.tracker.feed(followed.call.call_id, GapFound())
             self.state.boot = await self.link.boot()
             self.state.has_include = await self.link.has_include()
             live = await self.link.channels()
-            for entry in await self._claimed():
+            async for entry in _in_slices(await self._claimed()):
                 self._take(entry)
             await self._tell([f.call.call_id for f in self.calls.followed() if f.sent], live)
 
@@ -149,16 +152,22 @@ class Reconciler:
         return False
 
     async def _tell(self, call_ids: list[str], live: dict[str, dict[str, str]]) -> None:
-        """Tell calls whether their channel is listed, in slices: others use the loop too."""
+        """Tell calls whether their channel is listed."""
         adopted = 0
-        for n, call_id in enumerate(call_ids, 1):
+        async for call_id in _in_slices(call_ids):
             found = channel_found(live.get(call_id), self.state.boot)
             adopted += isinstance(found, ChannelListed)
             self.tracker.feed(call_id, found)
-            if n % SLICE == 0:
-                await asyncio.sleep(0)
         if call_ids:
             extra = {"adopted": adopted, "gone": len(call_ids) - adopted}
             logger.warning(
                 "Reconciled ledger with Asterisk", extra={"pbx": self.state.name, **extra}
             )
+
+
+async def _in_slices(items: Sequence[T]) -> AsyncIterator[T]:
+    """Go through many items and let others use the event loop in between."""
+    for n, item in enumerate(items, 1):
+        yield item
+        if n % SLICE == 0:
+            await asyncio.sleep(0)

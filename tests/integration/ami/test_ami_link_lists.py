@@ -1,0 +1,86 @@
+"""Long answers of Asterisk: none blocks the event loop, and none is kept for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from dialer.errors import AmiUnavailable
+from tests.integration.ami.rig import RawPbx, linked, pbx_at
+from tests.loop_watch import watched_loop
+from tests.waiting import wait_until
+from workers.ami import link as ami
+
+#: As many calls as one PBX may have (`max_calls`).
+CHANNELS = 10_000
+
+#: The longest that anything may keep the event loop busy, in seconds.
+BLOCKED_S = 0.02
+
+
+def channel(n: int, action_id: str) -> str:
+    """An item of a channel list, with the headers of Asterisk 22."""
+    more = "".join(f"Header{i}: some value of it\r\n" for i in range(15))
+    return (
+        f"Event: CoreShowChannel\r\nActionID: {action_id}\r\nChannel: PJSIP/carrier-{n:08x}\r\n"
+        f"ChannelState: 6\r\nUniqueid: C:{n}\r\nLinkedid: C:{n}\r\n{more}\r\n"
+    )
+
+
+async def list_channels(raw: RawPbx) -> None:
+    """Answers the question for all channels, item by item."""
+    (question,) = await wait_until(lambda: raw.actions("CoreShowChannels"), "it is asked")
+    action_id = question.partition("ActionID: ")[2].partition("\r\n")[0]
+    start = f"Response: Success\r\nActionID: {action_id}\r\nEventList: start\r\n"
+    await raw.say(f"{start}Message: Channels will follow\r\n\r\n".encode())
+    for n in range(CHANNELS):
+        await raw.say(channel(n, action_id).encode())
+    end = f"Event: CoreShowChannelsComplete\r\nActionID: {action_id}\r\nEventList: Complete\r\n"
+    await raw.say(f"{end}ListItems: {CHANNELS}\r\n\r\n".encode())
+
+
+@pytest.fixture
+def _no_garbage() -> Iterator[None]:
+    """A full collection of the whole test suite's objects is not the link's doing."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_garbage")
+async def test_a_long_channel_list_does_not_block_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 10.0)
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        with watched_loop() as watched:
+            found, _ = await asyncio.gather(rig.link.channels(), list_channels(raw))
+        assert len(found) == CHANNELS
+        assert watched.longest_s < BLOCKED_S, watched
+
+
+async def test_a_question_that_timed_out_is_not_kept() -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        connection = rig.link._connection
+        assert connection is not None
+        with pytest.raises(AmiUnavailable, match="no answer within"):
+            await rig.link.ask({"Action": "CoreShowChannels"}, within_s=0.05)
+        kept = [action["action"] for action in connection.protocol.responses.values()]
+        assert "CoreShowChannels" not in kept
+
+
+async def test_old_records_are_deleted_after_the_link_is_ready() -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        raw.answers_pings = True
+        rig.link._unforgotten |= {"C:1", "C:2"}
+        raw.cut()
+        await rig.lost(1)
+        await rig.up()  # this manager answers no DBDel
+        await wait_until(lambda: raw.actions("DBDel"), "its deletion is asked for")

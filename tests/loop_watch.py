@@ -1,0 +1,37 @@
+"""Finds what blocks an event loop: the longest that one callback used the processor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Watched:
+    """`longest_s` is in seconds of processor time, which a busy machine does not lengthen."""
+
+    longest_s: float = 0.0
+    callback: str = ""
+
+
+@contextmanager
+def watched_loop() -> Iterator[Watched]:
+    """Measures every callback that any event loop of this thread runs meanwhile."""
+    watched = Watched()
+    run = asyncio.Handle._run
+
+    def measured(handle: asyncio.Handle) -> None:
+        began = time.thread_time()
+        run(handle)
+        took = time.thread_time() - began
+        if took > watched.longest_s:
+            watched.longest_s, watched.callback = took, repr(handle)
+
+    asyncio.Handle._run = measured  # type: ignore[method-assign]
+    try:
+        yield watched
+    finally:
+        asyncio.Handle._run = run  # type: ignore[method-assign]
