@@ -251,7 +251,7 @@ async def test_claimed_calls_of_a_lost_pbx_are_answered_unknown(site: Site) -> N
     await site.admitted("r-1")
     await site.claimed("r-1")
     await site.accepted("r-2")
-    await site.silence("pbx01", seconds=119)
+    await site.silence("pbx01", seconds=60)
     await look(bridge)
     assert await site.responses() == []
     await site.silence("pbx01", seconds=121)
