@@ -212,7 +212,7 @@ async def test_a_hostile_corpus_ends_on_the_dead_list_and_the_next_good_one_is_a
     bridge = Bridge.of(site)
     await site.push_requests(*(e.raw for e in hostile), *(e.raw for e in odd), element("good"))
     async with bridge.running():
-        await wait_until(lambda: site.state("good"), "the good one")
+        await wait_until(lambda: site.state("good"), "the good one", within_s=60)  # 330 refusals
     assert await site.ledger.live() == [f"{CELL}:good"]
     dead = await site.dead()
     assert len(dead) == len(hostile)

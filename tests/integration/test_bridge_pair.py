@@ -57,7 +57,7 @@ async def ends_what_it_sees(site: Site) -> None:
 async def test_two_bridges_admit_every_request_once_and_never_more_than_the_cell_takes(
     site: Site,
 ) -> None:
-    n = 400
+    n = 200
     first, second = pair(site, threads=20)
     wanted = [f"r-{i}" for i in range(n)]
     most = 0

@@ -138,7 +138,7 @@ async def test_kept_demo_shows_every_call_in_flower(
         ended = [x for x in lines if x.startswith("flower_events_total") and "-succeeded" in x]
         return int(sum(float(line.split()[-1]) for line in ended))
 
-    await wait_until(lambda: succeeded() == 10, "Flower shows ten calls")
+    await wait_until(lambda: succeeded() == 10, "Flower shows ten calls", within_s=OVER_WITHIN_S)
     demo.process.send_signal(signal.SIGTERM)
     assert await demo.ends() == 0, demo.said
     assert demo.is_gone()
@@ -156,7 +156,11 @@ async def test_ctrl_c_during_the_calls_stops_everything(start_demo: StartDemo) -
 
 async def test_ctrl_c_during_startup_stops_everything(start_demo: StartDemo) -> None:
     demo = await start_demo()
-    await wait_until(lambda: any("-Q pbx02" in c for c in demo.processes().values()), "a worker")
+    await wait_until(
+        lambda: any("-Q pbx02" in command for command in demo.processes().values()),
+        "a worker",
+        within_s=OVER_WITHIN_S,
+    )
     demo.process.send_signal(signal.SIGINT)
     assert await demo.ends() == 130, demo.said
     assert demo.is_gone()
@@ -181,4 +185,4 @@ async def test_killed_demo_leaves_no_process(
     await demo.says("Flower:")
     demo.process.kill()
     await demo.process.wait()
-    await wait_until(lambda: not demo.processes(), "all is gone")
+    await wait_until(lambda: not demo.processes(), "all is gone", within_s=OVER_WITHIN_S)

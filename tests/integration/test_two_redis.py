@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import connect
-from tests.integration.stack import CELL, Multcall, Stack, cancel
+from tests.integration.stack import CELL, START_WITHIN_S, Multcall, Stack, cancel
 from tests.waiting import wait_until
 
 OTHER = "ura-novoteste2"
@@ -51,7 +51,9 @@ class Place:
         """Waits until each request has its one Response, and the cell is at rest."""
         responses = self.multcall.responses
         await wait_until(
-            lambda: len(responses) >= len(self.pushed), f"every Response of {self.cell}"
+            lambda: len(responses) >= len(self.pushed),
+            f"every Response of {self.cell}",
+            within_s=START_WITHIN_S,
         )
         assert Counter(r["IdRequisicao"] for r in responses) == Counter(self.pushed)
         await wait_until(self._is_at_rest, f"{self.cell} is at rest")
@@ -113,9 +115,10 @@ async def test_one_bridge_and_worker_serve_cells_on_two_redis(tmp_path: Path) ->
 
 async def test_dead_redis_of_a_cell_stops_no_call_of_the_other(tmp_path: Path) -> None:
     room = {"max_calls": 2 * THREADS + 8}  # all taken when it dies
-    async with two_cells(tmp_path, pbx=room, talk_time=(0.5, 1.0)) as (stack, mine, other):
+    habits = {"talk_time": (0.5, 1.0), "long_talk": 5.0}
+    async with two_cells(tmp_path, pbx=room, **habits) as (stack, mine, other):
         await stack.start()
-        await mine.push(stack, THREADS)
+        await mine.push(stack, THREADS, last_two=90)
         await stack.until_live(THREADS)
         worker = stack.workers["pbx01"]
         worker.freeze()
