@@ -326,7 +326,7 @@ async def test_calls_of_a_cell_that_left_the_settings_before_all_was_started_ane
         assert tally(other.responses) == {"ANSWERED": 25}
         assert {r["IdRequisicao"] for r in other.responses} == {r["IdRequisicao"] for r in requests}
         assert "adopted=20" in stack.workers["pbx01"].log
-        assert "Cells are not in the settings and had calls" in bridge.log
+        assert "Removed cells still have calls" in bridge.log
         await wait_until(lambda: "Removed cell has no calls left" in bridge.log, "it says")
         await stack.at_rest()
         await each_once(stack, await stack.push(2))
@@ -421,7 +421,7 @@ async def test_a_hangup_while_a_bridge_starts_does_not_end_it_and_is_not_lost(
 
         await wait_until(holds_it, "the signal is held")
         bridge.hang_up()
-        await wait_until(lambda: "The settings were read anew" in bridge.log, "it has reread")
+        await wait_until(lambda: "Settings unchanged" in bridge.log, "it has reread")
         await each_once(stack, await stack.push(2))
 
 
