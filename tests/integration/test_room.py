@@ -127,25 +127,29 @@ async def agree_on_admit(site: Site, state: State) -> None:
     assert set(replies) <= {Admission.ADMITTED, Admission.FULL}
 
 
-def agree(url: str, examples: int) -> None:
+def test_lua_grants_what_the_room_says(redis_url: str) -> None:
     turns = itertools.count()
+    with asyncio.Runner() as runner:
+        site = Site(redis_url)
+        runner.run(site.__aenter__())
 
-    async def check(state: State) -> None:
-        async with Site(url) as site:
+        async def check(state: State) -> None:
             await agree_on_fetch(site, state)
             await agree_on_lease(site, state)
             if next(turns) % 4 == 0:
                 await agree_on_admit(site, state)
 
-    @settings(
-        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None
-    )
-    @given(states)
-    def run(state: State) -> None:
-        asyncio.run(check(state))
+        @settings(
+            max_examples=100,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        )
+        @given(states)
+        def run(state: State) -> None:
+            runner.run(check(state))
 
-    run()
-
-
-def test_lua_grants_what_the_room_says(redis_url: str) -> None:
-    agree(redis_url, 100)
+        try:
+            run()
+        finally:
+            runner.run(site.__aexit__())
