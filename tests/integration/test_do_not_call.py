@@ -31,7 +31,7 @@ async def test_dnc_changes_do_not_share_their_replies(redis_url: str) -> None:
         await steps.close()
 
 
-async def test_a_number_is_the_same_telephone_with_and_without_its_plus(redis_url: str) -> None:
+async def test_number_is_the_same_with_and_without_its_plus(redis_url: str) -> None:
     steps = Steps(connect(redis_url), "test")
     registry = Registry(steps)
     try:

@@ -71,7 +71,7 @@ async def test_a_call_named_twice_in_one_lease_takes_one_slot(site: Site) -> Non
     ("cps", "gap_us", "burst"),
     [(0.1, 10_000_000, 1), (1, 1_000_000, 1), (20, 50_000, 2), (25, 40_000, 3), (500, 2000, 50)],
 )
-async def test_a_rate_lets_a_tenth_of_a_second_start_at_once_and_then_one_a_gap(
+async def test_pace_allows_a_burst_and_then_one_start_per_gap(
     site: Site, cps: float, gap_us: int, burst: int
 ) -> None:
     paced = pbx(cps=cps, max_calls=1000)
@@ -109,7 +109,7 @@ async def test_a_pause_is_no_credit_for_more_than_the_burst(site: Site) -> None:
     assert (await site.registry.lease(paced, ids(50))).granted <= 3
 
 
-async def test_a_clock_that_was_set_back_holds_a_pbx_for_one_gap_and_not_for_an_hour(
+async def test_clock_set_back_holds_a_pbx_for_one_gap_only(
     site: Site,
 ) -> None:
     paced = pbx(cps=1000)
@@ -128,7 +128,7 @@ async def test_slots_are_released_once_and_only_those_that_were_held(site: Site)
     assert not await site.redis.exists("dialer:slots:pbx01")
 
 
-async def test_a_lost_slot_is_held_again_beyond_the_limit_and_a_held_one_keeps_its_age(
+async def test_lost_slot_is_restored_and_a_leased_one_keeps_its_age(
     site: Site,
 ) -> None:
     await site.redis.zadd("dialer:slots:pbx01", {"ASR_TIM:r-0": 5})
@@ -161,7 +161,7 @@ async def test_a_pbx_nobody_spoke_for_is_not_ready(site: Site) -> None:
     assert await site.registry.unready_s("pbx01") == math.inf
 
 
-async def test_a_pbx_is_ready_while_its_heartbeat_is_fresh_and_its_link_up(site: Site) -> None:
+async def test_pbx_is_ready_with_a_fresh_heartbeat_and_link_up(site: Site) -> None:
     await site.beat("pbx01", "up", instance="i1")
     await site.beat("pbx02", "down", instance="i2")
     states = await site.registry.pbxs([pbx(), pbx("pbx02"), pbx("pbx03")])
@@ -186,7 +186,7 @@ async def test_a_link_that_is_down_ages_from_when_it_was_up(site: Site) -> None:
     assert (await site.registry.pbxs([pbx()]))["pbx01"].unready_s < 5
 
 
-async def test_a_worker_that_stops_does_not_speak_for_the_one_that_took_its_place(
+async def test_stopping_worker_does_not_speak_for_its_successor(
     site: Site,
 ) -> None:
     await site.beat("pbx01", "up", instance="old")

@@ -95,7 +95,7 @@ async def two_cells(
         yield stack, mine, other
 
 
-async def test_calls_of_both_cells_go_through_one_bridge_and_one_worker(tmp_path: Path) -> None:
+async def test_one_bridge_and_one_worker_serve_both_cells(tmp_path: Path) -> None:
     async with two_cells(tmp_path) as (stack, mine, other):
         await stack.start()
         await asyncio.gather(mine.push(stack, 30), other.push(stack, 30))
@@ -128,7 +128,7 @@ async def test_a_cell_whose_redis_dies_stops_no_call_of_the_other(tmp_path: Path
         assert set(stack.rings.values()) == {1}
 
 
-async def test_what_is_started_while_one_redis_is_dead_serves_the_other_cell(
+async def test_programs_started_without_one_redis_serve_the_other(
     tmp_path: Path,
 ) -> None:
     async with two_cells(tmp_path, talk_time=(2.0, 3.0)) as (stack, mine, other):
@@ -154,7 +154,7 @@ async def _is(size: Any, wanted: int) -> bool:
     return bool(await size == wanted)
 
 
-async def test_calls_of_a_cell_that_left_while_its_redis_was_dead_get_responses(
+async def test_calls_of_a_cell_removed_without_its_redis_are_answered(
     tmp_path: Path,
 ) -> None:
     async with two_cells(tmp_path, talk_time=(12.0, 13.0)) as (stack, _, other):
