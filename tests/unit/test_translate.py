@@ -104,7 +104,7 @@ def test_an_answered_call_comes_up_once_and_hangs_up_once(version: Version, scen
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", NO_CHANNEL)
-def test_an_originate_without_a_channel_says_nothing_but_that_it_failed(
+def test_originate_without_channel_only_says_that_it_failed(
     version: Version, scenario: str
 ) -> None:
     assert translated(version, scenario) == [
@@ -113,7 +113,7 @@ def test_an_originate_without_a_channel_says_nothing_but_that_it_failed(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_refusal_of_a_channel_id_in_use_is_known_by_its_action_id(version: Version) -> None:
+def test_refusal_of_a_used_channel_id_is_matched_by_action_id(version: Version) -> None:
     ends = [e for e in translated(version, "channel_id_in_use") if isinstance(e, OriginateEnded)]
     assert ends == [
         OriginateEnded(action_id=FIRST, answered=True, reason=4),
@@ -141,7 +141,7 @@ def test_amd_and_agent_come_decoded(version: Version) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_queue_tells_who_waits_who_leaves_and_who_takes_the_call(version: Version) -> None:
+def test_queue_events_tell_who_waits_leaves_and_answers(version: Version) -> None:
     events = of_the_call(version, "queue_operator_takes_the_call")
     told = [e for e in events if isinstance(e, QueueJoined | QueueLeft | AgentJoined)]
     joined = only(events, AgentJoined)
@@ -186,9 +186,7 @@ def test_answers_to_questions_say_nothing_of_a_call(version: Version) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", scenarios())
-def test_no_event_that_means_something_is_dropped_before_it_is_parsed(
-    version: Version, scenario: str
-) -> None:
+def test_no_event_with_a_meaning_is_dropped_unparsed(version: Version, scenario: str) -> None:
     for message in messages(version, scenario):
         if translate(message) is not None:
             assert message["Event"] in WANTED_EVENTS
@@ -324,7 +322,7 @@ def test_what_is_no_record_is_not_read_as_one(value: str) -> None:
     assert read_record(value) is None
 
 
-def test_nothing_that_follows_in_a_record_takes_the_place_of_what_stands_before() -> None:
+def test_first_value_of_a_record_field_counts() -> None:
     note = read_record("answered=1.5 ended=2.0 cause=16 amd= agent= wait=1 ended=9.0 cause=17")
     assert note is not None
     assert (note.cause, note.ended_at) == (16, datetime.fromtimestamp(2, UTC))
