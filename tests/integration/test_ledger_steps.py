@@ -487,7 +487,7 @@ async def test_an_unreadable_code_is_buried_once(site: Site) -> None:
     await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"\xff")
     for _ in range(2):
         await site.ledger.bury_code(BRIDGE, b"\xff", '"why"')
-    assert await site.dead() == ["why"]
+        assert await site.dead() == ["why"]
 
 
 async def test_calls_hold_a_slot_from_their_queueing_to_their_end(site: Site) -> None:
