@@ -108,10 +108,10 @@ async def test_records_of_calls_long_over_are_deleted_from_astdb(
 
     async def on_up() -> None:
         await deleter_of(link).delete_old_records()
-        assert await link.note(old) is None
-        assert await link.note(fresh) is not None
+        assert await link.record(old) is None
+        assert await link.record(fresh) is not None
         await link.forget(fresh)
-        assert await link.note(fresh) is None
+        assert await link.record(fresh) is None
 
     link = AmiLink(pbx, WANTED_EVENTS, lambda _: None, on_up, lambda: None)
     running = asyncio.create_task(link.run())

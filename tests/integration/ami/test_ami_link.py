@@ -330,10 +330,10 @@ async def test_live_channels_notes_and_versions_are_told(pbx: SimulatedPbx) -> N
         assert {c["ChannelState"] for c in channels.values()} == {"6"}
         assert (await rig.link.version()).startswith("22.")
         assert await rig.link.has_include()
-        assert (await rig.link.note("ASR_TIM:1") or "").startswith("answered=")
-        assert await rig.link.note("ASR_TIM:9") is None
+        assert (await rig.link.record("ASR_TIM:1") or "").startswith("answered=")
+        assert await rig.link.record("ASR_TIM:9") is None
         await rig.link.forget("ASR_TIM:1")
-        assert await rig.link.note("ASR_TIM:1") is None
+        assert await rig.link.record("ASR_TIM:1") is None
 
 
 async def test_record_that_was_not_deleted_is_deleted_after_reconnect(
