@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from dialer.multcall.request import parse_request
+from dialer.store.entry import Entry
 from dialer.store.ledger import Admission
-from tests.integration.cell_rig import CELL, Bridge, Site, cell, element, pbx, task_of
+from tests.integration.cell_rig import BUSY, CELL, Bridge, Site, cell, element, pbx, task_of
 from tests.waiting import wait_until
 
 PBXS = (pbx("pbx01"), pbx("pbx02"))
@@ -45,12 +46,15 @@ async def until_nudged(n: int, *bridges: Bridge) -> None:
 
 
 async def ends_what_it_sees(site: Site) -> None:
-    """Ends live calls, as workers would, for ever."""
+    """End live calls, as workers would."""
+
+    async def end(entry: Entry) -> None:
+        await site.ledger.end(entry.call, entry.request, BUSY)
+        await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+
     while True:
-        for entry in await site.ledger.entries(await site.ledger.live()):
-            if entry.call.state == "queued":
-                await site.end(entry.request.request_id)
-                await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+        entries = await site.ledger.entries(await site.ledger.live())
+        await asyncio.gather(*(end(entry) for entry in entries))
         await asyncio.sleep(0)
 
 
