@@ -30,14 +30,20 @@ def code(ending: Ending) -> str | None:
     return ending.error.code if ending.error else None
 
 
-async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
-    """Reconcile; these events come while the channels are listed."""
+def during_the_list(made: Parts, *events: AmiEvent) -> Parts:
+    """These events come while the channels are listed for the first time."""
 
     def hear() -> None:
-        made.hear(*meanwhile)
+        made.asterisk.while_listing = lambda: None
+        made.hear(*events)
 
     made.asterisk.while_listing = hear
-    await made.reconciler.run()
+    return made
+
+
+async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
+    """Reconcile; these events come while the channels are listed."""
+    await during_the_list(made, *meanwhile).reconciler.run()
     return made
 
 
@@ -57,6 +63,12 @@ async def test_a_channel_that_comes_during_the_list_is_followed() -> None:
 
 async def test_events_during_the_list_reach_an_adopted_call() -> None:
     made = await reconcile(of_another_worker(), CREATED, hung_up(17))
+    assert (await made.ending()).result is Result.BUSY
+
+
+async def test_a_ledger_back_adopts_a_call_with_its_events() -> None:
+    made = during_the_list(of_another_worker(), CREATED, hung_up(17))
+    await made.reconciler.ledger_back(made.cells.ledger(made.cell.name))
     assert (await made.ending()).result is Result.BUSY
 
 
