@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from redis.exceptions import NoPermissionError
@@ -17,6 +18,7 @@ from tests.loop_watch import watched_loop
 from tests.unit.captured import CALL_ID
 from tests.unit.lives import T0
 from tests.unit.parts import Parts, Written, entry, parts
+from workers.recovery.reconcile import RECORD_KEPT_S
 
 CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
 CHANNEL = {"Channel": "PJSIP/carrier-1", "ChannelState": "5"}
@@ -152,6 +154,21 @@ async def test_a_redis_at_fault_keeps_no_other_cell_waiting(
         await reconcile(made)
     assert made.followed.call.state is State.ACCEPTED
     assert any(vars(r).get("cell") == "OTHER" for r in caplog.records)
+
+
+async def test_only_old_records_of_no_call_are_deleted() -> None:
+    made = parts().claimed()
+    now = datetime.now(UTC).timestamp()
+    old, new = now - RECORD_KEPT_S - 60, now - RECORD_KEPT_S + 60
+    made.asterisk.astdb = {
+        "C:old": f"answered={old:.3f} ended= cause=",
+        "C:new": f"answered={new:.3f} ended= cause=",
+        "C:ended": f"answered={old:.3f} ended={new:.3f} cause=16",
+        "C:odd": "no record",
+        CALL_ID: f"answered={old:.3f} ended= cause=",
+    }
+    await made.reconciler.delete_old_records()
+    assert made.asterisk.forgotten == ["C:old", "C:odd"]
 
 
 async def test_two_thousand_calls_do_not_block_the_loop() -> None:
