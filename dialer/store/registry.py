@@ -21,6 +21,9 @@ HEARTBEAT_EVERY_S: Final = 1.0
 #: A PBX whose worker was not heard of for this long gets no new calls, in seconds.
 PBX_DEAD_AFTER_S: Final = 10.0
 
+#: Numbers in one change of the do-not-call set; Lua unpacks at most about 8,000 arguments.
+DNC_BATCH: Final = 1000
+
 Link = Literal["up", "down", "stopping"]
 
 
@@ -136,12 +139,15 @@ class Registry:
         return await self._change_dnc("SREM", numbers)
 
     async def _change_dnc(self, command: Literal["SADD", "SREM"], numbers: Sequence[str]) -> int:
-        changed = await self.steps.run(
-            "dnc_change",
-            [keys.DO_NOT_CALL, keys.dnc_reply(secrets.token_hex(8))],
-            [command, keys.DNC_REPLY_RETENTION_S, *map(digits, numbers)],
-        )
-        return int(changed)
+        changed = 0
+        for start in range(0, len(numbers), DNC_BATCH):
+            batch = map(digits, numbers[start : start + DNC_BATCH])
+            changed += await self.steps.run(
+                "dnc_change",
+                [keys.DO_NOT_CALL, keys.dnc_reply(secrets.token_hex(8))],
+                [command, keys.DNC_REPLY_RETENTION_S, *batch],
+            )
+        return changed
 
 
 def _state(pbx: Pbx, cell: str | None, now_ms: int, fields: Sequence[bytes | int]) -> PbxState:

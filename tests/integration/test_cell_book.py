@@ -1,4 +1,4 @@
-"""The settings by which each cell was last served, kept beside its calls."""
+"""The last settings of each cell, kept in its Redis."""
 
 from __future__ import annotations
 
@@ -83,6 +83,6 @@ async def test_unreadable_settings_are_skipped_with_one_warning(
 
 
 async def dies(site: Site, bridge: str) -> None:
-    """Its last heartbeat was eleven seconds ago."""
+    """Set the last heartbeat of a bridge to eleven seconds ago."""
     seconds, _ = await site.redis.time()
     await site.redis.zadd(f"dialer:bridges:{CELL}", {bridge: (seconds - 11) * 1000})

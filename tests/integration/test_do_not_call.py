@@ -1,4 +1,4 @@
-"""The do-not-call set takes a number with and without `+` for the same telephone."""
+"""The do-not-call set: how numbers compare, and that a repeated change counts once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ async def test_repeated_dnc_change_tells_the_same_count(redis_url: str) -> None:
             names = [keys.DO_NOT_CALL, f"{reply}{command}"]
             for _ in range(3):  # the replies were lost
                 assert await steps.run("dnc_change", names, [command, 60, *numbers]) == count
+    finally:
+        await steps.close()
+
+
+async def test_long_list_of_numbers_is_changed_in_batches(redis_url: str) -> None:
+    steps = Steps(connect(redis_url), "test")
+    registry = Registry(steps)
+    numbers = [f"55119{i:08}" for i in range(20_001)]
+    try:
+        assert await registry.dnc_add(numbers) == len(numbers)
+        assert all(await registry.dnc_contains(numbers))
+        assert await registry.dnc_remove(numbers) == len(numbers)
     finally:
         await steps.close()
 

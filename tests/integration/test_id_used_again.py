@@ -1,4 +1,4 @@
-"""A worker whose ledger asks for a call that ended here: forgotten by a failover, or a new one."""
+"""A worker is asked to dial an id that it has dialed before: after a failover, or a new call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every key has a builder that states its lifetime, and no key outlives what it says."""
+"""Every key has a builder that states its lifetime, and no key lives longer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
 from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
 
-#: What a docstring may say of a key's lifetime, and the TTL (-1: none) that a key which is
-#: there while nothing is under way may then have. None: it must not be there at all.
+#: Phrase of a builder's docstring to a check of the key's TTL (-1: none) while there are no calls.
+#: None: the key must not exist then.
 LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`DONE_RETENTION_S` once done": lambda ttl: 0 < ttl <= DONE_RETENTION_S,
     r"`IDLE_RETENTION_S`": lambda ttl: 0 < ttl <= IDLE_RETENTION_S,
@@ -62,13 +62,13 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
 
 
 async def leaks(site: Site) -> dict[str, int]:
-    """Keys that nobody builds, or that should not be there while nothing is under way."""
+    """Return key to TTL, of the keys that have no builder or a wrong lifetime. Needs no calls."""
     known = list(builders())
     found = {}
     async for raw in site.redis.scan_iter():
         key, ttl = raw.decode(), await site.redis.ttl(raw)
         owners = [b for b in known if fnmatchcase(key, b.pattern)]
-        # `dialer:number:*:*` and its like match one another's keys only by their own head.
+        # Patterns such as `dialer:number:*:*` also match keys of others: compare the prefix.
         owners = [b for b in owners if key.split(":")[:2] == b.pattern.split(":")[:2]] or owners
         if not owners or owners[0].lifetime is None or not owners[0].lifetime(ttl):
             found[key] = ttl
@@ -85,7 +85,7 @@ def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
 
 
 async def a_day(site: Site) -> None:
-    """A bit of everything that can happen, until nothing is under way."""
+    """Run every kind of step, until no call is left."""
     ledger = site.ledger
     await site.beat()
     await ledger.take_over(BRIDGE)

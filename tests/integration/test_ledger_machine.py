@@ -1,4 +1,4 @@
-"""The ledger and `dialer.domain.call.advance` side by side: whatever happens, they agree."""
+"""The ledger and `dialer.domain.call.advance` agree on every sequence of events."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class LedgerMachine(RuleBasedStateMachine):
         await self.site.redis.flushdb()
 
     def both(self, name: str, event: Event, step: Step, *, repeatable: bool = True) -> None:
-        """Applies an event to the call and its step to the ledger: both take it or neither."""
+        """Apply an event to the call and run its step: both accept it, or neither does."""
         try:
             after, effects = advance(self.calls[name], event)
         except IllegalTransition:
@@ -106,7 +106,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=names, pbx=_pbxs)
     def admit(self, pbx: str) -> str:
         name = f"r-{len(self.calls)}"
-        if len(self.calls) == 3:  # more make it slower, not sharper
+        if len(self.calls) == 3:  # more calls cost time and find no more
             return "r-0"
         raw = element(name)
         self.requests[name] = parse_request(raw, cell=self.site.cell)
@@ -138,7 +138,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=names)
     def come_to_its_ack(self, name: str) -> None:
-        """What would seldom happen by chance."""
+        """A sequence that random rules reach too rarely."""
         self.claim_as_told(name)
         self.accept(name, T0, 1)
 
@@ -154,7 +154,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(name=names, at=_moments, attempts=st.integers(1, 3))
     def accept(self, name: str, at: Any, attempts: int) -> None:
         call = self.calls[name]
-        if call.uniqueid is not None:  # the step says of a repeat that it was accepted
+        if call.uniqueid is not None:  # the step reports a repeat as accepted
             return
         self.both(
             name,
@@ -256,7 +256,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 def _without_dead(snapshot: dict[bytes, Any]) -> dict[bytes, Any]:
-    """But for the dead list, where a refused code goes: it is no part of a call."""
+    """Drop the dead list: a refused code goes there, and it is no part of a call."""
     return {k: v for k, v in snapshot.items() if not k.startswith(b"dialer:dead:")}
 
 

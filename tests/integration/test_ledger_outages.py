@@ -1,4 +1,4 @@
-"""Steps on a server that dies, refuses or forgets: nothing lost, nothing twice, order kept."""
+"""Steps on a server that dies, refuses or loses its scripts: each runs once, in order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def said(caplog: pytest.LogCaptureFixture, message: str) -> int:
 
 
 async def lives(site: Site, n: int) -> None:
-    """The ACK, the answer and the end of `n` claimed calls, none waiting for the one before."""
+    """Accept, answer and end `n` claimed calls, all steps concurrently."""
     entries = [await site.entry(f"r-{i}") for i in range(n)]
     works: list[Coroutine[Any, Any, object]] = []
     for entry in entries:
@@ -126,7 +126,7 @@ async def test_steps_of_a_call_stay_in_order_if_scripts_are_missing(
 
 
 async def lives_of_another_site(site: Site) -> None:
-    """Makes the steps believe that the server has every script."""
+    """Run every script once, so that `Steps` does not load it again."""
     await site.admitted("other")
     entry = await site.claimed("other")
     assert entry is not None
@@ -315,7 +315,7 @@ async def test_two_clients_of_a_server_do_not_block_each_other(site: Site) -> No
 
 
 async def test_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
-    """As redis-py does when a reply and the cancellation meet."""
+    """redis-py swallows a cancellation that arrives together with a reply."""
     lost = 0
 
     async def deaf() -> None:

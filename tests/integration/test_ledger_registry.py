@@ -1,4 +1,4 @@
-"""What all cells share: slots and pace of the PBXs, their heartbeats, the do-not-call set."""
+"""The registry: slots and pace of the PBXs, their heartbeats, the do-not-call set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def starts(site: Site, at: Pbx) -> int:
 
 
 async def pace_us(site: Site, name: str = "pbx01") -> int:
-    """How far the next start lies ahead, µs; negative: it may start now."""
+    """Return the time until the next start, µs; negative: a call may start now."""
     seconds, micros = await site.redis.time()
     return int(await site.redis.get(f"dialer:pace:{name}") or 0) - seconds * 1_000_000 - micros
 
@@ -85,7 +85,7 @@ async def test_pace_allows_a_burst_of_100_ms_then_one_start_per_gap(
     assert burst <= lease.granted <= burst + passed_us // gap_us + 1
     ahead = await pace_us(site)
     assert ahead <= gap_us
-    # What was granted has moved the pace on by so many gaps.
+    # Each grant moves the pace on by one gap.
     assert ahead > gap_us * (lease.granted - burst + 1) - gap_us - passed_us - 1_000_000
 
 

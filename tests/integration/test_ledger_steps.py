@@ -1,4 +1,4 @@
-"""Each step of a call's life: what it does, what it refuses, and that a repeat changes nothing."""
+"""Each step of a call: what it does, what it refuses, and that a repeat changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site whose Redis is named by sentinels, and whose master dies while calls are up."""
+"""A site on Redis Sentinel whose master dies while calls are up."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ CONFIRMED = "Redis replica confirms writes again"
 
 @asynccontextmanager
 async def cut_off(pair: Watched) -> AsyncIterator[None]:
-    """The replica hears nothing meanwhile, and not afterwards if the master is dead by then."""
+    """Cut the replica off from the master, for as long as the block runs."""
     pid = pair.replica.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
         async with Redis.from_url(pair.master.url()) as master:
-            # Else what is written meanwhile waits for the replica in the sockets' buffers.
+            # Otherwise the writes of this block would reach the replica from the socket buffers.
             await master.client_kill_filter(_type="replica")
         yield
     finally:
@@ -46,7 +46,7 @@ async def cut_off(pair: Watched) -> AsyncIterator[None]:
 
 
 def said(program: Program) -> Counter[str]:
-    """How often our own code said what at WARNING or above."""
+    """Count the messages of our own code at WARNING or above."""
     lines = (line.split(" ", 3) for line in program.log.splitlines() if line[:2] == "20")
     ours = [
         parts[3]

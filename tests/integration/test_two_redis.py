@@ -1,4 +1,4 @@
-"""Two cells on a Redis each, the registry and the broker on a third: one's death is its own."""
+"""Two cells on a Redis each, registry and broker on a third: an outage stops one cell only."""
 
 from __future__ import annotations
 
