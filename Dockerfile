@@ -1,13 +1,13 @@
-# One image for every part: the bridge, the workers, Flower. `make image` builds it.
-# Where the build has to go through a proxy or a package index of your own, set HTTP_PROXY,
-# HTTPS_PROXY, NO_PROXY or PIP_INDEX_URL in the environment of `make image`.
+# One image for the bridge, the workers and Flower. `make image` builds it.
+# If the build needs a proxy or your own package index, set HTTP_PROXY, HTTPS_PROXY, NO_PROXY or
+# PIP_INDEX_URL in the environment of `make image`.
 FROM python:3.13-slim AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/dialer/bin:$PATH
 RUN python -m venv /opt/dialer
 WORKDIR /src
-# The dependencies are a layer of their own, which a change of the code leaves as it is.
+# The dependencies are a separate layer, so that a change of the code does not install them again.
 COPY constraints.txt pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 print('\n'.join(p['dependencies'] + p['optional-dependencies']['monitor']))" >requirements.txt \

@@ -4,6 +4,12 @@
 #   make test         lint, types, import rules, every test that this machine can run
 #
 #   make lint | unit | integration | acceptance | chaos | bench | bench-check
+#   make mutants      plant small faults in the code, one at a time; report those no test notices
+#   make fuzz         the tests of hypothesis with random examples, 20 times as many; it prints
+#                     its FUZZ_SEED, and `make fuzz FUZZ_SEED=...` repeats that run. The other
+#                     targets take the same 100 examples of each test every time
+#                     bench-check compares with benchmarks/baseline.toml: 10 % worse fails with
+#                     exit code 1, 3 means not measured (no Docker, or a busy machine)
 #   make image        build the container image multcall-dialer that docker-compose.yml runs
 #   make docs         write docs/schemas/*.json anew from the code
 #   make constraints  resolve the newest versions and pin them in constraints.txt
@@ -21,7 +27,7 @@ PYTEST_ARGS ?=
 BACKEND := hatchling editables
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration acceptance chaos bench bench-check image docs constraints clean
+.PHONY: help demo test lint unit integration acceptance fuzz chaos mutants bench bench-check image docs constraints clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -77,10 +83,26 @@ lint: $(STAMP)
 unit integration acceptance: $(STAMP)
 	@$(PYTEST) tests/$@ $(PYTEST_ARGS)
 
+# A failure prints a @reproduce_failure line beside the seed. Put what it found into the test as
+# an @example, so that `make test` holds it from then on.
+FUZZ_SEED ?=
+fuzz: $(STAMP)
+	@seed=$(FUZZ_SEED); seed=$${seed:-$$($(PY) -c 'import secrets; print(secrets.randbits(32))')}; \
+	echo "make fuzz FUZZ_SEED=$$seed"; \
+	$(PYTEST) tests/unit tests/integration -m hypothesis --timeout 1200 \
+	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed" $(PYTEST_ARGS) || \
+	{ echo "make fuzz FUZZ_SEED=$$seed repeats this run"; exit 1; }
+
 # The long run: CHAOS_ARGS="--seed 7 --faults 250 --calls 2500" and more, see tests/chaos/run.py.
 CHAOS_ARGS ?=
 chaos: $(STAMP)
 	@$(PY) -m tests.chaos.run $(CHAOS_ARGS)
+
+# Takes an hour and is not part of CI: MUTANTS_ARGS="--seed 7 --sample 200 --minutes 30 --jobs 2
+# dialer/domain" and more, see tests/mutants/run.py.
+MUTANTS_ARGS ?=
+mutants: $(STAMP)
+	@$(PY) -m tests.mutants.run $(MUTANTS_ARGS)
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks
@@ -109,5 +131,5 @@ constraints:
 	echo "constraints.txt: $$(grep -c == constraints.txt) versions pinned"
 
 clean:
-	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .mutants
 	find dialer workers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || :

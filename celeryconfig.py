@@ -1,6 +1,6 @@
-"""Celery's settings, made from dialer.settings.
+"""Celery's settings, derived from dialer.settings.
 
-Each line that differs from Celery's default does so for a reason seen in a trial.
+Every difference from Celery's defaults has a reason found in tests.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ broker_url = _broker.url
 broker_use_ssl = _broker.tls or False
 broker_transport_options = _broker.transport_options
 broker_connection_retry_on_startup = True
-broker_connection_max_retries = None  # the default gives up after 100
-broker_channel_error_retry = True  # a RabbitMQ that refuses login or queue ends no worker
+broker_connection_max_retries = None  # by default Celery gives up after 100 retries
+broker_channel_error_retry = True  # a RabbitMQ that refuses login or queue must not end a worker
 
-# Never acknowledged at all, not even early: what a worker loses, the ledger sends again. It saves
-# two round trips a call, and kombu 5.7 brings the worker down when an acknowledgement is under
-# way as the broker's connection breaks.
-task_default_queue = "no -Q given"  # is no PBX's name: a worker that has it was given none
+# Tasks are never acknowledged (no_ack), not even early: the ledger sends again what a worker
+# loses. This saves two round trips per call. Besides, kombu 5.7 ends the worker if the broker's
+# connection breaks during an acknowledgement.
+task_default_queue = "no -Q given"  # not a valid PBX name: marks a worker started without -Q
 task_queues = [
     Queue(task_default_queue),
     *(
@@ -31,18 +31,18 @@ task_queues = [
     ),
 ]
 
-task_ignore_result = True  # the ledger is the truth
-task_acks_late = False  # acknowledged late, every running task starts again after a blip
+task_ignore_result = True  # results are in the ledger
+task_acks_late = False  # late acknowledgement would restart running tasks after a lost connection
 task_create_missing_queues = True
 task_store_errors_even_if_ignored = False
 
 worker_consumer = "workers.consumer:PatientConsumer"
 worker_pool = "threads"
 worker_concurrency = 32
-worker_disable_prefetch = _broker.is_redis  # RabbitMQ pushes, and Celery would only warn
+worker_disable_prefetch = _broker.is_redis  # not possible with RabbitMQ; Celery would warn
 worker_prefetch_multiplier = 1
 worker_cancel_long_running_tasks_on_connection_loss = False
-worker_send_task_events = True  # so that Flower shows every call
+worker_send_task_events = True  # Flower shows every call
 worker_hijack_root_logger = False
 worker_enable_remote_control = True
 

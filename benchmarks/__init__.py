@@ -1,1 +1,1 @@
-"""What the dialer does, in figures: `python -m benchmarks [name]`."""
+"""Benchmarks of the dialer: `python -m benchmarks [name]`."""

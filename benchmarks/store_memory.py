@@ -77,7 +77,7 @@ async def bury(site: Site, raw: bytes) -> None:
     await site.in_hand(raw)
     message = "Telefone must be text of 3 to 20 digits, perhaps with a + in front"
     entry = dead(raw=raw, source="request", reason="invalid_request", message=message, at=T0)
-    await site.ledger.bury_request(BRIDGE, raw, entry)
+    await site.ledger.bury(site.ledger.keys.hand(BRIDGE), raw, entry)
 
 
 async def used(site: Site) -> int:

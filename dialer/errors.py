@@ -51,6 +51,12 @@ class StepsStopped(DialerError):
     code = "steps_stopped"
 
 
+class TaskEnded(DialerError):
+    """A background task ended that should run as long as its process; the process must end."""
+
+    code = "task_ended"
+
+
 class AmiUnavailable(DialerError):
     """The AMI link is down; nothing was sent."""
 

@@ -17,8 +17,14 @@ REQUIRE_SERVICES = os.environ.get("DIALER_REQUIRE_DOCKER", "") not in ("", "0")
 SKIP_PREFIX = "needs "
 ACCEPTANCE = "tests/acceptance/"
 
-# A loaded machine is no reason to fail; a failure prints what reproduces it.
-hypothesis.settings.register_profile("dialer", deadline=None, print_blob=True)
+# `make test` and CI take the same examples each time, so that the code alone decides whether
+# they pass; `make fuzz` looks for new ones. A loaded machine is no reason to fail.
+hypothesis.settings.register_profile(
+    "dialer", derandomize=True, max_examples=100, deadline=None, print_blob=True
+)
+hypothesis.settings.register_profile(
+    "fuzz", derandomize=False, max_examples=2_000, deadline=None, print_blob=True
+)
 hypothesis.settings.load_profile("dialer")
 
 

@@ -1,7 +1,7 @@
-"""A whole site of real processes on this machine: bridges and Celery workers, as an operator has.
+"""The dialer's real processes on this machine: bridges and Celery workers, as in production.
 
-What they talk to (Redis, Asterisk) is somebody else's. Used by acceptance and chaos tests and by
-the benchmarks. Every process is in a session of its own and is ended by its own pid.
+The caller provides Redis and Asterisk. Used by acceptance tests, chaos tests and benchmarks.
+Every process has its own session and is stopped by its pid.
 """
 
 from __future__ import annotations

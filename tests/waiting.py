@@ -43,12 +43,12 @@ async def wait_until(
 
 
 def wait_blocking(
-    true: Callable[[], bool],
+    true: Callable[[], object],
     what: str,
     *,
-    within_s: float,
+    within_s: float = PATIENCE_S,
     look_every_s: float = LOOK_EVERY_S,
-    logs: Callable[[], str],
+    logs: Callable[[], str] = str,
 ) -> None:
     """Waits for a condition where there is no event loop.
 
@@ -58,5 +58,5 @@ def wait_blocking(
     deadline = time.monotonic() + within_s
     while not true():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within_s:g} s: {what}\n{logs()}")
+            raise AssertionError(f"not within {within_s:g} s: {what}\n{logs()}".rstrip())
         time.sleep(look_every_s)

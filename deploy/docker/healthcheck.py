@@ -1,8 +1,10 @@
-"""Container health: `healthcheck.py bridge`, `healthcheck.py pbx NAME` or `healthcheck.py redis`.
+"""Health check of a container: `healthcheck.py bridge`, `healthcheck.py pbx NAME` or `redis`.
 
-Healthy is who has said in Redis within the last seconds that it lives: this container's
-bridge, or the worker of that PBX; who only uses Redis is, while that answers. Whether the
-PBX's AMI link is up does not count: a new container would not cure it.
+A bridge or the worker of a PBX is healthy if its last heartbeat in Redis is less than 15 s old.
+`redis`, for programs that only use Redis, is healthy if that answers. Otherwise it prints the
+reason, which `docker inspect` shows, and exits with code 1. The AMI link does not count: a new
+container would not repair it. Docker does not restart an unhealthy container; the watchdog in
+the program does (dialer/watchdog.py).
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from dialer.errors import DialerError
 from dialer.settings import Cell, Settings, load
 from dialer.store import keys
 from dialer.store.client import connect
@@ -24,9 +27,14 @@ from dialer.store.client import connect
 FRESH_MS = 15_000
 WITHIN_S = 5.0
 
+Check = Callable[[Settings], Awaitable[str]]
 
-async def bridge_is_fresh(settings: Settings) -> bool:
-    """True where this container's bridge serves any cell (`--cell` may choose some)."""
+
+async def bridge(settings: Settings) -> str:
+    """Return why this container's bridge is unhealthy, "" if it serves at least one cell.
+
+    One cell is enough: the Redis of another may be down, or `--cell` chose some cells.
+    """
     prefix = f"{socket.gethostname()}-".encode()
 
     async def serves(cell: Cell) -> bool:
@@ -39,28 +47,37 @@ async def bridge_is_fresh(settings: Settings) -> bool:
                 bridges = keys.LedgerKeys(cell.name).bridges
                 beats: list[Any] = await client.zrange(bridges, 0, -1, withscores=True)
         except (RedisError, OSError):
-            return False  # the others are served all the same
+            return False
         return any(now_ms - seen < FRESH_MS for name, seen in beats if name.startswith(prefix))
 
-    return any(await asyncio.gather(*map(serves, settings.cells)))
+    if any(await asyncio.gather(*map(serves, settings.cells))):
+        return ""
+    return "this bridge has written no heartbeat for 15 s, or no Redis of its cells answers"
 
 
-async def worker_is_fresh(settings: Settings, pbx: str) -> bool:
-    """True where the worker of that PBX has said so."""
+def worker_of(pbx: str) -> Check:
+    """The check of the worker of one PBX."""
+
+    async def worker(settings: Settings) -> str:
+        async with _client(settings.registry_redis_url) as client:
+            seen: Any = await client.hget(keys.pbx(pbx), "seen_ms")
+            if seen is not None and await _now_ms(client) - int(seen) < FRESH_MS:
+                return ""
+        return f"the worker of {pbx} has written no heartbeat for 15 s"
+
+    return worker
+
+
+async def redis(settings: Settings) -> str:
+    """Return "" if the registry's Redis answers; raises if it does not."""
     async with _client(settings.registry_redis_url) as client:
-        seen: Any = await client.hget(keys.pbx(pbx), "seen_ms")
-        return seen is not None and await _now_ms(client) - int(seen) < FRESH_MS
-
-
-async def redis_answers(settings: Settings) -> bool:
-    """True where the registry's Redis answers."""
-    async with _client(settings.registry_redis_url) as client:
-        return bool(await client.ping())
+        await client.ping()
+    return ""
 
 
 @contextlib.asynccontextmanager
 async def _client(url: str) -> AsyncIterator[Redis]:
-    """As the programs connect, for `url` may name a Sentinel service."""
+    """Connect as the programs do: `url` may name a Sentinel service."""
     client = connect(url, reply_timeout_s=WITHIN_S)
     try:
         yield client
@@ -69,16 +86,27 @@ async def _client(url: str) -> AsyncIterator[Redis]:
 
 
 async def _now_ms(client: Redis) -> float:
-    """The server's clock, which the heartbeats are written by."""
+    """The server's clock in ms, which the heartbeats are written by."""
     seconds, microseconds = await client.time()
     return seconds * 1000 + microseconds / 1000
 
 
+def main(what: str, pbx: str = "") -> str:
+    """Run one check; returns why the container is unhealthy, "" if it is healthy."""
+    checks: dict[str, Check] = {"bridge": bridge, "pbx": worker_of(pbx), "redis": redis}
+
+    async def check() -> str:
+        return await checks[what](load())
+
+    try:
+        return asyncio.run(check())
+    except DialerError as error:
+        return str(error)
+    except (RedisError, OSError) as error:
+        return f"Redis cannot be used: {str(error) or 'it does not answer'}"
+
+
 if __name__ == "__main__":
-    what, *rest = sys.argv[1:]
-    checks = {
-        "bridge": bridge_is_fresh,
-        "pbx": lambda settings: worker_is_fresh(settings, rest[0]),
-        "redis": redis_answers,
-    }
-    sys.exit(0 if asyncio.run(checks[what](load())) else 1)
+    reason = main(*sys.argv[1:])
+    print(reason or "healthy")
+    sys.exit(1 if reason else 0)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from dialer.bridge.dispatch import Dispatcher
-from dialer.domain.request import CallRequest
-from dialer.settings import Cell, Pbx
+from dialer.bridge.dispatch import Dispatcher, Nudge
+from dialer.domain.request import CallRequest, mask
+from dialer.domain.room import PbxLimits
+from dialer.settings import Cell
 from dialer.store.ledger import BridgeLedger
 from dialer.store.registry import Registry
 
@@ -17,35 +18,46 @@ from dialer.store.registry import Registry
 class BridgeCell:
     """One cell as one bridge serves it.
 
-    `bridge` is this process's name in the ledger. `all_pbxs` names every PBX of the settings.
+    `bridge` is the name of this process in the ledger. `pbxs` are the cell's own, in its order;
+    `all_pbxs` names every PBX of the settings.
     """
 
     bridge: str
-    cell: Cell
-    pbxs: tuple[Pbx, ...]
+    settings: Cell
+    pbxs: tuple[PbxLimits, ...]
     all_pbxs: tuple[str, ...]
     ledger: BridgeLedger
     registry: Registry
     dispatcher: Dispatcher
 
-    def pbx(self, name: str) -> Pbx:
+    @property
+    def name(self) -> str:
+        """The cell's name."""
+        return self.settings.name
+
+    @property
+    def trunks(self) -> frozenset[str]:
+        """Every trunk of the cell's PBXs."""
+        return frozenset[str]().union(*(pbx.trunks for pbx in self.pbxs))
+
+    def pbx(self, name: str) -> PbxLimits:
         """The PBX of that name."""
         return next(p for p in self.pbxs if p.name == name)
 
     def trunk(self, request: CallRequest) -> str | None:
         """The trunk that a PBX must have for this call, None for any."""
-        return request.trunk or self.cell.trunk
+        return request.trunk or self.settings.trunk
 
     def is_paused_by_hours(self, at: datetime) -> bool:
-        """True while the calling hours are over and requests wait for them."""
-        limits = self.cell.limits
+        """True if outside calling hours and the cell's policy is `hold`."""
+        limits = self.settings.limits
         return limits.outside_hours == "hold" and not limits.is_open(at)
 
     async def give_back(self, pbx: str, call_ids: Iterable[str]) -> int:
-        """Gives slots of a PBX back, but for calls that are there after all.
+        """Release slots of a PBX, except those of calls that hold them by now.
 
-        Another bridge may have leased, admitted or moved the same call meanwhile: the slot is
-        the call's and not the bridge's. Returns how many calls were not there.
+        Another bridge may have leased, admitted or moved the same call in the meantime: the slot
+        belongs to the call and not to the bridge. Returns how many slots were released.
         """
         ids = list(call_ids)
         if not ids:
@@ -54,3 +66,9 @@ class BridgeCell:
         unused = [call_id for call_id in ids if held.get(call_id) != pbx]
         await self.registry.release(pbx, unused)
         return len(unused)
+
+
+def nudge(request: CallRequest, pbx: str, epoch: int) -> Nudge:
+    """The Celery task of a call, with what Flower shows of it."""
+    shown = f"({request.cell!r}, {request.request_id!r}, {mask(request.number)!r})"
+    return Nudge(call_id=request.call_id, pbx=pbx, epoch=epoch, shown=shown)

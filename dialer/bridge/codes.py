@@ -17,58 +17,74 @@ from dialer.multcall.answers import DeadReason, dead
 from dialer.multcall.code import parse_code
 from dialer.store.client import wait_and_move
 from dialer.store.ledger import Delivery
+from dialer.store.ledger.waiting import is_of_one_element
 
 logger = logging.getLogger(__name__)
 
+#: Most codes in the hand.
 BATCH: Final = 100
 
 #: Longest wait for a code, in seconds.
 BLOCK_S: Final = 1.0
 
-#: How often calls are looked for whose code is late, in seconds.
+#: How often calls whose code is late are looked for, in seconds.
 LATE_EVERY_S: Final = 0.25
 
 
 @dataclass(slots=True)
 class Codes:
-    """The codes of one cell. `blocking` is a client of its own, for BLMOVE occupies it."""
+    """The codes of one cell. `blocking` is a client of its own, because BLMOVE occupies it."""
 
-    site: BridgeCell
+    cell: BridgeCell
     blocking: Redis
 
     async def run(self) -> None:
-        """Runs for ever."""
-        ledger, bridge = self.site.ledger, self.site.bridge
+        """Deliver codes until cancelled."""
+        ledger, bridge = self.cell.ledger, self.cell.bridge
         while True:
             batch = await ledger.fetch_codes(bridge, at_most=BATCH)
             if batch:
-                await asyncio.gather(*(self._deliver(raw) for raw in batch))
+                await asyncio.gather(*(self._deliver_or_bury(raw) for raw in batch))
             else:
                 await self._wait()
 
     async def run_late(self) -> None:
-        """Lets calls go on whose code does not come, for ever."""
+        """Let calls go on whose code does not come in time, until cancelled."""
         while True:
-            for late in await self.site.ledger.late_codes():
+            for late in await self.cell.ledger.late_codes():
                 logger.info("No CODLIGACAO came in time", extra={"call_id": late})
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _wait(self) -> None:
-        """Waits until a code is in hand, for a while."""
-        ledger = self.site.ledger
+        """Wait until a code is in the hand, for at most `BLOCK_S`."""
+        ledger = self.cell.ledger
         try:
             await wait_and_move(
                 self.blocking,
                 ledger.wire.code,
-                ledger.keys.code_hand(self.site.bridge),
+                ledger.keys.code_hand(self.cell.bridge),
                 head=ledger.head,
                 within_s=BLOCK_S,
             )
-        except StoreUnavailable:  # the ledger's own steps say so
+        except StoreUnavailable:  # the ledger's own steps log it
             await asyncio.sleep(LATE_EVERY_S)
 
+    async def _deliver_or_bury(self, raw: bytes) -> None:
+        """Deliver one code. One that our own code fails on must not end the bridge."""
+        try:
+            await self._deliver(raw)
+        except Exception as error:
+            if not is_of_one_element(error):
+                raise
+            logger.exception(
+                "Internal error on a code; it goes to the dead list as internal_error",
+                extra={"cell": self.cell.name},
+            )
+            message = "the dialer failed on this element; its log has the reason"
+            await self._bury(raw, "internal_error", message)
+
     async def _deliver(self, raw: bytes) -> None:
-        ledger = self.site.ledger
+        ledger = self.cell.ledger
         try:
             code = parse_code(raw)
         except InvalidRequest as error:
@@ -76,7 +92,7 @@ class Codes:
             await self._bury(raw, "invalid_code", str(error))
             return
         delivery = await ledger.code(
-            self.site.bridge,
+            self.cell.bridge,
             raw,
             call_id=call_id(ledger.cell, code.request_id),
             code_json=code.code_json,
@@ -88,5 +104,6 @@ class Codes:
 
     async def _bury(self, raw: bytes, reason: DeadReason, message: str) -> None:
         """Move a code that cannot be used from the hand to the dead list."""
+        hand = self.cell.ledger.keys.code_hand(self.cell.bridge)
         entry = dead(raw=raw, source="code", reason=reason, message=message, at=datetime.now(UTC))
-        await self.site.ledger.bury_code(self.site.bridge, raw, entry)
+        await self.cell.ledger.bury(hand, raw, entry)

@@ -1,7 +1,7 @@
 """Sends Celery tasks: one nudge for each queued call, to the queue named after its PBX.
 
-The ledger holds all there is to know, so a task that is lost is sent again from there and
-one that comes twice does nothing.
+The ledger has all that is known of a call. So a lost task is sent again from there, and a task
+that comes twice does nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dialer.failpoints import failpoint
 
 logger = logging.getLogger(__name__)
 
-#: Pause between two tries while the broker is away, in seconds.
+#: Pause before a retry while the broker is unavailable, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: Each message is confirmed by RabbitMQ, within this many seconds; without, what a dying server
-#: or one without room swallows would be missed only when the ledger sends it again. (A Redis
-#: answers each message anyhow, and its transport takes no notice of these options.)
+#: RabbitMQ confirms each message within this many seconds. Without, a message lost by a server that
+#: dies or has no room would be missed until the ledger sends it again. (A Redis answers each
+#: message, and its transport ignores these options.)
 CONFIRMED: Final = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
 
 
@@ -49,7 +49,7 @@ _Work = tuple[list[Nudge], "Future[list[Nudge]]"]
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Publishes in a thread of its own, for kombu blocks. Belongs to one event loop.
+    """Publishes in a thread of its own, because kombu blocks. Belongs to one event loop.
 
     The thread is a daemon, so that a broker that hangs does not keep the program from ending.
     """
@@ -61,7 +61,7 @@ class Dispatcher:
     _producer: Producer | None = None
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
-        """Sends the tasks; waits through outages of the broker, for ever."""
+        """Send the tasks; retry through outages of the broker, without a limit."""
         if not nudges:
             return
         failpoint("publish.before")
@@ -74,7 +74,7 @@ class Dispatcher:
         failpoint("publish.after")
 
     def close(self) -> None:
-        """Ends the thread after what it sends at this moment, if the program lives that long."""
+        """End the thread after what it sends now, if the program lives that long."""
         self._work.put(None)
 
     def _hand_over(self, nudges: list[Nudge]) -> Future[list[Nudge]]:
@@ -96,7 +96,7 @@ class Dispatcher:
                 sent.set_exception(error)
 
     def _send(self, nudges: list[Nudge]) -> list[Nudge]:
-        """Sends them in order; returns those that could not be sent."""
+        """Send tasks in order; return those that could not be sent."""
         sent = 0
         try:
             producer = self._connected()
@@ -117,25 +117,25 @@ class Dispatcher:
             self._disconnect()
             if not self.outage:
                 self.outage = True
-                logger.error(  # noqa: TRY400  # a broker that is away needs no traceback
-                    "The broker takes no tasks; waiting for it, the calls stay in the ledger",
+                logger.error(  # noqa: TRY400  # an unavailable broker needs no traceback
+                    "Broker unavailable; retrying, the calls stay in the ledger",
                     extra={"error": str(error) or "no answer in time"},
                 )
         else:
             if self.outage:
                 self.outage = False
-                logger.warning("The broker is back")
+                logger.warning("Broker available again")
         return nudges[sent:]
 
     def _connected(self) -> Producer:
-        """This thread's own producer, which connects as it is used."""
+        """This thread's own producer, which connects on first use."""
         if self._producer is None:
             connection = self.app.connection_for_write(transport_options=CONFIRMED)
             self._producer = self.app.amqp.Producer(connection)
         return self._producer
 
     def _disconnect(self) -> None:
-        """Drops the connection: one that failed may still hold the answer to an older message."""
+        """Drop the connection: after a failure it may still hold the reply to an older message."""
         producer, self._producer = self._producer, None
         if producer is not None and producer.connection is not None:
             with contextlib.suppress(*BROKER_ERRORS):

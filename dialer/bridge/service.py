@@ -1,4 +1,7 @@
-"""Runs the bridge in one process: serves its cells until a signal, by settings that may change."""
+"""Runs the bridge in one process: serves its cells until a signal, by settings that may change.
+
+Connections and background tasks belong to `dialer.bridge.cells`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dialer import failpoints, watchdog
-from dialer.bridge.cells import CellPlan, Served, plans_of, removed_cells
+from dialer.bridge.cells import Served
 from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.plans import CellPlan, plans_of, removed_cells
 from dialer.bridge.signals import Signals
 from dialer.errors import DialerError
 from dialer.settings import Settings, load
@@ -21,14 +25,14 @@ from dialer.store.client import cancel
 
 logger = logging.getLogger(__name__)
 
-#: How often cells are looked for that nobody serves, in seconds.
+#: How often to look for cells that have calls and no bridge, in seconds.
 LOOK_FOR_UNSERVED_EVERY_S: Final = 5.0
 
 
 def run(settings: Settings, cells: Sequence[str] = ()) -> None:
-    """Runs the bridge of the named cells (none: all) until SIGTERM or SIGINT.
+    """Run the bridge of the named cells (none: all) until SIGTERM or SIGINT.
 
-    At SIGHUP the settings are read anew; what is wrong with them then is logged.
+    SIGHUP reads the settings again. An error in them is logged and changes nothing.
 
     Raises:
         ConfigError: a name is no cell's.
@@ -63,9 +67,9 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
 
 @dataclass(slots=True)
 class _Bridge:
-    """The process. `settings` are those in force, `at_start` those that it was started with.
+    """The process. `settings` are those in force, `at_start` those it was started with.
 
-    `away` is what has kept cells from being seen out, as it was said.
+    `drain_problem` is the last logged reason why cells could not be drained.
     """
 
     name: str
@@ -75,29 +79,33 @@ class _Bridge:
     at_start: Settings
     settings: Settings
     served: Served
-    away: str = ""
+    drain_problem: str = ""
 
     async def run(self) -> None:
-        """Serves until the signal to stop; what ends a part of it is raised."""
+        """Serve until the signal to stop.
+
+        Raises:
+            Exception: what ended a background task.
+        """
         stop, reread = self.signals.stop, self.signals.reread
         while not stop.is_set():
-            told = [asyncio.create_task(event.wait()) for event in (stop, reread)]
+            signals = [asyncio.create_task(event.wait()) for event in (stop, reread)]
             looking = asyncio.create_task(self._unserved())
             failure: asyncio.Future[Any] = self.served.failure
-            await asyncio.wait([*told, looking, failure], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*signals, looking, failure], return_when=asyncio.FIRST_COMPLETED)
             found = looking.result() if looking.done() else []
-            await cancel([*told, looking])
+            await cancel([*signals, looking])
             if failure.done():
                 failure.result()
             if reread.is_set() and not stop.is_set():
-                reread.clear()  # one that comes from now on counts anew
+                reread.clear()  # a signal that comes from now on counts again
                 await self._reread()
             elif found and not stop.is_set():
                 await self._drain(found)
 
     async def _unserved(self) -> list[CellPlan]:
-        """Waits until there are cells that nobody serves though something is under way."""
-        if self.chosen:  # this bridge was told which cells are its own
+        """Wait until there are cells that have calls and no bridge."""
+        if self.chosen:  # --cell names this bridge's cells
             await asyncio.Event().wait()
         while True:
             await asyncio.sleep(LOOK_FOR_UNSERVED_EVERY_S)
@@ -105,40 +113,40 @@ class _Bridge:
                 return found
 
     async def _drain(self, found: Sequence[CellPlan]) -> None:
-        """Serves these too, until they are empty."""
+        """Serve these cells too, until they have no calls left."""
         names = [plan.cell.name for plan in found]
         try:
             fresh = await self._unless_stopped(
                 self.settings, [*plans_of(self.settings, self.chosen), *found]
             )
         except DialerError as error:
-            if str(error) != self.away:
+            if str(error) != self.drain_problem:
                 logger.warning(
-                    "Cells that left the settings wait to be seen out",
+                    "Removed cells cannot be drained yet; trying again",
                     extra={"cells": names, "reason": str(error)},
                 )
-            self.away = str(error)
+            self.drain_problem = str(error)
             return
-        self.away = ""
+        self.drain_problem = ""
         if fresh is not None:
             await self._change(fresh)
             logger.warning(
-                "Cells are not in the settings and had calls: these are brought to their ends",
+                "Removed cells still have calls; finishing them",
                 extra={"cells": names},
             )
 
     async def _reread(self) -> None:
-        """Puts new settings in force where they are right and can be served; else says why not."""
+        """Apply new settings if they are valid and can be served; else log why not."""
         try:
             settings = await asyncio.to_thread(load)
             plans = plans_of(settings, self.chosen)
             changes = list(_changes(self.settings, settings))
             if not changes:
-                logger.info("The settings were read anew and are the same")
+                logger.info("Settings unchanged")
                 return
             fresh = await self._unless_stopped(settings, plans)
         except DialerError as error:
-            logger.error(  # noqa: TRY400  # the sentence says it all
+            logger.error(  # noqa: TRY400  # the reason says it all
                 "New settings refused; the old ones stay in force", extra={"reason": str(error)}
             )
             return
@@ -154,7 +162,7 @@ class _Bridge:
             logger.warning("[broker] and [log] stay as they are until the bridge is restarted")
 
     async def _unless_stopped(self, settings: Settings, plans: Sequence[CellPlan]) -> Served | None:
-        """Connects for new settings while the old ones are served; None where we are to stop."""
+        """Connect for new settings while the old ones are served; None if told to stop."""
         old = self.served.plans
         connecting = asyncio.create_task(
             Served.connect(
@@ -174,7 +182,10 @@ class _Bridge:
         return None
 
     async def _change(self, fresh: Served) -> None:
-        """Ends what was served and serves anew, in the old name: whose hand is empty by then."""
+        """Stop the old cells and start the new ones under the same bridge name.
+
+        The hand of that name is empty by then.
+        """
         old, self.served = self.served, fresh
         await old.stop()
         await old.close()
@@ -183,7 +194,7 @@ class _Bridge:
 
 
 def _changes(old: Settings, new: Settings) -> Iterator[str]:
-    """The tables that are different, new or gone."""
+    """Names of the tables that are different, new or gone."""
     before, after = _tables(old), _tables(new)
     for name in [*after, *(name for name in before if name not in after)]:
         if before.get(name) != after.get(name):

@@ -1,4 +1,4 @@
-"""What an operator tells a bridge by signals: stop, or read the settings anew."""
+"""The signals of a bridge: stop, or read the settings again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 def block_sighup() -> None:
-    """Keeps a SIGHUP until `Signals.listen`: its default would end a bridge that just starts.
+    """Hold back SIGHUP until `Signals.listen`: its default would end a bridge that is starting.
 
     A bridge that writes to a terminal ends with it, as programs do.
     """
@@ -26,7 +26,7 @@ class Signals:
 
     @classmethod
     def listen(cls) -> Signals:
-        """From now on, with what came since `block_sighup`."""
+        """Listen from now on. A SIGHUP held back since `block_sighup` counts."""
         signals = cls()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):

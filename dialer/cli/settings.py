@@ -36,7 +36,7 @@ def cells() -> None:
 def check(file: File = None) -> None:
     """Check the settings; warn about valid values that look like mistakes."""
     from dialer.settings import config_path, load, stray_variables
-    from dialer.settings.advice import advice, secrets_lie_open
+    from dialer.settings.advice import advice, has_public_secrets
 
     path = file or config_path()
     settings = load(path)
@@ -44,7 +44,7 @@ def check(file: File = None) -> None:
         typer.echo(f"warning: {warning}", err=True)
     for variable, meant in stray_variables(settings):
         typer.echo(f"warning: {variable} has no effect; did you mean {meant}?", err=True)
-    if secrets_lie_open(path):
+    if has_public_secrets(path):
         typer.echo(
             f"warning: every user can read the secrets in {path}: chmod o-r {path}", err=True
         )

@@ -1,1 +1,1 @@
-"""What a shift supervisor watches: whether it dials, and how well."""
+"""Terminal monitor for supervisors: PBXs, cells, and what prevents calls."""

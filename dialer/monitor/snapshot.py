@@ -1,4 +1,4 @@
-"""One look at the whole system: every PBX and every cell, read from Redis. Changes nothing."""
+"""State of the whole system: every PBX and every cell, read from Redis. Read-only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dialer.store.registry import PbxState, Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """How everything stands at one moment. `serving` are the PBXs that each cell may use."""
+    """State at one moment. `pbxs_of_cells` has the PBXs that each cell may use."""
 
     pbxs: Mapping[str, PbxState]
     cells: Mapping[str, CellCounts]
-    serving: Mapping[str, Collection[str]]
+    pbxs_of_cells: Mapping[str, Collection[str]]
 
     def troubles(self) -> list[str]:
-        """What keeps calls from being dialed or answered, one sentence each."""
+        """Return what prevents calls from being dialed or answered, one sentence each."""
         return [
             *(sentence for name, pbx in self.pbxs.items() if (sentence := _pbx_trouble(name, pbx))),
             *(
@@ -27,12 +27,18 @@ class Snapshot:
                 for name, pbx in self.pbxs.items()
                 if pbx.load.ready
                 for cell, reason in pbx.lacking.items()
-                if name in self.serving.get(cell, ())
+                if name in self.pbxs_of_cells.get(cell, ())
             ),
             *(
                 f"{name}: {counts.waiting} requests wait, and no PBX takes calls"
                 for name, counts in self.cells.items()
                 if counts.waiting and not any(p.load.ready for p in self.pbxs.values())
+            ),
+            *(
+                f"{name}: {n} requests wait for trunk {trunk}, and no PBX with it takes calls"
+                for name, counts in self.cells.items()
+                for trunk, n in counts.parked.items()
+                if not self._serves(name, trunk)
             ),
             *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
@@ -42,17 +48,22 @@ class Snapshot:
             ),
         ]
 
+    def _serves(self, cell: str, trunk: str) -> bool:
+        """True if a PBX of the cell takes calls and has this trunk."""
+        loads = [p.load for name, p in self.pbxs.items() if name in self.pbxs_of_cells[cell]]
+        return any(load.ready and load.has_trunk(trunk) for load in loads)
 
-async def look(
+
+async def take_snapshot(
     registry: Registry,
     pbxs: Sequence[Pbx],
     ledgers: Sequence[LedgerReads],
-    serving: Mapping[str, Collection[str]],
+    pbxs_of_cells: Mapping[str, Collection[str]],
 ) -> Snapshot:
-    """Reads everything once."""
+    """Read the state of all PBXs and cells once."""
     return Snapshot(
-        serving=serving,
-        pbxs=await registry.pbxs(pbxs),
+        pbxs_of_cells=pbxs_of_cells,
+        pbxs=await registry.pbxs([pbx.limits for pbx in pbxs]),
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
     )
 
@@ -61,9 +72,9 @@ def _pbx_trouble(name: str, pbx: PbxState) -> str | None:
     if pbx.load.ready:
         return None
     if not pbx.instance:
-        return f"{name}: no worker ever came; start 'celery -A dialer worker -Q {name}' on its host"
+        return f"{name}: no worker yet; start 'celery -A dialer worker -Q {name}' on its host"
     if pbx.link == "stopping":
         return f"{name}: its worker was stopped"
     if not pbx.alive:
-        return f"{name}: its worker has been silent for {pbx.silent_s:.0f} s; see its log"
+        return f"{name}: no heartbeat of its worker for {pbx.silent_s:.0f} s; see its log"
     return f"{name}: no AMI link for {pbx.unready_s:.0f} s; is its Asterisk up?"

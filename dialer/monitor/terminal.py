@@ -1,4 +1,4 @@
-"""`dialer monitor`: the snapshot on a terminal, every second; once where it is no terminal."""
+"""`dialer monitor`: the snapshot on a terminal every second; once if output is not a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dialer.monitor.snapshot import Snapshot, look
+from dialer.monitor.snapshot import Snapshot, take_snapshot
 from dialer.settings.tables import Pbx
 from dialer.store.client import connect, require
 from dialer.store.ledger import LedgerReads
@@ -26,9 +26,9 @@ async def watch(
     pbxs: tuple[Pbx, ...],
     cell_urls: dict[str, str],
     console: Console,
-    serving: Mapping[str, Collection[str]],
+    pbxs_of_cells: Mapping[str, Collection[str]],
 ) -> None:
-    """Shows the system until interrupted. `serving` are the PBXs that each cell may use.
+    """Show the system until interrupted. `pbxs_of_cells` has the PBXs that each cell may use.
 
     Raises:
         StoreUnavailable: a Redis cannot be reached at start.
@@ -39,20 +39,21 @@ async def watch(
             redis = connect(url)
             by_url[url] = Steps(redis, "Redis")
             stack.push_async_callback(by_url[url].close)
-            await require(redis, url, "the Redis to be watched")
+            await require(redis, url, "the monitored Redis")
         registry = Registry(by_url[registry_url])
         ledgers = [LedgerReads(by_url[url], cell) for cell, url in cell_urls.items()]
         if not console.is_terminal:
-            console.print(render(await look(registry, pbxs, ledgers, serving)))
+            console.print(render(await take_snapshot(registry, pbxs, ledgers, pbxs_of_cells)))
             return
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(render(await look(registry, pbxs, ledgers, serving)), refresh=True)
+                snapshot = await take_snapshot(registry, pbxs, ledgers, pbxs_of_cells)
+                live.update(render(snapshot), refresh=True)
                 await asyncio.sleep(EVERY_S)
 
 
 def render(snapshot: Snapshot) -> Group:
-    """The snapshot as tables, with what is wrong underneath."""
+    """Return the snapshot as tables, followed by the problems."""
     pbxs = Table("PBX", "link", "calls", "of", "starts now", "heartbeat", title="PBXs")
     for name, pbx in snapshot.pbxs.items():
         silent = f"{pbx.silent_s:.0f} s ago" if pbx.instance else "never"
@@ -61,7 +62,8 @@ def render(snapshot: Snapshot) -> Group:
         pbxs.add_row(name, link, str(load.calls), str(load.max_calls), str(load.starts), silent)
     cells = Table("cell", "waiting", "calls", "unclaimed", "await code", "dead", title="Cells")
     for name, counts in snapshot.cells.items():
-        columns = (counts.waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
+        waiting = counts.waiting + sum(counts.parked.values())
+        columns = (waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
         cells.add_row(name, *map(str, columns))
     troubles = [Text(trouble, style="bold red") for trouble in snapshot.troubles()]
     return Group(pbxs, cells, *(troubles or [Text("All is well.", style="green")]))

@@ -22,7 +22,12 @@ from dialer.multcall.code import Code
 from dialer.multcall.identity import RequestId
 
 DeadReason = Literal[
-    "invalid_request", "duplicate_request", "invalid_code", "orphan_code", "duplicate_code"
+    "invalid_request",
+    "duplicate_request",
+    "invalid_code",
+    "orphan_code",
+    "duplicate_code",
+    "internal_error",
 ]
 
 _MILLISECOND: Final = timedelta(milliseconds=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Annotated, Final
 
@@ -57,3 +58,13 @@ def id_json(found: RawObject) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return found.json("IdRequisicao") if _REQUEST_ID.fullmatch(str(value)) else None
+
+
+def readable_id(raw: bytes) -> str | None:
+    """The id of an element that nothing else may be readable of, as JSON text; None without one.
+
+    For the last resort: whatever reading raises, it is no second error.
+    """
+    with contextlib.suppress(Exception):
+        return id_json(read_object(raw))
+    return None

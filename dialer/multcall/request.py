@@ -22,13 +22,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dialer.domain.allowed import Allowed
 from dialer.domain.originate import fits_ami_line
 from dialer.domain.request import CallRequest
+from dialer.errors import InvalidRequest
 from dialer.multcall.identity import CONTROL, REQUEST_ID_RULE, RequestId
 from dialer.multcall.rawjson import read_object
 from dialer.multcall.refusals import breaks_a_rule, unreadable, validated
 
-#: Largest `Dados`, in bytes of UTF-8 as it came, and its deepest nesting.
+#: Largest `Dados` in bytes of UTF-8, and its deepest nesting.
 DATA_MAX_BYTES: Final = 8192
 DATA_MAX_DEPTH: Final = 500
 
@@ -38,7 +40,7 @@ VALID_FOR_MAX_S: Final = 604_800
 VARIABLES_MAX: Final = 64
 VARIABLE_MAX_CHARS: Final = 512
 
-#: Years that `CriadaEm` may lie in: wide enough for any clock that is merely wrong.
+#: Accepted years of `CriadaEm`: wide enough for clocks that are merely wrong.
 _YEARS: Final = range(2000, 2100)
 
 _INSTANT: Final = re.compile(
@@ -46,11 +48,12 @@ _INSTANT: Final = re.compile(
     r"(Z|[+-][0-9]{2}:?[0-5][0-9])"
 )
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
-#: Asterisk takes leading underscores off a name (they only say who inherits the
-#: variable), so `__DIALER_X` would set `DIALER_X`; old ones ignored the case.
+#: Asterisk removes leading underscores from a name (they only control inheritance), so
+#: `__DIALER_X` would set `DIALER_X`; old versions ignore case.
 _RESERVED_NAME: Final = re.compile(r"_*DIALER_", re.IGNORECASE)
 
-_UNSAFE_VALUE: Final = re.compile(CONTROL + r"|\$[{\[]")
+#: `^{` too: MixMonitor and app_queue read it as `${` in the command that they run.
+_UNSAFE_VALUE: Final = re.compile(CONTROL + r"|\$[{\[]|\^\{")
 
 #: Digits, or a name and digits. The name's characters mean nothing to AMI's parser of
 #: `Name <digits>`, nor to the dialplan's argument rules: Latin letters, digits, blank,
@@ -88,7 +91,7 @@ def _variable(name: str, value: object) -> str:
         )
     if _UNSAFE_VALUE.search(value):
         raise _wrong_variable(
-            f"Variaveis.{name} must not hold control characters, line ends, ${{ or $["
+            f"Variaveis.{name} must not contain control characters, line ends, ${{, $[ or ^{{"
         )
     if not fits_ami_line(name, value):
         raise _wrong_variable(
@@ -121,7 +124,7 @@ Variables = Annotated[
             "additionalProperties": {
                 "type": "string",
                 "maxLength": VARIABLE_MAX_CHARS,
-                "pattern": r"^(?![\s\S]*([\u0000-\u001f\u007f-\u009f\u2028\u2029]|\$[{\[]))",
+                "pattern": r"^(?![\s\S]*([\u0000-\u001f\u007f-\u009f\u2028\u2029]|\$[{\[]|\^\{))",
             },
         }
     ),
@@ -195,8 +198,22 @@ class Request(BaseModel):
     )
 
 
+def admissible_request(raw: bytes, *, cell: str, allowed: Allowed) -> CallRequest:
+    """Parse one element of the Request list and check it against the cell's rules.
+
+    Raises:
+        InvalidRequest: as `parse_request`, or names the field that the cell does not allow.
+    """
+    request = parse_request(raw, cell=cell)
+    if refusal := allowed.refusal(request):
+        raise InvalidRequest(
+            refusal.sentence, field=refusal.field, request_id_json=request.request_id_json
+        )
+    return request
+
+
 def parse_request(raw: bytes, *, cell: str) -> CallRequest:
-    """Parse one element of the Request list.
+    """Parse one element by the rules of all cells; `admissible_request` adds the cell's rules.
 
     Raises:
         InvalidRequest: names the field and its rule; has the request id if that is valid,

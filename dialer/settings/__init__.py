@@ -1,4 +1,4 @@
-"""What the site decides: `dialer.toml`, the environment and files of secrets, checked once."""
+"""Settings: `dialer.toml`, environment variables and secret files, validated once at start."""
 
 from dialer.settings.model import (
     CONFIG_VARIABLE,

@@ -1,4 +1,4 @@
-"""What is legal in the settings and still looks like a mistake: said by `config check`."""
+"""Warnings for valid but suspicious settings (`config check`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dialer.store.redis_url import redacted
 
 
 def advice(pbxs: Sequence[Pbx], cells: Sequence[Cell]) -> Iterator[Problem]:
-    """One entry for each doubtful setting; it never stops the program."""
+    """Yield one warning per suspicious setting; no program refuses to start because of them."""
     for pbx in pbxs:
         yield from _on_pbx(pbx)
         if not any(pbx.name in cell.pbxs for cell in cells):
@@ -41,7 +41,8 @@ def _on_pbx(pbx: Pbx) -> Iterator[Problem]:
         except ConfigError as error:
             yield Problem(
                 field="",
-                text=f"{error}. Only the worker of {pbx.name} needs it; it will not start without",
+                text=f"{error}. Only the worker of {pbx.name} needs it; "
+                "it does not start without it",
             )
     if not pbx.tls and not _is_here(pbx.host):
         yield Problem(
@@ -55,11 +56,11 @@ def _on_cell(cell: Cell, pbxs: Sequence[Pbx]) -> Iterator[Problem]:
     path = f"cells[{cell.name}]"
     room = sum(pbx.max_calls for pbx in pbxs)
     if cell.threads > room:
-        text = f"{cell.threads} calls at once, but its PBXs together take {room}"
+        text = f"{cell.threads} calls at once, but its PBXs together allow only {room}"
         yield Problem(field=f"{path}.threads", text=text)
-    lacking = [pbx.name for pbx in pbxs if cell.trunk and cell.trunk not in pbx.trunks]
-    if lacking:
-        text = f"{', '.join(lacking)} has no trunk {cell.trunk} and gets none of its calls"
+    missing = [pbx.name for pbx in pbxs if cell.trunk and cell.trunk not in pbx.trunks]
+    if missing:
+        text = f"{', '.join(missing)} has no trunk {cell.trunk} and gets none of its calls"
         yield Problem(field=f"{path}.trunk", text=text)
 
 
@@ -69,26 +70,26 @@ def _may_vanish(template: str) -> bool:
 
 
 def _is_here(host: str) -> bool:
-    """True if the host is this machine, as far as its name tells."""
+    """True if the host is a loopback address or `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def secrets_lie_open(path: Path) -> bool:
-    """True where everybody can read a secret that the settings file itself holds.
+def has_public_secrets(path: Path) -> bool:
+    """True if the settings file contains a secret and every user can read the file.
 
-    Those of the environment and of credentials are not in it.
+    Secrets from environment variables and credentials do not count.
     """
-    return bool(path.stat().st_mode & stat.S_IROTH) and _holds_secret(read(path))
+    return bool(path.stat().st_mode & stat.S_IROTH) and _has_secret(read(path))
 
 
-def _holds_secret(value: object, key: str = "") -> bool:
+def _has_secret(value: object, key: str = "") -> bool:
     if isinstance(value, Mapping):
-        return any(_holds_secret(inner, name) for name, inner in value.items())
+        return any(_has_secret(inner, name) for name, inner in value.items())
     if isinstance(value, list):
-        return any(_holds_secret(inner) for inner in value)
+        return any(_has_secret(inner) for inner in value)
     if not isinstance(value, str):
         return False
     return key == "secret" or (key.endswith("url") and redacted(value) != value)

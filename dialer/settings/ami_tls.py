@@ -1,4 +1,4 @@
-"""Whom a PBX's TLS connection trusts, and what to say where the other end is not trusted."""
+"""TLS context for AMI and messages for TLS errors."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Final
 from dialer.errors import ConfigError
 from dialer.settings.tables import Pbx
 
-#: OpenSSL's verdicts that are about time, and about the name (of a host, of an address).
-_OVER, _NOT_YET = 10, 9
+#: OpenSSL's verification errors about the validity period, and about the host name or address.
+_EXPIRED, _NOT_YET_VALID = 10, 9
 _WRONG_NAME: Final = frozenset({62, 64})
 
 
 def context_of(pbx: Pbx) -> ssl.SSLContext | None:
-    """What the PBX's certificate is held against; None where its link is without TLS.
+    """Return the TLS context that verifies the PBX's certificate; None if the link has no TLS.
 
     Raises:
-        ConfigError: its `tls_ca_file` cannot be used.
+        ConfigError: `tls_ca_file` cannot be used.
     """
     if not pbx.tls:
         return None
     if pbx.tls_ca_file is None:
         return ssl.create_default_context()
     context = _context(pbx.tls_ca_file, f"pbxs[{pbx.name}].tls_ca_file")
-    # The same with every Python: 3.13 trusts a certificate in the file that somebody else signed,
-    # and refuses what Asterisk's own script ast_tls_cert makes (a CA without key usage).
+    # Same behaviour with every Python: 3.13 trusts a certificate in the file that an unknown CA
+    # signed, and refuses those of Asterisk's script ast_tls_cert (its CA has no key usage).
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
@@ -37,8 +37,8 @@ def _context(path: Path, field: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=path)
     except ssl.SSLError:
         problem = (
-            f"{path} holds no certificate in PEM form; it takes that of the PBX's manager.conf "
-            "(tlscertfile), or that of the CA that signed it"
+            f"{path} contains no certificate in PEM form; it takes the one from the PBX's "
+            "manager.conf (tlscertfile), or that of the CA that signed it"
         )
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror}; copy the PBX's tlscertfile there"
@@ -46,28 +46,29 @@ def _context(path: Path, field: str) -> ssl.SSLContext:
 
 
 def refusal(pbx: Pbx, error: ssl.SSLError) -> str:
-    """What is wrong with the TLS connection to the PBX, and the cure."""
-    where = f"{pbx.host}:{pbx.port}"
+    """Describe a TLS error of the connection to the PBX, with the cure."""
+    address = f"{pbx.host}:{pbx.port}"
     if not isinstance(error, ssl.SSLCertVerificationError):
         reason = (error.reason or str(error)).replace("_", " ").lower()
         return (
-            f"no TLS at {where} ({reason}): port must be that of tlsbindaddr in the PBX's "
+            f"no TLS at {address} ({reason}): port must be that of tlsbindaddr in the PBX's "
             "manager.conf (5039), or leave tls out"
         )
     if error.verify_code in _WRONG_NAME:
         return (
-            f"the certificate of {pbx.name} at {where} is for another name: host in dialer.toml "
-            f"must be a name that it has, or make one whose subjectAltName has {pbx.host}"
+            f"the certificate of {pbx.name} at {address} is for another name: set host in "
+            "dialer.toml to a name in the certificate, or create a certificate whose "
+            f"subjectAltName contains {pbx.host}"
         )
-    if error.verify_code in (_OVER, _NOT_YET):
+    if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
         return (
-            f"the certificate of {pbx.name} at {where} is not valid now ({error.verify_message}): "
-            "make a new one, or set the clocks right"
+            f"the certificate of {pbx.name} at {address} is not valid now "
+            f"({error.verify_message}): create a new one, or correct the clocks"
         )
     cure = (
         f"copy the PBX's tlscertfile, or its CA's, to {pbx.tls_ca_file}"
         if pbx.tls_ca_file is not None
-        else "copy the PBX's tlscertfile beside dialer.toml and name it there in tls_ca_file"
+        else "copy the PBX's tlscertfile next to dialer.toml and set tls_ca_file to it"
     )
-    verdict = f"is not trusted ({error.verify_message}): {cure}"
-    return f"the certificate of {pbx.name} at {where} {verdict}"
+    problem = f"is not trusted ({error.verify_message}): {cure}"
+    return f"the certificate of {pbx.name} at {address} {problem}"

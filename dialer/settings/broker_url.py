@@ -1,7 +1,7 @@
-"""Where Celery's broker is: a Redis or a RabbitMQ, read from one URL and made fit for Celery.
+"""Parser for the broker's URL (Redis or RabbitMQ), and its conversion to Celery's settings.
 
-Takes every URL of `redis_url`, and `amqp://` and `amqps://`. Owns all in which the two kinds
-differ for Celery (kombu 5.7, py-amqp 5.4). Connects to nothing and knows no settings.
+Accepts every URL that `redis_url` accepts, and `amqp://` and `amqps://`. Owns all differences
+between the two kinds for Celery (kombu 5.7, py-amqp 5.4). Opens no connection.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from dialer.store.redis_url import EXPECTED, SENTINEL_WITHIN_S, RedisAddress, Scheme, is_plain
 
-#: What a refused URL is told; the URL itself is never repeated, for it may hold a password.
+#: Text of the error for a wrong URL; the URL itself is never repeated, it may contain a password.
 BROKER_EXPECTED: Final = (
     f"{EXPECTED}; or for RabbitMQ amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://... over TLS"
 )
 
-#: Where the certificates of an `amqps://` URL are: its option, and py-amqp's name for it.
+#: Options of an `amqps://` URL that name certificate files, and py-amqp's names for them.
 _TLS_FILES: Final = {
     "ssl_ca_certs": "ca_certs",
     "ssl_certfile": "certfile",
@@ -26,18 +26,18 @@ _TLS_FILES: Final = {
 }
 
 _REDIS_OPTIONS: Final[dict[str, Any]] = {
-    "priority_steps": [0],  # one list a queue, not four
+    "priority_steps": [0],  # one list per queue, not four
     "socket_keepalive": True,
     "socket_timeout": 15,  # longer than the transport's own blocking wait
     "socket_connect_timeout": 5,
 }
 
-#: A dead RabbitMQ is told at once and not after four seconds of kombu's own tries.
+#: A dead RabbitMQ is reported at once, not after four seconds of kombu's own retries.
 _AMQP_OPTIONS: Final[dict[str, Any]] = {"max_retries": 0}
 
 
 class AmqpScheme(StrEnum):
-    """How a RabbitMQ is reached."""
+    """URL schemes of RabbitMQ."""
 
     TCP = "amqp"
     TLS = "amqps"
@@ -45,17 +45,17 @@ class AmqpScheme(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmqpAddress:
-    """A RabbitMQ URL in its parts: `url` for Celery, without options; `tls` None: unencrypted."""
+    """A parsed RabbitMQ URL: `url` for Celery, without options; `tls` is None without TLS."""
 
     url: str = field(repr=False)
     tls: dict[str, str] | None = None
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Reads a URL.
+        """Parse a URL.
 
         Raises:
-            ValueError: the URL cannot be used; the text never holds any of it.
+            ValueError: the URL cannot be used; the message contains no part of it.
         """
         parts = urlsplit(url)
         scheme = AmqpScheme(parts.scheme)
@@ -70,7 +70,7 @@ class AmqpAddress:
             return cls(url=url)
         if options.keys() - _TLS_FILES.keys() or not all(options.values()):
             raise ValueError
-        # py-amqp holds a certificate against a name only where it is given that name.
+        # py-amqp checks the name in a certificate only if `server_hostname` is set.
         tls = {"server_hostname": parts.hostname}
         tls |= {_TLS_FILES[option]: path for option, path in options.items()}
         return cls(url=url.partition("?")[0], tls=tls)
@@ -78,7 +78,7 @@ class AmqpAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryBroker:
-    """The broker in Celery's words: `broker_url`, `broker_transport_options`, `broker_use_ssl`."""
+    """Celery's settings `broker_url`, `broker_transport_options` and `broker_use_ssl`."""
 
     url: str = field(repr=False)
     transport_options: dict[str, Any] = field(repr=False)
@@ -87,10 +87,10 @@ class CeleryBroker:
 
 
 def require_broker_url(url: str) -> str:
-    """The URL, where it is one that `for_celery` takes.
+    """Return the URL if `for_celery` accepts it.
 
     Raises:
-        ValueError: it is none; the text never holds any of it.
+        ValueError: it does not; the message contains no part of the URL.
     """
     try:
         for_celery(url)
@@ -100,10 +100,10 @@ def require_broker_url(url: str) -> str:
 
 
 def for_celery(url: str) -> CeleryBroker:
-    """A broker's URL as Celery needs it.
+    """Convert a broker's URL to Celery's settings.
 
     Raises:
-        ValueError: the URL cannot be used; the text never holds any of it.
+        ValueError: the URL cannot be used; the message contains no part of it.
     """
     if url.partition("://")[0] in set(AmqpScheme):
         amqp = AmqpAddress.parse(url)
@@ -115,10 +115,10 @@ def for_celery(url: str) -> CeleryBroker:
 
 
 def _redis_for_celery(address: RedisAddress) -> tuple[str, dict[str, Any]]:
-    """Its URL and transport options.
+    """Return Celery's URL and transport options for a Redis.
 
-    Celery writes a socket as `redis+socket://` and repeats the whole URL for each
-    sentinel, with the service's name among the transport options (kombu 5.7).
+    Celery writes a Unix socket as `redis+socket://`. For Sentinel it wants the whole URL once per
+    sentinel, and the service name in the transport options (kombu 5.7).
     """
     if address.scheme is Scheme.UNIX:
         return f"redis+socket://{_login(address)}{address.path}?virtual_host={address.db}", {}

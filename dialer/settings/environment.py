@@ -1,9 +1,8 @@
-"""The variables in effect: the environment, and beneath it a folder of secrets.
+"""Effective variables: the environment, then the files of a credentials folder.
 
-systemd (`LoadCredential=`) and Docker (`secrets:`) both hand secrets over as files of one
-folder. A file there counts as the variable that it is named like. Owns how such a folder is
-read and how an error names where a value came from; knows no setting. It is told the
-environment and never changes it.
+systemd (`LoadCredential=`) and Docker (`secrets:`) both provide secrets as files in one folder.
+A file there defines the variable with the file's name. Owns the reading of that folder and how
+errors name the source of a value. The environment is passed in and never changed.
 """
 
 from __future__ import annotations
@@ -16,44 +15,45 @@ from dialer.errors import ConfigError
 from dialer.settings.problems import line_in
 from dialer.settings.tables import PREFIX
 
-#: Names the folder. systemd sets it for LoadCredential=; for Docker it is /run/secrets.
+#: Variable with the folder's path. systemd sets it for LoadCredential=; for Docker it is
+#: /run/secrets.
 FOLDER_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
-#: What our units' LoadCredential=dialer:FOLDER makes the names of the folder's files begin with.
+#: Prefix that LoadCredential=dialer:FOLDER in our systemd units adds to the file names.
 UNIT_PREFIX: Final = "dialer_"
 
 
-#: What variables begin with that a file may stand for: ours, and Flower's (FLOWER_BASIC_AUTH).
+#: Prefixes of variables that a file may define: ours, and Flower's (FLOWER_BASIC_AUTH).
 PREFIXES: Final = (PREFIX, "FLOWER_")
 
 
 def effective(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, with the folder's files named as PREFIXES for what it does not set itself.
+    """Return the environment, extended by variables that only the folder's files define.
 
     Raises:
         ConfigError: the folder or one of those files cannot be read.
     """
     files = _files(environment)
-    # A file whose variable is set is not even read: setting it is a way past an unreadable one.
-    beneath = {name: line_in(file) for name, file in files.items() if name not in environment}
-    return {**beneath, **environment}
+    # A file is not read if its variable is set: so a variable can replace an unreadable file.
+    from_files = {name: line_in(file) for name, file in files.items() if name not in environment}
+    return {**from_files, **environment}
 
 
 def source(variable: str, environment: Mapping[str, str]) -> str:
-    """What an error calls the place where a variable in effect was set."""
+    """Return how an error names the source of an effective variable: its name, or the file."""
     file = None if variable in environment else _files(environment).get(variable)
     return f"the file {file}" if file else variable
 
 
 def _files(environment: Mapping[str, str]) -> dict[str, Path]:
-    """The folder's files by the variable they stand for; none where the folder is not there."""
+    """Return the folder's files by the variable they define; empty if there is no folder."""
     folder = environment.get(FOLDER_VARIABLE)
     if not folder:
         return {}
     try:
         files = {file.name.removeprefix(UNIT_PREFIX): file for file in Path(folder).iterdir()}
     except FileNotFoundError:
-        return {}  # Docker makes /run/secrets only for a service that is given a secret
+        return {}  # Docker creates /run/secrets only for services that have secrets
     except OSError as error:
         problem = error.strerror
     else:

@@ -1,9 +1,9 @@
-"""Turns the `settings.py` of the old dialer into a `dialer.toml`. Parses, never executes.
+"""Converter from the old dialer's `settings.py` to `dialer.toml`. Parses, never executes.
 
-The old file holds a dict `SETTINGS` with `redis_host`, `redis_port`,
-`Timeout_Command_Response`, `Timeout_Command_ACK`, `Retries`, `queues` and `LOG_LEVEL`,
-`LOG_FORMAT`, `LOG_LOCATION`, the last three in the dict or beside it. What cannot be
-carried over is named in comments; values of unknown keys are never repeated.
+The old file has a dict `SETTINGS` with `redis_host`, `redis_port`, `Timeout_Command_Response`,
+`Timeout_Command_ACK`, `Retries`, `queues` and `LOG_LEVEL`, `LOG_FORMAT`, `LOG_LOCATION`; the
+last three may also be module variables. Comments in the new file list what was not imported;
+values of unknown keys are never repeated. Numbers must be within the bounds of the new setting.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from dialer.errors import ConfigError
+from dialer.settings.tables import Cell, Pbx
 from dialer.store.redis_url import RedisAddress
 
 _LOG_NAMES: Final = ("LOG_LEVEL", "LOG_FORMAT", "LOG_LOCATION")
@@ -31,6 +35,7 @@ _KNOWN: Final = frozenset(
     }
 )
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LEVEL_NAMES: Final = {number: name for name, number in logging.getLevelNamesMapping().items()}
 
 #: Larger than any settings file; parsing must stay cheap.
 MAX_BYTES: Final = 1_000_000
@@ -38,7 +43,7 @@ MAX_BYTES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """The new file's text, and a sentence for each thing that was not carried over."""
+    """The new file's text, and a sentence for each thing that was not imported."""
 
     toml: str
     notes: tuple[str, ...]
@@ -46,7 +51,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Value:
-    """A value of the old file that has not been looked at yet, and where it stands."""
+    """An unevaluated value of the old file with its name and position."""
 
     name: str
     node: ast.expr
@@ -56,10 +61,10 @@ class _Value:
         return f"line {self.node.lineno}: {self.name}"
 
     def read(self) -> object:
-        """The value, if it is written out.
+        """Return the value of a literal.
 
         Raises:
-            ConfigError: it is computed, and nothing of the file is executed.
+            ConfigError: it is not a literal, and the file is never executed.
         """
         if (level := _level_name(self.node)) is not None:
             return level
@@ -70,21 +75,25 @@ class _Value:
         else:
             return value
         raise ConfigError(
-            f"{self.where} is computed, and nothing of the old file is executed; "
-            "write the value itself in its place"
+            f"{self.where} is computed, but the old file is never executed; "
+            "replace the expression by its value"
         )
 
 
 def convert(path: Path) -> Imported:
-    """Reads the old file and writes the new one's text.
+    """Read the old file and return the text of the new one.
 
     Raises:
-        ConfigError: the file cannot be read, or a value in it cannot be taken.
+        ConfigError: the file cannot be read, or a value in it cannot be converted.
     """
     try:
-        return _converted(_values(_parsed(path)))
+        imported = _converted(_values(_parsed(path)))
+        imported.toml.encode()
+        return imported
     except ConfigError as error:
         problem = str(error)
+    except UnicodeEncodeError:
+        problem = "contains a lone surrogate (\\ud800 to \\udfff); correct that text"
     raise ConfigError(f"{path}: {problem}")
 
 
@@ -107,7 +116,7 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _values(module: ast.Module) -> dict[str, _Value]:
-    """The members of SETTINGS and the LOG_ names beside it; the last one counts."""
+    """Return the members of SETTINGS and the LOG_ variables; the last assignment counts."""
     found: dict[str, _Value] = {}
     has_settings = False
     for name, node in _assignments(module):
@@ -141,29 +150,29 @@ def _assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
                 yield target.id, value
             elif any(isinstance(n, ast.Name) and n.id == "SETTINGS" for n in ast.walk(target)):
                 raise ConfigError(
-                    f"line {node.lineno}: changes SETTINGS after it was made, and nothing of "
-                    "the old file is executed; write the value into SETTINGS itself"
+                    f"line {node.lineno}: changes SETTINGS after its assignment, but the old "
+                    "file is never executed; write the value into SETTINGS itself"
                 )
 
 
 def _members(node: ast.expr) -> dict[str, _Value]:
     if not isinstance(node, ast.Dict):
         raise ConfigError(
-            f"line {node.lineno}: SETTINGS is computed, and nothing of the old file is "
-            "executed; write it as SETTINGS = {...}"
+            f"line {node.lineno}: SETTINGS is computed, but the old file is never executed; "
+            "write it as SETTINGS = {...}"
         )
     found: dict[str, _Value] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
             raise ConfigError(
-                f"line {value.lineno}: a key of SETTINGS is no plain text; write it out"
+                f"line {value.lineno}: a key of SETTINGS is not a plain string; write it as one"
             )
         found[key.value] = _Value(name=f"SETTINGS[{key.value!r}]", node=value)
     return found
 
 
 def _level_name(node: ast.expr) -> str | None:
-    """`logging.DEBUG` as `DEBUG`: the one name whose meaning needs no execution."""
+    """Return `DEBUG` for `logging.DEBUG`, the only name whose value needs no execution."""
     if (
         isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
@@ -183,55 +192,66 @@ def _text(values: Mapping[str, _Value], key: str) -> str | None:
     value = values[key].read()
     if isinstance(value, str):
         return value
-    raise ConfigError(f"{values[key].where} is no text")
+    raise ConfigError(f"{values[key].where} is not text")
 
 
-def _number(values: Mapping[str, _Value], key: str) -> int | float | None:
-    return _as_number(values[key].read(), values[key].where) if key in values else None
+def _number(values: Mapping[str, _Value], key: str, like: FieldInfo) -> int | float | None:
+    return _as_number(values[key].read(), values[key].where, like) if key in values else None
 
 
-def _as_number(value: object, where: str) -> int | float:
-    if isinstance(value, str):
+def _as_number(value: object, where: str, like: FieldInfo) -> int | float:
+    """Return the value within the bounds of `like`, the new setting.
+
+    Raises:
+        ConfigError: it is not a number, or out of bounds, as NaN and infinity are.
+    """
+    if isinstance(value, int | float | str):  # not bytes, which pydantic reads as text
+        takes: TypeAdapter[float] = TypeAdapter(Annotated[like.annotation, *like.metadata])  # type: ignore[arg-type]
         try:
-            return int(value)
-        except ValueError:
+            number = takes.validate_python(value)
+        except ValidationError:
             pass
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    raise ConfigError(f"{where} is no number")
+        else:
+            return int(number) if number == int(number) else number
+    raise ConfigError(f"{where} is wrong; it takes {like.description}: correct it in the old file")
 
 
-def _cells(values: Mapping[str, _Value], notes: list[str]) -> list[tuple[str, int | float]]:
-    """The cells, in the old file's order: `nome` and `threads`."""
+def _cells(values: Mapping[str, _Value], notes: list[str]) -> list[tuple[str, int]]:
+    """Return (`nome`, `threads`) of the cells, in the old file's order."""
     if "queues" not in values:
-        raise ConfigError("SETTINGS has no queues, and so no cell to carry over")
+        raise ConfigError("SETTINGS has no queues, so there is no cell to import")
     where, queues = values["queues"].where, values["queues"].read()
     if isinstance(queues, dict):
         queues = [{"nome": nome, "threads": threads} for nome, threads in queues.items()]
     if not isinstance(queues, list | tuple) or not queues:
-        raise ConfigError(f"{where} is no list of {{'nome': ..., 'threads': ...}}")
+        raise ConfigError(f"{where} is not a list of {{'nome': ..., 'threads': ...}}")
     return [_cell(queue, f"{where}[{index}]", notes) for index, queue in enumerate(queues)]
 
 
-def _cell(queue: object, where: str, notes: list[str]) -> tuple[str, int | float]:
+def _cell(queue: object, where: str, notes: list[str]) -> tuple[str, int]:
     if not isinstance(queue, dict) or not isinstance(queue.get("nome"), str):
-        raise ConfigError(f"{where} is no {{'nome': ..., 'threads': ...}}")
+        raise ConfigError(f"{where} is not a {{'nome': ..., 'threads': ...}}")
     if "threads" not in queue:
-        raise ConfigError(f"{where} says no threads")
+        raise ConfigError(f"{where} has no threads")
     others = [key for key in queue if key not in ("nome", "threads")]
-    notes += [f"{key!r} of the queue {queue['nome']!r} is not known here" for key in others]
-    return queue["nome"], _as_number(queue["threads"], f"{where}['threads']")
+    if not all(isinstance(key, str) for key in others):
+        raise ConfigError(f"{where} has a key that is not text; remove it from the old file")
+    notes += [f"{key!r} of the queue {queue['nome']!r} is unknown" for key in others]
+    threads = _as_number(queue["threads"], f"{where}['threads']", Cell.model_fields["threads"])
+    return queue["nome"], int(threads)
 
 
 def _level(values: Mapping[str, _Value], notes: list[str]) -> str:
     if "LOG_LEVEL" not in values:
         return "INFO"
     value = values["LOG_LEVEL"].read()
-    name = logging.getLevelName(value) if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        value = _LEVEL_NAMES.get(value)
+    name = value if isinstance(value, str) else ""
     name = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(name.upper(), name.upper())
     if name in _LEVELS:
         return name
-    notes.append("LOG_LEVEL is none of " + ", ".join(_LEVELS) + ": INFO was taken")
+    notes.append("LOG_LEVEL is none of " + ", ".join(_LEVELS) + ": using INFO")
     return "INFO"
 
 
@@ -241,17 +261,17 @@ def _location(values: Mapping[str, _Value], notes: list[str]) -> str:
         return location
     folder = str(Path(location).parent)
     notes.append(
-        f"LOG_LOCATION named the file {location!r}: each program writes a file of its own "
-        f"into the folder {folder!r} now"
+        f"LOG_LOCATION was the file {location!r}: each program now writes its own file "
+        f"into the folder {folder!r}"
     )
     return folder
 
 
 def _redis_url(values: Mapping[str, _Value], notes: list[str]) -> str:
     host = _text(values, "redis_host")
-    port = _number(values, "redis_port")
+    port = _number(values, "redis_port", Pbx.model_fields["port"])
     if host is None:
-        notes.append("redis_host is missing: 127.0.0.1 was taken")
+        notes.append("redis_host is missing: using 127.0.0.1")
     host = host or "127.0.0.1"
     url = f"redis://{f'[{host}]' if ':' in host else host}:{6379 if port is None else port}"
     try:
@@ -259,24 +279,23 @@ def _redis_url(values: Mapping[str, _Value], notes: list[str]) -> str:
             return url
     except ValueError:
         pass
-    raise ConfigError("SETTINGS['redis_host'] and ['redis_port'] make no address of a Redis")
+    raise ConfigError("SETTINGS['redis_host'] and ['redis_port'] are not the address of a Redis")
 
 
 # --- writing the new one ------------------------------------------------------------------
 
 
 def _converted(values: Mapping[str, _Value]) -> Imported:
-    notes = [f"{name!r} is not known here" for name in values if name not in _KNOWN]
+    notes = [f"{name!r} is unknown" for name in values if name not in _KNOWN]
     if "LOG_FORMAT" in values:
-        old = values["LOG_FORMAT"].read()
-        notes.append(f'LOG_FORMAT was {old!r}: log.format is "text" or "json" now')
+        old = _text(values, "LOG_FORMAT")
+        notes.append(f'LOG_FORMAT was {old!r}: log.format is now "text" or "json"')
     url = _redis_url(values, notes)
     cells = _cells(values, notes)
     log = {"level": _level(values, notes), "location": _location(values, notes), "format": "text"}
     common = {
-        "timeout_command_response": _number(values, "Timeout_Command_Response"),
-        "timeout_command_ack": _number(values, "Timeout_Command_ACK"),
-        "retries": _number(values, "Retries"),
+        key.lower(): _number(values, key, Cell.model_fields[key.lower()])
+        for key in ("Timeout_Command_Response", "Timeout_Command_ACK", "Retries")
     }
     blocks = [
         _heading(notes),
@@ -290,36 +309,36 @@ def _converted(values: Mapping[str, _Value]) -> Imported:
 
 
 def _heading(notes: list[str]) -> str:
-    lines = ["Made from the old settings.py. All settings: deploy/dialer.toml."]
+    lines = ["Converted from the old settings.py. All settings: deploy/dialer.toml."]
     if notes:
-        lines += ["", "Not carried over:", *(f"- {note}" for note in notes)]
+        lines += ["", "Not imported:", *(f"- {note}" for note in notes)]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
-def _pbx(threads: float) -> str:
-    """The block that the old file knows nothing of: valid, and to be put right by hand."""
-    max_calls = max(1, min(10_000, int(threads)))
+def _pbx(threads: int) -> str:
+    """Return the PBX table, which the old file does not have: valid, to be corrected by hand."""
+    max_calls = min(10_000, threads)
     return (
-        "# The old file knew no PBX. CHANGE what stands here; the secret comes from the\n"
-        "# environment, DIALER_PBX01_SECRET, or from a file: secret_file.\n"
+        "# The old file has no PBX. CHANGE these values; set the secret in the environment\n"
+        "# (DIALER_PBX01_SECRET) or in a file (secret_file).\n"
         "[[pbxs]]\n"
         'name = "pbx01"                              # = the Celery queue\n'
         'host = "127.0.0.1"\n'
         "port = 5038\n"
-        'username = "dialer"                         # of manager.conf\n'
+        'username = "dialer"                         # as in manager.conf\n'
         f"max_calls = {max_calls}{' ' * max(1, 32 - len(str(max_calls)))}"
-        "# as many as the cells have threads\n"
+        "# sum of the cells' threads\n"
         "cps = 10                                    # calls started per second\n"
         'trunks = { trunk = "PJSIP/{number}@trunk" } # CHANGE: the trunk\'s dial string\n'
     )
 
 
-def _cell_block(nome: str, threads: float, common: Mapping[str, int | float | None]) -> str:
-    carried = {key: value for key, value in common.items() if value is not None}
-    table: dict[str, object] = {"nome": nome, "threads": threads, "pbxs": ["pbx01"], **carried}
+def _cell_block(nome: str, threads: int, common: Mapping[str, int | float | None]) -> str:
+    given = {key: value for key, value in common.items() if value is not None}
+    table: dict[str, object] = {"nome": nome, "threads": threads, "pbxs": ["pbx01"], **given}
     return (
         f"[[cells]]\n{_lines(table)}"
-        'context = "dialer-ura"                      # CHANGE: where answered calls go\n'
+        'context = "dialer-ura"                      # CHANGE: destination of answered calls\n'
         'exten = "s"\npriority = 1\n'
     )
 

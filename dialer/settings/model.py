@@ -1,10 +1,10 @@
-"""What the site decides: `dialer.toml` and the environment, read and checked once.
+"""The settings model: `dialer.toml` and the environment, read and validated once.
 
-The only module that reads the environment. Any value can be overridden there, or in a file
-named like the variable (`settings_variables`): `DIALER_MULTCALL__REDIS_URL` for a table's
-field, `DIALER_PBX01_SECRET` or `DIALER_ASR_TIM_THREADS` for a field of the PBX or cell of that
-name (upper case, what is neither letter nor digit as `_`). Secrets show in no repr, dump or
-error.
+The only module that reads the environment. A variable, or a file with its name (see
+`settings.environment`), overrides any value: `DIALER_MULTCALL__REDIS_URL` for a field of a
+table, `DIALER_PBX01_SECRET` or `DIALER_ASR_TIM_THREADS` for a field of that PBX or cell (name in
+upper case, other characters than letters and digits as `_`). No repr, dump or error contains a
+secret.
 """
 
 from __future__ import annotations
@@ -59,23 +59,28 @@ from dialer.settings.tables import (
 CONFIG_VARIABLE: Final = "DIALER_CONFIG"
 DEFAULT_PATH: Final = Path("dialer.toml")
 
-#: Fields of a PBX or cell that the environment gives as JSON.
-_JSON_FIELDS: Final = frozenset({"trunks", "pbxs", "limits", "calling_hours"})
+#: Fields of a PBX or cell whose variable contains JSON.
+_JSON_FIELDS: Final = frozenset(
+    {
+        *("trunks", "pbxs", "limits", "calling_hours"),
+        *("variables", "contexts", "extensions", "priorities"),
+    }
+)
 
-#: The lists of tables whose members the environment calls by name.
+#: Lists of tables whose members have variables with their name.
 _KINDS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (("pbxs", Pbx), ("cells", Cell))
 
-#: The two ways to give a secret; one from the environment replaces either in the file.
+#: The two ways to set a secret; one in the environment replaces both in the file.
 _SECRETS: Final = frozenset({"secret", "secret_file"})
 
-#: Fields of a PBX that name a file.
+#: Fields of a PBX that contain a path.
 _PATHS: Final = ("secret_file", "tls_ca_file")
 
 _Member = TypeVar("_Member", Pbx, Cell)
 
 
 class _Variables(EnvSettingsSource):
-    """pydantic-settings' reading of the environment, of the variables in effect instead."""
+    """pydantic-settings' environment source, reading the effective variables instead."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return parse_env_vars(
@@ -84,7 +89,7 @@ class _Variables(EnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Everything that the site decides. Build it with `load` or `settings`."""
+    """All settings. Use `load` or `settings` to create it."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -113,17 +118,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The variables in effect go before the file, and nothing else is asked."""
+        """Return the sources by precedence: effective variables, then the file."""
         return _Variables(settings_cls), init_settings
 
     @model_validator(mode="wrap")
     @classmethod
     def _all_problems(cls, data: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Takes the named members' environment in, and tells every problem at once."""
+        """Apply the variables of PBXs and cells; report all problems at once."""
         data, origins = _with_member_environment(data)
 
-        def origin(where: Location) -> str | None:
-            return origins.get(where) or _source_of(where)
+        def origin(location: Location) -> str | None:
+            return origins.get(location) or _source_of(location)
 
         problems = [*cross_problems(data), *_shared_variables(origins, data)]
         try:
@@ -136,7 +141,7 @@ class Settings(BaseSettings):
         raise SettingsRefused(problems)
 
     def pbx(self, name: str) -> Pbx:
-        """The PBX of that name.
+        """Return the PBX with that name.
 
         Raises:
             ConfigError: there is none.
@@ -144,7 +149,7 @@ class Settings(BaseSettings):
         return _named({pbx.name: pbx for pbx in self.pbxs}, name, "PBX")
 
     def cell(self, name: str) -> Cell:
-        """The cell of that name.
+        """Return the cell with that name.
 
         Raises:
             ConfigError: there is none.
@@ -152,21 +157,21 @@ class Settings(BaseSettings):
         return _named({cell.nome: cell for cell in self.cells}, name, "cell")
 
     def cell_redis_url(self, cell: Cell | str) -> str:
-        """The Redis of the cell's lists and ledger, with its password: not for printing."""
+        """Return the URL of the Redis with the cell's lists and ledger, password included."""
         own = (self.cell(cell) if isinstance(cell, str) else cell).redis_url
         return own or self.multcall.redis_url
 
     @property
     def registry_redis_url(self) -> str:
-        """The Redis of what all cells share, with its password: not for printing."""
+        """The URL of the Redis with the data shared by all cells, password included."""
         return self.registry.redis_url or self.multcall.redis_url
 
 
 def load(path: Path | None = None) -> Settings:
-    """Reads the settings from `path`, or where `config_path` says.
+    """Read the settings from `path`, by default from `config_path()`.
 
     Raises:
-        ConfigError: the file is missing, is no TOML, or says something wrong.
+        ConfigError: the file is missing, is not TOML, or contains wrong values.
     """
     path = path or config_path()
     data = _with_paths_from(path.parent, read(path))
@@ -177,18 +182,18 @@ def load(path: Path | None = None) -> Settings:
     except SettingsError as error:  # a whole table given in the environment as broken JSON
         field = re.search(r'field "(\w+)"', str(error))
         name = _source(f"{PREFIX}{field[1].upper()}") if field else "a DIALER_ variable"
-        problems = (Problem(field=name, text="is no JSON; it takes the table as JSON"),)
+        problems = (Problem(field=name, text="is not JSON; it takes the table as JSON"),)
     raise SettingsRefused(problems, source=str(path))
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read at the first call."""
+    """Return the settings of this process; the first call reads them."""
     return load()
 
 
 def config_path() -> Path:
-    """The settings file: `DIALER_CONFIG`, else `dialer.toml` in the working directory."""
+    """Return the settings file: `DIALER_CONFIG`, else `dialer.toml` in the working directory."""
     return Path(_variables().get(CONFIG_VARIABLE) or DEFAULT_PATH)
 
 
@@ -201,7 +206,7 @@ def _named(members: Mapping[str, _Member], name: str, kind: str) -> _Member:
 
 
 def _with_paths_from(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """Makes the paths of a PBX's files relative to the settings file."""
+    """Resolve the paths in PBX tables relative to the settings file's folder."""
     pbxs = data.get("pbxs")
     for pbx in pbxs if isinstance(pbxs, list) else ():
         for field in _PATHS if isinstance(pbx, dict) else ():
@@ -214,29 +219,31 @@ def _with_paths_from(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _variables() -> dict[str, str]:
-    """The variables in effect. Raises ConfigError where a file of them cannot be read."""
+    """Return the effective variables; raise ConfigError if a credentials file is unreadable."""
     return effective(os.environ)
 
 
 def _source(variable: str) -> str:
-    """What an error calls the place where that variable was set."""
+    """Return how an error names the source of that variable."""
     return source(variable, os.environ)
 
 
-def _source_of(where: Location) -> str | None:
-    """Where pydantic-settings took the field, or a table around it, from."""
+def _source_of(location: Location) -> str | None:
+    """Return the variable that set the field, or a table that contains it; None if none did."""
     variables = _variables()
-    names = [PREFIX + "__".join(map(str, where[:end])).upper() for end in range(len(where), 0, -1)]
+    names = [
+        PREFIX + "__".join(map(str, location[:end])).upper() for end in range(len(location), 0, -1)
+    ]
     return next((_source(name) for name in names if name in variables), None)
 
 
 def _with_member_environment(
     data: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[Location, str]]:
-    """Lays the variables of named PBXs and cells over `data`.
+    """Apply the variables of PBXs and cells to `data`.
 
     Returns:
-        The new data, and where the value of the field at each location was set.
+        The new data, and the source of the value at each location that a variable set.
     """
     given = _variables()
     data = dict(data)
@@ -258,25 +265,25 @@ def _with_member_environment(
 
 
 def _shared_variables(origins: Mapping[Location, str], data: dict[str, Any]) -> Iterator[Problem]:
-    """Variables that two members of different names would both take."""
+    """Yield a problem per variable that applies to two members with different names."""
     first: dict[str, Location] = {}
-    for where, variable in origins.items():
-        kind = str(where[0])
+    for location, variable in origins.items():
+        kind = str(location[0])
         one, other = (
             data[kind][index][NAMED_BY[kind]]
-            for index in (first.setdefault(variable, where)[1], where[1])
+            for index in (first.setdefault(variable, location)[1], location[1])
         )
         if one != other:
             yield Problem(
-                field=dotted(where, data),
-                text=f"{variable} is also {one}'s; give one of them another name, or leave it out",
+                field=dotted(location, data),
+                text=f"{variable} also applies to {one}; rename one of them, or unset the variable",
             )
 
 
 def _member_variables(
     member: object, named_by: str, known: frozenset[str], given: Mapping[str, str]
 ) -> Iterator[tuple[tuple[str, ...], str, object]]:
-    """The variables meant for one PBX or cell: path of the field, variable, value."""
+    """Yield the variables for one PBX or cell: path of the field, variable, value."""
     name = member.get(named_by) if isinstance(member, dict) else None
     if not is_name(name):
         return
@@ -297,7 +304,7 @@ def _decoded(keys: tuple[str, ...], text: str) -> object:
 
 
 def _overlaid(table: object, keys: tuple[str, ...], value: object) -> object:
-    """A copy of `table` with `value` at the path `keys`."""
+    """Return a copy of `table` with `value` at the path `keys`."""
     first, *rest = keys
     fresh = dict(table) if isinstance(table, dict) else {}
     fresh[first] = _overlaid(fresh.get(first), tuple(rest), value) if rest else value
@@ -305,7 +312,7 @@ def _overlaid(table: object, keys: tuple[str, ...], value: object) -> object:
 
 
 def stray_variables(given: Settings) -> list[tuple[str, str]]:
-    """Variables that set nothing but look like one that would: what is set, what is meant."""
+    """Return variables without effect that resemble a known one: (source, known variable)."""
     known = {CONFIG_VARIABLE}
     for table, field in field_names(Settings).items():
         model = model_in(field.annotation)

@@ -1,9 +1,8 @@
-"""Reads `dialer.toml` and says what is wrong with it.
+"""Reader of `dialer.toml` and the sentences for everything that can be wrong in it.
 
-Owns the words of every complaint: the file, the field by its dotted path with the
-cell's or PBX's name, what is wrong and what would be right. Repeats numbers and names
-only, never a text value, for any of them may be a misplaced secret. Knows the
-environment only by the names it is told.
+A sentence has the file, the field's dotted path with the cell's or PBX's name, the problem and
+the cure. Only numbers and names are repeated, never a text value: it may be a misplaced secret.
+Reads no environment; variable names are passed in.
 """
 
 from __future__ import annotations
@@ -22,23 +21,26 @@ from pydantic.fields import FieldInfo
 
 from dialer.errors import ConfigError
 
-#: What a cell or PBX may be called; a PBX's name is also its Celery queue.
+#: Valid names of cells and PBXs; a PBX's name is also its Celery queue.
 NAME: Final = r"[A-Za-z0-9_.-]{1,64}"
 
-#: The field that holds the name of a member of each list of tables.
+#: The field with the name of a member, for each list of tables.
 NAMED_BY: Final[Mapping[str, str]] = {"pbxs": "name", "cells": "nome"}
 
-#: pydantic's errors of numeric fields, whose value is safe to repeat.
+#: pydantic's errors for numeric fields, whose value is safe to repeat.
 _OUT_OF_RANGE: Final = frozenset(
     {"greater_than", "greater_than_equal", "less_than_equal", "int_from_float"}
 )
+
+#: Most digits of a number that an error repeats.
+_SHOWN_DIGITS: Final = 32
 
 Location = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong: the field's dotted path and a sentence without secrets."""
+    """One problem: the field's dotted path and a sentence without secrets."""
 
     field: str
     text: str
@@ -48,7 +50,7 @@ class Problem:
 
 
 class SettingsRefused(ConfigError):
-    """The settings are wrong; `problems` are all that was found, `source` is the file."""
+    """The settings are wrong; `problems` has all of them, `source` is the file."""
 
     def __init__(self, problems: Iterable[Problem], *, source: str = "settings") -> None:
         self.problems = tuple(dict.fromkeys(problems))
@@ -63,36 +65,38 @@ class SettingsRefused(ConfigError):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's tables as they stand.
+    """Return the file's tables without validation.
 
     Raises:
-        ConfigError: there is no such file, it cannot be read, or it is no TOML.
+        ConfigError: the file is missing, cannot be read, or is not TOML.
     """
     problem = ""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         problem = (
-            "there is no such file. Name yours in DIALER_CONFIG, make one from an old "
-            f"settings.py with `dialer config import settings.py --output {path}`, "
+            "there is no such file. Set DIALER_CONFIG to yours, convert an old settings.py "
+            f"with `dialer config import settings.py --output {path}`, "
             "or start from the example deploy/dialer.toml"
         )
     except UnicodeDecodeError:
         problem = "is not UTF-8 text"
     except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {error}"
+    except ValueError:  # of int(): more digits than Python reads
+        problem = "is not TOML: a number in it has too many digits"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
-    # Raised out here so that the parser's own exception, which may hold the whole text
-    # of the file, does not hang on this one as its context.
+    # Raised outside `except`, so that the parser's exception, which may contain the whole text
+    # of the file, is not attached as context.
     raise ConfigError(f"{path}: {problem}")
 
 
 def line_in(path: Path) -> str:
-    """The text of a file that holds one value, without its line end.
+    """Return the text of a file with one value, without its line end.
 
     Raises:
-        ConfigError: it cannot be read, or is no UTF-8 text.
+        ConfigError: the file cannot be read, or is not UTF-8 text.
     """
     problem = ""
     try:
@@ -104,19 +108,19 @@ def line_in(path: Path) -> str:
             f"cannot be read: {error.strerror}; it must be a file with the value, "
             "readable for the user that this program runs as"
         )
-    # Raised out here so that the decoder's exception, which holds the secret, does not hang on it.
+    # Raised outside `except`: the decoder's exception contains the secret.
     raise ConfigError(f"{path} {problem}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, None where none is."""
+    """Return the known word most similar to `word`; None if none is similar."""
     by_fold = {one.casefold(): one for one in known}
     found = difflib.get_close_matches(word.casefold(), by_fold, n=1)
     return by_fold[found[0]] if found else None
 
 
 def field_names(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The model's fields by the names that the file uses."""
+    """Return the model's fields by their names in the file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -126,29 +130,29 @@ def problems_of(
     data: Mapping[str, Any],
     origin: Callable[[Location], str | None],
 ) -> Iterator[Problem]:
-    """What pydantic found, in our words.
+    """Convert a pydantic error to problems.
 
     Args:
-        error: what pydantic raised for `root`.
-        data: what was validated, to call cells and PBXs by their names.
-        origin: the environment variable that set the field at a location, if any did.
+        error: raised by pydantic for `root`.
+        data: the validated data, for the names of cells and PBXs.
+        origin: returns the variable that set the field at a location, None if none did.
     """
     for one in error.errors(include_url=False):
-        where = tuple(part for part in one["loc"] if part != "[key]")
+        location = tuple(part for part in one["loc"] if part != "[key]")
         if one["type"] == "too_short" and one["input"]:
-            continue  # pydantic counts sound members only, and tells of the others itself
-        text = _sentence(one["type"], one["input"], one.get("ctx", {}), where, root)
-        variable = origin(where)
+            continue  # pydantic counts only valid members, and reports the others separately
+        text = _sentence(one["type"], one["input"], one.get("ctx", {}), location, root)
+        variable = origin(location)
         yield Problem(
-            field=dotted(where, data), text=f"{text} (from {variable})" if variable else text
+            field=dotted(location, data), text=f"{text} (from {variable})" if variable else text
         )
 
 
-def dotted(where: Location, data: Mapping[str, Any]) -> str:
-    """`("cells", 0, "threads")` as `cells[ASR_TIM].threads`; by position where nameless."""
+def dotted(location: Location, data: Mapping[str, Any]) -> str:
+    """Format `("cells", 0, "threads")` as `cells[ASR_TIM].threads`; `cells[#1]` if nameless."""
     path = ""
     value: Any = data
-    for part in where:
+    for part in location:
         table = path
         value = _item(value, part)
         if isinstance(part, str):
@@ -161,7 +165,7 @@ def dotted(where: Location, data: Mapping[str, Any]) -> str:
 
 
 def is_name(value: object) -> bool:
-    """True if `value` may be a cell's or PBX's name, and so may be printed."""
+    """True if `value` is a valid name of a cell or PBX, so that it is safe to print."""
     return isinstance(value, str) and re.fullmatch(NAME, value) is not None
 
 
@@ -174,20 +178,36 @@ def _item(value: Any, part: int | str) -> Any:
 
 
 def _sentence(
-    kind: str, given: object, context: Mapping[str, Any], where: Location, root: type[BaseModel]
+    kind: str, given: object, context: Mapping[str, Any], location: Location, root: type[BaseModel]
 ) -> str:
-    owner, field = _owner(where, root)
+    owner, field = _owner(location, root)
     if kind == "extra_forbidden":
-        return _unknown(str(where[-1]), field_names(owner))
+        return _unknown(str(location[-1]), field_names(owner))
     if kind == "value_error":
         return str(context["error"])
     wrong = "is wrong"
     if kind == "missing":
         wrong = "is missing"
     elif kind in _OUT_OF_RANGE:
-        wrong = f"{given} is wrong"
-    takes = field.description if field is not None else None
-    return f"{wrong}; it takes {takes or 'a table'}"
+        wrong = f"{_shown(given)} is wrong"
+    return f"{wrong}; it takes {_takes(field) or 'a table'}"
+
+
+def _takes(field: FieldInfo | None) -> str | None:
+    """Return the field's description; for an optional field it is in the inner annotation."""
+    if field is None or field.description is not None:
+        return field and field.description
+    inner = (FieldInfo.from_annotation(one) for one in get_args(field.annotation))
+    return next((one.description for one in inner if one.description is not None), None)
+
+
+def _shown(number: object) -> str:
+    """Return the number as text, cut if it is very long."""
+    try:
+        text = str(number)
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN_DIGITS else f"{text[:_SHOWN_DIGITS]}..."
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:
@@ -196,10 +216,10 @@ def _unknown(name: str, known: Mapping[str, object]) -> str:
     return f"there is no such setting; {cure}"
 
 
-def _owner(where: Location, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The model that the last field of the path belongs to, and that field if it has it."""
+def _owner(location: Location, root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """Return the model of the path's last field, and the field itself; None if unknown."""
     model, field = root, None
-    for part in where:
+    for part in location:
         if isinstance(part, int):
             continue
         if field is not None:
@@ -214,7 +234,7 @@ def _owner(where: Location, root: type[BaseModel]) -> tuple[type[BaseModel], Fie
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation is, or is a tuple or an optional of."""
+    """Return the model in an annotation, also inside a tuple or an optional; None if none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = (model_in(inner) for inner in get_args(annotation))
@@ -222,10 +242,10 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def cross_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong between fields: names used twice, names that name nothing.
+    """Yield problems between fields: names used twice, references to unknown names.
 
-    Looks at the raw values, so that it can be told together with what is wrong inside
-    single fields; what is of the wrong type is passed over here.
+    Uses the raw values, so that these problems can be reported together with those of single
+    fields. Values of a wrong type are skipped here.
     """
     pbxs, cells = _members(data, "pbxs"), _members(data, "cells")
     yield from _twice("pbxs", pbxs, "queue")
@@ -246,7 +266,7 @@ def _twice(kind: str, members: list[dict[str, Any]], thing: str) -> Iterator[Pro
     key = NAMED_BY[kind]
     for name, times in Counter(member[key] for member in members).items():
         if times > 1:
-            text = f"this name stands {times} times; each {thing} takes a name of its own"
+            text = f"this name is used {times} times; each {thing} needs its own name"
             yield Problem(field=f"{kind}[{name}].{key}", text=text)
 
 
@@ -258,12 +278,12 @@ def _cell_problems(cell: dict[str, Any], trunks: dict[str, Any]) -> Iterator[Pro
         if name not in trunks:
             yield Problem(field=f"{path}.pbxs", text=_unknown_pbx(name, trunks))
     if len(set(names)) < len(names):
-        yield Problem(field=f"{path}.pbxs", text="names a PBX twice; each takes one mention")
+        yield Problem(field=f"{path}.pbxs", text="lists a PBX twice; list each PBX once")
     known = [t for n in names if isinstance(t := trunks.get(n), dict)]
     trunk = cell.get("trunk")
     if is_name(trunk) and known and not any(trunk in t for t in known):
         every = sorted({str(name) for table in known for name in table if is_name(name)})
-        text = f"none of its PBXs has that trunk; they have {', '.join(every)}"
+        text = f"none of the cell's PBXs has that trunk; they have {', '.join(every)}"
         yield Problem(field=f"{path}.trunk", text=text)
 
 
@@ -271,5 +291,5 @@ def _unknown_pbx(name: str, known: Iterable[str]) -> str:
     like = nearest(name, known)
     if like:
         return f"there is no PBX {name}; did you mean {like}?"
-    # A name like none of ours may be a secret in the wrong place: it is not repeated.
-    return f"names a PBX that is not there; there are {', '.join(known) or 'none'}"
+    # A name unlike all known ones may be a misplaced secret: it is not repeated.
+    return f"lists an unknown PBX; known are: {', '.join(known) or 'none'}"

@@ -1,8 +1,8 @@
-"""The tables of `dialer.toml` as frozen models: their fields, ranges and defaults.
+"""Tables of `dialer.toml` as frozen models: fields, ranges, defaults.
 
-Each field's `description` finishes the sentence "it takes ..." of a complaint. Owns what
-one table may hold; what must agree between tables is `settings_file.cross_problems`.
-Reads no file but a PBX's secret, and no environment.
+Each field's `description` completes the sentence "it takes ..." of an error. Rules between
+tables are in `settings.problems.cross_problems`. Reads no environment, and no file except a
+PBX's secret.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from dialer.domain.allowed import Allowed, asterisk_name_in, extension_regex
 from dialer.domain.hours import Window, is_open
+from dialer.domain.room import PbxLimits
 from dialer.errors import ConfigError
 from dialer.settings.broker_url import BROKER_EXPECTED, require_broker_url
 from dialer.settings.problems import NAME, line_in
@@ -39,7 +41,7 @@ WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def environment_name(name: str) -> str:
-    """A PBX's or cell's name as it stands in environment variables: `pbx-01` as `PBX_01`."""
+    """Convert a PBX's or cell's name to its form in environment variables: `pbx-01` to `PBX_01`."""
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
@@ -47,7 +49,7 @@ def environment_name(name: str) -> str:
 
 
 def _number(value: object) -> object:
-    """Refuses true and false, which Python takes for 1 and 0."""
+    """Reject true and false, which Python accepts as 1 and 0."""
     return str(value) if isinstance(value, bool) else value
 
 
@@ -70,9 +72,9 @@ def _broker_url(value: str) -> SecretUrl:
 
 
 def _one_line(value: str) -> str:
-    """What goes into an AMI line: a control character in it would end or add one."""
+    """Reject control characters, which would end or add an AMI line."""
     if not value.isprintable():
-        raise ValueError("holds a control character; it takes plain text")
+        raise ValueError("contains a control character; it takes plain text")
     return value
 
 
@@ -89,14 +91,35 @@ def _upper(value: object) -> object:
 
 
 def _template(value: str) -> str:
-    """A dial string with a place for the number; the number must not be able to leave it."""
+    """Check a dial string: one `{number}`, and nothing that starts a second destination."""
     right = "it takes a dial string such as PJSIP/{number}@carrier"
     if value.count("{number}") != 1:
-        raise ValueError(f"does not hold {{number}} exactly once; {right}")
+        raise ValueError(f"does not contain {{number}} exactly once; {right}")
     if not re.match(r"[A-Za-z0-9]+/", value):
         raise ValueError(f"does not start with a channel technology; {right}")
     if not value.isprintable() or re.search(r"[,&|]", value):
-        raise ValueError(f"holds a control character or one of , & |; {right}")
+        raise ValueError(f"contains a control character or one of , & |; {right}")
+    return value
+
+
+def _variable_entry(value: str) -> str:
+    """Reject a variable name or `NAME*` that covers a name with a meaning in Asterisk."""
+    if meant := asterisk_name_in(value):
+        raise ValueError(
+            f"{value} covers {meant}, to which Asterisk gives a meaning of its own: a request "
+            "could change what Asterisk does; it takes other names, such as CPF or X_*"
+        )
+    return value
+
+
+def _extension_entry(value: str) -> str:
+    extension_regex(value)
+    return value
+
+
+def _exten(value: str) -> str:
+    if value.startswith("_"):
+        raise ValueError("is a pattern; it takes the one extension that answered calls go to")
     return value
 
 
@@ -104,8 +127,8 @@ def _time_zone(value: str) -> str:
     right = "it takes a name such as America/Sao_Paulo"
     try:
         ZoneInfo(value)
-    except (KeyError, OSError, ValueError):  # what zoneinfo raises for no such zone, a folder, ..
-        raise ValueError(f"is no time zone known on this machine; {right}") from None
+    except (KeyError, OSError, ValueError):  # unknown zone, a folder, ..
+        raise ValueError(f"is not a time zone known on this machine; {right}") from None
     return value
 
 
@@ -132,6 +155,17 @@ BrokerUrlText = Annotated[
     PlainSerializer(redacted),
     Field(description=BROKER_EXPECTED),
 ]
+VariableEntry = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,79}\*?$"),
+    AfterValidator(_variable_entry),
+]
+ContextEntry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,79}$")]
+ExtensionEntry = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.*#+!\[\]-]{1,79}$"),
+    AfterValidator(_extension_entry),
+]
 Whole = Annotated[int, BeforeValidator(_number)]
 Decimal = Annotated[float, BeforeValidator(_number)]
 Flag = Annotated[bool, Field(description="true or false")]
@@ -146,26 +180,26 @@ class _Table(BaseModel):
 
 
 class Multcall(_Table):
-    """The Redis that Multcall writes to, and the end of its lists that it writes at."""
+    """The Redis that Multcall writes to, and the end of the lists where it pushes."""
 
     redis_url: RedisUrlText
     push: Annotated[Literal["right", "left"], Field(description='"right" or "left"')] = "right"
 
 
 class Broker(_Table):
-    """The Redis, or the RabbitMQ, of Celery's queues."""
+    """The Redis or RabbitMQ with Celery's queues."""
 
     url: BrokerUrlText
 
 
 class Registry(_Table):
-    """The Redis of what all cells share; None: Multcall's."""
+    """The Redis with the data shared by all cells; None: Multcall's."""
 
     redis_url: RedisUrlText | None = None
 
 
 class Log(_Table):
-    """How much is logged, where to (a folder; empty: standard error) and in what shape."""
+    """Log level, location (a folder; empty: standard error) and format."""
 
     level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
@@ -179,7 +213,7 @@ class Log(_Table):
 
 
 class Recovery(_Table):
-    """When calls of a dead PBX are given up, in seconds since its last heartbeat."""
+    """Seconds since a PBX's last heartbeat after which its calls are answered as lost."""
 
     pbx_lost_after: Annotated[Decimal, _seconds(1, 86_400)] = 120.0
 
@@ -217,18 +251,28 @@ class Pbx(_Table):
         return self
 
     @property
+    def limits(self) -> PbxLimits:
+        """What the bridge needs to know of this PBX, without its secrets."""
+        return PbxLimits(
+            name=self.name,
+            max_calls=self.max_calls,
+            cps=float(self.cps),
+            trunks=frozenset(self.trunks),
+        )
+
+    @property
     def default_trunk(self) -> str:
-        """The trunk of a call that names none."""
+        """The trunk of calls that request none."""
         return next(iter(self.trunks))
 
     @property
     def secret(self) -> SecretStr:
-        """The AMI secret, read anew where it is in a file.
+        """The AMI secret; a `secret_file` is read at every access.
 
-        Only the PBX's own worker needs it, so a missing one is no error until it is used.
+        Only the PBX's own worker needs it, so a missing secret is an error only when used.
 
         Raises:
-            ConfigError: there is none on this machine.
+            ConfigError: there is no secret on this machine.
         """
         if self.given_secret is not None:
             return self.given_secret
@@ -236,14 +280,14 @@ class Pbx(_Table):
             return _secret_in(self.secret_file, f"pbxs[{self.name}].secret_file")
         variable = f"{PREFIX}{environment_name(self.name)}_SECRET"
         raise ConfigError(
-            f"pbxs[{self.name}].secret: is missing; set {variable}, or name a secret_file"
+            f"pbxs[{self.name}].secret: is missing; set {variable}, or set secret_file"
         )
 
 
 class CallingHours(_Table):
-    """Hours of some weekdays in which calls may start: from `from` up to, not including, `to`.
+    """Hours on some weekdays in which calls may start: `from` is included, `to` is not.
 
-    `to` not after `from` ends on the next day.
+    If `to` is not after `from`, the hours end on the next day.
     """
 
     days: Annotated[
@@ -269,26 +313,26 @@ class CallingHours(_Table):
 
     @property
     def weekdays(self) -> frozenset[int]:
-        """The days as Python counts them, Monday 0."""
+        """The days as Python's weekday numbers, Monday is 0."""
         return frozenset(WEEKDAYS.index(day) for day in self.days)
 
     @property
     def start(self) -> time:
-        """When they begin, local time."""
+        """Local time at which they begin."""
         return time.fromisoformat(self.from_)
 
     @property
     def end(self) -> time:
-        """When they end, local time; not after `start`: on the next day (24:00 is 00:00)."""
+        """Local time at which they end; on the next day if not after `start` (24:00 is 00:00)."""
         return time.fromisoformat("00:00" if self.to == "24:00" else self.to)
 
 
 class Limits(_Table):
-    """The safety net of the called: how often, when, and whom never to call."""
+    """Protection of the called people: attempts per number, calling hours, do-not-call list."""
 
     max_attempts_per_number: Annotated[Whole, _whole(1, 1000)] | None = None
     attempts_window_hours: Annotated[
-        Decimal, Field(gt=0, le=8784, description="hours, more than 0 and up to 8784")
+        Decimal, Field(ge=0.01, le=8784, description="hours from 0.01 to 8784")
     ] = 24.0
     calling_hours: Annotated[
         tuple[CallingHours, ...],
@@ -303,7 +347,7 @@ class Limits(_Table):
     do_not_call: Flag = True
 
     def is_open(self, at: datetime) -> bool:
-        """True where calls may start at `at`, by the cell's hours and its time zone."""
+        """True if calls may start at `at`, by the cell's hours and time zone."""
         windows = (
             Window(days=hours.weekdays, start=hours.start, end=hours.end)
             for hours in self.calling_hours
@@ -312,11 +356,14 @@ class Limits(_Table):
 
 
 class Cell(_Table):
-    """One cell of Multcall: how many calls at once, on which PBXs, and where they go.
+    """One cell of Multcall: how many calls at once, on which PBXs, and their destination.
 
-    An answered call goes to the operators of Asterisk's `queue`, where one is named, for
-    `queue_timeout` seconds at most; else to `context`. `amd` is what becomes of an answering
-    machine; off: nobody looks for one. `amd_message` is a sound file without its ending.
+    An answered call goes to the operators of Asterisk's `queue` if it is set, for at most
+    `queue_timeout` seconds; else to `context`. `amd` is the treatment of answering machines;
+    "off" disables their detection. `amd_message` is a sound file without its extension.
+
+    A request may set the variables in `variables` and those that begin with `MC_`, and send its
+    answered call to `contexts`, `extensions` and `priorities` in addition to the cell's own.
     """
 
     nome: Name
@@ -326,8 +373,23 @@ class Cell(_Table):
     ]
     redis_url: RedisUrlText | None = None
     context: Line = "dialer-ura"
-    exten: Line = "s"
+    exten: Annotated[Line, AfterValidator(_exten)] = "s"
     priority: Annotated[Whole, _whole(1, 10_000)] = 1
+    variables: Annotated[
+        tuple[VariableEntry, ...],
+        Field(description='names of channel variables, as ["CPF", "X_*"]'),
+    ] = ()
+    contexts: Annotated[
+        tuple[ContextEntry, ...], Field(description='contexts of the dialplan, as ["dialer-ura2"]')
+    ] = ()
+    extensions: Annotated[
+        tuple[ExtensionEntry, ...],
+        Field(description='extensions as in extensions.conf, as ["100", "_2XXX"]'),
+    ] = ()
+    priorities: Annotated[
+        tuple[Annotated[Whole, _whole(1, 9999)], ...],
+        Field(description="priorities from 1 to 9999, as [1, 10]"),
+    ] = ()
     queue: Name | None = None
     queue_timeout: Annotated[Whole, _whole(1, 3600)] = 60
     amd: Annotated[
@@ -360,8 +422,19 @@ class Cell(_Table):
         return self.nome
 
     @property
+    def allowed(self) -> Allowed:
+        """The cell's rules for its requests. A cell with a queue has no context of its own."""
+        own = () if self.queue is not None else (self.context,)
+        return Allowed(
+            variables=self.variables,
+            contexts=(*own, *self.contexts),
+            extensions=(self.exten, *self.extensions),
+            priorities=(self.priority, *self.priorities),
+        )
+
+    @property
     def needs_include(self) -> bool:
-        """True where a call of the cell cannot go on without the dialplan include."""
+        """True if calls of the cell need the dialplan include after the answer."""
         return self.queue is not None or self.amd != "off"
 
 

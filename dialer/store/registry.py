@@ -1,4 +1,7 @@
-"""What all cells share, on one Redis: PBX heartbeats, slots and pace, the do-not-call set."""
+"""What all cells share, on one Redis: PBX heartbeats, slots and pace, the do-not-call set.
+
+How many calls may start is decided in `dialer.domain.room`, from the numbers read here.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,14 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dialer.domain.request import digits
-from dialer.domain.routing import PbxLoad
-from dialer.settings.tables import Pbx
+from dialer.domain.room import PbxLimits, PbxLoad
 from dialer.store import keys
 from dialer.store.steps import Arg, Steps
 
-#: A worker says that it lives this often, in seconds.
+#: A worker sends its heartbeat this often, in seconds.
 HEARTBEAT_EVERY_S: Final = 1.0
 
-#: A PBX whose worker was not heard of for this long gets no new calls, in seconds.
+#: A PBX whose last heartbeat is older than this gets no new calls, in seconds.
 PBX_DEAD_AFTER_S: Final = 10.0
 
 #: Numbers in one change of the do-not-call set; Lua unpacks at most about 8,000 arguments.
@@ -32,9 +34,9 @@ class PbxState:
     """A PBX as its worker's heartbeat shows it.
 
     `silent_s` is the time since the last heartbeat, `unready_s` since the last one with the
-    AMI link up; infinite where there never was one. `instance` changes with every start
-    of the worker and every return of its link. `lacking` has a sentence for each cell whose calls
-    it does not take for want of their target.
+    AMI link up; infinite if there never was one. `instance` changes with every start of the
+    worker and every return of its link. `lacking` has, for each cell whose calls the PBX does not
+    take, a sentence that says which target it lacks.
     """
 
     load: PbxLoad
@@ -52,19 +54,10 @@ class PbxState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """What the registry granted: the first `granted` ids; `new` of them held no slot before."""
+    """What was granted: the first `granted` ids. Those in `new` held no slot before."""
 
     granted: int
     new: frozenset[str]
-
-
-def pacing(cps: float) -> tuple[int, int]:
-    """For a rate in calls started a second: µs between starts, and the burst allowed.
-
-    A tenth of a second's calls may start at once, so that a bridge which looks a little
-    late does not fall behind the rate.
-    """
-    return round(1_000_000 / cps), max(1, math.ceil(cps / 10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,55 +69,60 @@ class Registry:
     async def heartbeat(
         self, pbx: str, *, instance: str, link: Link, facts: Mapping[str, str | int]
     ) -> None:
-        """The worker's word on itself; `facts` are shown to whoever watches."""
+        """Store a worker's heartbeat; `facts` are shown by the monitor."""
         flat: list[Arg] = [value for pair in facts.items() for value in pair]
         await self.steps.run(
             "heartbeat", [keys.pbx(pbx)], [instance, link, keys.IDLE_RETENTION_S, *flat]
         )
 
-    async def pbxs(self, pbxs: Sequence[Pbx], cell: str | None = None) -> dict[str, PbxState]:
-        """How each PBX stands now, for the calls of a cell where one is named."""
+    async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
+        """Read how each PBX stands now, for the calls of `cell` if one is named."""
         names = [k for p in pbxs for k in (keys.pbx(p.name), keys.slots(p.name), keys.pace(p.name))]
-        rates: list[Arg] = [value for p in pbxs for value in pacing(p.cps)]
-        now_ms, *flat = await self.steps.run("loads", names, rates)
-        told = [flat[i * 7 : i * 7 + 7] for i in range(len(pbxs))]
-        return {p.name: _state(p, cell, int(now_ms), t) for p, t in zip(pbxs, told, strict=True)}
+        now_us, *flat = await self.steps.run("loads", names)
+        rows = [flat[i * 7 : i * 7 + 7] for i in range(len(pbxs))]
+        return {
+            p.name: _state(p, cell, int(now_us), row) for p, row in zip(pbxs, rows, strict=True)
+        }
 
-    async def lease(self, pbx: Pbx, call_ids: Sequence[str]) -> Lease:
-        """Leases slots and starts for calls, in order, as many as there is room for."""
-        gap_us, burst = pacing(pbx.cps)
+    async def lease(self, pbx: PbxLimits, call_ids: Sequence[str]) -> Lease:
+        """Lease slots and starts for calls, in order, as many as the PBX has room for."""
+        pace = pbx.pace
         granted, *new = await self.steps.run(
             "lease",
             [keys.slots(pbx.name), keys.pace(pbx.name)],
-            [pbx.max_calls, gap_us, burst, *call_ids],
+            [pbx.max_calls, pace.gap_us, pace.burst, *call_ids],
         )
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
     async def release(self, pbx: str, call_ids: Iterable[str]) -> None:
-        """Gives slots back; of calls that hold none, nothing."""
+        """Give slots back. Calls that hold none are ignored."""
         ids = list(call_ids)
         if ids:
             await self.steps.run("release", [keys.slots(pbx)], ids)
 
     async def restore_slots(self, pbx: str, call_ids: Iterable[str]) -> int:
-        """Gives calls that are up their slots again; returns how many had lost theirs."""
+        """Give calls that are up their slots again; return how many had lost theirs."""
         ids = list(call_ids)
         return int(await self.steps.run("restore_slots", [keys.slots(pbx)], ids)) if ids else 0
 
     async def unready_s(self, pbx: str) -> float:
-        """Seconds since the PBX was last ready; infinite where nothing is known of it."""
+        """Seconds since the PBX was last ready; infinite if nothing is known of it."""
         ready, (now_s, _) = await self.steps.read_many(
             [("HGET", keys.pbx(pbx), "ready_ms"), ("TIME",)]
         )
         return float(now_s) - int(ready) / 1000 if ready else math.inf
 
-    async def slots(self, pbx: str, *, older_than_s: float) -> list[str]:
-        """The calls that have held a slot of the PBX for that long."""
-        ids = await self.steps.run("old_slots", [keys.slots(pbx)], [int(older_than_s * 1000)])
-        return [i.decode() for i in ids]
+    async def slots(
+        self, pbxs: Sequence[str], cell: str, *, older_than_s: float
+    ) -> dict[str, list[str]]:
+        """The calls of one cell that have held a slot for that long, by PBX."""
+        rows = await self.steps.run(
+            "old_slots", [keys.slots(p) for p in pbxs], [int(older_than_s * 1000), f"{cell}:"]
+        )
+        return {p: [i.decode() for i in row] for p, row in zip(pbxs, rows, strict=True)}
 
     async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
-        """For each number whether it is on the do-not-call set."""
+        """For each number, whether it is on the do-not-call set."""
         if not numbers:
             return []
         flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(digits, numbers))
@@ -150,23 +148,26 @@ class Registry:
         return changed
 
 
-def _state(pbx: Pbx, cell: str | None, now_ms: int, fields: Sequence[bytes | int]) -> PbxState:
-    seen, link, instance, ready, lacks, calls, starts = fields
+def _state(
+    pbx: PbxLimits, cell: str | None, now_us: int, fields: Sequence[bytes | int]
+) -> PbxState:
+    seen, link, instance, ready, lacks, calls, next_start_us = fields
     lacking = json.loads(lacks) if isinstance(lacks, bytes) and lacks else {}
-    silent_s = (now_ms - int(seen)) / 1000 if seen else math.inf
-    word = bytes(link).decode() if isinstance(link, bytes) else ""
+    silent_s = now_us / 1e6 - int(seen) / 1e3 if seen else math.inf
+    link_name = bytes(link).decode() if isinstance(link, bytes) else ""
+    is_up = silent_s < PBX_DEAD_AFTER_S and link_name == "up"
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
-            ready=silent_s < PBX_DEAD_AFTER_S and word == "up" and cell not in lacking,
+            ready=is_up and cell not in lacking,
             calls=int(calls),
             max_calls=pbx.max_calls,
-            starts=int(starts),
-            trunks=frozenset(pbx.trunks),
+            starts=pbx.pace.starts(int(next_start_us), now_us),
+            trunks=pbx.trunks,
         ),
         instance=instance.decode() if isinstance(instance, bytes) else "",
-        link=word,
+        link=link_name,
         lacking=lacking,
         silent_s=silent_s,
-        unready_s=(now_ms - int(ready)) / 1000 if ready else math.inf,
+        unready_s=now_us / 1e6 - int(ready) / 1e3 if ready else math.inf,
     )

@@ -90,7 +90,7 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
                 redis_url,
                 broker_url or redis_url.removesuffix("/0") + "/1",
                 places,
-                cells={CELL: {"ring_timeout": 5, **cell}},
+                cells={CELL: {"ring_timeout": 5, "variables": ["LAB_*"], **cell}},
             )
             site = Site(tmp_path, toml, redis_url, list(PBXS), bridges=bridges)
             return stack.enter_context(running(site))

@@ -19,13 +19,18 @@ from docker.models.containers import Container
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer, RedisContainer
 from pytest_docker_tools import container, fxtr
 
+from tests.acceptance.lab import redirector
 from tests.acceptance.lab.lab import AMI_SECRET, Lab
 from tests.processes import ROOT, PbxPlace, Program, Site, site_toml
 
 IMAGE = "multcall-dialer"
 LAB_NETWORK = "dialer-lab_bridge"
 CELL = "ASR_TIM"
-TRUNKS = {"carrier": "PJSIP/{number}@carrier", "local": "Local/{number}@local-trunk/n"}
+TRUNKS = {
+    "carrier": "PJSIP/{number}@carrier",
+    "local": "Local/{number}@local-trunk/n",
+    "redirector": f"PJSIP/carrier/sip:{{number}}@{redirector.HOST}:{redirector.PORT}",
+}
 ASTERISKS = {"pbx22": "asterisk22", "pbx16": "asterisk16"}
 BUILD_S = 900.0
 READY_S = 60
@@ -131,7 +136,7 @@ def make_bridge(lab: Lab, own_redis_url: str, tmp_path: Path) -> Iterator[Callab
             f"{own_redis_url}/0",
             broker_url or f"{own_redis_url}/1",
             places,
-            cells={CELL: {"ring_timeout": 5}},
+            cells={CELL: {"ring_timeout": 5, "variables": ["LAB_*"]}},
         )
         sites.append(BridgeSite(tmp_path, toml, f"{own_redis_url}/0", pbxs))
         return sites[-1]

@@ -74,7 +74,7 @@ async def links(lab: Lab, version: Version, heard: Heard) -> AsyncIterator[dict[
 
 
 @on_both
-async def test_what_the_user_lacks_is_said_in_one_sentence_before_the_first_call(
+async def test_missing_ami_rights_are_logged_before_the_first_call(
     version: Version, lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "BOOTED_SOON_S", 1.0)
@@ -94,9 +94,7 @@ async def test_what_the_user_lacks_is_said_in_one_sentence_before_the_first_call
 
 
 @on_both
-async def test_only_user_tells_what_the_dialplan_says_and_only_agent_what_the_queue_says(
-    version: Version, lab: Lab
-) -> None:
+async def test_user_and_agent_rights_carry_amd_and_operator(version: Version, lab: Lab) -> None:
     heard: Heard = {user: set() for user in UP}
     start = prefix()
     talks, queues = f"{start}-talks", f"{start}-queues"
@@ -147,7 +145,7 @@ def site_of(
         site.stop()
 
 
-def test_calls_go_to_the_pbx_that_has_the_rights_and_wait_where_none_has(
+def test_calls_go_only_to_a_pbx_with_the_ami_rights(
     lab: Lab, redis_url: str, tmp_path: Path
 ) -> None:
     lame = {user: user for user in SAID}
@@ -172,7 +170,7 @@ def test_calls_go_to_the_pbx_that_has_the_rights_and_wait_where_none_has(
     assert (rings[placed.number], rings[waits.number]) == (1, 0)
 
 
-def test_a_call_that_is_up_has_its_response_though_the_right_was_taken_away(
+def test_a_call_up_gets_its_response_after_a_right_is_lost(
     lab: Lab, redis_url: str, tmp_path: Path
 ) -> None:
     call = asked(1, f"{prefix()}00001{STAYS}", talk_s=60)

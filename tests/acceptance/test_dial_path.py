@@ -74,7 +74,7 @@ def played(
     return summary, list(book[-1].calls.values())
 
 
-def test_a_thousand_mixed_calls_over_both_versions_are_each_answered_once_and_right(
+def test_a_thousand_mixed_calls_get_one_right_response_each(
     lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     site = make_site()
@@ -112,7 +112,7 @@ def test_what_amd_and_the_agent_are_is_told_in_the_response(
     trunk: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     make_site(context="dialer-ura-amd")
-    variables = {"LAB_TALK_S": "1", "AMDSTATUS": "MACHINE", "NOTE": 'Silva, "João" [x](y)\\'}
+    variables = {"LAB_TALK_S": "1", "LAB_AMD": "MACHINE", "MC_NOTE": 'Silva, "João" [x](y)\\'}
     extra = {"Tronco": trunk, "Variaveis": variables}
     _, calls = played(lab, redis_url, 4, 10.0, mix={"answered": 1}, extra=extra, count_rings=False)
     for call in calls:

@@ -16,7 +16,7 @@ from tests.unit.hostile_requests import hostile_codes, hostile_requests
 REQUESTS, CODES = 8_000, 2_000
 
 
-def test_ten_thousand_hostile_elements_ring_nothing_stop_nothing_and_are_all_on_the_dead_list(
+def test_ten_thousand_hostile_elements_go_to_the_dead_list(
     lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     site = make_site()

@@ -22,7 +22,8 @@ from tests.processes import Site
 
 #: The lab's operator answers after 0.3 s and clears after 1 s (asterisk/extensions.conf).
 OPERATOR = "Maria José"
-ANSWERS_AFTER_S = 0.3
+#: Asterisk's two events are a few milliseconds nearer to each other at times (0.297 s seen).
+ANSWERS_AFTER_S = 0.29
 
 #: Last two digits of a number whose customer clears 1 s after the answer.
 GIVES_UP = "10"
@@ -45,7 +46,7 @@ def responses(redis_url: str, site: Site, ends: list[str]) -> list[Response]:
 
 
 @on_both
-def test_the_response_names_the_operator_who_took_the_call_from_the_queue(
+def test_the_response_names_the_queues_operator(
     pbx: str, redis_url: str, make_site: MakeSite
 ) -> None:
     site = make_site(pbxs=[pbx], queue="COBRANCA")
@@ -57,7 +58,7 @@ def test_the_response_names_the_operator_who_took_the_call_from_the_queue(
 
 
 @on_both
-def test_a_customer_whom_nobody_takes_is_let_go_after_queue_timeout_or_gives_up_before(
+def test_a_customer_nobody_answers_waits_until_queue_timeout(
     pbx: str, redis_url: str, make_site: MakeSite
 ) -> None:
     site = make_site(pbxs=[pbx], queue="EMPTY", queue_timeout=2)
@@ -69,7 +70,7 @@ def test_a_customer_whom_nobody_takes_is_let_go_after_queue_timeout_or_gives_up_
 
 
 @on_both
-def test_a_call_that_outlived_its_worker_and_ended_is_told_by_the_hangup_handlers_record(
+def test_the_hangup_handler_records_a_call_without_worker(
     pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     version: Version = "22" if pbx == "pbx22" else "16"
@@ -93,7 +94,7 @@ def test_a_call_that_outlived_its_worker_and_ended_is_told_by_the_hangup_handler
 
 
 @on_both
-def test_nobody_is_rung_for_a_queue_that_is_not_there_and_all_is_well_once_it_is(
+def test_calls_of_a_missing_queue_wait_until_it_exists(
     pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     version: Version = "22" if pbx == "pbx22" else "16"
@@ -126,7 +127,7 @@ def _said_at(log: str, sentence: str) -> float:
 
 
 @on_both
-def test_without_amd_conf_everybody_is_taken_for_a_person_and_one_sentence_says_so(
+def test_without_amd_conf_every_call_counts_as_a_person(
     pbx: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     # The lab's Asterisks have no amd.conf: app_amd is there and does not run.
@@ -137,7 +138,7 @@ def test_without_amd_conf_everybody_is_taken_for_a_person_and_one_sentence_says_
     assert said.count("Asterisk does not tell machines from people") == 1
 
 
-def test_without_app_amd_no_call_of_a_cell_that_wants_amd_is_dialed(
+def test_without_app_amd_a_cell_with_amd_dials_nothing(
     lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     lab.cli("22", "module unload app_amd.so")  # 16 does not unload what does not run

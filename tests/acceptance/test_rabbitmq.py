@@ -29,8 +29,8 @@ Meanwhile = Callable[[], None]
 #: Calls at once that a worker of 32 threads has in hand, on a RabbitMQ that pushes them all.
 PUSHED = 400
 
-AWAY = "The broker takes no tasks; waiting for it, the calls stay in the ledger"
-BACK = "The broker is back"
+AWAY = "Broker unavailable; retrying, the calls stay in the ledger"
+BACK = "Broker available again"
 REFUSED = "ACCESS_REFUSED"
 LOST = "consumer: Connection to broker lost."
 CONNECTED = "Connected to amqp://"
@@ -98,7 +98,7 @@ def test_calls_and_their_events_go_over_rabbitmq(
     _says_nothing_wrong(site)
 
 
-def test_a_rabbitmq_that_dies_under_calls_costs_no_call_and_no_process(
+def test_a_killed_rabbitmq_costs_no_call_and_no_process(
     lab: Lab, redis_url: str, rabbitmq: RabbitMq, make_site: MakeSite
 ) -> None:
     site = make_site(broker_url=rabbitmq.url)
@@ -122,7 +122,7 @@ def test_a_rabbitmq_that_dies_under_calls_costs_no_call_and_no_process(
     _says_nothing_wrong(site)
 
 
-def test_a_rabbitmq_that_refuses_the_login_is_asked_until_it_does_not(
+def test_a_refused_rabbitmq_login_is_repeated(
     lab: Lab, redis_url: str, rabbitmq: RabbitMq, make_site: MakeSite
 ) -> None:
     rabbitmq.ctl("change_password", "dialer", "another")
@@ -146,7 +146,7 @@ def test_a_rabbitmq_that_refuses_the_login_is_asked_until_it_does_not(
     _says_nothing_wrong(site)
 
 
-def test_a_worker_to_which_rabbitmq_has_pushed_more_than_it_can_place_stops_in_order(
+def test_a_worker_with_too_many_tasks_stops_in_order(
     lab: Lab, redis_url: str, rabbitmq: RabbitMq, make_site: MakeSite
 ) -> None:
     site = make_site(broker_url=rabbitmq.url, pbxs=["pbx22"])

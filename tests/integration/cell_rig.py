@@ -1,7 +1,7 @@
 """One cell on a real Valkey, for tests of its ledger and of the bridge's parts.
 
-`Site` plays Multcall and the worker with the real steps; `Nudges` stands where the bridge's
-`Dispatcher` does and keeps what would have been published.
+`Site` simulates Multcall and the worker with the real steps; `Nudges` replaces the bridge's
+`Dispatcher` and keeps what would have been published.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.codes import Codes
 from dialer.bridge.dispatch import Dispatcher, Nudge
 from dialer.bridge.intake import Intake
+from dialer.bridge.parked import ParkedSweep
+from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
 from dialer.domain.call import Ending, Result
 from dialer.domain.request import CallRequest, call_id
+from dialer.domain.room import PbxLimits
 from dialer.multcall.code import parse_code
 from dialer.multcall.request import parse_request
 from dialer.settings import Cell, Pbx
@@ -31,10 +34,12 @@ from dialer.store.entry import Entry
 from dialer.store.ledger import Admission, BridgeLedger, Delivery, Waiting, WorkerLedger
 from dialer.store.registry import Link, Registry
 from dialer.store.steps import Steps
+from tests.waiting import wait_until
 
 CELL: Final = "ASR_TIM"
 BRIDGE: Final = "bridge-1"
 T0: Final = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+BEAT_EVERY_S: Final = 1.0
 BUSY: Final = Ending(result=Result.BUSY, ended_at=T0, cause=17)
 
 READING: Final[Mapping[bytes, Callable[[bytes], tuple[Any, ...]]]] = {
@@ -66,10 +71,20 @@ class Nudges:
         """Call id, PBX and epoch of each, in the order they were sent."""
         return [(n.call_id, n.pbx, n.epoch) for n in self.sent]
 
+    async def until(self, n: int) -> None:
+        """Waits until `n` were sent; a call is in the ledger before its nudge is sent."""
+        await wait_until(lambda: len(self.sent) >= n, f"{n} nudges")
 
-def pbx(name: str = "pbx01", **fields: Any) -> Pbx:
-    known = {"max_calls": 50, "cps": 1000, "trunks": {"tim": "PJSIP/{number}@tim"}, "secret": "s"}
-    return Pbx(name=name, **{**known, **fields})
+
+def pbx(name: str = "pbx01", **fields: Any) -> PbxLimits:
+    known = {"max_calls": 50, "cps": 1000, "trunks": frozenset({"tim"})}
+    return PbxLimits(name=name, **{**known, **fields})
+
+
+def pbx_table(name: str = "pbx01") -> Pbx:
+    """The same PBX as the settings have it."""
+    fields = {"trunks": {"tim": "PJSIP/{number}@tim"}, "secret": "s"}
+    return Pbx(name=name, max_calls=50, cps=1000, **fields)  # type: ignore[arg-type]
 
 
 def cell(*pbxs: str, **fields: Any) -> Cell:
@@ -95,6 +110,7 @@ class Site:
     push: Literal["right", "left"] = "right"
     redis: Redis = field(init=False)
     steps: Steps = field(init=False)
+    _beats: dict[str, tuple[Link, str]] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
@@ -193,7 +209,8 @@ class Site:
         request = parse_request(raw, cell=self.cell)
         await self.in_hand(raw)
         await self.redis.zadd(f"dialer:slots:{pbx}", {request.call_id: 1})
-        reply = await self.ledger.admit(BRIDGE, raw, request, pbx=pbx, threads=10_000, repeat="{}")
+        hand = self.ledger.keys.hand(BRIDGE)
+        reply = await self.ledger.admit(hand, raw, request, pbx=pbx, threads=10_000)
         assert reply is Admission.ADMITTED
         return request
 
@@ -254,14 +271,24 @@ class Site:
             code_json=code.code_json,
         )
         if delivery in (Delivery.ORPHAN, Delivery.SECOND):
-            await self.ledger.bury_code(BRIDGE, raw, json.dumps(delivery))
+            await self.ledger.bury(self.ledger.keys.code_hand(BRIDGE), raw, json.dumps(delivery))
         return delivery
 
     async def beat(self, name: str = "pbx01", link: Link = "up", instance: str = "i1") -> None:
+        self._beats[name] = link, instance
         await self.registry.heartbeat(name, instance=instance, link=link, facts={})
+
+    async def beat_on(self) -> None:
+        """Repeats the last heartbeat of each PBX, as its worker does, however slow the test is."""
+        while True:
+            for name in tuple(self._beats):
+                link, instance = self._beats[name]
+                await self.registry.heartbeat(name, instance=instance, link=link, facts={})
+            await asyncio.sleep(BEAT_EVERY_S)
 
     async def silence(self, name: str, *, seconds: float) -> None:
         """Makes the PBX's last heartbeat that old."""
+        self._beats.pop(name, None)
         key = f"dialer:pbx:{name}"
         now_s, _ = await self.redis.time()
         old = int((now_s - seconds) * 1000)
@@ -276,11 +303,14 @@ class Site:
 class Bridge:
     """The parts of one bridge for one cell, run by hand or as tasks. Nothing is published."""
 
-    site: BridgeCell
+    cell: BridgeCell
+    pbxs: Site
     nudges: Nudges
     intake: Intake
+    parked: ParkedSweep
     codes: Codes
     recovery: Recovery
+    reaper: Reaper
 
     @classmethod
     def of(
@@ -289,7 +319,7 @@ class Bridge:
         *,
         name: str = BRIDGE,
         cell_table: Cell | None = None,
-        pbxs: Sequence[Pbx] | None = None,
+        pbxs: Sequence[PbxLimits] | None = None,
         former: Sequence[str] = (),
         pbx_lost_after_s: float = 120,
     ) -> Self:
@@ -302,7 +332,7 @@ class Bridge:
         pbxs = tuple(pbxs or [pbx()])
         where = BridgeCell(
             bridge=name,
-            cell=cell_table or cell(*(p.name for p in pbxs), nome=site.cell),
+            settings=cell_table or cell(*(p.name for p in pbxs), nome=site.cell),
             pbxs=pbxs,
             all_pbxs=(*(p.name for p in pbxs), *former),
             ledger=BridgeLedger(steps, site.cell, site.push),
@@ -310,28 +340,30 @@ class Bridge:
             dispatcher=cast("Dispatcher", nudges),
         )
         intake = Intake(where, site.client())
-
-        def reload() -> None:
-            intake.reload = True
-
+        recovery = Recovery(where, pbx_lost_after_s)
         return cls(
-            site=where,
+            cell=where,
+            pbxs=site,
             nudges=nudges,
             intake=intake,
+            parked=ParkedSweep(where, intake),
             codes=Codes(where, site.client()),
-            recovery=Recovery(where, pbx_lost_after_s, took_over=reload),
+            recovery=recovery,
+            reaper=Reaper(where, recovery),
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """All parts run as the service runs them; what one raises is raised here."""
+        """All parts run as the service runs them, and the PBXs; what one raises is raised here."""
         parts = (
+            self.pbxs.beat_on,
             self.intake.run,
             self.codes.run,
             self.codes.run_late,
             self.recovery.run_heartbeat,
             self.recovery.run,
-            self.recovery.run_reaper,
+            self.reaper.run,
+            self.parked.run,
         )
         async with task_of(*(part() for part in parts)):
             yield self
@@ -346,5 +378,5 @@ async def task_of(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         ended = [task for task in tasks if task.done()]
         await cancel(tasks)
-    for task in ended:
-        task.result()
+        for task in ended:  # also if the block failed: this is why
+            task.result()

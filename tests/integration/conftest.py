@@ -28,7 +28,7 @@ def valkey_server() -> Iterator[EmbeddedValkey]:
 
     A test that leaves it dead does no harm: `redis_url` starts it again.
     """
-    with EmbeddedValkey(appendonly=True, config={"appendfsync": "everysec"}) as server:
+    with EmbeddedValkey(appendonly=True) as server:
         yield server
 
 

@@ -46,7 +46,6 @@ class Watched:
     def prepared(cls, config: Mapping[str, str] | None = None) -> Self:
         """Starts the master and its replica, and waits until the replica has all."""
         common = {
-            "appendfsync": "everysec",
             "repl-diskless-sync-delay": "0",
             "repl-ping-replica-period": "1",
             **(config or {}),

@@ -157,15 +157,19 @@ class Multcall:
     answers_codes: bool = True
     acks: list[dict[str, Any]] = field(default_factory=list)
     responses: list[dict[str, Any]] = field(default_factory=list)
+    #: Held during each turn. A test that kills Redis holds it: an element whose LPOP has no
+    #: reply is lost.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Runs for ever; waits through outages of Redis."""
         keys = CellKeys(self.cell)
         while True:
-            try:
-                took = await self._take_acks(keys) + await self._take_responses(keys)
-            except (RedisError, OSError):
-                took = 0
+            async with self.turn:
+                try:
+                    took = await self._take_acks(keys) + await self._take_responses(keys)
+                except (RedisError, OSError):
+                    took = 0
             if not took:
                 await asyncio.sleep(0.01)
 

@@ -54,19 +54,23 @@ async def in_list(site: Site) -> int:
     return int(await site.redis.llen(site.ledger.wire.request))
 
 
+async def parked(site: Site, trunk: str, expected: list[bytes]) -> bool:
+    return await site.listed(site.ledger.keys.parked(trunk)) == expected
+
+
 class Rounds:
-    """Counts how often the intake asked for its room, that is: went round its loop."""
+    """Counts how often the intake went round its loop."""
 
     def __init__(self, bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        look = type(bridge.intake)._room
+        fetch = type(bridge.intake).fetch
 
-        async def counted(intake: Any) -> tuple[int, float]:
+        async def counted(intake: Any) -> Any:
             if intake is bridge.intake:
                 self.n += 1
-            return await look(intake)
+            return await fetch(intake)
 
-        monkeypatch.setattr(type(bridge.intake), "_room", counted)
+        monkeypatch.setattr(type(bridge.intake), "fetch", counted)
 
     async def more(self, n: int = 3) -> None:
         until = self.n + n
@@ -77,8 +81,7 @@ async def test_requests_become_queued_calls_and_each_gets_one_nudge(site: Site) 
     bridge = Bridge.of(site, pbxs=[pbx("pbx01"), pbx("pbx02")])
     await site.push_requests(*(element(f"r-{i}") for i in range(6)))
     async with bridge.running():
-        await live(site, 6)
-        await wait_until(lambda: len(bridge.nudges.sent) == 6, "6 nudges")
+        await bridge.nudges.until(6)
     assert sorted(c for c, _, _ in bridge.nudges.calls) == [f"{CELL}:r-{i}" for i in range(6)]
     assert Counter(p for _, p, _ in bridge.nudges.calls) == {"pbx01": 3, "pbx02": 3}
     assert {e for _, _, e in bridge.nudges.calls} == {1}
@@ -91,7 +94,7 @@ async def test_a_nudge_shows_no_whole_number(site: Site) -> None:
     bridge = Bridge.of(site)
     async with bridge.running():
         await site.push_requests(element(number="5511987654321"))
-        await wait_until(lambda: bridge.nudges.sent, "the nudge")
+        await bridge.nudges.until(1)
     assert bridge.nudges.sent[0].shown == "('ASR_TIM', 'r-1', '*********4321')"
 
 
@@ -159,7 +162,7 @@ async def test_without_a_ready_pbx_nothing_is_taken(
         await live(site, 1)
 
 
-async def test_a_request_in_hand_of_a_full_cell_uses_up_no_pace_that_others_need(
+async def test_request_in_hand_of_a_full_cell_uses_up_no_starts(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await site.admitted("r-0")
@@ -174,42 +177,42 @@ async def test_a_request_in_hand_of_a_full_cell_uses_up_no_pace_that_others_need
         await wait_until(lambda: site.state("r-1"), "its turn")
 
 
-async def test_a_request_whose_trunk_is_full_does_not_hold_up_the_others(site: Site) -> None:
-    trunks = {"vivo": "PJSIP/{number}@vivo"}
+async def test_request_whose_trunk_is_full_is_parked(site: Site) -> None:
+    trunks = frozenset({"vivo"})
     bridge = Bridge.of(site, pbxs=[pbx(max_calls=2), pbx("pbx02", trunks=trunks, max_calls=1)])
     await site.redis.zadd("dialer:slots:pbx02", {"OTHER:r-1": 2e12})
     waiting = [element(f"w-{i}", Tronco="vivo") for i in range(3)]
     await site.push_requests(*waiting, *(element(f"r-{i}") for i in range(4)))
     async with bridge.running():
         await live(site, 2)
-        assert await site.ledger.hand(BRIDGE) == waiting
+        await wait_until(lambda: parked(site, "vivo", waiting), "they are parked")
+        assert await site.ledger.hand(BRIDGE) == []
         await site.registry.release("pbx02", ["OTHER:r-1"])
         await wait_until(lambda: site.state("w-0"), "the trunk is free")
     assert await site.slots("pbx02") == {"w-0"}
 
 
 async def test_the_trunk_of_the_cell_is_a_wish_like_the_requests_own(site: Site) -> None:
-    trunks = {"vivo": "PJSIP/{number}@vivo"}
+    trunks = frozenset({"vivo"})
     where = cell("pbx01", "pbx02", trunk="vivo")
     bridge = Bridge.of(site, cell_table=where, pbxs=[pbx(), pbx("pbx02", trunks=trunks)])
     await site.push_requests(*(element(f"r-{i}") for i in range(4)))
     async with bridge.running():
-        await live(site, 4)
-        await wait_until(lambda: len(bridge.nudges.sent) == 4, "4 nudges")
+        await bridge.nudges.until(4)
     assert {p for _, p, _ in bridge.nudges.calls} == {"pbx02"}
 
 
 # --- refusals -----------------------------------------------------------------------
 
 
-async def test_a_hostile_corpus_ends_on_the_dead_list_and_the_next_good_one_is_admitted(
+async def test_hostile_requests_are_buried_and_the_next_is_admitted(
     site: Site,
 ) -> None:
     hostile, odd = hostile_requests(7, 300), odd_requests(7, 30)
     bridge = Bridge.of(site)
     await site.push_requests(*(e.raw for e in hostile), *(e.raw for e in odd), element("good"))
     async with bridge.running():
-        await wait_until(lambda: site.state("good"), "the good one")
+        await wait_until(lambda: site.state("good"), "the good one", within_s=60)  # 330 refusals
     assert await site.ledger.live() == [f"{CELL}:good"]
     dead = await site.dead()
     assert len(dead) == len(hostile)
@@ -238,7 +241,7 @@ async def test_an_unknown_trunk_is_refused_with_those_that_there_are(site: Site)
     assert [d["reason"] for d in await site.dead()] == ["invalid_request"]
 
 
-async def test_a_repeat_gets_no_second_response_and_does_not_free_the_live_calls_slot(
+async def test_repeat_gets_no_response_and_frees_no_slot(
     site: Site,
 ) -> None:
     bridge = Bridge.of(site)
@@ -249,6 +252,7 @@ async def test_a_repeat_gets_no_second_response_and_does_not_free_the_live_calls
         await wait_until(site.dead, "the repeat is dead")
         await site.push_requests(repeat)  # in a later one
         await wait_until(lambda: _dead(site, 2), "the second repeat is dead")
+        await bridge.nudges.until(2)
     assert {d["reason"] for d in await site.dead()} == {"duplicate_request"}
     assert await site.slots() == {"r-1", "r-2"}
     assert await site.responses() == []
@@ -274,14 +278,14 @@ async def _no_slots(site: Site) -> bool:
     return not await site.slots()
 
 
-async def test_a_request_past_its_time_is_answered_expired_and_never_dialed(site: Site) -> None:
+async def test_expired_request_is_answered_and_never_dialed(site: Site) -> None:
     old = (datetime.now(UTC) - timedelta(seconds=30)).isoformat()
     bridge = Bridge.of(site)
     async with bridge.running():
         await site.push_requests(element(CriadaEm=old, ValidadeSeg=29))
         await site.push_requests(element("r-2", CriadaEm=old, ValidadeSeg=600))
         response = (await answered(site, 1))["r-1"]
-        await live(site, 1)
+        await bridge.nudges.until(1)
     assert (response["Resultado"], response["Erro"]["Codigo"]) == ("EXPIRED", "expired")
     assert (response["CriadaEm"], response["DiscadaEm"], response["Tentativas"]) == (old, None, 0)
     assert [c for c, _, _ in bridge.nudges.calls] == [f"{CELL}:r-2"]
@@ -326,7 +330,7 @@ async def test_after_hours_requests_expire_where_the_cell_says_so(site: Site) ->
     assert (response["Resultado"], response["Erro"]["Codigo"]) == ("EXPIRED", "outside_hours")
 
 
-async def test_after_hours_requests_stay_in_the_list_and_what_is_in_hand_is_not_dialed(
+async def test_requests_wait_outside_calling_hours(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bridge = Bridge.of(site, cell_table=shut("hold"))
@@ -341,12 +345,44 @@ async def test_after_hours_requests_stay_in_the_list_and_what_is_in_hand_is_not_
         assert await in_list(site) == 1
 
 
-async def test_elements_that_are_the_same_byte_for_byte_are_dialed_once(site: Site) -> None:
+async def test_identical_elements_are_dialed_once(site: Site) -> None:
     bridge = Bridge.of(site)
     await site.push_requests(*[element()] * 5)
     async with bridge.running():
         await wait_until(lambda: _dead(site, 4), "four repeats")
-        await wait_until(lambda: bridge.nudges.sent, "the one is published")
+        await bridge.nudges.until(1)
     assert len(bridge.nudges.sent) == 1
     assert await site.slots() == {"r-1"}
     assert await site.ledger.hand(BRIDGE) == []
+
+
+ATTACKS: list[tuple[dict[str, Any], str]] = [
+    ({"Variaveis": {"MONITOR_EXEC": "/usr/bin/touch owned; #"}}, "Variaveis.MONITOR_EXEC"),
+    ({"Variaveis": {"CPF": "1"}}, "Variaveis.CPF"),
+    ({"Contexto": "internal", "Extensao": "0044123456789"}, "Contexto internal"),
+    ({"Extensao": "0044123456789"}, "Extensao 0044123456789"),
+    ({"Prioridade": 2}, "Prioridade 2"),
+]
+
+
+async def test_what_a_cell_does_not_allow_is_refused(site: Site) -> None:
+    bridge = Bridge.of(site)
+    attacks = [element(f"r-{n}", **fields) for n, (fields, _) in enumerate(ATTACKS)]
+    await site.push_requests(*attacks, element("good", Variaveis={"MC_A": "1"}))
+    async with bridge.running():
+        await live(site, 1)
+        told = await answered(site, len(ATTACKS))
+    assert bridge.nudges.calls == [(f"{CELL}:good", "pbx01", 1)]
+    for n, (_, named) in enumerate(ATTACKS):
+        assert told[f"r-{n}"]["Resultado"] == "INVALID_REQUEST"
+        assert told[f"r-{n}"]["Erro"]["Mensagem"].startswith(named)
+
+
+async def test_a_cells_lists_open_what_they_name(site: Site) -> None:
+    listed = {"variables": ["CPF"], "contexts": ["ivr"], "extensions": ["_2X"], "priorities": [3]}
+    bridge = Bridge.of(site, cell_table=cell(**listed))
+    asked: dict[str, Any] = {"Contexto": "ivr", "Extensao": "21", "Prioridade": 3}
+    asked["Variaveis"] = {"_CPF": "1"}
+    await site.push_requests(element("r-1", **asked))
+    async with bridge.running():
+        await live(site, 1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from dialer.multcall.request import parse_request
+from dialer.store.entry import Entry
 from dialer.store.ledger import Admission
-from tests.integration.cell_rig import CELL, Bridge, Site, cell, element, pbx, task_of
+from tests.integration.cell_rig import BUSY, CELL, Bridge, Site, cell, element, pbx, task_of
 from tests.waiting import wait_until
 
 PBXS = (pbx("pbx01"), pbx("pbx02"))
@@ -38,20 +40,28 @@ async def die(site: Site, name: str) -> None:
     await site.redis.zincrby(site.ledger.keys.bridges, -11_000, name)
 
 
+async def until_nudged(n: int, *bridges: Bridge) -> None:
+    """Waits for the nudges: a call may be over before its nudge is sent."""
+    await wait_until(lambda: sum(len(b.nudges.sent) for b in bridges) >= n, f"{n} nudges")
+
+
 async def ends_what_it_sees(site: Site) -> None:
-    """Ends live calls, as workers would, for ever."""
+    """End live calls, as workers would."""
+
+    async def end(entry: Entry) -> None:
+        await site.ledger.end(entry.call, entry.request, BUSY)
+        await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+
     while True:
-        for entry in await site.ledger.entries(await site.ledger.live()):
-            if entry.call.state == "queued":
-                await site.end(entry.request.request_id)
-                await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+        entries = await site.ledger.entries(await site.ledger.live())
+        await asyncio.gather(*(end(entry) for entry in entries))
         await asyncio.sleep(0)
 
 
-async def test_two_bridges_admit_every_request_once_and_never_more_than_the_cell_takes(
+async def test_two_bridges_admit_each_request_once_within_threads(
     site: Site,
 ) -> None:
-    n = 400
+    n = 200
     first, second = pair(site, threads=20)
     wanted = [f"r-{i}" for i in range(n)]
     most = 0
@@ -63,7 +73,8 @@ async def test_two_bridges_admit_every_request_once_and_never_more_than_the_cell
 
     await site.push_requests(*(element(name) for name in wanted))
     async with first.running(), second.running(), task_of(ends_what_it_sees(site)):
-        await wait_until(everything_came, f"{n} Responses", within_s=30)
+        await wait_until(everything_came, f"{n} Responses", within_s=60)
+        await until_nudged(n, first, second)
     got = sorted(r["IdRequisicao"] for r in await site.responses())
     assert got == sorted(wanted)
     assert 0 < most <= 20
@@ -75,40 +86,41 @@ async def test_two_bridges_admit_every_request_once_and_never_more_than_the_cell
     assert await site.counters() == (0, 0)
 
 
-async def test_what_a_dead_bridge_had_in_hand_is_admitted_by_the_other_in_order(
+async def test_hand_of_a_dead_bridge_is_admitted_in_order(
     site: Site,
 ) -> None:
     first, second = pair(site)
     await site.push_requests(*(element(f"r-{i}") for i in range(5)))
     await first.recovery.take_over()
-    await first.site.ledger.fetch("one", at_most=5, threads=50)
+    await first.cell.ledger.fetch("one", at_most=5, threads=50)
     async with second.running():
         await wait_until(lambda: site.redis.zscore(site.ledger.keys.bridges, "two"), "its word")
         assert await site.ledger.live() == []
         await die(site, "one")
-        await wait_until(lambda: len(second.nudges.sent) == 5, "all are admitted")
+        await second.nudges.until(5)
     assert sorted(c for c, _, _ in second.nudges.calls) == [f"{CELL}:r-{i}" for i in range(5)]
 
 
-async def test_a_bridge_that_was_only_stopped_admits_nothing_that_was_taken_over(
+async def test_resumed_bridge_admits_nothing_that_was_taken_over(
     site: Site,
 ) -> None:
     first, second = pair(site)
     await site.push_requests(*(element(f"r-{i}") for i in range(5)))
     await first.recovery.take_over()
-    await first.intake._fetch(5)
-    assert len(first.intake._hand) == 5  # here it is stopped
+    fetched = await first.intake.fetch()
+    assert len(fetched[1].hand) == 5  # here it is stopped
     await die(site, "one")
     await second.recovery.take_over()
-    await second.intake._fetch(5)
-    await second.intake._admit(second.intake._hand[:3])
-    await first.intake._admit(first.intake._hand)  # and here it goes on
+    room, in_hand = await second.intake.fetch()
+    await second.intake.handle(room, replace(in_hand, hand=in_hand.hand[:3]))
+    await first.intake.handle(*fetched)  # and here it goes on
     assert first.nudges.sent == []
     assert len(await site.ledger.live()) == 3
     slots = await site.slots("pbx01") | await site.slots("pbx02")
     assert slots == {"r-0", "r-1", "r-2"}
     async with first.running(), second.running():
         await wait_until(lambda: _live(site, 5), "the rest")
+        await until_nudged(5, first, second)
     assert len(first.nudges.sent) + len(second.nudges.sent) == 5
 
 
@@ -116,25 +128,25 @@ async def _live(site: Site, n: int) -> bool:
     return len(await site.ledger.live()) == n
 
 
-async def test_a_bridge_stopped_between_lease_and_admission_does_not_free_the_others_slot(
+async def test_resumed_bridge_frees_no_slot_of_the_other(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair(site)
     await site.push_requests(element())
     await first.recovery.take_over()
-    await first.intake._fetch(5)
-    admit = type(first.intake)._admit_one
+    fetched = await first.intake.fetch()
+    admissions = type(first.intake.admissions)
+    ask = admissions._ask
 
-    async def late(intake: object, *args: object) -> Admission:
-        monkeypatch.setattr(type(first.intake), "_admit_one", admit)
+    async def late(self: object, *args: object) -> Admission:
+        monkeypatch.setattr(admissions, "_ask", ask)
         await die(site, "one")
         await second.recovery.take_over()
-        await second.intake._fetch(5)
-        await second.intake._admit(second.intake._hand)
-        return await admit(first.intake, *args)  # type: ignore[arg-type]
+        await second.intake.handle(*await second.intake.fetch())
+        return await ask(first.intake.admissions, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(first.intake), "_admit_one", late)
-    await first.intake._admit(first.intake._hand)
+    monkeypatch.setattr(admissions, "_ask", late)
+    await first.intake.handle(*fetched)
     assert (len(first.nudges.sent), len(second.nudges.sent)) == (0, 1)
     assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}
 
@@ -144,23 +156,23 @@ async def test_an_admission_whose_reply_was_lost_is_an_admission(
 ) -> None:
     """Twice the same step with the same arguments, as `Steps` does after a broken connection."""
     bridge, _ = pair(site)
-    run = type(bridge.site.ledger.steps).run
+    run = type(bridge.cell.ledger.steps).run
 
     async def twice(self: object, name: str, *rest: object) -> object:
         if name == "admit":
-            await run(bridge.site.ledger.steps, name, *rest)  # type: ignore[arg-type]
-        return await run(bridge.site.ledger.steps, name, *rest)  # type: ignore[arg-type]
+            await run(bridge.cell.ledger.steps, name, *rest)  # type: ignore[arg-type]
+        return await run(bridge.cell.ledger.steps, name, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(bridge.site.ledger.steps), "run", twice)
+    monkeypatch.setattr(type(bridge.cell.ledger.steps), "run", twice)
     await site.redis.rpush(site.ledger.keys.hand("one"), element(), element())
-    await bridge.intake._fetch(5)
-    await bridge.intake._admit(bridge.intake._hand)
+    while await bridge.intake.handle(*await bridge.intake.fetch()):
+        pass
     assert [c for c, _, _ in bridge.nudges.calls] == [R1]
     assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}
     assert [d["reason"] for d in await site.dead()] == ["duplicate_request"]
 
 
-async def test_a_taking_whose_reply_was_lost_leaves_nothing_lying_in_the_hand(site: Site) -> None:
+async def test_fetch_with_a_lost_reply_leaves_nothing_in_the_hand(site: Site) -> None:
     bridge, _ = pair(site)
     async with bridge.running():
         await wait_until(
@@ -171,30 +183,33 @@ async def test_a_taking_whose_reply_was_lost_leaves_nothing_lying_in_the_hand(si
         await wait_until(lambda: _live(site, 2), "both")
 
 
-async def test_an_admission_elsewhere_of_the_same_bytes_is_not_ones_own(site: Site) -> None:
+async def test_same_element_in_another_hand_is_gone(site: Site) -> None:
     raw = element()
     await site.in_hand(raw, bridge="one")
     request = parse_request(raw, cell=CELL)
     replies = [
-        await site.ledger.admit(name, raw, request, pbx="pbx01", threads=9, repeat="{}")
+        await site.ledger.admit(site.ledger.keys.hand(name), raw, request, pbx="pbx01", threads=9)
         for name in ("one", "two")
     ]
     assert replies == [Admission.ADMITTED, Admission.GONE]
 
 
-async def test_a_bridge_that_leaves_gives_the_rest_to_the_other_in_order(site: Site) -> None:
-    first, second = pair(site, threads=2)
+async def test_stopped_bridge_returns_its_hand_in_order(site: Site) -> None:
+    first, _ = pair(site, threads=2)
+    # On one PBX: nudges of one round go out PBX by PBX.
+    second = Bridge.of(site, name="two", pbxs=PBXS[:1], cell_table=cell("pbx01", threads=2))
     await site.push_requests(*(element(f"r-{i}") for i in range(6)))
     async with first.running():
         await wait_until(lambda: _live(site, 2), "the cell is full")
     await site.in_hand(element("in-hand"), bridge="one")
-    await first.site.ledger.return_hand("one")
+    await first.cell.ledger.return_hand("one")
     left = [
         parse_request(r, cell=CELL).request_id for r in await site.listed(site.ledger.wire.request)
     ]
     assert left == ["in-hand", "r-2", "r-3", "r-4", "r-5"]
     async with second.running(), task_of(ends_what_it_sees(site)):
         await wait_until(lambda: _answered(site, 7), "all are answered")
+        await until_nudged(5, second)
     order = [c.removeprefix(f"{CELL}:") for c, _, _ in second.nudges.calls]
     assert order == left
 
@@ -203,7 +218,7 @@ async def _answered(site: Site, n: int) -> bool:
     return len(await site.responses()) == n
 
 
-async def test_bridges_that_come_and_go_lose_nothing_and_admit_nothing_twice(site: Site) -> None:
+async def test_killed_bridges_lose_nothing_and_admit_nothing_twice(site: Site) -> None:
     """Bridges are killed in mid-work, by a seeded plan, while others take over."""
     plan, n = random.Random(20260504), 150
     wanted = [f"r-{i}" for i in range(n)]

@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from dialer.bridge import cells as serving
-from dialer.bridge.cells import CellPlan, Served, ServedCell
+from dialer.bridge import served_cell
+from dialer.bridge.cells import Served
+from dialer.bridge.plans import CellPlan
+from dialer.bridge.served_cell import ServedCell
 from dialer.errors import StepsStopped
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.cell_rig import BRIDGE, CELL, Nudges, Site, cell, element, pbx
+from tests.integration.cell_rig import BRIDGE, CELL, Nudges, Site, cell, element, pbx_table
 from tests.waiting import wait_until
 
 
@@ -21,7 +23,7 @@ def plan(redis_url: str, *, draining: bool) -> CellPlan:
     """A cell of pbx01, where the settings have pbx02 too."""
     return CellPlan(
         cell=cell("pbx01"),
-        pbxs=(pbx("pbx01"),),
+        pbxs=(pbx_table("pbx01"),),
         all_pbxs=("pbx01", "pbx02"),
         redis_url=redis_url,
         push="right",
@@ -76,7 +78,7 @@ async def test_bridge_fails_when_redis_steps_stop(site: Site) -> None:
         await served.close()
 
 
-async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: Site) -> None:
+async def test_drained_cell_releases_every_slot(site: Site) -> None:
     await site.accepted()
     await site.registry.restore_slots("pbx01", [f"{CELL}:fresh", "OTHER:call"])
     await site.registry.restore_slots("pbx02", [f"{CELL}:former"])
@@ -88,7 +90,7 @@ async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: 
     assert await site.slots("pbx02") == set()
 
 
-async def test_what_a_dead_bridge_had_in_hand_of_a_leaving_cell_is_multcalls_again(
+async def test_draining_cell_returns_the_hand_of_a_dead_bridge(
     site: Site,
 ) -> None:
     raw = element(Tronco="of-a-pbx-that-left-too")
@@ -102,10 +104,10 @@ async def test_what_a_dead_bridge_had_in_hand_of_a_leaving_cell_is_multcalls_aga
     assert await site.responses() == []
 
 
-async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
+async def test_refused_release_while_draining_ends_no_bridge(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(serving, "REFUSED_PAUSE_S", 0.05)
+    monkeypatch.setattr(served_cell, "REFUSED_PAUSE_S", 0.05)
     await site.redis.set("dialer:slots:pbx02", "no sorted set")
     async with serving_of(site, plan(site.url, draining=True)) as served:
         await served.start()
@@ -117,7 +119,7 @@ async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
         await until_over(served.cells[0])
 
 
-async def test_a_cell_on_another_redis_leaves_the_slots_of_its_calls_on_the_old_one_alone(
+async def test_cell_on_a_new_redis_keeps_the_slots_of_the_old_one(
     site: Site, valkey_server: EmbeddedValkey
 ) -> None:
     async with Site(valkey_server.url(1)) as there:
@@ -129,11 +131,11 @@ async def test_a_cell_on_another_redis_leaves_the_slots_of_its_calls_on_the_old_
             new, old = served.cells
             for _ in range(2):
                 for each in (new, old):
-                    await each.recovery.reap()
+                    await each.reaper.reap()
                     assert await site.slots() == {"r-1", "new", "leaked"}
             await old.start()
             await end(site, "r-1")
             await until_over(old)
             assert "new" in await site.slots()
-            await new.recovery.reap()
+            await new.reaper.reap()
             assert await site.slots() == {"new"}

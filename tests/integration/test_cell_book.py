@@ -71,6 +71,15 @@ async def test_cell_with_a_call_or_a_code_in_hand_is_unserved(site: Site, left: 
     assert cells_of(await book.unserved()) == [cell()]
 
 
+async def test_each_of_many_unserved_cells_is_found(site: Site) -> None:
+    book = CellBook(site.steps)
+    cells = [cell(nome=f"ura-{n}") for n in range(4)]
+    for one in cells:
+        await book.write(one.name, text_of(one))
+        await site.redis.zadd(f"dialer:live:{one.name}", {f"{one.name}:r-1": 1})
+    assert sorted(cells_of(await book.unserved()), key=lambda c: c.name) == cells
+
+
 async def test_unreadable_settings_are_skipped_with_one_warning(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,17 +30,19 @@ async def fill(site: Site, n: int = MOST) -> None:
 
 async def bury_code(site: Site, entry: str = '"new"') -> None:
     await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"c")
-    assert await site.ledger.bury_code(BRIDGE, b"c", entry)
+    assert await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), b"c", entry)
 
 
 async def bury_request(site: Site, entry: str = '"new"') -> None:
     await site.in_hand(b"r")
-    assert await site.ledger.bury_request(BRIDGE, b"r", entry)
+    assert await site.ledger.bury(site.ledger.keys.hand(BRIDGE), b"r", entry)
 
 
 async def refuse(site: Site, entry: str = '"new"') -> None:
     await site.in_hand(b"r")
-    assert await site.ledger.refuse(BRIDGE, b"r", request_id=None, dead=entry)
+    assert await site.ledger.refuse(
+        site.ledger.keys.hand(BRIDGE), b"r", request_id=None, dead=entry
+    )
 
 
 @pytest.mark.parametrize("push", [bury_code, bury_request, refuse])
@@ -87,8 +89,10 @@ async def test_refused_code_stays_in_hand_until_buried(site: Site) -> None:
     assert await site.ledger.code_hand(BRIDGE) == [orphan, second]
     assert await site.dead() == []
     for raw, entry in ((orphan, '"orphan"'), (second, '"second"')):
-        assert await site.ledger.bury_code(BRIDGE, raw, entry)
-        assert not await site.ledger.bury_code(BRIDGE, raw, entry)  # its reply was lost
+        assert await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), raw, entry)
+        assert not await site.ledger.bury(
+            site.ledger.keys.code_hand(BRIDGE), raw, entry
+        )  # its reply was lost
     assert await site.dead() == ["orphan", "second"]
     assert await deliver(site, "nobody", orphan) is Delivery.GONE
 

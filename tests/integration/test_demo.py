@@ -1,8 +1,9 @@
-"""`dialer demo` as its user has it: a program of its own, away from any checkout."""
+"""`dialer demo` as a separate program, outside of the source tree."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from tests.waiting import wait_until
 
-#: The demo promises less than a minute; a machine that runs other tests too may take longer.
+#: The demo takes less than a minute; with other tests on the machine it may take longer.
 OVER_WITHIN_S = 90.0
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Demo:
-    """The running program. Everything that it starts carries `mark` in its environment."""
+    """The running program. All its processes have `mark` in their environment."""
 
     process: asyncio.subprocess.Process
     folder: Path
@@ -34,7 +35,7 @@ class Demo:
     said: str = ""
 
     async def says(self, words: str) -> str:
-        """Reads on until a line holds `words`; returns that line."""
+        """Read until a line contains `words`; return that line."""
         assert self.process.stdout is not None
         async with asyncio.timeout(OVER_WITHIN_S):
             while line := (await self.process.stdout.readline()).decode():
@@ -44,14 +45,14 @@ class Demo:
         raise AssertionError(f"it never said {words!r}:\n{self.said}")
 
     async def ends(self) -> int:
-        """Waits for its end; returns the exit code."""
+        """Wait for the end; return the exit code."""
         assert self.process.stdout is not None
         async with asyncio.timeout(OVER_WITHIN_S):
             self.said += (await self.process.stdout.read()).decode()
             return await self.process.wait()
 
     def processes(self) -> dict[int, str]:
-        """What runs of it: process id and command line."""
+        """Its running processes: process id and command line."""
         found = {}
         for process in psutil.process_iter():
             try:
@@ -62,9 +63,17 @@ class Demo:
         return found
 
     def one(self, words: str) -> int:
-        """The one process whose command line holds `words`."""
+        """The only process whose command line contains `words`."""
         (pid,) = [pid for pid, command in self.processes().items() if words in command]
         return pid
+
+    def kill_all(self) -> bool:
+        """Kills what runs of it; true if nothing did."""
+        found = self.processes()
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not found
 
     def is_gone(self) -> bool:
         return not self.processes() and not list(self.folder.glob("dialer-*"))
@@ -75,7 +84,7 @@ StartDemo = Callable[..., Awaitable[Demo]]
 
 @pytest.fixture
 async def start_demo(tmp_path: Path) -> AsyncIterator[StartDemo]:
-    """Starts demos whose temporary folders are in `tmp_path`."""
+    """Factory of demos whose temporary folders are in `tmp_path`."""
     started: list[Demo] = []
 
     async def start(*options: str) -> Demo:
@@ -89,7 +98,7 @@ async def start_demo(tmp_path: Path) -> AsyncIterator[StartDemo]:
                 "PYTHONUNBUFFERED": "1",
                 "TMPDIR": str(tmp_path),
                 "DEMO_TEST_MARK": mark,
-                # what the machine's own site has set must not reach the demo
+                # variables of a real dialer on this machine must not reach the demo
                 "DIALER_MULTCALL__REDIS_URL": "redis://127.0.0.1:1/0",
                 "DIALER_CONFIG": "/nowhere/dialer.toml",
             },
@@ -102,12 +111,12 @@ async def start_demo(tmp_path: Path) -> AsyncIterator[StartDemo]:
 
     yield start
     for demo in started:
-        for pid in demo.processes():
-            os.kill(pid, signal.SIGKILL)
+        # Again until none is left: what it started while they were listed would live on.
+        await wait_until(demo.kill_all, "all of it is killed")
         await demo.process.wait()
 
 
-async def test_the_demo_places_its_calls_and_leaves_nothing_behind(
+async def test_demo_completes_its_calls_and_leaves_nothing(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo("--calls", "40")
@@ -124,7 +133,7 @@ async def test_the_demo_places_its_calls_and_leaves_nothing_behind(
     assert demo.is_gone()
 
 
-async def test_a_demo_that_is_kept_shows_every_call_in_flower_until_it_is_told_to_stop(
+async def test_kept_demo_shows_every_call_in_flower(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo("--calls", "10", "--keep")
@@ -138,13 +147,13 @@ async def test_a_demo_that_is_kept_shows_every_call_in_flower_until_it_is_told_t
         ended = [x for x in lines if x.startswith("flower_events_total") and "-succeeded" in x]
         return int(sum(float(line.split()[-1]) for line in ended))
 
-    await wait_until(lambda: succeeded() == 10, "Flower shows ten calls")
+    await wait_until(lambda: succeeded() == 10, "Flower shows ten calls", within_s=OVER_WITHIN_S)
     demo.process.send_signal(signal.SIGTERM)
     assert await demo.ends() == 0, demo.said
     assert demo.is_gone()
 
 
-async def test_ctrl_c_amid_the_calls_stops_all_of_it(start_demo: StartDemo) -> None:
+async def test_ctrl_c_during_the_calls_stops_everything(start_demo: StartDemo) -> None:
     demo = await start_demo()
     await demo.says("Responses 1")
     assert len(demo.processes()) >= 6
@@ -154,15 +163,19 @@ async def test_ctrl_c_amid_the_calls_stops_all_of_it(start_demo: StartDemo) -> N
     assert demo.is_gone()
 
 
-async def test_ctrl_c_while_it_starts_stops_all_of_it(start_demo: StartDemo) -> None:
+async def test_ctrl_c_during_startup_stops_everything(start_demo: StartDemo) -> None:
     demo = await start_demo()
-    await wait_until(lambda: any("-Q pbx02" in c for c in demo.processes().values()), "a worker")
+    await wait_until(
+        lambda: any("-Q pbx02" in command for command in demo.processes().values()),
+        "a worker",
+        within_s=OVER_WITHIN_S,
+    )
     demo.process.send_signal(signal.SIGINT)
     assert await demo.ends() == 130, demo.said
     assert demo.is_gone()
 
 
-async def test_a_worker_that_dies_fails_the_demo_with_the_end_of_its_log(
+async def test_dead_worker_fails_the_demo_with_its_last_log_lines(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo()
@@ -174,11 +187,11 @@ async def test_a_worker_that_dies_fails_the_demo_with_the_end_of_its_log(
     assert demo.is_gone()
 
 
-async def test_a_demo_that_is_killed_takes_its_processes_with_it(
+async def test_killed_demo_leaves_no_process(
     start_demo: StartDemo,
 ) -> None:
     demo = await start_demo()
     await demo.says("Flower:")
     demo.process.kill()
     await demo.process.wait()
-    await wait_until(lambda: not demo.processes(), "all is gone")
+    await wait_until(lambda: not demo.processes(), "all is gone", within_s=OVER_WITHIN_S)

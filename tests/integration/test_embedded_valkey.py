@@ -1,13 +1,14 @@
-"""The embedded server: what it keeps, what it survives, and that it never outlives us."""
+"""Embedded server: its data, restarts, and its end with the parent."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,8 +19,13 @@ from redis.retry import Retry
 
 from dialer.errors import StoreUnavailable
 from dialer.simulation.valkey import EmbeddedValkey
+from tests.waiting import wait_blocking
 
-# Starts a server in a process of its own, tells where it is, and waits to be ended.
+# Of Linux' ptrace.h and wait.h.
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+WALL = 0x40000000
+
+# Starts a server in a separate process, prints its address, and waits to be killed.
 PARENT = """
 import sys
 from dialer.simulation.valkey import EmbeddedValkey
@@ -28,13 +34,6 @@ server.start()
 print(server.pid, server.log_path.parent, flush=True)
 sys.stdin.read()
 """
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def connect(server: EmbeddedValkey, db: int = 0) -> redis.Redis:
@@ -62,7 +61,7 @@ def parent() -> Iterator[subprocess.Popen[str]]:
         parent.kill()
 
 
-def test_a_started_server_answers_on_loopback_and_its_databases_are_apart(
+def test_started_server_has_separate_databases(
     server: EmbeddedValkey,
 ) -> None:
     with connect(server, 0) as first, connect(server, 1) as second:
@@ -82,7 +81,7 @@ def test_the_next_test_does_not_see_what_the_last_one_left(redis_url: str) -> No
         assert client.dbsize() == 0
 
 
-def test_a_killed_server_comes_back_on_its_port_with_all_that_was_written() -> None:
+def test_killed_server_restarts_with_its_data() -> None:
     with EmbeddedValkey(appendonly=True) as server:
         port = server.port
         with connect(server) as client:
@@ -96,7 +95,46 @@ def test_a_killed_server_comes_back_on_its_port_with_all_that_was_written() -> N
             assert client.llen("calls") == 1000
 
 
-def test_without_a_log_on_disk_a_killed_server_comes_back_empty(server: EmbeddedValkey) -> None:
+@pytest.mark.parametrize(("fsync", "is_lost"), [({}, False), ({"appendfsync": "everysec"}, True)])
+def test_killed_server_on_a_slow_disk_keeps_its_answers(
+    fsync: dict[str, str], is_lost: bool
+) -> None:
+    """Not with everysec: the simulated Multcall then read a Response twice."""
+    with EmbeddedValkey(appendonly=True, config=fsync) as server, connect(server) as client:
+        client.set("call", "one")
+        with disk_at_a_standstill(server, client):
+            client.set("call", "two")
+            assert client.get("call") == "two"
+        server.start()
+        assert client.get("call") == ("one" if is_lost else "two")
+
+
+@contextlib.contextmanager
+def disk_at_a_standstill(server: EmbeddedValkey, client: redis.Redis) -> Iterator[None]:
+    """Stop the thread that flushes the file, like a busy disk; kill the server at the end."""
+    libc, pid = ctypes.CDLL(None, use_errno=True), server.pid
+    assert pid is not None
+    names = {task.name: (task / "comm").read_text() for task in Path(f"/proc/{pid}/task").iterdir()}
+    thread = next(int(task) for task, name in names.items() if name.startswith("bio_aof"))
+    for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+        if libc.ptrace(request, thread, None, None) != 0:
+            pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
+    try:
+        if client.config_get("appendfsync") == {"appendfsync": "everysec"}:
+            wait_blocking(lambda: _waits_for_the_disk(client), "a flush waits")
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(thread, WALL)
+        server.kill()
+
+
+def _waits_for_the_disk(client: redis.Redis) -> bool:
+    client.set("call", "one")
+    return bool(client.info("persistence")["aof_pending_bio_fsync"])
+
+
+def test_killed_server_without_appendonly_restarts_empty(server: EmbeddedValkey) -> None:
     with connect(server) as client:
         client.set("call", "one")
     server.kill()
@@ -105,7 +143,7 @@ def test_without_a_log_on_disk_a_killed_server_comes_back_empty(server: Embedded
         assert client.dbsize() == 0
 
 
-def test_a_folder_that_the_caller_named_outlives_the_server(tmp_path: Path) -> None:
+def test_callers_folder_outlives_the_server(tmp_path: Path) -> None:
     folder = tmp_path / "a folder with spaces"
     with EmbeddedValkey(appendonly=True, data_dir=folder) as server, connect(server) as client:
         client.set("call", "one")
@@ -113,7 +151,7 @@ def test_a_folder_that_the_caller_named_outlives_the_server(tmp_path: Path) -> N
         assert client.get("call") == "one"
 
 
-def test_its_own_folder_goes_with_it() -> None:
+def test_own_folder_is_removed_with_the_server() -> None:
     with EmbeddedValkey() as server:
         folder = server.log_path.parent
         assert folder.is_dir()
@@ -128,7 +166,7 @@ def test_two_servers_run_side_by_side(server: EmbeddedValkey) -> None:
             assert other_client.get("call") is None
 
 
-def test_a_port_that_is_taken_is_refused_with_the_servers_own_words(server: EmbeddedValkey) -> None:
+def test_used_port_is_refused_with_the_servers_message(server: EmbeddedValkey) -> None:
     second = EmbeddedValkey(port=server.port)
     with pytest.raises(StoreUnavailable, match="Address already in use"):
         second.start()
@@ -136,7 +174,7 @@ def test_a_port_that_is_taken_is_refused_with_the_servers_own_words(server: Embe
     assert server.running
 
 
-def test_a_directive_that_the_server_does_not_know_is_shown() -> None:
+def test_unknown_directive_is_shown() -> None:
     server = EmbeddedValkey(config={"no-such-directive": "yes"})
     with pytest.raises(StoreUnavailable, match="no-such-directive"):
         server.start()
@@ -154,7 +192,7 @@ def test_stopping_or_starting_twice_does_nothing(server: EmbeddedValkey) -> None
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_the_server_and_its_folder_are_gone_however_its_parent_ends(
+def test_server_and_folder_vanish_with_the_parent(
     parent: subprocess.Popen[str], how: signal.Signals
 ) -> None:
     assert parent.stdout is not None
@@ -162,11 +200,11 @@ def test_the_server_and_its_folder_are_gone_however_its_parent_ends(
     assert psutil.pid_exists(int(pid))
     os.killpg(parent.pid, how)
     parent.wait(10)
-    wait_until(lambda: not psutil.pid_exists(int(pid)))
-    wait_until(lambda: not Path(folder.strip()).exists())
+    wait_blocking(lambda: not psutil.pid_exists(int(pid)), "the server is gone")
+    wait_blocking(lambda: not Path(folder.strip()).exists(), "its folder is gone")
 
 
-def test_a_ctrl_c_meant_for_the_parent_does_not_reach_the_server(
+def test_ctrl_c_for_the_parent_does_not_reach_the_server(
     parent: subprocess.Popen[str],
 ) -> None:
     assert parent.stdout is not None

@@ -93,7 +93,7 @@ async def flower_of(stack: Stack) -> AsyncIterator[Flower]:
 
 async def test_flower_shows_a_call_while_up_and_how_it_ended(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
-        stack.add_pbx("pbx01", talk_time=(2.0, 2.5))
+        stack.add_pbx("pbx01", talk_time=(5.0, 5.5))  # Flower has to see them before they end
         await stack.start()
         async with flower_of(stack) as flower:
             assert await flower.demands_login()

@@ -12,7 +12,7 @@ import pytest
 from dialer.domain.call import Call, Ending
 from dialer.domain.channel import HungUp
 from dialer.store.keys import DONE_RETENTION_S
-from tests.integration.cell_rig import CELL, Site, cell, pbx
+from tests.integration.cell_rig import CELL, Site, cell, pbx_table
 from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
@@ -32,6 +32,7 @@ class Worker:
     site: Site
     now: float = 0.0
     sent: list[str] = field(default_factory=list)
+    fields: list[Any] = field(default_factory=list)
     ended: list[Call] = field(default_factory=list)
     calls: Calls = field(init=False)
     journal: Journal = field(init=False)
@@ -40,8 +41,9 @@ class Worker:
     tracker: Tracker = field(init=False)
 
     def __post_init__(self) -> None:
-        async def originate(_: object, *, action_id: str, within_s: float) -> None:
+        async def originate(fields: object, *, action_id: str, within_s: float) -> None:
             self.sent.append(action_id)
+            self.fields.append(fields)
 
         async def forget(call_id: str) -> None: ...
         def on_done(call: Call, ending: Ending) -> None:
@@ -58,7 +60,7 @@ class Worker:
         )
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.originator = Originator(
-            pbx(), state, link, cells, self.calls, self.tracker, self.replay, self.journal
+            pbx_table(), state, link, cells, self.calls, self.tracker, self.replay, self.journal
         )
 
     async def live(self) -> None:

@@ -77,7 +77,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 22
+    assert len(every) == 24
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -91,19 +91,21 @@ async def a_day(site: Site) -> None:
     await ledger.take_over(BRIDGE)
     await site.push_requests(element("taken"))
     await ledger.fetch(BRIDGE, at_most=1, threads=9)
-    await ledger.refuse(BRIDGE, element("taken"), request_id="taken", response="{}", dead="{}")
+    await ledger.park(BRIDGE, [("tim", element("taken"))])
+    parked = ledger.keys.parked("tim")
+    await ledger.refuse(parked, element("taken"), request_id="taken", response="{}", dead="{}")
+    await ledger.fetch(BRIDGE, at_most=1, threads=9)
     lease = await site.registry.lease(pbx(cps=1), [f"{CELL}:leased"])
     await site.registry.release("pbx01", lease.new)
     raw = element("limited")
     await site.in_hand(raw)
     request = (await site.admitted("plain")).call_id
     await ledger.admit(
-        BRIDGE,
+        ledger.keys.hand(BRIDGE),
         raw,
         parse_request(raw, cell=CELL),
         pbx="pbx01",
         threads=9,
-        repeat="{}",
         most_per_number=3,
         number_window_s=3600,
     )

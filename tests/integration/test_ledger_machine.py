@@ -260,6 +260,7 @@ def _without_dead(snapshot: dict[bytes, Any]) -> dict[bytes, Any]:
     return {k: v for k, v in snapshot.items() if not k.startswith(b"dialer:dead:")}
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize(("push", "lives"), [("right", 30), ("left", 8)])
 def test_ledger_agrees_with_the_state_machine(
     redis_url: str, push: Literal["right", "left"], lives: int
@@ -271,7 +272,7 @@ def test_ledger_agrees_with_the_state_machine(
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=lives,
+            max_examples=lives * settings().max_examples // 100,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

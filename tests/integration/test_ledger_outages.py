@@ -211,7 +211,7 @@ async def test_permanent_refusal_is_raised_and_the_next_step_runs(
 
 async def test_text_that_is_not_utf8_fails_only_its_own_step(site: Site) -> None:
     with pytest.raises(UnicodeEncodeError):
-        await site.ledger.bury_code(BRIDGE, b"x", "\ud800")
+        await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), b"x", "\ud800")
     await asyncio.wait_for(site.admitted("r-2"), 5)
 
 
@@ -254,9 +254,9 @@ async def test_wrong_type_of_a_list_stops_a_step_before_any_write(
         lambda: ledger.end(entry.call, entry.request, BUSY),
         ledger.late_codes,
         lambda: ledger.code(BRIDGE, b"code", call_id=entry.call.call_id, code_json="1"),
-        lambda: ledger.refuse(BRIDGE, b"\xff", request_id=None, dead="{}"),
-        lambda: ledger.refuse(BRIDGE, element("r-9"), request_id="r-9", response="{}", repeat="{}"),
-        lambda: ledger.bury_code(BRIDGE, b"code", "{}"),
+        lambda: ledger.refuse(keys.hand(BRIDGE), b"\xff", request_id=None, dead="{}"),
+        lambda: ledger.refuse(keys.hand(BRIDGE), element("r-9"), request_id="r-9", response="{}"),
+        lambda: ledger.bury(keys.code_hand(BRIDGE), b"code", "{}"),
         lambda: ledger.return_hand(BRIDGE),
     ):
         with pytest.raises(ResponseError, match="WRONGTYPE"):

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dialer.settings import Pbx
-from dialer.store.registry import Lease, pacing
+from dialer.domain.room import PbxLimits
+from dialer.store.registry import Lease
 from tests.integration.cell_rig import Site, pbx
 
 
@@ -23,7 +23,7 @@ def ids(n: int, at: int = 0) -> list[str]:
     return [f"ASR_TIM:r-{i}" for i in range(at, at + n)]
 
 
-async def starts(site: Site, at: Pbx) -> int:
+async def starts(site: Site, at: PbxLimits) -> int:
     return (await site.registry.pbxs([at]))[at.name].load.starts
 
 
@@ -74,8 +74,8 @@ async def test_call_named_twice_in_one_lease_takes_one_slot(site: Site) -> None:
 async def test_pace_allows_a_burst_of_100_ms_then_one_start_per_gap(
     site: Site, cps: float, gap_us: int, burst: int
 ) -> None:
-    assert pacing(cps) == (gap_us, burst)
     paced = pbx(cps=cps, max_calls=1000)
+    assert (paced.pace.gap_us, paced.pace.burst) == (gap_us, burst)
     assert await starts(site, paced) == burst
     asked = ids(2000)
     before = await site.redis.time()
@@ -138,12 +138,18 @@ async def test_lost_slot_is_restored_even_if_the_pbx_is_full(
     assert await site.redis.zscore("dialer:slots:pbx01", "ASR_TIM:r-0") == 5
 
 
-async def test_old_slots_are_those_held_for_the_given_time(site: Site) -> None:
-    await site.registry.lease(pbx(), ids(2))
-    assert await site.registry.slots("pbx01", older_than_s=10) == []
-    await site.redis.zincrby("dialer:slots:pbx01", -11_000, "ASR_TIM:r-1")
-    assert await site.registry.slots("pbx01", older_than_s=10) == ["ASR_TIM:r-1"]
-    assert len(await site.registry.slots("pbx01", older_than_s=0)) == 2
+async def test_old_slots_are_the_cells_own_held_for_that_long(site: Site) -> None:
+    both = ["pbx01", "pbx02"]
+    registry = site.registry
+    await registry.lease(pbx(), [*ids(2), "ASR_TIM2:r-1"])
+    await registry.lease(pbx("pbx02"), ids(1, at=7))
+    assert await registry.slots(both, "ASR_TIM", older_than_s=10) == {"pbx01": [], "pbx02": []}
+    for call_id in ("ASR_TIM:r-1", "ASR_TIM2:r-1"):
+        await site.redis.zincrby("dialer:slots:pbx01", -11_000, call_id)
+    old = await registry.slots(both, "ASR_TIM", older_than_s=10)
+    assert old == {"pbx01": ["ASR_TIM:r-1"], "pbx02": []}
+    every = await registry.slots(both, "ASR_TIM", older_than_s=0)
+    assert every == {"pbx01": ["ASR_TIM:r-1", "ASR_TIM:r-0"], "pbx02": ["ASR_TIM:r-7"]}
 
 
 # --- heartbeats ---------------------------------------------------------------------

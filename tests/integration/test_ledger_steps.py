@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from dialer.domain.call import Result, State
+from dialer.domain.room import CellRoom
 from dialer.multcall.request import parse_request
-from dialer.store.ledger import Admission
+from dialer.store.ledger import Admission, Waiting
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, code_element, element
+from tests.waiting import wait_until
 
 
 @pytest.fixture(params=["right", "left"])
@@ -20,10 +23,25 @@ async def site(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[
         yield site
 
 
+def hand(site: Site) -> str:
+    return site.ledger.keys.hand(BRIDGE)
+
+
 async def admit(site: Site, raw: bytes, **more: object) -> Admission:
-    known = {"pbx": "pbx01", "threads": 10, "repeat": '"repeat"'}
+    known = {"pbx": "pbx01", "threads": 10}
     request = parse_request(raw, cell=CELL)
-    return await site.ledger.admit(BRIDGE, raw, request, **{**known, **more})  # type: ignore[arg-type]
+    return await site.ledger.admit(hand(site), raw, request, **{**known, **more})  # type: ignore[arg-type]
+
+
+async def fetch(site: Site, bridge: str, *, at_most: int, threads: int) -> tuple[list[bytes], int]:
+    """The hand of the bridge, and how many more requests the cell has room for."""
+    fetched = await site.ledger.fetch(bridge, at_most=at_most, threads=threads)
+    room = CellRoom(threads=threads, live=fetched.live, in_hand=fetched.in_hand)
+    return fetched.hand, room.to_fetch
+
+
+async def due(site: Site, **query: Any) -> list[Waiting]:
+    return [w async for part in site.ledger.due(**query) for w in part]
 
 
 # --- taking -------------------------------------------------------------------------
@@ -33,15 +51,15 @@ async def test_fetch_keeps_multcalls_order_and_its_limit(
     site: Site,
 ) -> None:
     await site.push_requests(b"1", b"2", b"3", b"4")
-    assert await site.ledger.fetch(BRIDGE, at_most=3, threads=10) == ([b"1", b"2", b"3"], 7)
+    assert await fetch(site, BRIDGE, at_most=3, threads=10) == ([b"1", b"2", b"3"], 7)
     assert await site.ledger.hand(BRIDGE) == [b"1", b"2", b"3"]
     assert await site.redis.llen(site.ledger.wire.request) == 1
 
 
 async def test_repeated_fetch_returns_the_same_hand(site: Site) -> None:
     await site.push_requests(b"1", b"2", b"3", b"4")
-    first = await site.ledger.fetch(BRIDGE, at_most=2, threads=10)
-    assert await site.ledger.fetch(BRIDGE, at_most=2, threads=10) == first
+    first = await fetch(site, BRIDGE, at_most=2, threads=10)
+    assert await fetch(site, BRIDGE, at_most=2, threads=10) == first
 
 
 async def test_hands_of_all_bridges_count_against_the_cells_room(
@@ -51,15 +69,15 @@ async def test_hands_of_all_bridges_count_against_the_cells_room(
     await site.ledger.take_over("bridge-2")
     await site.redis.rpush(site.ledger.keys.hand("bridge-2"), b"x")
     await site.push_requests(b"1", b"2", b"3")
-    assert await site.ledger.fetch(BRIDGE, at_most=9, threads=4) == ([b"1", b"2"], 0)
-    assert await site.ledger.fetch("bridge-3", at_most=9, threads=4) == ([], 0)
+    assert await fetch(site, BRIDGE, at_most=9, threads=4) == ([b"1", b"2"], 0)
+    assert await fetch(site, "bridge-3", at_most=9, threads=4) == ([], 0)
 
 
 async def test_cell_with_more_calls_than_threads_fetches_nothing(site: Site) -> None:
     await site.admitted("r-1")
     await site.admitted("r-2")
     await site.push_requests(b"1")
-    assert await site.ledger.fetch(BRIDGE, at_most=9, threads=1) == ([], 0)
+    assert await fetch(site, BRIDGE, at_most=9, threads=1) == ([], 0)
 
 
 async def test_codes_are_fetched_even_if_the_cell_is_full(site: Site) -> None:
@@ -76,7 +94,7 @@ async def test_stopping_bridge_returns_its_hand_in_order(site: Site) -> None:
     await site.ledger.fetch_codes(BRIDGE, at_most=2)
     assert await site.ledger.return_hand(BRIDGE) == 4
     assert await site.ledger.return_hand(BRIDGE) == 0
-    assert await site.ledger.fetch("bridge-2", at_most=9, threads=9) == ([b"1", b"2", b"3"], 6)
+    assert await fetch(site, "bridge-2", at_most=9, threads=9) == ([b"1", b"2", b"3"], 6)
     assert await site.ledger.fetch_codes("bridge-2", at_most=9) == [b"a", b"b", b"c"]
 
 
@@ -133,6 +151,9 @@ async def test_repeated_id_goes_to_the_dead_list_only(site: Site) -> None:
     repeat = element(number="5511000000000")
     await site.in_hand(repeat)
     assert await admit(site, repeat) is Admission.DUPLICATE
+    assert await site.ledger.hand(BRIDGE) == [repeat]
+    for is_there in (True, False):
+        assert await site.ledger.bury(hand(site), repeat, '"repeat"') is is_there
     assert await site.dead() == ["repeat"]
     assert await site.field("r-1", "request") == before
     assert await site.responses() == []
@@ -167,6 +188,22 @@ async def test_number_limit_counts_calls_within_its_window(site: Site) -> None:
     assert await admit(site, element("r-2"), most_per_number=2, number_window_s=3600) == "admitted"
 
 
+async def test_a_number_limit_of_one_allows_one_call(site: Site) -> None:
+    for request_id, expected in (("r-0", Admission.ADMITTED), ("r-1", Admission.NUMBER_LIMIT)):
+        await site.in_hand(element(request_id))
+        reply = await admit(site, element(request_id), most_per_number=1, number_window_s=3600)
+        assert reply is expected
+
+
+async def test_admission_takes_one_of_two_equal_elements(site: Site) -> None:
+    await site.in_hand(element(), element())
+    assert await admit(site, element()) is Admission.ADMITTED
+    assert await site.ledger.hand(BRIDGE) == [element()]
+    await site.in_hand(element())
+    assert await admit(site, element()) is Admission.DUPLICATE
+    assert await site.ledger.hand(BRIDGE) == [element()]
+
+
 async def test_number_limit_counts_a_number_with_and_without_plus(site: Site) -> None:
     for i, number in enumerate(("5511987654321", "+5511987654321")):
         raw = element(f"r-{i}", number)
@@ -188,11 +225,13 @@ async def test_validity_counts_from_admission_without_criadaem(site: Site) -> No
 async def test_refused_request_gets_one_response_and_uses_up_its_id(site: Site) -> None:
     raw = element()
     await site.in_hand(raw, raw)
-    for expected in (True, False, False):  # refused, a repeat, not in hand any more
+    for expected in ("refused", "duplicate", "gone"):
         reply = await site.ledger.refuse(
-            BRIDGE, raw, request_id="r-1", response='"no"', dead='"why"', repeat='"repeat"'
+            hand(site), raw, request_id="r-1", response='"no"', dead='"why"'
         )
-        assert reply is expected
+        assert reply == expected
+        if reply == "duplicate":
+            assert await site.ledger.bury(hand(site), raw, '"repeat"')
     assert await site.responses() == ["no"]
     assert await site.dead() == ["why", "repeat"]
     assert await site.state() == "done"
@@ -200,11 +239,35 @@ async def test_refused_request_gets_one_response_and_uses_up_its_id(site: Site) 
     assert await admit(site, raw) is Admission.DUPLICATE
 
 
+async def test_messages_go_to_the_end_where_multcall_wants_them(site: Site) -> None:
+    newest = -1 if site.push == "right" else 0
+    wire = site.ledger.wire
+    await site.redis.rpush(wire.ack, '{"IdRequisicao": "old"}')
+    await site.redis.rpush(wire.response, '{"IdRequisicao": "old"}')
+
+    for request_id in ("r-1", "r-2"):
+        await site.accepted(request_id, wait_s=0)
+        assert (await site.acks())[newest]["IdRequisicao"] == request_id
+    await site.in_hand(element("r-3"))
+    answer = '{"IdRequisicao": "r-3"}'
+    await site.ledger.refuse(BRIDGE, element("r-3"), request_id="r-3", response=answer)
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-3"
+    await site.end("r-1")
+    await site.code(code_element("r-1"))
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-1"
+    await site.end("r-2")
+    await site.ledger.late_codes()
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-2"
+    await site.admitted("r-4")
+    await site.end("r-4")
+    assert (await site.responses())[newest]["IdRequisicao"] == "r-4"
+
+
 async def test_refusals_are_pushed_at_the_end_multcall_reads_last(site: Site) -> None:
     for i in (1, 2):
         raw = element(f"r-{i}")
         await site.in_hand(raw)
-        await site.ledger.refuse(BRIDGE, raw, request_id=f"r-{i}", response=str(i))
+        await site.ledger.refuse(hand(site), raw, request_id=f"r-{i}", response=str(i))
     assert await site.responses() == ([1, 2] if site.push == "right" else [2, 1])
 
 
@@ -220,7 +283,7 @@ async def test_done_call_keeps_state_result_and_time_for_a_day(site: Site) -> No
     raw = element("refused")
     await site.in_hand(raw)
     await site.ledger.refuse(
-        BRIDGE, raw, request_id="refused", response="{}", result=Result.EXPIRED
+        hand(site), raw, request_id="refused", response="{}", result=Result.EXPIRED
     )
     now_s, _ = await site.redis.time()
     shown = await site.snapshot()
@@ -235,7 +298,7 @@ async def test_done_call_keeps_state_result_and_time_for_a_day(site: Site) -> No
 
 async def test_unreadable_request_gets_a_dead_entry_and_no_response(site: Site) -> None:
     await site.in_hand(b"\xff")
-    assert await site.ledger.refuse(BRIDGE, b"\xff", request_id=None, dead='"why"')
+    assert await site.ledger.refuse(hand(site), b"\xff", request_id=None, dead='"why"') == "refused"
     assert await site.responses() == []
     assert await site.dead() == ["why"]
     assert not [key async for key in site.redis.scan_iter("dialer:call:*")]
@@ -277,23 +340,35 @@ async def test_waiting_call_is_due_once_per_nudge_interval(site: Site) -> None:
     await site.admitted("r-1")
     await site.admitted("r-2", pbx="pbx02")
     queued = site.ledger.keys.queued
-    assert await site.ledger.due(older_than_s=30) == []
+    assert await due(site, older_than_s=30) == []
     await site.redis.zincrby(queued, -31_000, f"{CELL}:r-1")
-    assert await site.ledger.due(older_than_s=30) == [await site.waiting("r-1")]
-    assert await site.ledger.due(older_than_s=30) == []
-    (of_pbx02,) = await site.ledger.due(older_than_s=0, pbx="pbx02")
+    assert await due(site, older_than_s=30) == [await site.waiting("r-1")]
+    assert await due(site, older_than_s=30) == []
+    (of_pbx02,) = await due(site, older_than_s=0, pbx="pbx02")
     assert (of_pbx02.call_id, of_pbx02.pbx) == (f"{CELL}:r-2", "pbx02")
+
+
+async def test_a_waiting_call_without_an_entry_is_forgotten(site: Site) -> None:
+    await site.admitted()
+    await site.redis.delete(site.ledger.keys.call(f"{CELL}:r-1"))
+    assert await due(site, older_than_s=0) == []
+    assert await site.redis.zcard(site.ledger.keys.queued) == 0
 
 
 async def test_call_without_a_pbx_is_due_until_assigned(site: Site) -> None:
     await site.admitted()
     await site.claimed()
     assert await site.ledger.unclaim(f"{CELL}:r-1", pbx="pbx01", token="t")
-    (waiting,) = await site.ledger.due(older_than_s=30)
+    (waiting,) = await due(site, older_than_s=30)
     assert (waiting.pbx, waiting.state) == (None, State.ADMITTED)
-    assert await site.ledger.due(older_than_s=30) == [waiting]
+    assert await due(site, older_than_s=30) == []  # not twice in one round
+
+    async def is_due_again() -> bool:
+        return await due(site, older_than_s=30) == [waiting]
+
+    await wait_until(is_due_again, "it is due again")
     assert await site.ledger.assign(waiting, "pbx02") == 2
-    assert await site.ledger.due(older_than_s=30) == []
+    assert await due(site, older_than_s=30) == []
 
 
 # --- the worker ---------------------------------------------------------------------
@@ -480,8 +555,8 @@ async def test_code_within_its_timeout_is_not_late(site: Site) -> None:
 async def test_unreadable_code_is_buried_once(site: Site) -> None:
     await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"\xff")
     for _ in range(2):
-        await site.ledger.bury_code(BRIDGE, b"\xff", '"why"')
-    assert await site.dead() == ["why"]
+        await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), b"\xff", '"why"')
+        assert await site.dead() == ["why"]
 
 
 async def test_call_holds_a_slot_from_queueing_to_its_end(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""The simulated Multcall against a dialer that is a few lines long, on a real Valkey."""
+"""The simulated Multcall with a minimal dialer, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Push = Any
 
 @dataclass
 class TinyDialer:
-    """Answers every request as it should, unless a test bends it.
+    """Answers every request correctly, unless a test changes it.
 
     Keeps the elements that came, so that a test can see whether one came twice.
     """
@@ -54,16 +54,17 @@ class TinyDialer:
     codes: dict[str, str] = field(default_factory=dict)
 
     async def serve(self, cell: str) -> None:
-        """Serves one cell, for ever, through outages."""
+        """Serve one cell until cancelled, also through outages."""
         wire = CellKeys(cell)
         async with asyncio.TaskGroup() as group:
             async for raw in self._elements(wire.request):
                 self.requests.append(raw)
                 if not self.silent:
+                    self.in_flight += 1  # before the task runs: `rest` waits for it
                     group.create_task(self._call(wire, cell, raw))
 
     async def serve_codes(self, cell: str) -> None:
-        """Takes the codes of one cell, for ever."""
+        """Pop the codes of one cell until cancelled."""
         async for raw in self._elements(CellKeys(cell).code):
             code = parse_code(raw)
             assert code.request_id not in self.codes, "a code came twice"
@@ -86,15 +87,16 @@ class TinyDialer:
                 await asyncio.sleep(0.002)
 
     async def rest(self) -> None:
-        """Finishes what it has begun, then leaves Redis alone until `rests` is false again.
+        """Finish the current step, then do not use Redis until `rests` is false again.
 
         It is no real dialer: an element whose reply got lost would be lost.
         """
         self.rests = True
-        await wait_until(lambda: self.resting == 2 * len(CELLS), "the tiny dialer rests")
+        await wait_until(
+            lambda: not self.in_flight and self.resting == 2 * len(CELLS), "the tiny dialer rests"
+        )
 
     async def _call(self, wire: CellKeys, cell: str, raw: bytes) -> None:
-        self.in_flight += 1
         await self._answer(wire, cell, raw)
         self.in_flight -= 1
 
@@ -153,7 +155,7 @@ def keys_left(redis_url: str) -> set[str]:
         return {key.decode() for key in client.scan_iter("*")}
 
 
-async def test_a_dialer_that_does_right_breaks_no_promise(redis_url: str) -> None:
+async def test_correct_dialer_causes_no_violation(redis_url: str) -> None:
     mix = {"answered": 5, "busy": 1, "no_answer": 1, "refused": 1, "malformed": 1}
     async with dialer(redis_url) as tiny:
         summary = await play(redis_url, CELLS, 200, math.inf, mix=mix)
@@ -163,7 +165,7 @@ async def test_a_dialer_that_does_right_breaks_no_promise(redis_url: str) -> Non
     assert summary.ack_p50_s is not None
 
 
-async def test_both_sides_turn_round_where_the_site_pushes_at_the_left(redis_url: str) -> None:
+async def test_push_left_reverses_both_sides(redis_url: str) -> None:
     async with dialer(redis_url, push="left") as tiny:
         summary = await play(redis_url, CELLS, 50, math.inf, push="left")
     assert summary.violations == ()
@@ -172,7 +174,7 @@ async def test_both_sides_turn_round_where_the_site_pushes_at_the_left(redis_url
     assert order[0].endswith("000000")
 
 
-async def test_nothing_of_the_player_itself_stays_in_redis(redis_url: str) -> None:
+async def test_player_leaves_no_key_in_redis(redis_url: str) -> None:
     async with dialer(redis_url):
         await play(redis_url, CELLS, 20, math.inf)
     assert keys_left(redis_url) == set()
@@ -197,13 +199,13 @@ async def test_a_second_response_is_reported(redis_url: str) -> None:
     assert {v.kind for v in summary.violations} == {"second_response"}
 
 
-async def test_data_that_were_read_and_written_again_are_reported(redis_url: str) -> None:
+async def test_reserialized_data_are_reported(redis_url: str) -> None:
     async with dialer(redis_url, bend=lambda text: text.replace('"Dados":1.10', '"Dados":1.1')):
         summary = await play(redis_url, CELLS, 5, math.inf)
     assert {v.kind for v in summary.violations} == {"changed"}
 
 
-async def test_requests_that_nobody_answers_are_reported_in_time(redis_url: str) -> None:
+async def test_unanswered_requests_are_reported_in_time(redis_url: str) -> None:
     async with dialer(redis_url, silent=True):
         summary = await play(redis_url, CELLS, 5, math.inf, answered_within_s=0.2)
     assert [v.kind for v in summary.violations] == ["no_response"] * 5
@@ -218,11 +220,11 @@ async def test_a_counter_that_leaks_is_reported(
         await client.set(CellKeys(CELLS[1]).counter, 1)
         summary = await play(redis_url, CELLS, 2, math.inf)
     assert [str(v) for v in summary.violations] == [
-        "Counter-ura-novo-2 is 1 when every call is over, instead of 0"
+        "Counter-ura-novo-2 is 1 after the last call, instead of 0"
     ]
 
 
-async def test_a_call_without_code_is_played_where_no_codes_are_sent(redis_url: str) -> None:
+async def test_player_can_send_no_codes(redis_url: str) -> None:
     with_null = "null"
     async with dialer(redis_url) as tiny:
         tiny.codes = _Always(with_null)
@@ -232,7 +234,7 @@ async def test_a_call_without_code_is_played_where_no_codes_are_sent(redis_url: 
 
 
 class _Always(dict[str, str]):
-    """Holds the same code for every call."""
+    """Uses the same code for every call."""
 
     def __init__(self, code: str) -> None:
         super().__init__()
@@ -245,7 +247,7 @@ class _Always(dict[str, str]):
         return self._code
 
 
-async def test_an_outage_of_redis_loses_nothing_and_pushes_nothing_twice(
+async def test_redis_outage_loses_and_repeats_nothing(
     valkey_server: EmbeddedValkey, redis_url: str
 ) -> None:
     async with dialer(redis_url) as tiny:
@@ -263,7 +265,7 @@ async def test_an_outage_of_redis_loses_nothing_and_pushes_nothing_twice(
     assert len(tiny.requests) == len(set(tiny.requests)) == summary.responses == 200
 
 
-async def test_without_a_redis_at_the_start_it_says_so(valkey_server: EmbeddedValkey) -> None:
+async def test_missing_redis_at_start_is_reported(valkey_server: EmbeddedValkey) -> None:
     valkey_server.kill()
     with pytest.raises(StoreUnavailable, match="cell ASR_TIM at redis://"):
         await play(valkey_server.url(), CELLS, 1, 1.0)
@@ -273,7 +275,7 @@ async def test_without_a_redis_at_the_start_it_says_so(valkey_server: EmbeddedVa
 
 
 class Forgetful(Redis):
-    """A client whose replies get lost, all but every third, after the server did its work."""
+    """A client that loses two of three replies after the server executed the command."""
 
     turn = 0
 
@@ -319,22 +321,22 @@ async def test_an_answer_whose_reply_was_lost_is_read_once(
     assert read == wanted
 
 
-async def test_a_straggling_repeat_of_an_earlier_turn_takes_nothing(redis_url: str) -> None:
-    from dialer.simulation.multcall.lists import TAKE_ONCE
+async def test_late_repeat_of_an_earlier_turn_pops_nothing(redis_url: str) -> None:
+    from dialer.simulation.multcall.lists import POP_ONCE
 
     async with connect(redis_url) as client:
         await client.rpush("list", "a", "b")
         first = ("list", "hand", "turn", 1, 0, "LEFT", 1, 60)
         second = ("list", "hand", "turn", 2, 1, "LEFT", 1, 60)
-        assert await client.eval(TAKE_ONCE, 3, *first) == [b"a"]
-        assert await client.eval(TAKE_ONCE, 3, *first) == [b"a"]
-        assert await client.eval(TAKE_ONCE, 3, *second) == [b"b"]
-        assert await client.eval(TAKE_ONCE, 3, *first) == [b"b"]
+        assert await client.eval(POP_ONCE, 3, *first) == [b"a"]
+        assert await client.eval(POP_ONCE, 3, *first) == [b"a"]
+        assert await client.eval(POP_ONCE, 3, *second) == [b"b"]
+        assert await client.eval(POP_ONCE, 3, *first) == [b"b"]
         assert await client.llen("list") == 0
 
 
-async def test_waiting_for_an_answer_costs_one_command_a_second(redis_url: str) -> None:
-    """The reader blocks; an answer that comes is there at once."""
+async def test_idle_wait_costs_one_command_per_second(redis_url: str) -> None:
+    """The reader blocks; a new answer is returned at once."""
     async with connect(redis_url) as client:
         lists = CellLists(client, CELLS[0], "run2")
         reader = lists.elements(lists.wire.ack)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import connect
-from tests.integration.stack import CELL, Multcall, Stack, cancel
+from tests.integration.stack import CELL, START_WITHIN_S, Multcall, Stack, cancel
 from tests.waiting import wait_until
 
 OTHER = "ura-novoteste2"
@@ -51,7 +51,9 @@ class Place:
         """Waits until each request has its one Response, and the cell is at rest."""
         responses = self.multcall.responses
         await wait_until(
-            lambda: len(responses) >= len(self.pushed), f"every Response of {self.cell}"
+            lambda: len(responses) >= len(self.pushed),
+            f"every Response of {self.cell}",
+            within_s=START_WITHIN_S,
         )
         assert Counter(r["IdRequisicao"] for r in responses) == Counter(self.pushed)
         await wait_until(self._is_at_rest, f"{self.cell} is at rest")
@@ -63,6 +65,13 @@ class Place:
             return counters == [b"0", b"0"] and not await self.size("live")
         except RedisError:  # a connection from before its death
             return False
+
+    async def die(self, *others: Multcall) -> None:
+        """Kills its Redis, while this Multcall and the others on it take nothing."""
+        async with AsyncExitStack() as turns:
+            for multcall in (self.multcall, *others):
+                await turns.enter_async_context(multcall.turn)
+            await asyncio.to_thread(self.server.kill)
 
     async def revive(self) -> None:
         """Starts its Redis again, over the same data."""
@@ -106,15 +115,16 @@ async def test_one_bridge_and_worker_serve_cells_on_two_redis(tmp_path: Path) ->
 
 async def test_dead_redis_of_a_cell_stops_no_call_of_the_other(tmp_path: Path) -> None:
     room = {"max_calls": 2 * THREADS + 8}  # all taken when it dies
-    async with two_cells(tmp_path, pbx=room, talk_time=(0.5, 1.0)) as (stack, mine, other):
+    habits = {"talk_time": (0.5, 1.0), "long_talk": 5.0}
+    async with two_cells(tmp_path, pbx=room, **habits) as (stack, mine, other):
         await stack.start()
-        await mine.push(stack, THREADS)
+        await mine.push(stack, THREADS, last_two=90)
         await stack.until_live(THREADS)
         worker = stack.workers["pbx01"]
         worker.freeze()
         await mine.push(stack, THREADS + 8)
         await wait_until(lambda: _is(mine.size("queued"), THREADS + 8), "more tasks than threads")
-        await asyncio.to_thread(mine.server.kill)
+        await mine.die()
         worker.thaw()
 
         for n in range(1, 4):
@@ -135,7 +145,7 @@ async def test_programs_start_while_the_redis_of_one_cell_is_dead(
         await stack.start()
         await mine.push(stack, 10)
         await stack.until_live(10)
-        await asyncio.to_thread(mine.server.kill)
+        await mine.die()
         await stack.bridges[0].kill()
         await stack.workers["pbx01"].kill()
         await stack.start_worker("pbx01")
@@ -166,7 +176,7 @@ async def test_removed_cell_gets_responses_once_its_redis_is_back(
         await wait_until(lambda: len(leaves.multcall.acks) == 5, "all are up")
         stack.forget_cell("LEAVES")
         stack.write_config()
-        await asyncio.to_thread(other.server.kill)
+        await other.die(leaves.multcall)
         await stack.bridges[0].kill()
         await stack.workers["pbx01"].kill()
         await stack.start_worker()

@@ -84,7 +84,7 @@ async def play(folder: Path) -> Day:
     settings = {"log": {"level": "DEBUG", "location": str(logs)}}
     cell = {"timeout_command_response": 0.5, "timeout_command_ack": 5.0}
     async with Stack(folder, cell=cell, settings=settings) as stack:
-        stack.add_pbx("pbx01", talk_time=(0.8, 0.9))
+        stack.add_pbx("pbx01", talk_time=(2.0, 2.1))
         await stack.start(bridges=0)
         with heard_events(Celery(broker=stack.broker_url)) as flower:
             await stack.start_bridge(wait=False)
@@ -95,6 +95,7 @@ async def play(folder: Path) -> Day:
             ids = {kind: f"{CELL}:{request['IdRequisicao']}" for kind, request in pushed.items()}
             await stack.until_live(1)
             await wait_until(lambda: stack.pbxs["pbx01"].exchange.floor.answered, "one is answered")
+            await wait_until(lambda: len(flower.of(ids[10])) >= 2, "Flower has heard of it")
             early = [e["type"] for e in flower.of(ids[10])]
             responses = await each_once(stack, list(pushed.values()))
             over = ("task-succeeded", "task-failed")
@@ -173,7 +174,7 @@ def test_flower_shows_the_outcome_and_the_length_of_a_call(day: Day) -> None:
         else:
             assert end["result"].startswith(f"{result} cause={cause} ")
             assert end["runtime"] == pytest.approx(day.responses[kind]["DuracaoSeg"], abs=0.01)
-    assert day.events[10][-1]["runtime"] > 0.8
+    assert day.events[10][-1]["runtime"] > 1.9
 
 
 def test_flower_shows_of_a_number_its_last_four_digits_only(day: Day) -> None:
@@ -266,7 +267,7 @@ async def test_worker_waits_for_an_absent_pbx_and_logs_it_once(tmp_path: Path) -
 
 # --- the worker dies ------------------------------------------------------------------
 
-TALK_S = 4.0
+TALK_S = 6.0
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
@@ -277,7 +278,7 @@ async def test_a_new_worker_adopts_fifty_calls_of_the_old_one(tmp_path: Path, ho
         requests = await stack.push(40, last_two=90)
         requests += await stack.push(10, last_two=95)  # these ring for two seconds
         await stack.until_live(50)
-        await wait_until(lambda: pbx.exchange.floor.answered == 40, "forty are answered")
+        await wait_until(lambda: pbx.exchange.floor.answered >= 40, "forty are answered")
         if how == "SIGTERM":
             began = time.monotonic()
             assert await stack.workers["pbx01"].stop() == 0
@@ -333,10 +334,10 @@ async def test_calls_that_end_while_the_link_is_down_are_answered_for(
     tmp_path: Path, include: bool
 ) -> None:
     async with Stack(tmp_path) as stack:
-        pbx = stack.add_pbx(long_talk=1.0, include=include)
+        pbx = stack.add_pbx(long_talk=3.0, include=include)
         await stack.start()
         answered = await stack.push(5, last_two=90)
-        unanswered = await stack.push(3, last_two=81, TempoToque=1)
+        unanswered = await stack.push(3, last_two=81, TempoToque=3)
         await stack.until_live(8)
         await wait_until(lambda: len(stack.multcall.acks) == 8, "all are acknowledged")
         pbx.refuse_connections(True)
@@ -352,7 +353,7 @@ async def test_calls_that_end_while_the_link_is_down_are_answered_for(
             assert tally(ends) == {"ANSWERED": 5}
             for end in ends:
                 assert (end["CausaQ850"], end["Erro"]) == (16, None)
-                assert end["FaladoSeg"] == pytest.approx(1.0, abs=0.2)
+                assert end["FaladoSeg"] == pytest.approx(3.0, abs=0.5)
                 assert moment(end["EncerradaEm"]) <= over
         else:
             assert tally(ends) == {"UNKNOWN": 5}

@@ -68,6 +68,7 @@ EXPRESSIONS = [
     "$${X}",
     "${",
     "$[",
+    "^{SHELL(touch owned)}",
 ]
 DIAL_STRINGS = [
     "Local/100@default",
@@ -116,7 +117,7 @@ def request(request_id: str, **fields: Any) -> Fields:
         "TempoToque": 30,
         "CriadaEm": "2026-05-04T09:30:00.000-03:00",
         "ValidadeSeg": 600,
-        "Variaveis": {"CPF": "12345678909"},
+        "Variaveis": {"MC_CPF": "12345678909"},
         "Dados": {"carteira": 7},
         **fields,
     }
@@ -140,9 +141,9 @@ def _in_some_text(rng: random.Random, request_id: str, poison: str) -> Made:
     """Puts `poison` where text goes: a field, a variable's value, its name, or the id."""
     place = rng.choice([*TEXT_FIELDS, "value", "name", "IdRequisicao"])
     if place == "value":
-        return _with(rng, request_id, Variaveis={"CPF": f"1{poison}"})
+        return _with(rng, request_id, Variaveis={"MC_CPF": f"1{poison}"})
     if place == "name":
-        return _with(rng, request_id, Variaveis={f"CPF{poison}": "1"})
+        return _with(rng, request_id, Variaveis={f"MC_CPF{poison}": "1"})
     return _with(rng, request_id, **{place: f"{request(request_id)['Telefone']}{poison}"})
 
 
@@ -291,6 +292,62 @@ def variables(rng: random.Random, request_id: str) -> Made:
     return _with(rng, request_id, Variaveis=rng.choice(bad))
 
 
+#: Variables that Asterisk hands to a shell, a file name, a dial string or a jump in the dialplan.
+MEANT_BY_ASTERISK = [
+    "MONITOR_EXEC",
+    "MONITOR_EXEC_ARGS",
+    "MONITOR_FILENAME",
+    "MONITOR_OPTIONS",
+    "MIXMONITOR_FILENAME",
+    "TOUCH_MIXMONITOR",
+    "TRANSFER_CONTEXT",
+    "FORWARD_CONTEXT",
+    "GOTO_ON_BLINDXFR",
+    "DYNAMIC_FEATURES",
+    "LIMIT_TIMEOUT_FILE",
+    "AMDSTATUS",
+    "MEMBERNAME",
+    "QEHOLDTIME",
+    "SPYGROUP",
+    "OUTBOUND_GROUP",
+    "BLINDTRANSFER",
+    "FORWARDERNAME",
+    "VM_CONTEXT",
+    "PJSIP_HEADER",
+    "SIPADDHEADER01",
+    "CDR_PROP",
+    "ARG1",
+    "MACRO_CONTEXT",
+    "GOSUB_RETVAL",
+    "QUEUE_PRIO",
+]
+
+
+def forbidden_variable(rng: random.Random, request_id: str) -> Made:
+    """A name with a meaning to Asterisk, or one that no cell was told to take."""
+    name = rng.choice([*MEANT_BY_ASTERISK, "CPF", "TRUNK", "MC", "XMC_A", "mc_a"])
+    name = rng.choice(["", "_", "__", "___"]) + rng.choice([name, name.lower()])
+    return _with(rng, request_id, Variaveis={"MC_A": "1", name: "/usr/bin/touch owned; #"})
+
+
+def forbidden_target(rng: random.Random, request_id: str) -> Made:
+    """A place of the dialplan that the cell was not told to send calls to."""
+    field, value = rng.choice(
+        [
+            ("Contexto", "internal"),
+            ("Contexto", "dialer-queue"),
+            ("Contexto", "Dialer-ura"),
+            ("Contexto", "default"),
+            ("Extensao", "0044123456789"),
+            ("Extensao", "S"),
+            ("Extensao", "_X."),
+            ("Extensao", "h"),
+            ("Prioridade", 2),
+        ]
+    )
+    return _with(rng, request_id, **{field: value})
+
+
 def wrong_id(rng: random.Random, request_id: str) -> Made:
     bad = [True, False, 1.0, 1.5, [], {}, [request_id], "", " ", "a b", "a/b", "á", "a" * 65]
     bad += [10**64, -(10**64), 10**4200, f"{request_id}\n", f" {request_id}", "a\x00", None]
@@ -406,6 +463,8 @@ REQUEST_MAKERS: list[Maker] = [
     endless_number,
     instant,
     variables,
+    forbidden_variable,
+    forbidden_target,
     wrong_id,
     missing,
     large_data,
@@ -457,7 +516,7 @@ def odd_variables(rng: random.Random, request_id: str) -> Made:
             "]]",
         ]
     )
-    return _with(rng, request_id, Variaveis={"A": value, "_B": value, "__C": value})
+    return _with(rng, request_id, Variaveis={"MC_A": value, "_MC_B": value, "__MC_C": value})
 
 
 ODD_MAKERS: list[Maker] = [odd_data, odd_numbers, odd_shape, odd_variables]

@@ -1,4 +1,4 @@
-"""What the tests of the simulated PBX share: a bare AMI client, and quick PBXs to speak to."""
+"""A bare AMI client and fast simulated PBXs for tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Message = dict[str, str]
 
 
 class Client:
-    """A bare AMI client: what came, in the order it came."""
+    """A bare AMI client that records all messages in order."""
 
     opened: ClassVar[list[Client]] = []
 
@@ -70,7 +70,7 @@ class Client:
         return await self.until(lambda m: m.get("Event") == name and headers.items() <= m.items())
 
     async def ended(self) -> dict[str, Message]:
-        """The last of each event, once both words on the call's end are there."""
+        """Return the last event of each name, after Hangup and OriginateResponse arrived."""
         ends = {"Hangup", "OriginateResponse"}
         while not ends <= set(self.names()):
             await self.next()
@@ -120,14 +120,14 @@ async def note(client: Client, call_id: str) -> str:
 
 
 class MakePbx(Protocol):
-    """Starts one more simulated PBX, whose calls are quick."""
+    """Starts a simulated PBX with short calls."""
 
     async def __call__(self, **more: Any) -> SimulatedPbx: ...
 
 
 @asynccontextmanager
 async def quick_pbxs() -> AsyncIterator[MakePbx]:
-    """As many PBXs as a test asks for; they and all clients are closed after it."""
+    """Factory of PBXs; the PBXs and all clients are closed after the test."""
     running: list[SimulatedPbx] = []
 
     async def make(**more: Any) -> SimulatedPbx:

@@ -1,4 +1,4 @@
-"""A sound settings file for tests to spoil, and the means to keep the environment out."""
+"""A valid settings file that tests change, and a clean environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def tables() -> dict[str, Any]:
-    """A sound file, with a secret in every place that may hold one."""
+    """A valid file with a secret in every field that may have one."""
     return {
         "multcall": {"redis_url": f"redis://:{MARK}@127.0.0.1:6379/0", "push": "right"},
         "broker": {"url": f"redis://user:{MARK}@127.0.0.1:6379/1"},
@@ -62,7 +62,7 @@ def tables() -> dict[str, Any]:
 
 
 def clean(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Makes `folder` the working directory, with no variable of ours and nothing cached."""
+    """Change to `folder`; remove our variables and cached settings."""
     for name in [n for n in os.environ if n.startswith(("DIALER_", "CREDENTIALS_DIRECTORY"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(folder)
@@ -70,21 +70,21 @@ def clean(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def write(content: Mapping[str, Any]) -> Path:
-    """Writes `dialer.toml` into the working directory."""
+    """Write `dialer.toml` into the working directory."""
     path = Path.cwd() / "dialer.toml"
     path.write_text(tomlkit.dumps(content), encoding="utf-8")
     return path
 
 
 def loaded(change: Change = lambda _: None) -> Settings:
-    """The sound settings after `change`."""
+    """The valid settings after `change`."""
     content = tables()
     change(content)
     return load(write(content))
 
 
 def refusal(change: Change) -> str:
-    """What is said of a file that `change` made wrong, without the file's name."""
+    """The error for a file that `change` made wrong, without the file's name."""
     with pytest.raises(ConfigError) as caught:
         loaded(change)
     return str(caught.value).removeprefix(f"{Path.cwd() / 'dialer.toml'}: ")

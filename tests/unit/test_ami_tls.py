@@ -1,4 +1,4 @@
-"""What is said where the other end of a TLS connection is not trusted."""
+"""TLS contexts of the AMI link and the sentences for TLS errors."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def pbx(**fields: object) -> Pbx:
 
 
 @pytest.mark.parametrize(("code", "word"), [(10, "certificate has expired"), (9, "not yet valid")])
-def test_a_certificate_out_of_its_time_is_no_matter_of_trust(code: int, word: str) -> None:
+def test_expired_certificate_is_not_called_untrusted(code: int, word: str) -> None:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_code, error.verify_message = code, word
     assert refusal(pbx(tls=True), error) == (
         f"the certificate of pbx01 at 10.0.0.21:5039 is not valid now ({word}): "
-        "make a new one, or set the clocks right"
+        "create a new one, or correct the clocks"
     )
 
 
-def test_a_link_without_tls_trusts_nobody_and_one_with_it_checks_the_name() -> None:
+def test_tls_link_checks_the_name() -> None:
     assert context_of(pbx()) is None
     context = context_of(pbx(tls=True))
     assert context is not None

@@ -1,4 +1,4 @@
-"""The broker's URL: what is taken, what is refused, what Celery makes of it."""
+"""Broker URLs: accepted forms, refused forms, Celery's settings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_rabbitmq_url_is_understood_by_celery(
     assert read.virtual_host == vhost
 
 
-def test_a_rabbitmq_over_tls_has_its_certificate_and_its_name_checked() -> None:
+def test_rabbitmq_over_tls_checks_certificate_and_name() -> None:
     assert for_celery("amqps://u:p@h/v").tls == {"server_hostname": "h"}
     broker = for_celery("amqps://u:p@h/v?ssl_ca_certs=/a.pem&ssl_certfile=/b&ssl_keyfile=/c")
     assert broker.url == "amqps://u:p@h/v"
@@ -75,7 +75,7 @@ def test_a_rabbitmq_over_tls_has_its_certificate_and_its_name_checked() -> None:
         f"amqps://u:{MARK}@h/v?ssl_ca_certs=",
     ],
 )
-def test_what_is_no_broker_is_refused_in_one_sentence_that_names_both_kinds(url: str) -> None:
+def test_wrong_broker_url_is_refused_in_one_sentence(url: str) -> None:
     with pytest.raises(ValueError, match="is not the URL of a broker") as caught:
         require_broker_url(url)
     said = str(caught.value)

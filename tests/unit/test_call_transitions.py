@@ -75,6 +75,11 @@ def test_an_event_is_legal_exactly_where_the_table_says(state: State, kind: type
         assert refused.value.code == "illegal_transition"
 
 
+def test_a_new_call_was_neither_queued_nor_dialed() -> None:
+    call = Call(call_id=CALL_ID)
+    assert (call.state, call.epoch, call.attempts) == (State.ADMITTED, 0, 0)
+
+
 def test_an_admitted_call_has_no_pbx_and_asks_for_nothing_to_be_done() -> None:
     call, effects = advance(Call(call_id=CALL_ID), Queued(pbx="pbx01"))
     assert (call.pbx, call.epoch, effects) == ("pbx01", 1, ())

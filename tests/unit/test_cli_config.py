@@ -116,7 +116,9 @@ def test_commands_report_a_missing_file_with_the_cure(dialer: Dialer) -> None:
     for command in (("config", "check"), ("config", "show"), ("cells",), ("bridge",)):
         ran = dialer(*command)
         assert ran.code == 2
-        assert ran.err.startswith("dialer: dialer.toml: there is no such file. Name yours in")
+        assert ran.err.startswith(
+            "dialer: dialer.toml: there is no such file. Set DIALER_CONFIG to yours"
+        )
         assert "dialer config import" in ran.err
 
 
@@ -163,7 +165,7 @@ def test_import_prints_new_file_and_unknown_keys(dialer: Dialer) -> None:
     ran = dialer("config", "import", "settings.py")
     assert ran.code == 0
     assert tomllib.loads(ran.out)["cells"][0]["nome"] == "ASR_TIM"
-    assert ran.err == "not imported: 'extra' is not known here\n"
+    assert ran.err == "not imported: 'extra' is unknown\n"
 
 
 def test_import_writes_a_file_that_lacks_only_the_secret(
@@ -176,8 +178,8 @@ def test_import_writes_a_file_that_lacks_only_the_secret(
     )
     assert stat.S_IMODE(Path("dialer.toml").stat().st_mode) == 0o600
     assert dialer("config", "check").err == (
-        "warning: pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or name a "
-        "secret_file. Only the worker of pbx01 needs it; it will not start without\n"
+        "warning: pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or set "
+        "secret_file. Only the worker of pbx01 needs it; it does not start without it\n"
     )
     monkeypatch.setenv("DIALER_PBX01_SECRET", "x")
     assert dialer("config", "check") == Ran(
@@ -198,12 +200,11 @@ def test_import_overwrites_only_with_force(dialer: Dialer) -> None:
 
 
 def test_import_lists_values_to_correct(dialer: Dialer) -> None:
-    Path("settings.py").write_text("SETTINGS = {'queues': {'a b': 0}}", encoding="utf-8")
+    Path("settings.py").write_text("SETTINGS = {'queues': {'a b': 1}}", encoding="utf-8")
     ran = dialer("config", "import", "settings.py")
     assert ran.code == 0
     assert ran.err.splitlines()[1:] == [
         "to correct: cells[#1].nome: is wrong; it takes 1 to 64 letters, digits, _ . and -",
-        "to correct: cells[#1].threads: 0 is wrong; it takes a whole number from 1 to 10000",
     ]
 
 
@@ -212,7 +213,7 @@ def test_import_rejects_a_computed_value(dialer: Dialer) -> None:
     assert dialer("config", "import", "settings.py") == Ran(
         code=2,
         out="",
-        err="dialer: settings.py: line 1: SETTINGS is computed, and nothing of the old file is "
+        err="dialer: settings.py: line 1: SETTINGS is computed, but the old file is never "
         "executed; write it as SETTINGS = {...}\n",
     )
 

@@ -36,9 +36,7 @@ def at(day: int, hour: int, minute: int = 0) -> datetime:
         (at(5, 12), False),
     ],
 )
-def test_a_window_is_open_from_its_start_up_to_not_including_its_end(
-    moment: datetime, is_in: bool
-) -> None:
+def test_window_includes_its_start_but_not_its_end(moment: datetime, is_in: bool) -> None:
     assert is_open([DAY], SAO_PAULO, moment) is is_in
 
 
@@ -54,9 +52,7 @@ def test_a_window_is_open_from_its_start_up_to_not_including_its_end(
         (at(5, 22), False),
     ],
 )
-def test_a_window_whose_end_is_not_after_its_start_ends_on_the_next_day(
-    moment: datetime, is_in: bool
-) -> None:
+def test_window_may_end_on_the_next_day(moment: datetime, is_in: bool) -> None:
     assert is_open([NIGHT], SAO_PAULO, moment) is is_in
 
 
@@ -66,20 +62,18 @@ def test_the_night_of_a_sunday_ends_on_monday() -> None:
     assert is_open([sunday], SAO_PAULO, at(0, 5))
 
 
-def test_the_hour_counts_where_the_customers_are() -> None:
+def test_hours_are_local_time_of_the_customers() -> None:
     assert is_open([DAY], SAO_PAULO, datetime(2026, 5, 4, 11, 0, tzinfo=UTC))
     assert not is_open([DAY], SAO_PAULO, datetime(2026, 5, 4, 10, 59, tzinfo=UTC))
     assert not is_open([DAY], SAO_PAULO, datetime(2026, 5, 4, 23, 0, tzinfo=UTC))
 
 
-def test_without_windows_it_is_always_open() -> None:
+def test_no_windows_means_always_open() -> None:
     assert is_open([], SAO_PAULO, MONDAY)
 
 
 @given(windows, moments)
-def test_a_window_and_its_complement_cover_every_moment_once(
-    window: Window, moment: datetime
-) -> None:
+def test_window_and_complement_cover_each_moment_once(window: Window, moment: datetime) -> None:
     every_day = Window(days=frozenset(range(7)), start=window.start, end=window.end)
     other = Window(days=frozenset(range(7)), start=window.end, end=window.start)
     if window.start != window.end:
@@ -87,15 +81,13 @@ def test_a_window_and_its_complement_cover_every_moment_once(
 
 
 @given(windows, moments)
-def test_a_day_and_night_window_of_one_time_is_open_all_round(
-    window: Window, moment: datetime
-) -> None:
+def test_window_with_equal_start_and_end_is_always_open(window: Window, moment: datetime) -> None:
     whole = Window(days=frozenset(range(7)), start=window.start, end=window.start)
     assert whole.contains(moment)
 
 
 @given(st.lists(windows, max_size=4), moments)
-def test_any_window_that_holds_opens(open_at: list[Window], moment: datetime) -> None:
+def test_one_open_window_is_enough(open_at: list[Window], moment: datetime) -> None:
     assert is_open(iter(open_at), SAO_PAULO, moment) == (
         not open_at or any(is_open([w], SAO_PAULO, moment) for w in open_at)
     )

@@ -1,4 +1,4 @@
-"""The log: constant messages, fields beside them, telephone numbers masked."""
+"""Log lines: constant messages, fields, masked telephone numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_numbers_and_passwords_are_masked_in_the_log(formatter: logging.Formatte
 
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
-    """The root logger, put back as it was."""
+    """The root logger; its state is restored after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers = []
@@ -62,7 +62,7 @@ def root_logger() -> Iterator[logging.Logger]:
     logging.captureWarnings(capture=False)
 
 
-def test_each_program_logs_into_a_file_of_its_own_that_logrotate_may_move(
+def test_each_program_has_its_own_rotatable_log_file(
     root_logger: logging.Logger, tmp_path: Path
 ) -> None:
     configure(Log(level="INFO", location=str(tmp_path / "log"), format="json"), "bridge")
@@ -74,9 +74,7 @@ def test_each_program_logs_into_a_file_of_its_own_that_logrotate_may_move(
     assert json.loads(file.read_text())["number"] == "*********4321"
 
 
-def test_a_log_folder_that_cannot_be_made_is_told(
-    root_logger: logging.Logger, tmp_path: Path
-) -> None:
+def test_unusable_log_folder_is_reported(root_logger: logging.Logger, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     before = root_logger.handlers[:]
     with pytest.raises(ConfigError, match=r"^log\.location: nothing can be written in .*file"):

@@ -1,4 +1,4 @@
-"""The checker of the simulated Multcall finds each kind of broken promise."""
+"""The checker of the simulated Multcall finds each kind of violation."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def play(
     disturbed: bool = False,
     more: Callable[[Checker], None] = lambda _: None,
 ) -> list[str]:
-    """The kinds of violation of one call, right but for what is given."""
+    """The kinds of violation of one call that is correct except for what is given."""
     checker = Checker(disturbed=disturbed)
     checker.pushed(asked, 0.0)
     for raw in acks if acks is not None else (acked(asked),):
@@ -108,7 +108,7 @@ def with_field(raw: bytes, name: str, value: object) -> bytes:
     return json.dumps({**json.loads(raw), name: value}).encode()
 
 
-def test_a_call_that_is_right_breaks_no_promise() -> None:
+def test_correct_call_has_no_violation() -> None:
     assert play() == []
 
 
@@ -144,7 +144,7 @@ def test_an_ack_on_another_cells_list_is_found() -> None:
 
 
 def void(_: object) -> None:
-    """Takes what a lambda returns."""
+    """Ignore what a lambda returns."""
 
 
 def test_an_answer_that_names_another_cell_is_found() -> None:
@@ -155,11 +155,11 @@ def test_an_answered_call_without_an_ack_is_found() -> None:
     assert play(acks=(), code_at=None, responses=(response(code_json="null"),)) == ["no_ack"]
 
 
-def test_an_ack_that_names_another_pbx_than_the_response_is_found() -> None:
+def test_ack_with_another_pbx_than_the_response_is_found() -> None:
     assert play(acks=(acked(pbx="pbx02"),)) == ["ack"]
 
 
-def test_an_ack_that_names_another_channel_than_the_response_is_found() -> None:
+def test_ack_with_another_channel_is_found() -> None:
     assert play(acks=(acked(uniqueid="1234.5"),)) == ["ack"]
 
 
@@ -191,7 +191,7 @@ def test_a_result_that_the_number_does_not_lead_to_is_found() -> None:
     assert play(responses=(response(result=Result.BUSY),)) == ["result"]
 
 
-def test_an_answered_call_without_the_time_of_its_answer_is_found() -> None:
+def test_answered_call_without_answer_time_is_found() -> None:
     assert play(responses=(response(answered_at=None),)) == ["result"]
 
 
@@ -223,7 +223,7 @@ def test_a_time_of_creation_that_came_back_changed_is_found() -> None:
     assert play(responses=(response(changed),)) == ["changed"]
 
 
-def test_an_id_that_came_back_as_a_number_instead_of_text_is_found() -> None:
+def test_id_returned_as_number_instead_of_text_is_found() -> None:
     text = replace(ASKED, request_id="7", request_id_json='"7"')
     number = replace(text, request_id_json="7")
     assert play(asked=text, responses=(response(number),)) == ["changed"]
@@ -286,14 +286,14 @@ def test_an_answered_call_whose_number_never_rang_is_found() -> None:
     assert play(more=lambda checker: checker.rang({})) == ["never_rang"]
 
 
-def test_a_call_that_nobody_saw_end_is_right_only_where_things_were_killed() -> None:
+def test_unseen_end_is_correct_only_with_disturbance() -> None:
     error = CallError(code="pbx_lost", message="gone")
     unseen = response(result=Result.UNKNOWN, error=error, code_json="null")
     assert play(responses=(unseen,), disturbed=True) == []
     assert play(responses=(unseen,)) == ["code", "result"]
 
 
-def test_a_disturbance_excuses_no_second_response_and_no_wrong_result() -> None:
+def test_disturbance_excuses_no_wrong_response() -> None:
     assert play(responses=(response(), response()), disturbed=True) == ["second_response"]
     assert play(responses=(response(result=Result.BUSY),), disturbed=True) == ["result"]
     assert play(responses=(), disturbed=True) == ["no_response"]
@@ -302,10 +302,10 @@ def test_a_disturbance_excuses_no_second_response_and_no_wrong_result() -> None:
 def test_a_violation_is_one_sentence_with_the_id_of_its_call() -> None:
     checker = Checker()
     checker.pushed(ASKED, 0.0)
-    assert [str(v) for v in checker.violations()] == ["a-1: no Response came"]
+    assert [str(v) for v in checker.violations()] == ["a-1: no Response arrived"]
 
 
-def test_the_summary_counts_and_measures_from_the_push_to_the_ack() -> None:
+def test_summary_counts_and_measures_push_to_ack() -> None:
     checker = Checker()
     for n in range(100):
         asked = replace(ASKED, request_id=f"{n}", request_id_json=f"{n}")
@@ -335,7 +335,7 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([], 50) is None
 
 
-# --- what is asked ---------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------
 
 
 def script(calls: int = 200, **fields: object) -> list[Asked]:
@@ -343,7 +343,7 @@ def script(calls: int = 200, **fields: object) -> list[Asked]:
     return list(made.requests(CREATED, 100.0))
 
 
-def test_every_request_but_the_malformed_is_one_that_the_wire_takes_as_it_stands() -> None:
+def test_every_other_request_is_valid_on_the_wire() -> None:
     for asked in script(400, mix=dict.fromkeys(KINDS.keys() - {"malformed"}, 1)):
         read = parse_request(asked.element, cell=asked.cell)
         assert (read.number, read.request_id_json) == (asked.number, asked.request_id_json)
@@ -373,7 +373,7 @@ def test_the_ids_of_two_runs_differ() -> None:
     assert not {a.request_id for a in one} & {a.request_id for a in two}
 
 
-def test_each_kind_leads_to_the_result_that_its_name_says() -> None:
+def test_each_kind_leads_to_the_result_of_its_name() -> None:
     for kind in ("answered", "busy", "rejected", "invalid_number", "congestion", "no_answer"):
         for digits in KINDS[kind]:
             assert expected_results(f"+5511900{digits:02d}") == {Result(kind.upper())}
@@ -392,6 +392,6 @@ def test_a_mix_is_read_as_shares() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "answered=0", "answered=x", "engaged=1", "busy=-1"])
-def test_a_mix_that_says_nothing_is_refused_in_a_sentence(text: str) -> None:
+def test_empty_mix_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(DialerError, match=r"mix"):
         parse_mix(text)

@@ -1,4 +1,4 @@
-"""docs/operations.md names every sentence that the programs log, so that none has to be guessed."""
+"""docs/operations.md quotes every log message of the programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEVELS = {"info", "warning", "error", "exception", "critical"}
 
 
 def sentences() -> Iterator[str]:
-    """The constant message of every log call of what runs at a site."""
+    """The constant message of every log call, simulation excluded."""
     for path in [*ROOT.glob("dialer/**/*.py"), *ROOT.glob("workers/**/*.py")]:
         if "simulation" in path.parts:
             continue
@@ -28,6 +28,6 @@ def sentences() -> Iterator[str]:
                 yield str(message.value)
 
 
-def test_every_sentence_of_the_log_stands_in_the_operations_manual() -> None:
+def test_operations_manual_has_every_log_message() -> None:
     manual = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
     assert [sentence for sentence in sentences() if sentence not in manual] == []

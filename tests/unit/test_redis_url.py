@@ -1,4 +1,4 @@
-"""Redis URLs: what is taken, what is refused, what is shown."""
+"""Redis URLs: accepted forms, refused forms, redaction."""
 
 from __future__ import annotations
 

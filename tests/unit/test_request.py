@@ -1,4 +1,4 @@
-"""How a call is named, and how its number is hidden."""
+"""Call ids and masked numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ request_ids = st.from_regex(r"[A-Za-z0-9_.:-]{1,64}", fullmatch=True)
 
 
 @given(cells, request_ids)
-def test_a_call_id_tells_its_cell_even_where_the_request_id_has_colons(
-    cell: str, request_id: str
-) -> None:
+def test_call_id_contains_its_cell_despite_colons(cell: str, request_id: str) -> None:
     name = call_id(cell, request_id)
     assert cell_of(name) == cell
     assert name.removeprefix(f"{cell}:") == request_id

@@ -1,4 +1,4 @@
-"""The settings: what is taken, from where, and what is doubtful."""
+"""Settings: accepted values, their sources, warnings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from dialer.domain.allowed import Allowed
 from dialer.errors import ConfigError
 from dialer.settings import load, settings, stray_variables
 from dialer.settings.advice import advice
@@ -24,7 +25,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clean(monkeypatch, tmp_path)
 
 
-def test_the_example_that_we_ship_is_right_and_states_every_default() -> None:
+def test_shipped_example_is_valid_and_shows_every_default() -> None:
     example = load(EXAMPLE)
     stated = example.model_dump(exclude_unset=True)
     assert stated["multcall"] == example.multcall.model_dump()
@@ -35,24 +36,24 @@ def test_the_example_that_we_ship_is_right_and_states_every_default() -> None:
     assert Limits().model_dump(exclude_none=True) == cell_stated["limits"] | {"calling_hours": ()}
 
 
-def test_a_cell_without_a_redis_of_its_own_is_on_multcalls() -> None:
+def test_cell_without_redis_url_uses_multcalls() -> None:
     found = loaded()
     assert found.cell_redis_url("ASR_TIM") == f"redis://:{MARK}@127.0.0.1:6379/0"
     assert found.cell_redis_url(found.cell("ura-novoteste2")).startswith("sentinel://")
 
 
-def test_the_registry_is_on_multcalls_redis_unless_told_otherwise() -> None:
+def test_registry_uses_multcalls_redis_by_default() -> None:
     assert loaded().registry_redis_url.startswith("unix:///run/redis.sock")
     found = loaded(lambda content: content.pop("registry"))
     assert found.registry_redis_url == found.multcall.redis_url
 
 
-def test_a_pbx_knows_its_cells_and_its_first_trunk_is_the_default() -> None:
+def test_first_trunk_of_a_pbx_is_the_default() -> None:
     found = loaded()
     assert found.pbx("pbx01").default_trunk == "tim"
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
+def test_unknown_name_gets_the_nearest_suggestion() -> None:
     found = loaded()
     with pytest.raises(ConfigError, match=r"there is no PBX pbx1 in the .*; did you mean pbx01"):
         found.pbx("pbx1")
@@ -90,7 +91,7 @@ def test_a_cell_is_open_in_its_hours_by_its_own_time_zone() -> None:
     assert Limits().is_open(monday)
 
 
-def test_the_file_is_named_by_dialer_config_and_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_read_the_file_of_dialer_config_once(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tables()).rename("other.toml")
     monkeypatch.setenv("DIALER_CONFIG", str(path))
     first = settings()
@@ -109,7 +110,7 @@ def with_secret_file(name: str) -> Change:
     return change
 
 
-def test_a_secret_file_stands_beside_the_settings_and_its_line_end_is_not_the_secret(
+def test_secret_file_is_relative_and_its_line_end_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ami.secret").write_text(f"{MARK}\n", encoding="utf-8")
@@ -120,18 +121,18 @@ def test_a_secret_file_stands_beside_the_settings_and_its_line_end_is_not_the_se
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"\n", "is empty"), (b"\xff", "is not UTF-8")])
-def test_a_useless_secret_file_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_unusable_secret_file_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "ami.secret").write_bytes(content)
     with pytest.raises(ConfigError, match=said):
         _ = loaded(with_secret_file("ami.secret")).pbx("pbx01").secret
 
 
-def test_a_missing_secret_is_an_error_only_for_who_needs_it() -> None:
+def test_missing_secret_is_an_error_only_when_used() -> None:
     found = loaded(lambda content: content["pbxs"][0].pop("secret"))
     with pytest.raises(ConfigError) as caught:
         _ = found.pbx("pbx01").secret
     assert str(caught.value) == (
-        "pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or name a secret_file"
+        "pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or set secret_file"
     )
 
 
@@ -141,7 +142,7 @@ def test_secret_and_secret_file_together_are_refused() -> None:
     )
 
 
-def test_a_certificate_stands_beside_the_settings(tmp_path: Path) -> None:
+def test_certificate_path_is_relative_to_the_settings(tmp_path: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["pbxs"][0] |= {"tls": True, "tls_ca_file": "pbx01.pem"}
 
@@ -157,7 +158,7 @@ def test_a_certificate_without_tls_is_refused() -> None:
 # --- the environment ----------------------------------------------------------------------
 
 
-def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "DIALER_MULTCALL__REDIS_URL": "redis://elsewhere:7000/3",
         "DIALER_RECOVERY__PBX_LOST_AFTER": "30",
@@ -181,7 +182,7 @@ def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -
     assert found.cell("ura-novoteste2").ring_timeout == 12
 
 
-def test_a_secret_of_the_environment_replaces_the_files_secret_file(
+def test_secret_in_environment_replaces_secret_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DIALER_PBX01_SECRET", "env")
@@ -189,7 +190,7 @@ def test_a_secret_of_the_environment_replaces_the_files_secret_file(
     assert found.pbx("pbx01").secret.get_secret_value() == "env"
 
 
-def test_members_that_stand_in_the_environment_get_their_secret_there_too(
+def test_pbxs_from_the_environment_get_secrets_from_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     member = {"name": "pbx-9", "max_calls": 1, "cps": 1, "trunks": {"t": "SIP/{number}"}}
@@ -199,7 +200,7 @@ def test_members_that_stand_in_the_environment_get_their_secret_there_too(
     assert loaded().pbx("pbx-9").secret.get_secret_value() == "env"
 
 
-def test_a_wrong_value_of_the_environment_is_told_with_its_variable(
+def test_wrong_value_in_environment_names_its_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DIALER_ASR_TIM_THREADS", "0")
@@ -209,7 +210,7 @@ def test_a_wrong_value_of_the_environment_is_told_with_its_variable(
     ).replace("is wrong", "0 is wrong")
 
 
-def test_a_wrong_name_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_name_in_environment_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIALER_MULTCALL__REDIS_ULR", f"redis://:{MARK}@h")
     assert refusal(lambda _: None) == (
         "multcall.redis_ulr: there is no such setting; did you mean redis_url? "
@@ -217,14 +218,14 @@ def test_a_wrong_name_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_broken_json_in_the_environment_is_told_without_its_text(
+def test_broken_json_in_environment_is_not_quoted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DIALER_PBXS", f'[{{"secret": "{MARK}"')
-    assert refusal(lambda _: None) == "DIALER_PBXS: is no JSON; it takes the table as JSON"
+    assert refusal(lambda _: None) == "DIALER_PBXS: is not JSON; it takes the table as JSON"
 
 
-def test_an_empty_secret_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_secret_in_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIALER_PBX01_SECRET", "")
     assert refusal(lambda _: None) == (
         "pbxs[pbx01].secret: is empty; it takes the secret of the PBX's manager.conf "
@@ -232,7 +233,7 @@ def test_an_empty_secret_of_the_environment_is_refused(monkeypatch: pytest.Monke
     )
 
 
-def test_a_variable_of_two_names_at_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_that_fits_two_names_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def twins(content: dict[str, Any]) -> None:
         content["pbxs"][0]["name"] = "pbx-02"
         content["pbxs"][1]["name"] = "pbx_02"
@@ -241,12 +242,12 @@ def test_a_variable_of_two_names_at_once_is_refused(monkeypatch: pytest.MonkeyPa
     assert loaded(twins).pbx("pbx-02").secret.get_secret_value() == MARK
     monkeypatch.setenv("DIALER_PBX_02_SECRET", "whose")
     assert refusal(twins) == (
-        "pbxs[pbx_02].secret: DIALER_PBX_02_SECRET is also pbx-02's; "
-        "give one of them another name, or leave it out"
+        "pbxs[pbx_02].secret: DIALER_PBX_02_SECRET also applies to pbx-02; "
+        "rename one of them, or unset the variable"
     )
 
 
-def test_a_variable_that_sets_nothing_but_nearly_would_is_found(
+def test_misspelled_variable_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DIALER_MULTCALL_REDIS_URL", "redis://h")
@@ -258,7 +259,7 @@ def test_a_variable_that_sets_nothing_but_nearly_would_is_found(
     ]
 
 
-# --- what is legal and doubtful -----------------------------------------------------------
+# --- warnings -----------------------------------------------------------------------------
 
 
 def doubts(change: Change) -> list[str]:
@@ -266,20 +267,20 @@ def doubts(change: Change) -> list[str]:
     return [str(doubt) for doubt in advice(found.pbxs, found.cells)]
 
 
-def test_sound_settings_raise_no_doubt() -> None:
+def test_good_settings_cause_no_warning() -> None:
     assert doubts(lambda _: None) == []
 
 
 @pytest.mark.parametrize(
     "template", ["Local/{number}@out", "Local/{number}@out/j", "local/{number}@o"]
 )
-def test_a_local_channel_that_may_vanish_is_doubtful(template: str) -> None:
+def test_local_channel_without_n_causes_a_warning(template: str) -> None:
     (said,) = doubts(pbx("trunks", {"tim": template}))
     assert said.startswith("pbxs[pbx01].trunks.tim: a Local channel without /n vanishes")
 
 
 @pytest.mark.parametrize("template", ["Local/{number}@out/n", "Local/{number}@out/nj"])
-def test_a_local_channel_with_n_is_fine(template: str) -> None:
+def test_local_channel_with_n_causes_no_warning(template: str) -> None:
     assert doubts(pbx("trunks", {"tim": template})) == []
 
 
@@ -289,7 +290,7 @@ def test_a_local_channel_with_n_is_fine(template: str) -> None:
         (lambda c: c["cells"].pop(0), "pbxs[pbx01]: no cell uses this PBX"),
         (
             cell("threads", 5000),
-            "cells[ASR_TIM].threads: 5000 calls at once, but its PBXs together take 210",
+            "cells[ASR_TIM].threads: 5000 calls at once, but its PBXs together allow only 210",
         ),
         (
             cell("trunk", "backup"),
@@ -302,16 +303,42 @@ def test_a_local_channel_with_n_is_fine(template: str) -> None:
         ),
         (
             lambda c: c["pbxs"][0].pop("secret"),
-            "pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or name a secret_file. "
-            "Only the worker of pbx01 needs it; it will not start without",
+            "pbxs[pbx01].secret: is missing; set DIALER_PBX01_SECRET, or set secret_file. "
+            "Only the worker of pbx01 needs it; it does not start without it",
         ),
         (
             lambda c: c["pbxs"][0].update(tls=True, tls_ca_file="/nowhere/pbx01.pem"),
             "pbxs[pbx01].tls_ca_file: /nowhere/pbx01.pem cannot be read: No such file or "
             "directory; copy the PBX's tlscertfile there. "
-            "Only the worker of pbx01 needs it; it will not start without",
+            "Only the worker of pbx01 needs it; it does not start without it",
         ),
     ],
 )
-def test_what_looks_like_a_mistake_is_doubtful(change: Change, said: str) -> None:
+def test_suspicious_setting_causes_a_warning(change: Change, said: str) -> None:
     assert doubts(change) == [said]
+
+
+def test_a_cell_allows_its_own_target_and_lists_more() -> None:
+    listed = {"variables": ["CPF"], "contexts": ["b"], "extensions": ["_1X"], "priorities": [9]}
+    given = loaded(lambda c: c["cells"][0].update(listed, context="a", exten="x", priority=2))
+    assert given.cell("ASR_TIM").allowed == Allowed(
+        variables=("CPF",), contexts=("a", "b"), extensions=("x", "_1X"), priorities=(2, 9)
+    )
+    assert given.cell("ura-novoteste2").allowed == Allowed(
+        contexts=("dialer-ura",), extensions=("s",), priorities=(1,)
+    )
+
+
+def test_a_cell_with_a_queue_allows_no_context() -> None:
+    given = loaded(lambda c: c["cells"][0].update(queue="Q"))
+    assert given.cell("ASR_TIM").allowed.contexts == ()
+
+
+def test_the_environment_gives_the_allowed_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALER_ASR_TIM_VARIABLES", '["CPF"]')
+    monkeypatch.setenv("DIALER_ASR_TIM_CONTEXTS", '["b"]')
+    monkeypatch.setenv("DIALER_ASR_TIM_EXTENSIONS", '["_1X"]')
+    monkeypatch.setenv("DIALER_ASR_TIM_PRIORITIES", "[9]")
+    cell = loaded().cell("ASR_TIM")
+    assert (cell.variables, cell.contexts) == (("CPF",), ("b",))
+    assert (cell.extensions, cell.priorities) == (("_1X",), (9,))

@@ -1,4 +1,4 @@
-"""Secrets from files: LoadCredential= of systemd, and secrets of Docker, are a folder of them."""
+"""Secrets from files: the folder of systemd's LoadCredential= and of Docker's secrets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that systemd or Docker would have filled."""
+    """A credentials folder as systemd or Docker creates it."""
     folder = tmp_path / "secrets"
     folder.mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hand(folder: Path) -> Hand:
-    """Puts a file into the folder and says where it lies."""
+    """Write a file into the folder and return its path."""
 
     def hand(name: str, content: str | bytes) -> Path:
         path = folder / name
@@ -43,7 +43,7 @@ def hand(folder: Path) -> Hand:
     return hand
 
 
-def test_a_file_counts_as_the_variable_that_it_is_named_like(hand: Hand) -> None:
+def test_credentials_file_sets_the_variable_of_its_name(hand: Hand) -> None:
     hand("DIALER_PBX01_SECRET", "from-a-file\n")
     hand("DIALER_BROKER__URL", "redis://:pass@elsewhere:7000/3\r\n")
     hand("DIALER_ASR_TIM_THREADS", "7")
@@ -54,7 +54,7 @@ def test_a_file_counts_as_the_variable_that_it_is_named_like(hand: Hand) -> None
     assert found.pbx("pbx02").secret.get_secret_value() == MARK, "the rest is the toml file's"
 
 
-def test_the_name_that_systemd_gives_to_a_file_of_a_loaded_folder_counts_too(hand: Hand) -> None:
+def test_credentials_file_may_have_systemds_prefix(hand: Hand) -> None:
     hand("dialer_DIALER_PBX01_SECRET", "of-systemd\n")
     threads = hand("dialer_DIALER_ASR_TIM_THREADS", "7")
     assert loaded().pbx("pbx01").secret.get_secret_value() == "of-systemd"
@@ -63,7 +63,7 @@ def test_the_name_that_systemd_gives_to_a_file_of_a_loaded_folder_counts_too(han
 
 
 @pytest.mark.parametrize("name", ["DIALER_PBX01_SECRET", "DIALER_BROKER__URL"])
-def test_what_the_environment_sets_goes_before_the_file_of_that_name(
+def test_variable_overrides_the_file_with_its_name(
     hand: Hand, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     hand(name, "redis://of-the-file")
@@ -73,30 +73,30 @@ def test_what_the_environment_sets_goes_before_the_file_of_that_name(
     assert "redis://of-the-environment:6379/0" in values
 
 
-def test_a_file_may_name_the_settings_file_too(hand: Hand) -> None:
+def test_credentials_file_may_set_dialer_config(hand: Hand) -> None:
     hand("DIALER_CONFIG", "/etc/dialer/other.toml\n")
     assert config_path() == Path("/etc/dialer/other.toml")
 
 
-def test_other_files_of_the_folder_are_not_even_read(hand: Hand, folder: Path) -> None:
+def test_other_files_in_the_folder_are_not_read(hand: Hand, folder: Path) -> None:
     hand("tls.key", b"\xff")
     (folder / "..data").mkdir()
     assert loaded().broker.url.startswith("redis://user")
 
 
-def test_a_folder_that_is_not_there_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_folder_counts_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/nowhere")
     assert loaded().pbx("pbx01").secret.get_secret_value() == MARK
 
 
-def test_the_environment_itself_stays_as_it_was(hand: Hand) -> None:
+def test_environment_is_not_changed(hand: Hand) -> None:
     hand("DIALER_PBX01_SECRET", MARK)
     before = dict(os.environ)
     loaded()
     assert dict(os.environ) == before
 
 
-def test_an_error_names_the_file_that_a_wrong_value_came_from(hand: Hand) -> None:
+def test_error_names_the_file_of_a_wrong_value(hand: Hand) -> None:
     threads = hand("DIALER_ASR_TIM_THREADS", "0\n")
     assert refusal(lambda _: None) == (
         "cells[ASR_TIM].threads: 0 is wrong; it takes a whole number from 1 to 10000 "
@@ -104,7 +104,7 @@ def test_an_error_names_the_file_that_a_wrong_value_came_from(hand: Hand) -> Non
     )
 
 
-def test_an_error_of_a_tables_field_names_the_file_and_not_the_secret(hand: Hand) -> None:
+def test_error_names_the_file_without_the_secret(hand: Hand) -> None:
     url = hand("DIALER_BROKER__URL", f"{MARK}://")
     said = refusal(lambda _: None)
     assert said.startswith("broker.url: ")
@@ -112,17 +112,17 @@ def test_an_error_of_a_tables_field_names_the_file_and_not_the_secret(hand: Hand
     assert MARK not in said
 
 
-def test_broken_json_in_a_file_is_told_with_the_file(hand: Hand) -> None:
+def test_broken_json_in_a_file_names_the_file(hand: Hand) -> None:
     pbxs = hand("DIALER_PBXS", f'[{{"secret": "{MARK}"')
-    assert refusal(lambda _: None) == f"the file {pbxs}: is no JSON; it takes the table as JSON"
+    assert refusal(lambda _: None) == f"the file {pbxs}: is not JSON; it takes the table as JSON"
 
 
-def test_a_file_named_nearly_like_a_variable_is_found(hand: Hand) -> None:
+def test_misspelled_file_name_is_reported(hand: Hand) -> None:
     secret = hand("DIALER_PBX01_SECRT", "x")
     assert stray_variables(loaded()) == [(f"the file {secret}", "DIALER_PBX01_SECRET")]
 
 
-def test_a_file_that_is_no_text_is_one_sentence_without_its_content(hand: Hand) -> None:
+def test_binary_file_is_refused_without_its_content(hand: Hand) -> None:
     secret = hand("DIALER_PBX01_SECRET", MARK.encode() + b"\xff")
     with pytest.raises(ConfigError) as caught:
         loaded()
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_text_is_one_sentence_without_its_content(hand: Hand) 
     assert MARK not in printed(caught.value)
 
 
-def test_what_cannot_be_read_is_one_sentence_with_the_cure(folder: Path) -> None:
+def test_unreadable_file_is_refused_with_the_cure(folder: Path) -> None:
     (folder / "DIALER_PBX01_SECRET").mkdir()
     with pytest.raises(ConfigError) as caught:
         loaded()
@@ -142,7 +142,7 @@ def test_what_cannot_be_read_is_one_sentence_with_the_cure(folder: Path) -> None
     )
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_sentence_with_the_cure(
+def test_folder_that_is_a_file_is_refused_with_the_cure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secrets").touch()
@@ -155,7 +155,7 @@ def test_a_file_in_the_place_of_the_folder_is_one_sentence_with_the_cure(
     )
 
 
-def test_no_secret_of_a_file_shows_in_what_settings_can_be_turned_into(hand: Hand) -> None:
+def test_secret_from_a_file_is_never_shown(hand: Hand) -> None:
     hand("DIALER_PBX01_SECRET", "F1l3M4rk")
     hand("DIALER_ASR_TIM_REDIS_URL", "redis://:F1l3M4rk@h:6379/0")
     found = loaded()
@@ -164,14 +164,14 @@ def test_no_secret_of_a_file_shows_in_what_settings_can_be_turned_into(hand: Han
     assert not [text for text in shown if "F1l3M4rk" in text]
 
 
-def test_a_variable_set_in_the_environment_is_a_way_past_an_unreadable_file(folder: Path) -> None:
+def test_variable_replaces_an_unreadable_file(folder: Path) -> None:
     (folder / "DIALER_PBX01_SECRET").mkdir()
     given = {"CREDENTIALS_DIRECTORY": str(folder), "DIALER_PBX01_SECRET": "x"}
     assert effective(given) == given
     assert source("DIALER_PBX01_SECRET", given) == "DIALER_PBX01_SECRET"
 
 
-def test_without_a_folder_the_variables_are_the_environments() -> None:
+def test_variables_are_the_environments_without_a_folder() -> None:
     given = {"DIALER_PBX01_SECRET": "x", "HOME": "/"}
     assert effective(given) == given
     assert source("DIALER_PBX02_SECRET", given) == "DIALER_PBX02_SECRET"

@@ -1,16 +1,22 @@
-"""What is refused of a settings file, and in which words."""
+"""Wrong settings files and the error sentences for them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from dialer.errors import ConfigError
 from dialer.settings import load
+from dialer.settings import tables as settings_tables
 from dialer.settings.problems import SettingsRefused
-from tests.unit.sound_settings import Change, cell, clean, loaded, pbx, refusal
+from tests.unit.sound_settings import Change, cell, clean, loaded, pbx, refusal, tables, write
+
+Tables = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +51,14 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
             "cells[ASR_TIM].ring_timeout: 121 is wrong; it takes a whole number from 1 to 120",
         ),
         (
+            cell("queue", "a b"),
+            "cells[ASR_TIM].queue: is wrong; it takes 1 to 64 letters, digits, _ . and -",
+        ),
+        (
+            cell("amd_message", 5),
+            "cells[ASR_TIM].amd_message: is wrong; it takes text of 1 to 200 characters",
+        ),
+        (
             cell("ring_timout", 5),
             "cells[ASR_TIM].ring_timout: there is no such setting; did you mean ring_timeout?",
         ),
@@ -63,6 +77,43 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         (
             cell("amd_message", "custom/recado"),
             'cells[ASR_TIM]: has one of amd = "message" and amd_message; it takes both, or neither',
+        ),
+        (
+            cell("variables", ["CPF", "MONITOR_EXEC"]),
+            "cells[ASR_TIM].variables[#2]: MONITOR_EXEC covers MONITOR_EXEC, to which Asterisk "
+            "gives a meaning of its own: a request could change what Asterisk does; it takes "
+            "other names, such as CPF or X_*",
+        ),
+        (
+            cell("variables", ["tran*"]),
+            "cells[ASR_TIM].variables[#1]: tran* covers TRANSFERERNAME, to which Asterisk "
+            "gives a meaning of its own: a request could change what Asterisk does; it takes "
+            "other names, such as CPF or X_*",
+        ),
+        (
+            cell("variables", ["A*B"]),
+            "cells[ASR_TIM].variables[#1]: is wrong; it takes names of channel variables, as "
+            '["CPF", "X_*"]',
+        ),
+        (
+            cell("contexts", ["a b"]),
+            "cells[ASR_TIM].contexts[#1]: is wrong; it takes contexts of the dialplan, as "
+            '["dialer-ura2"]',
+        ),
+        (
+            cell("extensions", ["_2.X"]),
+            "cells[ASR_TIM].extensions[#1]: is no pattern of extensions.conf; "
+            "it takes one such as _2XXX or _0[1-5]X.",
+        ),
+        (
+            cell("exten", "_X."),
+            "cells[ASR_TIM].exten: is a pattern; it takes the one extension that answered calls "
+            "go to",
+        ),
+        (
+            cell("priorities", [0]),
+            "cells[ASR_TIM].priorities[#1]: 0 is wrong; it takes priorities from 1 to 9999, "
+            "as [1, 10]",
         ),
         (
             lambda c: c["cells"][0].update(queue="ASR_TIM", context="ura"),
@@ -104,8 +155,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("nome", "ura-novoteste2"),
-            "cells[ura-novoteste2].nome: this name stands 2 times; "
-            "each cell takes a name of its own",
+            "cells[ura-novoteste2].nome: this name is used 2 times; each cell needs its own name",
         ),
         (
             cell("pbxs", ["pbx1"]),
@@ -117,15 +167,15 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("trunk", "oi"),
-            "cells[ASR_TIM].trunk: none of its PBXs has that trunk; they have backup, tim",
+            "cells[ASR_TIM].trunk: none of the cell's PBXs has that trunk; they have backup, tim",
         ),
         (
             cell("context", "a\nb"),
-            "cells[ASR_TIM].context: holds a control character; it takes plain text",
+            "cells[ASR_TIM].context: contains a control character; it takes plain text",
         ),
         (
             cell("limits", {"time_zone": "Mars/Olympus"}),
-            "cells[ASR_TIM].limits.time_zone: is no time zone known on this machine; "
+            "cells[ASR_TIM].limits.time_zone: is not a time zone known on this machine; "
             "it takes a name such as America/Sao_Paulo",
         ),
         (
@@ -148,7 +198,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             pbx("secret", "a\r\nAction: Originate"),
-            "pbxs[pbx01].secret: holds a control character; it takes plain text",
+            "pbxs[pbx01].secret: contains a control character; it takes plain text",
         ),
         (
             pbx("trunks", {}),
@@ -157,11 +207,11 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             pbx("trunks", {"t": "PJSIP/tim"}),
-            f"pbxs[pbx01].trunks.t: does not hold {{number}} exactly once; {TEMPLATE}",
+            f"pbxs[pbx01].trunks.t: does not contain {{number}} exactly once; {TEMPLATE}",
         ),
         (
             pbx("trunks", {"t": "PJSIP/{number}/{number}"}),
-            f"pbxs[pbx01].trunks.t: does not hold {{number}} exactly once; {TEMPLATE}",
+            f"pbxs[pbx01].trunks.t: does not contain {{number}} exactly once; {TEMPLATE}",
         ),
         (
             pbx("trunks", {"t": "{number}@tim"}),
@@ -169,7 +219,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             pbx("trunks", {"t": "PJSIP/{number}@tim&SIP/x"}),
-            f"pbxs[pbx01].trunks.t: holds a control character or one of , & |; {TEMPLATE}",
+            f"pbxs[pbx01].trunks.t: contains a control character or one of , & |; {TEMPLATE}",
         ),
         (
             lambda c: c.__setitem__("cells", []),
@@ -181,13 +231,11 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
     ],
 )
-def test_a_wrong_file_is_told_by_field_with_what_is_wrong_and_what_would_be_right(
-    change: Change, said: str
-) -> None:
+def test_wrong_value_is_refused_with_field_and_cure(change: Change, said: str) -> None:
     assert refusal(change) == said
 
 
-def test_all_that_is_wrong_is_told_at_once_one_a_line(tmp_path: Path) -> None:
+def test_all_problems_are_reported_one_per_line(tmp_path: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["pbxs"][1]["port"] = 70000
         content["cells"][0] |= {"threads": 0, "pbxs": ["pbx02", "pbx3"]}
@@ -204,26 +252,100 @@ def test_all_that_is_wrong_is_told_at_once_one_a_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_missing_file_is_told_with_the_cure() -> None:
+def test_missing_file_is_reported_with_the_cure() -> None:
     with pytest.raises(ConfigError) as caught:
         load()
     assert str(caught.value) == (
-        "dialer.toml: there is no such file. Name yours in DIALER_CONFIG, make one from an old "
+        "dialer.toml: there is no such file. Set DIALER_CONFIG to yours, convert an old "
         "settings.py with `dialer config import settings.py --output dialer.toml`, "
         "or start from the example deploy/dialer.toml"
     )
 
 
-def test_a_syntax_error_is_told_with_its_line(tmp_path: Path) -> None:
+def test_syntax_error_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "dialer.toml"
     path.write_text("[multcall]\nredis_url = \n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"dialer\.toml: is not TOML: .*line 2"):
         load(path)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_unreadable_settings_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path)
     (tmp_path / "latin.toml").write_bytes("# ligação".encode("latin-1"))
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
         load(tmp_path / "latin.toml")
+
+
+# --- numbers ------------------------------------------------------------------------------
+
+#: Every numeric field of the file, and how to set it; checked by a test below.
+WHERE: dict[tuple[str, str], Callable[[Tables, str, object], object]] = {
+    ("Recovery", "pbx_lost_after"): lambda c, k, v: c["recovery"].update({k: v}),
+    **{
+        ("Pbx", name): lambda c, k, v: c["pbxs"][0].update({k: v})
+        for name in ("port", "max_calls", "cps")
+    },
+    **{
+        ("Cell", name): lambda c, k, v: c["cells"][0].update({k: v})
+        for name in (
+            "threads",
+            "priority",
+            "queue_timeout",
+            "ring_timeout",
+            "timeout_command_response",
+            "timeout_command_ack",
+            "retries",
+        )
+    },
+    ("Cell", "priorities"): lambda c, k, v: c["cells"][0].update({k: [v]}),
+    **{
+        ("Limits", name): lambda c, k, v: c["cells"][0]["limits"].update({k: v})
+        for name in ("max_attempts_per_number", "attempts_window_hours")
+    },
+}
+
+
+def _is_number(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(_is_number, get_args(annotation)))
+
+
+def test_every_number_of_the_file_is_listed() -> None:
+    models = {
+        model
+        for model in vars(settings_tables).values()
+        if isinstance(model, type) and issubclass(model, BaseModel)
+    }
+    found = {
+        (model.__name__, name)
+        for model in models
+        for name, field in model.model_fields.items()
+        if _is_number(field.annotation)
+    }
+    assert found == set(WHERE)
+
+
+@pytest.mark.parametrize(("table", "field"), WHERE)
+@pytest.mark.parametrize(
+    "number",
+    ["nan", "inf", "-inf", "-1", "1e-300", "1e308", "true", "0x" + "f" * 5_000, "1" + "0" * 400],
+)
+def test_absurd_number_is_refused_with_its_bounds(table: str, field: str, number: str) -> None:
+    content = tables()
+    WHERE[table, field](content, field, "@")
+    path = write(content)
+    path.write_text(path.read_text("utf-8").replace('"@"', number), "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    told = str(caught.value)
+    assert re.search(rf"\.{field}(\[#1\])?: ", told)
+    assert re.search(r"is wrong; it takes .* [0-9.]+ to [0-9]+(, as .*)?$", told)
+    assert len(told) < 300
+    assert "\n" not in told
+
+
+def test_a_number_of_5000_digits_is_told_in_one_sentence() -> None:
+    path = write(tables())
+    path.write_text(f"a = {'9' * 5_000}\n" + path.read_text("utf-8"), "utf-8")
+    with pytest.raises(ConfigError, match="is not TOML: a number in it has too many digits"):
+        load(path)

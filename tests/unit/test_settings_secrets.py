@@ -1,4 +1,4 @@
-"""No secret shows: not in a repr, not in a dump, not in an error, wherever it was put."""
+"""No repr, dump or error shows a secret, in whatever field it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def printed(error: BaseException) -> str:
-    """All that an exception could put on a screen or into a log."""
+    """All text of an exception that could reach a screen or a log."""
     parts: list[str] = []
     seen: BaseException | None = error
     while seen is not None:
@@ -36,7 +36,7 @@ def printed(error: BaseException) -> str:
     return "\n".join(parts)
 
 
-def test_no_secret_shows_in_whatever_settings_can_be_turned_into() -> None:
+def test_settings_never_show_a_secret() -> None:
     found = loaded()
     shown = [repr(found), str(found), f"{found}", found.model_dump_json(), repr(found.model_dump())]
     shown += [repr(found.pbxs), repr(found.cells), repr(vars(found)), str(found.multcall)]
@@ -44,7 +44,7 @@ def test_no_secret_shows_in_whatever_settings_can_be_turned_into() -> None:
     assert not [text for text in shown if MARK in text]
 
 
-def test_the_password_of_a_rabbitmq_shows_as_little() -> None:
+def test_settings_never_show_a_rabbitmq_password() -> None:
     url = f"amqp://dialer:{MARK}@h:5672/calls"
     found = loaded(lambda content: content["broker"].__setitem__("url", url))
     assert found.broker.url == url
@@ -53,13 +53,13 @@ def test_the_password_of_a_rabbitmq_shows_as_little() -> None:
     assert "amqp://dialer:***@h:5672/calls" in found.model_dump_json()
 
 
-def test_no_secret_shows_in_pydantics_own_errors() -> None:
+def test_pydantics_errors_show_no_secret() -> None:
     with pytest.raises(ValidationError) as caught:
         Pbx.model_validate({"name": "p", "secret": MARK + "\n", "trunks": {"t": MARK}, "x": MARK})
     assert MARK not in printed(caught.value)
 
 
-def test_no_secret_shows_in_errors_of_settings_made_in_code() -> None:
+def test_errors_of_settings_made_in_code_show_no_secret() -> None:
     content = tables()
     content["cells"][0]["threads"] = 0
     with pytest.raises(SettingsRefused) as caught:
@@ -67,13 +67,13 @@ def test_no_secret_shows_in_errors_of_settings_made_in_code() -> None:
     assert MARK not in printed(caught.value)
 
 
-#: Fields whose text is no secret and is shown as it stands.
+#: Fields whose text is not secret and is shown unchanged.
 PLAIN_TEXT = {"host", "username", "context", "exten", "location", "secret_file", "tls_ca_file"}
 NAMES = {"name", "nome", "trunk"}
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place in the file where a value stands, tables and lists included."""
+    """The paths of all values in the file, tables and lists included."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
         yield (*path, key)
@@ -96,7 +96,7 @@ def inside(content: Any, place: tuple[str | int, ...]) -> Any:
     return content
 
 
-@hypothesis_settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     replaced=st.lists(st.sampled_from(PLACES), min_size=0, max_size=3),
     added=st.lists(st.sampled_from(TABLE_PLACES), min_size=0, max_size=2),
@@ -112,7 +112,7 @@ def inside(content: Any, place: tuple[str | int, ...]) -> Any:
         ]
     ),
 )
-def test_a_misplaced_secret_is_never_repeated(
+def test_misplaced_secret_is_never_repeated(
     replaced: list[tuple[str | int, ...]],
     added: list[tuple[str | int, ...]],
     value: object,
@@ -134,7 +134,7 @@ def test_a_misplaced_secret_is_never_repeated(
 
 
 def outcome(path: Path) -> str:
-    """What becomes of the file: the error, or the settings without their plain text."""
+    """The error for the file, or its settings without their plain text."""
     try:
         found = load(path)
     except ConfigError as error:
@@ -144,7 +144,7 @@ def outcome(path: Path) -> str:
 
 
 @pytest.mark.parametrize("field", ["secret", "host", "redis_url", "threads"])
-def test_a_number_in_a_field_of_text_is_not_repeated(field: str) -> None:
+def test_number_in_a_text_field_is_not_repeated(field: str) -> None:
     kind = "cells" if field in ("redis_url", "threads") else "pbxs"
     value: object = "77665544" if field == "threads" else 77665544
     said = refusal(lambda c: c[kind][0].__setitem__(field, value))

@@ -1,4 +1,4 @@
-"""The simulated PBX as an AMI server: sessions, switches, and panoramisk's own Manager on it."""
+"""The simulated PBX as an AMI server: sessions, faults, and panoramisk's own Manager."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_nothing_but_login_is_permitted_before_login(make_pbx: MakePbx) ->
     assert (answer["Response"], answer["Message"]) == ("Error", "Permission denied")
 
 
-async def test_a_user_without_the_right_to_originate_is_told_so(make_pbx: MakePbx) -> None:
+async def test_user_without_originate_permission_is_refused(make_pbx: MakePbx) -> None:
     client = await Client.logged_in(await make_pbx(write="system,reporting"))
     answer = await client.ask(Action="Originate", Channel="PJSIP/1100@tim")
     assert answer["Message"] == "Permission denied"
@@ -81,7 +81,7 @@ async def test_a_user_without_the_right_to_originate_is_told_so(make_pbx: MakePb
         ),
     ],
 )
-async def test_errors_are_worded_as_asterisk_words_them(
+async def test_errors_have_asterisks_wording(
     make_pbx: MakePbx, headers: dict[str, str], message: str
 ) -> None:
     client = await Client.logged_in(await make_pbx())
@@ -89,7 +89,7 @@ async def test_errors_are_worded_as_asterisk_words_them(
     assert (answer["Response"], answer["Message"]) == ("Error", message)
 
 
-async def test_ping_core_settings_and_core_status_have_their_real_fields(
+async def test_ping_and_core_responses_have_asterisks_fields(
     make_pbx: MakePbx,
 ) -> None:
     client = await Client.logged_in(await make_pbx(version="16"))
@@ -109,7 +109,7 @@ async def test_logoff_says_goodbye_and_closes(make_pbx: MakePbx) -> None:
     assert await client.is_cut()
 
 
-async def test_actions_sent_in_pieces_and_in_one_packet_are_all_answered(
+async def test_actions_in_any_packet_size_are_answered(
     make_pbx: MakePbx,
 ) -> None:
     client = await Client.logged_in(await make_pbx())
@@ -120,10 +120,10 @@ async def test_actions_sent_in_pieces_and_in_one_packet_are_all_answered(
     assert (await client.until(lambda m: m.get("Ping") == "Pong"))["ActionID"] == "2"
 
 
-# What a session is told -------------------------------------------------------------
+# Events of a session ----------------------------------------------------------------
 
 
-async def test_events_of_classes_not_asked_for_stay_away(make_pbx: MakePbx) -> None:
+async def test_events_of_unsubscribed_classes_are_not_sent(make_pbx: MakePbx) -> None:
     pbx = await make_pbx()
     narrow = await Client.logged_in(pbx, "system,call,user")
     wide = await Client.logged_in(pbx, "on")
@@ -154,7 +154,7 @@ async def test_the_events_action_changes_the_mask(make_pbx: MakePbx) -> None:
         {"MatchCriteria": "name(Hangup),header(Uniqueid),method(exact)", "Filter": "c1"},
     ],
 )
-async def test_filters_keep_events_away_in_both_spellings(
+async def test_filters_of_both_syntaxes_block_events(
     make_pbx: MakePbx, headers: dict[str, str]
 ) -> None:
     client = await Client.logged_in(await make_pbx(), "call")
@@ -164,7 +164,7 @@ async def test_filters_keep_events_away_in_both_spellings(
     assert "Newchannel" not in client.names()
 
 
-# Switches ---------------------------------------------------------------------------
+# Faults -----------------------------------------------------------------------------
 
 
 async def test_dropped_links_leave_the_calls_alive(make_pbx: MakePbx) -> None:
@@ -179,7 +179,7 @@ async def test_dropped_links_leave_the_calls_alive(make_pbx: MakePbx) -> None:
     assert (await again.event("CoreShowChannel"))["Uniqueid"] == "c1"
 
 
-async def test_a_hung_pbx_says_nothing_until_it_comes_round(make_pbx: MakePbx) -> None:
+async def test_hung_pbx_sends_nothing_until_unhung(make_pbx: MakePbx) -> None:
     pbx = await make_pbx()
     client = await Client.logged_in(pbx, "call")
     client.originate("1190", "c1")
@@ -202,7 +202,7 @@ async def test_a_hung_pbx_says_nothing_until_it_comes_round(make_pbx: MakePbx) -
     assert (await late.banner()).startswith("Asterisk Call Manager/")
 
 
-async def test_restart_ends_calls_without_a_word_and_keeps_astdb(make_pbx: MakePbx) -> None:
+async def test_restart_drops_calls_silently_and_keeps_astdb(make_pbx: MakePbx) -> None:
     pbx = await make_pbx(**LONG)
     client = await Client.logged_in(pbx, "call")
     client.originate("1100", "c1")
@@ -220,7 +220,7 @@ async def test_restart_ends_calls_without_a_word_and_keeps_astdb(make_pbx: MakeP
     assert "Hangup" not in client.names()
 
 
-async def test_a_pbx_that_refuses_connections_keeps_its_port_for_later(
+async def test_pbx_that_refuses_connections_keeps_its_port(
     make_pbx: MakePbx,
 ) -> None:
     pbx = await make_pbx()
@@ -233,7 +233,7 @@ async def test_a_pbx_that_refuses_connections_keeps_its_port_for_later(
     assert pbx.port == port
 
 
-async def test_the_control_port_turns_the_switches_and_tells_the_counts(
+async def test_control_port_switches_faults_and_reports_counts(
     make_pbx: MakePbx,
 ) -> None:
     pbx = await make_pbx()
@@ -246,7 +246,7 @@ async def test_the_control_port_turns_the_switches_and_tells_the_counts(
     writer.write(b"stats\ndrop\nnonsense\n")
     stats = json.loads(await reader.readline())
     assert await reader.readline() == b"ok\n"
-    assert (await reader.readline()).startswith(b"error: unknown word")
+    assert (await reader.readline()).startswith(b"error: unknown command")
     assert await client.is_cut()
     assert (stats["rings"], stats["live"], stats["peak_live"]) == ({"1100": 1}, 0, 1)
     writer.close()
@@ -256,7 +256,7 @@ async def test_the_control_port_turns_the_switches_and_tells_the_counts(
 # panoramisk -------------------------------------------------------------------------
 
 
-async def test_panoramisk_logs_in_pings_originates_and_hears_the_hangup(
+async def test_panoramisk_can_originate_and_sees_the_hangup(
     make_pbx: MakePbx,
 ) -> None:
     pbx = await make_pbx()
@@ -309,7 +309,7 @@ asyncio.run(serve(SimulatedPbxConfig(port=0, control_port=0, ring_time=(0.01, 0.
 """
 
 
-async def test_as_a_program_it_tells_its_ports_and_obeys_control_port_and_signals() -> None:
+async def test_program_prints_ports_and_obeys_signals() -> None:
     pipe = asyncio.subprocess.PIPE
     program = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, stdout=pipe, stderr=pipe

@@ -21,7 +21,7 @@ async def make_pbx() -> AsyncIterator[MakePbx]:
 # Calls ------------------------------------------------------------------------------
 
 
-async def test_an_answered_call_goes_from_newchannel_to_hangup_under_its_own_id(
+async def test_answered_call_keeps_its_uniqueid_until_hangup(
     make_pbx: MakePbx,
 ) -> None:
     pbx = await make_pbx()
@@ -50,7 +50,7 @@ async def test_an_answered_call_goes_from_newchannel_to_hangup_under_its_own_id(
     ],
 )
 @pytest.mark.parametrize("version", ["16", "22"])
-async def test_a_rejected_call_tells_its_cause_as_that_version_does(
+async def test_rejected_call_has_the_cause_of_its_version(
     make_pbx: MakePbx,
     version: str,
     number: str,
@@ -70,7 +70,7 @@ async def test_a_rejected_call_tells_its_cause_as_that_version_does(
 
 
 @pytest.mark.parametrize(("version", "cause"), [("16", "16"), ("22", "0")])
-async def test_an_odd_numbers_far_end_clears_without_saying_why(
+async def test_odd_number_clears_without_a_reason(
     make_pbx: MakePbx, version: str, cause: str
 ) -> None:
     client = await Client.logged_in(await make_pbx(version=version), "call")
@@ -78,7 +78,7 @@ async def test_an_odd_numbers_far_end_clears_without_saying_why(
     assert (await client.ended())["Hangup"]["Cause"] == cause
 
 
-async def test_originate_response_has_no_fixed_place_among_a_calls_events(
+async def test_originate_response_has_no_fixed_position(
     make_pbx: MakePbx,
 ) -> None:
     client = await Client.logged_in(await make_pbx(), "call")
@@ -93,7 +93,7 @@ async def test_originate_response_has_no_fixed_place_among_a_calls_events(
 
 
 @pytest.mark.parametrize(("version", "cause"), [("16", "0"), ("22", "19")])
-async def test_a_call_nobody_answers_ends_at_the_originates_own_timeout(
+async def test_unanswered_call_ends_at_the_originate_timeout(
     make_pbx: MakePbx, version: str, cause: str
 ) -> None:
     client = await Client.logged_in(await make_pbx(version=version), "call")
@@ -104,7 +104,7 @@ async def test_a_call_nobody_answers_ends_at_the_originates_own_timeout(
     assert "DialEnd" not in client.names()
 
 
-async def test_number_85_is_refused_outright_and_86_never_has_a_channel(
+async def test_number_85_is_refused_and_86_has_no_channel(
     make_pbx: MakePbx,
 ) -> None:
     pbx = await make_pbx()
@@ -119,14 +119,14 @@ async def test_number_85_is_refused_outright_and_86_never_has_a_channel(
     assert not pbx.rings
 
 
-async def test_number_87_gets_no_answer_at_all_while_the_link_lives(make_pbx: MakePbx) -> None:
+async def test_number_87_gets_no_response(make_pbx: MakePbx) -> None:
     client = await Client.logged_in(await make_pbx(), "call")
     client.originate("1187", "c87")
     await client.ask(Action="Ping")
     assert all(m.get("ActionID") != "act-c87" for m in client.seen)
 
 
-async def test_a_channel_id_in_use_is_refused_under_the_live_calls_uniqueid(
+async def test_channel_id_in_use_is_refused(
     make_pbx: MakePbx,
 ) -> None:
     pbx = await make_pbx(talk_time=(60.0, 60.0))
@@ -150,7 +150,7 @@ async def test_a_finished_calls_channel_id_may_be_used_again(make_pbx: MakePbx) 
     assert pbx.rings["1100"] == 2
 
 
-async def test_without_async_the_word_comes_as_the_response_and_not_as_an_event(
+async def test_originate_without_async_sends_no_event(
     make_pbx: MakePbx,
 ) -> None:
     client = await Client.logged_in(await make_pbx(), "call")
@@ -192,7 +192,7 @@ async def test_the_number_is_found_in_any_dial_string(make_pbx: MakePbx, dial_st
     assert pbx.rings == {"1100": 1}
 
 
-async def test_core_show_channels_lists_what_lives(make_pbx: MakePbx) -> None:
+async def test_core_show_channels_lists_live_channels(make_pbx: MakePbx) -> None:
     client = await Client.logged_in(await make_pbx(**LONG), "call")
     for call_id in ("c1", "c2"):
         client.originate("1100", call_id)
@@ -209,7 +209,7 @@ async def test_core_show_channels_lists_what_lives(make_pbx: MakePbx) -> None:
 # The dialplan -----------------------------------------------------------------------
 
 
-async def test_an_answered_call_leaves_a_note_that_its_end_completes(make_pbx: MakePbx) -> None:
+async def test_answered_call_writes_a_note_completed_at_its_end(make_pbx: MakePbx) -> None:
     pbx = await make_pbx()
     client = await Client.logged_in(pbx, "call")
     client.originate("1190", "c1")
@@ -225,7 +225,7 @@ async def test_an_answered_call_leaves_a_note_that_its_end_completes(make_pbx: M
     assert not pbx.astdb
 
 
-async def test_no_note_is_left_where_the_dialers_dialplan_does_not_run(make_pbx: MakePbx) -> None:
+async def test_no_note_without_the_dialers_context(make_pbx: MakePbx) -> None:
     pbx = await make_pbx()
     client = await Client.logged_in(pbx, "call")
     client.originate("1100", "c1", Context="default")
@@ -233,7 +233,7 @@ async def test_no_note_is_left_where_the_dialers_dialplan_does_not_run(make_pbx:
     assert not pbx.astdb
 
 
-async def test_a_pbx_without_the_dialers_dialplan_refuses_its_context(make_pbx: MakePbx) -> None:
+async def test_pbx_without_the_include_refuses_its_context(make_pbx: MakePbx) -> None:
     pbx = await make_pbx(include=False)
     client = await Client.logged_in(pbx, "call")
     client.originate("1100", "c1")
@@ -245,7 +245,7 @@ async def test_a_pbx_without_the_dialers_dialplan_refuses_its_context(make_pbx: 
 
 
 @pytest.mark.parametrize(("include", "value"), [(True, "1"), (False, "0")])
-async def test_getvar_tells_whether_the_dialers_dialplan_is_there(
+async def test_getvar_shows_if_the_include_is_loaded(
     make_pbx: MakePbx, include: bool, value: str
 ) -> None:
     client = await Client.logged_in(await make_pbx(include=include))
@@ -253,7 +253,7 @@ async def test_getvar_tells_whether_the_dialers_dialplan_is_there(
     assert answer["Value"] == value
 
 
-async def test_a_context_with_detection_tells_amd_and_agent_in_user_events(
+async def test_detecting_context_sends_amd_and_agent_events(
     make_pbx: MakePbx,
 ) -> None:
     client = await Client.logged_in(await make_pbx(), "call,user")
@@ -298,5 +298,5 @@ async def test_two_thousand_calls_at_once_take_little_processor(make_pbx: MakePb
         answered += (await client.next()).get("Event") == "OriginateResponse"
     spent = time.process_time() - spent
     assert (pbx.live, pbx.peak_live) == (2000, 2000)
-    # Client included, under coverage, beside whatever else runs: 300 starts a second fit a core.
+    # With the client, under coverage and other load: 300 starts per second fit one core.
     assert spent / 2000 < 1 / 300

@@ -1,4 +1,4 @@
-"""The simulated PBX held against what real Asterisks said: the same recorder plays both.
+"""The simulated PBX compared with captures of real Asterisk: the same recorder runs both.
 
 Compared is every header's name, place and value, save what no two recordings share (times,
 sequence numbers) and what the lab's own dialplan does. Asterisk tells a call from several
@@ -49,7 +49,7 @@ def comparable(block: str) -> Message:
     is_far_half = headers.get("Channel", "").endswith(";2")
     in_lab_dialplan = headers.get("ChannelState") == "6" or is_far_half
     if is_far_half or headers.get("Event") == "DialState":
-        # By the time that one thread tells, another may have moved the channel on.
+        # Before one thread sends its event, another may have changed the channel.
         pairs = [(name, "*" if STATE.search(name) else value) for name, value in pairs]
     return tuple((name, masked(name, value, in_lab_dialplan)) for name, value in pairs)
 
@@ -62,7 +62,7 @@ def masked(name: str, value: str, in_lab_dialplan: bool) -> str:
 
 
 def told_by(message: Message) -> str:
-    """Which of Asterisk's threads tells this."""
+    """The Asterisk thread that sends this event."""
     headers = dict(message)
     event = headers.get("Event", "")
     if event.startswith("Dial"):
@@ -76,13 +76,13 @@ def by_thread(told: list[Message]) -> dict[str, list[Message]]:
     threads: dict[str, list[Message]] = {}
     for message in told:
         threads.setdefault(told_by(message), []).append(message)
-    # Two threads move a Local channel's far half.
+    # Two threads change a Local channel's far half.
     return {name: sorted(t) if name.endswith(";2") else t for name, t in threads.items()}
 
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every scenario played to simulated PBXs of both versions, all at the same time."""
+    """Recordings of every scenario on simulated PBXs of both versions, run in parallel."""
     folder = tmp_path_factory.mktemp("replayed")
 
     async def play(version: Literal["16", "22"], scenario: str) -> None:
@@ -94,7 +94,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             read="system,call,user",
         )
         async with pbx:
-            # The recorder looks its port up before it first waits.
+            # The recorder reads its port before its first await.
             record.PORTS[f"asterisk{version}"] = pbx.port
             await record.record(f"asterisk{version}", scenario)
 
@@ -111,15 +111,13 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_simulation_says_what_asterisk_said(
-    replayed: Path, version: str, scenario: str
-) -> None:
+def test_simulation_sends_what_asterisk_sent(replayed: Path, version: str, scenario: str) -> None:
     place = Path(f"asterisk{version}") / f"{scenario}.ami"
     simulated, real = messages(replayed / place), messages(CAPTURES / place)
     assert by_thread(simulated) == by_thread(real)
 
 
-def test_no_event_of_the_simulation_has_a_header_that_asterisk_does_not_send(
+def test_simulation_sends_no_header_unknown_to_asterisk(
     replayed: Path,
 ) -> None:
     for version in VERSIONS:

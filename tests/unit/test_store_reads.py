@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 READING = {
-    "GET", "HGET", "HGETALL", "HMGET", "LLEN", "LRANGE", "SMEMBERS", "SMISMEMBER", "TIME",
+    "GET", "HGET", "HGETALL", "HMGET", "LLEN", "LRANGE", "SCARD", "SMEMBERS", "SMISMEMBER", "TIME",
     "ZCARD", "ZRANGE",
 }  # fmt: skip
 

@@ -44,7 +44,7 @@ def respond(ending: Ending, code_json: str = "null", **fields: Any) -> str:
     return text
 
 
-def test_an_ack_says_who_took_the_call_and_returns_the_data_verbatim() -> None:
+def test_ack_names_the_pbx_and_returns_data_verbatim() -> None:
     text = ack(request=REQUEST, pbx="pbx01", uniqueid="ASR_TIM:a-1", at=DIALED)
     assert text == (
         '{"IdRequisicao":"\\u0061-1","Celula":"ASR_TIM","Pbx":"pbx01",'
@@ -54,7 +54,7 @@ def test_an_ack_says_who_took_the_call_and_returns_the_data_verbatim() -> None:
     Ack.model_validate_json(text)
 
 
-def test_a_response_has_all_fields_in_order_and_takes_its_code_in_the_middle() -> None:
+def test_response_has_all_fields_in_order() -> None:
     ending = Ending(
         result=Result.ANSWERED,
         ended_at=ENDED,
@@ -76,7 +76,7 @@ def test_a_response_has_all_fields_in_order_and_takes_its_code_in_the_middle() -
     )
 
 
-def test_the_models_and_the_composed_text_name_the_same_fields_in_the_same_order() -> None:
+def test_models_and_json_text_have_the_same_fields() -> None:
     request = CallRequest(cell="c", request_id="1", request_id_json="1", number="190")
     composed: dict[type[BaseModel], str] = {
         Ack: ack(request=request, pbx="p", uniqueid="u", at=DIALED),
@@ -88,7 +88,7 @@ def test_the_models_and_the_composed_text_name_the_same_fields_in_the_same_order
         assert list(json.loads(text)) == fields
 
 
-def test_a_call_that_never_had_a_pbx_has_nulls_where_nothing_is_known() -> None:
+def test_call_without_a_pbx_has_nulls() -> None:
     error = CallError(code="expired", message="waited too long")
     ending = Ending(result=Result.EXPIRED, ended_at=ENDED, error=error)
     answer = json.loads(
@@ -113,19 +113,19 @@ def test_a_call_that_never_had_a_pbx_has_nulls_where_nothing_is_known() -> None:
     assert len(answer) == 20
 
 
-def test_an_answer_learnt_only_at_the_end_counts() -> None:
+def test_answer_known_only_at_the_end_counts() -> None:
     ending = Ending(result=Result.ANSWERED, ended_at=ENDED, answered_at=ANSWERED)
     assert json.loads(respond(ending))["FaladoSeg"] == 111.75
 
 
-def test_durations_are_never_negative_though_clocks_may_step_back() -> None:
+def test_durations_are_never_negative() -> None:
     ending = Ending(result=Result.ANSWERED, ended_at=DIALED, wait_s=-1.0)
     answer = json.loads(respond(ending, dialed_at=ENDED, answered_at=ENDED))
     assert (answer["DuracaoSeg"], answer["FaladoSeg"], answer["EsperaSeg"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("wait_s", [float("nan"), float("inf"), float("-inf")])
-def test_a_wait_that_is_no_number_is_null(wait_s: float) -> None:
+def test_wait_that_is_not_a_number_is_null(wait_s: float) -> None:
     ending = Ending(result=Result.ANSWERED, ended_at=ENDED, wait_s=wait_s)
     assert json.loads(respond(ending))["EsperaSeg"] is None
 
@@ -182,7 +182,7 @@ def test_a_dead_entry_shows_text_as_text(raw: bytes) -> None:
     }
 
 
-def test_a_dead_entry_keeps_bytes_that_are_no_text() -> None:
+def test_dead_entry_keeps_bytes_that_are_not_text() -> None:
     raw = bytes(range(256))
     text = dead(raw=raw, source="request", reason="invalid_request", message="m", at=DIALED)
     Dead.model_validate_json(text)

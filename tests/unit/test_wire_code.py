@@ -11,7 +11,7 @@ from dialer.multcall.code import CallCode, parse_code
 @pytest.mark.parametrize(
     "code_json", ['"L-1"', "7", "-7", "9" * 256, '"' + "x" * 256 + '"', '"\\u00e7\\/"', '"${X}"']
 )
-def test_a_code_is_kept_as_the_text_it_came_as(code_json: str) -> None:
+def test_code_is_kept_as_its_original_text(code_json: str) -> None:
     raw = f'{{ "IdRequisicao": "a-1", "CodLigacao":  {code_json} }}'.encode()
     assert parse_code(raw) == CallCode(request_id="a-1", code_json=code_json)
 
@@ -27,7 +27,7 @@ def test_a_bad_code_is_refused_with_its_id(value: object) -> None:
     assert (refused.value.field, refused.value.request_id_json) == ("CodLigacao", "1")
 
 
-def test_null_is_no_code() -> None:
+def test_null_is_not_a_code() -> None:
     with pytest.raises(InvalidRequest, match=r"^CodLigacao is missing"):
         parse_code(b'{"IdRequisicao": 1, "CodLigacao": null}')
 
@@ -38,6 +38,6 @@ def test_a_code_without_an_id_is_refused() -> None:
     assert refused.value.request_id_json is None
 
 
-def test_a_code_that_is_no_json_is_refused() -> None:
+def test_code_that_is_not_json_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"^The element must be one JSON object"):
         parse_code(b"L-1")

@@ -9,12 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from dialer.domain.allowed import Allowed
 from dialer.domain.call import Ending, Result
 from dialer.errors import InvalidRequest
 from dialer.multcall.answers import ack, dead, invalid_response, response_parts
 from dialer.multcall.code import parse_code
 from dialer.multcall.keys import CellKeys
-from dialer.multcall.request import parse_request
+from dialer.multcall.request import admissible_request, parse_request
 from dialer.multcall.schema import MESSAGES, schema_of
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def first_column(title: str) -> list[str]:
     return re.findall(r"^\| `([^`]+)`", section(title), re.MULTILINE)
 
 
-def test_every_json_block_says_which_message_it_is() -> None:
+def test_every_json_block_names_its_message() -> None:
     kinds = {kind for kind, _ in EXAMPLE.findall(WIRE)}
     assert kinds == {"request", "ack", "codligacao", "response", "bad-request", "dead"}
     assert WIRE.count("```json") == len(EXAMPLE.findall(WIRE))
@@ -60,11 +61,11 @@ def test_every_example_is_valid_by_its_schema(kind: str) -> None:
         ("Response", "response"),
     ],
 )
-def test_the_tables_name_every_field_in_the_order_of_the_wire(title: str, kind: str) -> None:
+def test_tables_list_every_field_in_wire_order(title: str, kind: str) -> None:
     assert first_column(title) == list(schema_of(MESSAGES[f"{kind}.schema.json"])["properties"])
 
 
-def test_the_dead_list_table_names_every_reason_and_field() -> None:
+def test_dead_list_table_has_every_reason_and_field() -> None:
     properties = schema_of(MESSAGES["dead.schema.json"])["properties"]
     names = first_column("Bad input and the dead list")
     assert names == [*properties["reason"]["enum"], *properties]
@@ -74,7 +75,7 @@ def test_the_result_table_names_every_result() -> None:
     assert first_column("Resultado") == [str(result) for result in Result]
 
 
-def test_the_error_table_names_every_code_that_the_program_gives() -> None:
+def test_error_table_lists_every_code() -> None:
     given = re.compile(r'CallError\(\s*code="([a-z_]+)"|_fail\([^"]*"([a-z_]+)"')
     sources = [*(ROOT / "dialer").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     found = {
@@ -105,7 +106,9 @@ def same(composed: str, example: str) -> bool:
 
 
 def test_the_examples_of_one_call_belong_together() -> None:
-    request = parse_request(examples("request")[0].encode(), cell=CELL)
+    allowed = Allowed(contexts=("dialer-ura",), extensions=("s",), priorities=(1,))
+    raw = examples("request")[0].encode()
+    request = admissible_request(raw, cell=CELL, allowed=allowed)
     code = parse_code(examples("codligacao")[0].encode())
     dialed = datetime(2026, 5, 4, 12, 30, 1, tzinfo=UTC)
     uniqueid = request.call_id
@@ -134,11 +137,11 @@ def test_the_examples_of_one_call_belong_together() -> None:
     assert same(parts.head + code.code_json + parts.tail, examples("response")[0])
 
 
-def test_the_smallest_request_is_taken() -> None:
+def test_smallest_documented_request_is_accepted() -> None:
     assert parse_request(examples("request")[1].encode(), cell=CELL).request_id == "124"
 
 
-def test_the_bad_request_is_answered_and_kept_as_shown() -> None:
+def test_documented_bad_request_is_answered_as_shown() -> None:
     raw = examples("bad-request")[0].encode()
     with pytest.raises(InvalidRequest) as refused:
         parse_request(raw, cell=CELL)

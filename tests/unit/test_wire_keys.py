@@ -3,7 +3,7 @@ from __future__ import annotations
 from dialer.multcall.keys import CellKeys
 
 
-def test_the_six_keys_hold_the_cells_name_as_it_is_configured() -> None:
+def test_six_keys_contain_the_cells_exact_name() -> None:
     keys = CellKeys("ura-novoteste2")
     assert keys.request == "ZancURA2.0-Request-ura-novoteste2"
     assert keys.ack == "ZancURA2.0-ACK-ura-novoteste2"

@@ -28,7 +28,7 @@ def refusal_of(**fields: Any) -> InvalidRequest:
     return refusal(json.dumps({**MINIMAL, **fields}).encode())
 
 
-def test_a_request_with_every_field_is_read_as_it_was_meant() -> None:
+def test_request_with_every_field_is_parsed() -> None:
     raw = (
         b'{"IdRequisicao": 77, "Telefone": "+5511987654321", "CallerID": "Cobran\xc3\xa7a'
         b' <1140041234>", "Contexto": "ura", "Extensao": "s", "Prioridade": 2,'
@@ -55,23 +55,23 @@ def test_a_request_with_every_field_is_read_as_it_was_meant() -> None:
     )
 
 
-def test_the_smallest_request_leaves_all_else_to_the_cell() -> None:
+def test_smallest_request_uses_the_cells_defaults() -> None:
     assert parse() == CallRequest(
         cell="ASR_TIM", request_id="a-1", request_id_json='"a-1"', number="5511987654321"
     )
 
 
-def test_null_for_an_optional_field_is_as_good_as_none() -> None:
+def test_null_for_an_optional_field_counts_as_missing() -> None:
     optional = ["CallerID", "Contexto", "Extensao", "Prioridade", "Tronco", "TempoToque"]
     optional += ["CriadaEm", "ValidadeSeg", "Variaveis", "Dados"]
     assert parse(**dict.fromkeys(optional)) == parse()
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_byte_order_mark_is_skipped() -> None:
     assert parse_request(b"\xef\xbb\xbf" + json.dumps(MINIMAL).encode(), cell="ASR_TIM") == parse()
 
 
-def test_of_a_repeated_field_the_last_counts_in_value_and_text() -> None:
+def test_last_of_repeated_fields_counts() -> None:
     raw = (
         b'{"IdRequisicao":1,"Telefone":"190","Dados":1,'
         b'"IdRequisicao":2,"Telefone":"5511","Dados":1.0}'
@@ -155,13 +155,13 @@ BAD: list[tuple[str, list[Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "values"), GOOD)
-def test_what_is_within_the_rule_is_taken(name: str, values: list[Any]) -> None:
+def test_value_within_its_rule_is_accepted(name: str, values: list[Any]) -> None:
     for value in values:
         assert parse(**{name: value}) is not None
 
 
 @pytest.mark.parametrize(("name", "values"), BAD)
-def test_what_breaks_the_rule_is_refused_by_the_fields_name(name: str, values: list[Any]) -> None:
+def test_value_that_breaks_its_rule_names_the_field(name: str, values: list[Any]) -> None:
     for value in values:
         raw = json.dumps({**MINIMAL, name: value}, ensure_ascii=False).encode()
         error = refusal(raw)
@@ -175,10 +175,17 @@ def test_what_breaks_the_rule_is_refused_by_the_fields_name(name: str, values: l
         ({"A": 1}, "Variaveis.A must be text of at most 512 characters"),
         ({"A": None}, "Variaveis.A must be text of at most 512 characters"),
         ({"A": "x" * 513}, "Variaveis.A must be text of at most 512 characters"),
-        ({"A": "${X}"}, "Variaveis.A must not hold control characters, line ends, ${ or $["),
-        ({"A": "$[1]"}, "Variaveis.A must not hold control characters, line ends, ${ or $["),
-        ({"A": "\u2028"}, "Variaveis.A must not hold control characters, line ends, ${ or $["),
-        ({"A": "\ud800"}, "Variaveis.A must not hold control characters, line ends, ${ or $["),
+        ({"A": "${X}"}, "Variaveis.A must not contain control characters, line ends, ${, $[ or ^{"),
+        ({"A": "^{X}"}, "Variaveis.A must not contain control characters, line ends, ${, $[ or ^{"),
+        ({"A": "$[1]"}, "Variaveis.A must not contain control characters, line ends, ${, $[ or ^{"),
+        (
+            {"A": "\u2028"},
+            "Variaveis.A must not contain control characters, line ends, ${, $[ or ^{",
+        ),
+        (
+            {"A": "\ud800"},
+            "Variaveis.A must not contain control characters, line ends, ${, $[ or ^{",
+        ),
         ({"1": "x"}, "a name in Variaveis must match"),
         ({"A\n": "x"}, "a name in Variaveis must match"),
         ({"A" * 81: "x"}, "a name in Variaveis must match"),
@@ -208,7 +215,7 @@ def test_many_brackets_side_by_side_are_not_deep() -> None:
     assert parse(Dados=[[]] * 600).data_json.count("[") == 601
 
 
-def test_numbers_of_any_length_come_back_as_they_came() -> None:
+def test_numbers_of_any_length_come_back_unchanged() -> None:
     for number in ("9" * 5000, "-" + "9" * 5000, "1e999", "0.10", "-0"):
         raw = json.dumps(MINIMAL)[:-1] + f',"Dados":{number}}}'
         assert parse_request(raw.encode(), cell="c").data_json == number
@@ -282,7 +289,7 @@ def test_numbers_of_any_length_come_back_as_they_came() -> None:
         ),
     ],
 )
-def test_what_is_not_one_whole_json_object_is_refused_with_the_place(
+def test_incomplete_json_object_is_refused_with_position(
     raw: bytes, sentence: str, field: str | None, id_json: str | None
 ) -> None:
     error = refusal(raw)
@@ -290,7 +297,7 @@ def test_what_is_not_one_whole_json_object_is_refused_with_the_place(
     assert (error.field, error.request_id_json) == (field, id_json)
 
 
-def test_more_than_64_kib_is_refused_but_an_early_id_is_still_seen() -> None:
+def test_more_than_64_kib_is_refused_with_an_early_id() -> None:
     padding = json.dumps({"Outro": "x" * 65536})[1:-1]
     early = refusal(json.dumps(MINIMAL)[:-1].encode() + b"," + padding.encode() + b"}")
     assert str(early) == "The element has 65600 bytes; at most 65536 are allowed"
@@ -302,7 +309,7 @@ def test_more_than_64_kib_is_refused_but_an_early_id_is_still_seen() -> None:
     assert split.request_id_json == '"a-1"'
 
 
-def test_nesting_that_python_cannot_read_is_refused() -> None:
+def test_nesting_too_deep_for_python_is_refused() -> None:
     error = refusal(json.dumps(MINIMAL)[:-1].encode() + b',"a":' + b"[" * 30_000)
     assert error.request_id_json == '"a-1"'
     assert error.field == "a"

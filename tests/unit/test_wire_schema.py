@@ -38,14 +38,14 @@ def test_the_schemas_in_docs_are_current(tmp_path: Path) -> None:
     assert {path.name for path in SCHEMAS.iterdir()} == set(MESSAGES)
 
 
-def test_the_command_writes_the_schemas_and_says_where(
+def test_schema_command_writes_and_lists_the_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "new" / name) for name in MESSAGES]
 
 
-def test_the_command_explains_itself_when_called_wrong(
+def test_schema_command_shows_usage(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["schema"])
@@ -58,7 +58,7 @@ def test_the_command_explains_itself_when_called_wrong(
 
 @pytest.mark.parametrize("result", list(Result))
 @pytest.mark.parametrize("known", [True, False])
-def test_what_we_compose_is_valid_by_its_schema(result: Result, known: bool) -> None:
+def test_composed_messages_are_valid_by_their_schema(result: Result, known: bool) -> None:
     request = CallRequest(
         cell="c",
         request_id="1",
@@ -124,6 +124,7 @@ REFUSED: list[dict[str, Any]] = [
     {"Variaveis": {"A": "x" * 513}},
     {"Variaveis": {"A": "${X}"}},
     {"Variaveis": {"A": "x$[1]"}},
+    {"Variaveis": {"A": "^{X}"}},
     {"Variaveis": {"A": "\r\n"}},
     {"Variaveis": {"A B": "x"}},
     {"Variaveis": {"__dialer_x": "x"}},
@@ -139,7 +140,7 @@ def test_schema_and_parser_refuse_the_same_requests(fields: dict[str, Any]) -> N
         parse_request(json.dumps(element).encode(), cell="c")
 
 
-def test_schema_and_parser_take_the_same_odd_requests() -> None:
+def test_schema_and_parser_accept_the_same_odd_requests() -> None:
     check = validator("request")
     for element in odd_requests(3, 200):
         text = element.raw.decode("utf-8-sig").replace("9" * 5000, "9")

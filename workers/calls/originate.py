@@ -22,7 +22,7 @@ from dialer.domain.follow_events import (
     OriginateUnclear,
 )
 from dialer.domain.followed import Followed
-from dialer.domain.originate import dial_string, variable_line
+from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable_line
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from dialer.failpoints import failpoint
@@ -121,6 +121,8 @@ class Originator:
             name = self.pbx.name
             message = f"{name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
             return _given_up("no_trunk", message)
+        if (refusal := cell.allowed.refusal(request)) is not None:
+            return _given_up("not_allowed", refusal.sentence)
         return None
 
     def _must_give_back(self, cell: Cell, followed: Followed, *, claimed_s: float) -> bool:
@@ -189,7 +191,8 @@ class Originator:
             "EXTEN": request.exten or cell.exten,
             "PRIORITY": str(request.priority or cell.priority),
         }
-        variables = [variable_line(name, value) for name, value in request.variables]
+        given = (*request.variables, *CARRIER_DIALS_NOTHING)
+        variables = [variable_line(name, value) for name, value in given]
         if self.state.has_include:
             orders = target | _orders(request, cell)
             variables += [variable_line(f"DIALER_{name}", value) for name, value in orders.items()]
@@ -201,11 +204,10 @@ class Originator:
             "Exten": target["EXTEN"],
             "Priority": target["PRIORITY"],
             "Timeout": str((request.ring_timeout_s or cell.ring_timeout) * 1000),
+            "Variable": variables,
         }
         if request.caller_id is not None:
             fields["CallerID"] = request.caller_id
-        if variables:
-            fields["Variable"] = variables
         return fields
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts Asterisk; the AMI secret comes from a file and goes where only Asterisk reads it.
+# Starts Asterisk with the AMI secret from a file, copied to where only Asterisk can read it.
 set -eu
 umask 077
 secret=/run/secrets/AMI_SECRET
@@ -13,5 +13,5 @@ elif [ -e /etc/asterisk/site/manager.d/dialer.conf ]; then
   echo "asterisk: there is no $secret: give this container its AMI secret as AMI_SECRET" >&2
   exit 1
 fi
-# -f stays in the foreground, -n no colours.
+# -f: stay in the foreground, -n: no colours.
 exec asterisk -f -n

@@ -1,1 +1,1 @@
-"""`make demo`: the whole system on this machine, with simulated PBXs and a simulated Multcall."""
+"""The demo: the whole system on this machine, with simulated PBXs and a simulated Multcall."""

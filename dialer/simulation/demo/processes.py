@@ -1,7 +1,7 @@
-"""The demo's processes: started with a log of their own, watched, and ended without a trace.
+"""Processes of the demo: start with a log file, watch, stop completely.
 
-Each runs in a session of its own, so that Ctrl-C in the terminal reaches the demo alone, and
-under a guard that ends it should the demo be killed. Knows nothing of what the processes do.
+Each process has its own session, so that Ctrl-C in the terminal reaches only the demo, and a
+guard process that kills it if the demo is killed. Does not know what the processes do.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Final
 
 from dialer.errors import DialerError
 
-#: A part that was asked to stop has this long before it is killed, in seconds.
+#: Seconds between SIGTERM and SIGKILL.
 STOP_WITHIN_S: Final = 8.0
 
-#: Lines of its log that are shown of a part that failed.
+#: Log lines shown if a process fails.
 LAST_LINES: Final = 20
 
-#: Waits on its standard input. A line means that the part ended in order; end of file means
-#: that the demo is gone: then the part and whatever it started go too.
+#: Shell script that waits on its standard input. A line means that the process ended in order.
+#: End of file means that the demo is dead: then kill the process and its children.
 GUARD: Final = """
 trap '' HUP INT TERM
 if read -r _; then exit 0; fi
@@ -33,14 +33,14 @@ kill -9 -"$1" 2>/dev/null
 
 
 class PartFailed(DialerError):
-    """A process of the demo ended by itself, or did not get ready in time."""
+    """A process of the demo ended by itself, or was not ready in time."""
 
     code = "part_failed"
 
 
 @dataclass(slots=True)
 class Part:
-    """One process. `name` is what people call it; its output goes to `<name>.log`."""
+    """One process; its output goes to `<name>.log`."""
 
     name: str
     command: Sequence[str]
@@ -51,17 +51,17 @@ class Part:
 
     @property
     def pid(self) -> int:
-        """The process's number; it leads a session and a group of the same number."""
+        """The process id; also the id of its session and process group."""
         assert self._process is not None, "started"
         return self._process.pid
 
     @property
     def log_path(self) -> Path:
-        """Where the process writes what it has to say."""
+        """The log file."""
         return self.folder / f"{self.name}.log"
 
     async def start(self) -> None:
-        """Starts the process; it gets ready later."""
+        """Start the process without waiting until it is ready."""
         with self.log_path.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.command,
@@ -82,23 +82,23 @@ class Part:
         )
 
     async def watch(self) -> None:
-        """Waits until the process ends by itself.
+        """Wait until the process ends by itself.
 
         Raises:
-            PartFailed: it did; with the last lines of its log.
+            PartFailed: always, with the last lines of its log.
         """
         assert self._process is not None, "started"
         code = await self._process.wait()
         raise PartFailed(f"{self.name} ended by itself (exit code {code}).\n{self.last_lines()}")
 
     def last_lines(self) -> str:
-        """The end of its log."""
+        """Return the last lines of the log, with a heading."""
         text = self.log_path.read_text(encoding="utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.strip()][-LAST_LINES:]
         return "\n".join([f"The last lines of {self.name}'s log:", *(f"  {x}" for x in lines)])
 
     async def stop(self) -> None:
-        """Ends the process: asked first, killed with its whole group if that takes too long."""
+        """Terminate the process; kill its whole group if that takes too long."""
         process = self._process
         if process is None:
             return
@@ -112,7 +112,7 @@ class Part:
             pass
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # the process, or children it left
+                os.killpg(process.pid, signal.SIGKILL)  # the process, or its children
         await process.wait()
         await self._dismiss_guard()
 

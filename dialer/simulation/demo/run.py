@@ -1,7 +1,7 @@
 """`dialer demo`: the whole system on this machine, with 200 calls, in less than a minute.
 
-Starts a site (`demo_site`), plays Multcall on it and shows what happens (`demo_screen`).
-Owns the order of things, the signals and the exit code; leaves nothing behind.
+Starts the system (`system`), simulates Multcall and shows the progress (`screen`).
+Owns the sequence, the signals and the exit code; leaves no process or file.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from rich.console import Console
 
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.demo.screen import Screen, report
-from dialer.simulation.demo.site import CELLS, CODE_WAIT_S, DemoSite
+from dialer.simulation.demo.system import CELLS, CODE_WAIT_S, DemoSystem
 from dialer.simulation.multcall.checker import Checker, Summary
 from dialer.simulation.multcall.player import play
 from dialer.store.client import cancel, connect
 
-#: The requests are spread over about this time, but come no slower or faster than...
+#: Seconds over which the requests are spread, within the limits of RATES.
 PUSH_WITHIN_S: Final = 12.0
-#: ...so many a second.
+#: Lowest and highest number of requests per second.
 RATES: Final = (4.0, 40.0)
 
-#: The last call is over this long after the last request, in seconds.
+#: Seconds after the last request within which the last call ends.
 ANSWERED_WITHIN_S: Final = 30.0
 COUNTERS_EVERY_S: Final = 0.2
 
@@ -35,10 +35,10 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(*, calls: int, keep: bool) -> None:
-    """Runs the demo; exits with 1 where a promise was broken, 128 + n after signal n.
+    """Run the demo; exit with 1 if there were violations, with 128 + n after signal n.
 
     Raises:
-        PartFailed: a part of it did not start or died.
+        PartFailed: a process did not start or died.
     """
     code = asyncio.run(_Demo(calls=calls, keep=keep).run())
     if code:
@@ -54,13 +54,13 @@ class _Demo:
     _code: int | None = None
 
     async def run(self) -> int:
-        """The exit code."""
+        """Run everything and return the exit code."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
 
         def on_signal(number: int) -> None:
-            if not self._signal:  # once: what is being stopped is stopped in order
+            if not self._signal:  # once: the stop itself must not be interrupted
                 self._signal = number
                 task.cancel()
 
@@ -71,26 +71,30 @@ class _Demo:
         except asyncio.CancelledError:
             if not self._signal:
                 raise
-            self._say("Stopped; nothing is left behind.")
+            self._print("Stopped; nothing is left behind.")
         return 128 + self._signal if self._code is None else self._code
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     async def _run(self) -> None:
-        self._say("Starting Valkey, two simulated PBXs, the bridge, two Celery workers, Flower...")
-        async with DemoSite() as site:
-            await site.until_ready()
-            self._say(f"Flower: {site.flower_url or 'not installed (multcall-dialer[monitor])'}")
-            summary = await self._calls(site)
+        self._print(
+            "Starting Valkey, two simulated PBXs, the bridge, two Celery workers, Flower..."
+        )
+        async with DemoSystem() as system:
+            await system.until_ready()
+            self._print(
+                f"Flower: {system.flower_url or 'not installed (multcall-dialer[monitor])'}"
+            )
+            summary = await self._calls(system)
             self._code = 0 if summary.is_right else 1
             if self.keep:
-                await self._keep(site)
+                await self._keep(system)
 
-    async def _calls(self, site: DemoSite) -> Summary:
-        """Plays Multcall and reports, unless a part of the site dies meanwhile."""
-        playing = asyncio.create_task(self._play(site))
-        watching = asyncio.create_task(site.watch())
+    async def _calls(self, system: DemoSystem) -> Summary:
+        """Simulate Multcall and report; raise PartFailed if a process dies in the meantime."""
+        playing = asyncio.create_task(self._play(system))
+        watching = asyncio.create_task(system.watch())
         try:
             await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
@@ -99,9 +103,9 @@ class _Demo:
         finally:
             await cancel([playing, watching])
 
-    async def _play(self, site: DemoSite) -> Summary:
-        screen = Screen(self.console, site.pbxs, self.calls)
-        counting = asyncio.create_task(_count(site, screen))
+    async def _play(self, system: DemoSystem) -> Summary:
+        screen = Screen(self.console, system.pbxs, self.calls)
+        counting = asyncio.create_task(_count(system, screen))
         seen: list[Checker] = []
 
         def watch(checker: Checker) -> None:
@@ -112,34 +116,34 @@ class _Demo:
         try:
             with screen.showing():
                 summary = await play(
-                    site.redis_url,
+                    system.redis_url,
                     CELLS,
                     self.calls,
                     min(max(self.calls / PUSH_WITHIN_S, low), high),
                     code_wait_s=CODE_WAIT_S,
                     answered_within_s=ANSWERED_WITHIN_S,
-                    rings=site.rings,
+                    rings=system.rings,
                     watch=watch,
                 )
         finally:
             await cancel([counting])
-        report(self.console, summary, seen[0], site.pbxs)
+        report(self.console, summary, seen[0], system.pbxs)
         return summary
 
-    async def _keep(self, site: DemoSite) -> None:
-        self._say(
-            "\nAll of it goes on running until Ctrl-C. In another terminal:\n"
-            f"  export DIALER_CONFIG={site.config_path}\n"
+    async def _keep(self, system: DemoSystem) -> None:
+        self._print(
+            "\nEverything continues to run until Ctrl-C. In another terminal:\n"
+            f"  export DIALER_CONFIG={system.config_path}\n"
             "  dialer simulate multcall --calls 500 --rate 50\n"
             "  dialer monitor"
         )
-        await site.watch()
+        await system.watch()
 
 
-async def _count(site: DemoSite, screen: Screen) -> None:
-    """Reads Multcall's counters, all cells together, for ever."""
+async def _count(system: DemoSystem, screen: Screen) -> None:
+    """Read Multcall's counters, summed over all cells, until cancelled."""
     names = {"Counter": "counter", "CounterACK": "counter_ack"}
-    async with connect(site.redis_url) as redis:
+    async with connect(system.redis_url) as redis:
         while True:
             counters: dict[str, int] = {}
             for name, key in names.items():

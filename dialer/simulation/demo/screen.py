@@ -1,4 +1,4 @@
-"""What the demo shows: live on a terminal, plain lines elsewhere, and a report at the end."""
+"""Output of the demo: live on a terminal, else plain lines; and a report at the end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dialer.domain.call import Result
 from dialer.simulation.multcall.checker import Checker, Summary
 from dialer.simulation.pbx.server import SimulatedPbx
 
-#: Between two plain lines, in seconds.
+#: Seconds between two plain lines.
 LINE_EVERY_S: Final = 2.0
 
-#: Violations that are shown one by one.
+#: Violations listed one by one.
 VIOLATIONS_SHOWN: Final = 20
 
 
 @dataclass(slots=True)
 class Screen:
-    """Shows how far the calls are. `counters` are Multcall's, read by somebody else."""
+    """Shows the progress of the calls. The caller updates `counters` (Multcall's)."""
 
     console: Console
     pbxs: list[SimulatedPbx]
@@ -42,7 +42,7 @@ class Screen:
 
     @contextlib.contextmanager
     def showing(self) -> Iterator[None]:
-        """While the calls are on their way."""
+        """Show the progress while the context is open."""
         if not self.console.is_terminal:
             yield
             return
@@ -52,7 +52,7 @@ class Screen:
             yield
 
     def show(self, checker: Checker) -> None:
-        """How it stands now."""
+        """Show the current state."""
         if self._live is not None and self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=checker.responses)
             self._live.update(self._picture(checker))
@@ -60,7 +60,7 @@ class Screen:
             self.console.print(self._line(checker), soft_wrap=True, highlight=False)
 
     def _is_due(self, checker: Checker) -> bool:
-        """True for a plain line now and then, and for one when all is over."""
+        """True every `LINE_EVERY_S` seconds, and once when all calls are over."""
         now, was_over = time.monotonic(), self._is_over
         self._is_over = checker.is_over and len(checker.calls) >= self.calls
         if now - self._said < LINE_EVERY_S and (was_over or not self._is_over):
@@ -96,7 +96,7 @@ class Screen:
 
 
 def report(console: Console, summary: Summary, checker: Checker, pbxs: list[SimulatedPbx]) -> None:
-    """What was rung where, how it ended, how fast, and what was wrong."""
+    """Print the outcomes per PBX, the latency and the violations."""
     console.print(_outcomes(checker, pbxs))
     rows = [
         f"{summary.calls} requests in {summary.pushing_s:.1f} s, "

@@ -1,1 +1,1 @@
-"""A simulated Multcall: it pushes requests, answers ACKs and checks every Response."""
+"""Simulated Multcall: pushes requests, sends a code for each ACK, checks every Response."""

@@ -1,8 +1,7 @@
-"""Holds what Multcall is told against what it asked for, and says what is wrong.
+"""Checker that compares the dialer's answers with the requests and lists the violations.
 
-Takes every push and every answer with its time and knows neither Redis nor the clock, so
-that whoever talks to a dialer (the simulated Multcall, tests, benchmarks) can use it.
-Times are seconds of any one clock that only goes forward.
+Takes every push and every answer with its time. Uses no Redis and no clock, so the simulated
+Multcall, tests and benchmarks can use it. Times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from dialer.multcall.answers import Ack, Response
 from dialer.multcall.rawjson import RawObject, read_object
 from dialer.simulation.multcall.requests import Asked
 
-#: `Erro.Codigo` of calls whose end nobody saw, for something died meanwhile.
+#: `Erro.Codigo` of calls whose end was not seen because something died.
 UNSEEN: Final = frozenset({"pbx_restarted", "end_not_seen", "pbx_lost"})
 
-#: Outcomes that need an `Erro`, and those that may have none.
+#: Results that must have an `Erro`; all others must have none.
 _WITH_ERROR: Final = frozenset(
     {Result.FAILED, Result.UNKNOWN, Result.EXPIRED, Result.CANCELLED, Result.INVALID_REQUEST}
 )
 
-#: Longest text of an answer that a violation repeats.
+#: Most characters of an answer that a violation quotes.
 _SHOWN_CHARS: Final = 200
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -39,7 +38,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One broken promise: a stable `kind`, whose call it is (if that is known), a sentence."""
+    """One violation: a stable `kind`, the call's request id if known, and a sentence."""
 
     kind: str
     request_id: str | None
@@ -51,7 +50,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a run went. Times in seconds; latencies are None where no ACK came."""
+    """Result of a run. Times in seconds; latencies are None if there was no ACK."""
 
     calls: int
     acks: int
@@ -70,13 +69,13 @@ class Summary:
 
     @property
     def is_right(self) -> bool:
-        """True where every promise was kept."""
+        """True if there are no violations."""
         return not self.violations
 
 
 @dataclass(slots=True, kw_only=True)
 class Played:
-    """One call as far as it has come; the answers as models and as they were written."""
+    """One call and its answers so far, as models and as raw text."""
 
     asked: Asked
     pushed_at: float
@@ -91,12 +90,12 @@ class Played:
 
 @dataclass(slots=True, kw_only=True)
 class Checker:
-    """The book of one run.
+    """Record of one run.
 
-    `disturbed` says that parts of the system are killed meanwhile: then a call may end
-    unseen, with an `Erro` that says so, and a code may come too late. `code_wait_s` is the
-    dialer's timeout_command_ack: a code sent later may be null. `clock_slack_s` is how far
-    the clocks of those who write the times may be apart.
+    `disturbed` means that parts of the system are killed during the run: then a call may end
+    unseen, with an `Erro` that says so, and a code may be too late. `code_wait_s` is the
+    dialer's timeout_command_ack: a code sent later may be null. `clock_slack_s` is the largest
+    difference between the clocks of the machines that write the times.
     """
 
     disturbed: bool = False
@@ -116,17 +115,17 @@ class Checker:
     # --- what happened -------------------------------------------------------------
 
     def pushed(self, asked: Asked, at: float) -> None:
-        """A request goes to its list."""
+        """Record that a request is pushed."""
         self.calls[asked.cell, asked.request_id] = Played(asked=asked, pushed_at=at)
 
     def acked(self, cell: str, raw: bytes, at: float) -> Asked | None:
-        """An element of the ACK list; returns the request whose code is due now."""
+        """Record an element of the ACK list; return the request whose code is due now."""
         self._last_at = at
         played, ack, found = self._answer(Ack, "ACK", cell, raw)
         if played is None or ack is None:
             return None
         if played.ack is not None:
-            self._note("second_ack", played, "a second ACK came")
+            self._note("second_ack", played, "a second ACK arrived")
             return None
         self.acks += 1
         played.ack, played.acked_at = ack, at
@@ -134,19 +133,19 @@ class Checker:
         return played.asked
 
     def code_sent(self, asked: Asked, at: float) -> None:
-        """The call's CODLIGACAO goes to its list."""
+        """Record that the call's CODLIGACAO is pushed."""
         played = self.calls[asked.cell, asked.request_id]
         played.code_at, played.code_json = at, asked.code_json
         self.codes += 1
 
     def responded(self, cell: str, raw: bytes, at: float) -> None:
-        """An element of the Response list."""
+        """Record an element of the Response list."""
         self._last_at = at
         played, response, found = self._answer(Response, "Response", cell, raw)
         if played is None or response is None:
             return
         if played.response is not None:
-            self._note("second_response", played, f"a second Response came: {_shown(raw)}")
+            self._note("second_response", played, f"a second Response arrived: {_shown(raw)}")
             return
         self.responses += 1
         self.results[response.result] += 1
@@ -158,18 +157,18 @@ class Checker:
         played.response, played.response_raw, played.responded_at = response, found, at
 
     def counted(self, cell: str, counter: object, counter_ack: object) -> None:
-        """What the counters held when all was over; None is as good as 0."""
+        """Record the counters after the last call; None counts as 0."""
         for name, value in (("Counter", counter), ("CounterACK", counter_ack)):
             if int(str(value or 0)) != 0:
-                text = f"{name}-{cell} is {value} when every call is over, instead of 0"
+                text = f"{name}-{cell} is {value} after the last call, instead of 0"
                 self._found.append(Violation(kind="counter", request_id=None, text=text))
 
     def rang(self, rings: Mapping[str, int]) -> None:
-        """How often each number rang at the carrier, whole run, all PBXs together."""
+        """Record how often each number rang in the whole run, summed over all PBXs."""
         asked = Counter(played.asked.number for played in self.calls.values())
         for number, times in rings.items():
             if times > asked[number]:
-                text = f"the number {number} rang {times} times and was asked for {asked[number]}"
+                text = f"number {number} rang {times} times but was requested {asked[number]} times"
                 self._found.append(Violation(kind="rang_twice", request_id=None, text=text))
         for played in self.calls.values():
             response = played.response
@@ -178,22 +177,22 @@ class Checker:
                 and response.result is Result.ANSWERED
                 and not rings.get(played.asked.number)
             ):
-                self._note("never_rang", played, "it is ANSWERED, but its number never rang")
+                self._note("never_rang", played, "Resultado is ANSWERED, but its number never rang")
 
     @property
     def is_over(self) -> bool:
-        """True once there are as many Responses as requests."""
+        """True if there are as many Responses as requests."""
         return self.responses >= len(self.calls)
 
     # --- what is wrong -------------------------------------------------------------
 
     def violations(self) -> tuple[Violation, ...]:
-        """Every promise broken, held against all that came so far."""
+        """Return all violations so far, including missing Responses."""
         late = [v for played in self.calls.values() for v in self._of(played)]
         return (*self._found, *late)
 
     def summary(self) -> Summary:
-        """The run in numbers."""
+        """Return the counts, latencies and violations of the run."""
         waits = sorted(
             played.acked_at - played.pushed_at
             for played in self.calls.values()
@@ -220,7 +219,7 @@ class Checker:
     def _answer(
         self, model: type[_Answer], name: str, cell: str, raw: bytes
     ) -> tuple[Played | None, _Answer | None, RawObject]:
-        """Whose answer it is, as a model; what cannot be used is noted."""
+        """Parse an answer and find its call; record a violation for what cannot be used."""
         found = read_object(raw)
         played = self.calls.get((cell, str(found.values.get("IdRequisicao"))))
         try:
@@ -231,11 +230,11 @@ class Checker:
             self._note("schema", played, text)
             return played, None, found
         if found.fault or "Dados" not in found.values:
-            self._note("schema", played, f"{name} is not whole: {found.fault or 'no Dados'}")
+            self._note("schema", played, f"{name} is incomplete: {found.fault or 'no Dados'}")
         if played is None:
-            self._note("unknown", None, f"{name} for a call that was not made: {_shown(raw)}")
+            self._note("unknown", None, f"{name} for an unknown call: {_shown(raw)}")
         elif found.values.get("Celula") != cell:
-            self._note("cell", played, f"{name} on cell {cell} says {found.json('Celula')}")
+            self._note("cell", played, f"{name} on cell {cell} has Celula {found.json('Celula')}")
         return played, answer, found
 
     def _untouched(
@@ -248,10 +247,10 @@ class Checker:
         self._found.append(Violation(kind=kind, request_id=request_id, text=text))
 
     def _of(self, played: Played) -> Iterator[Violation]:
-        """What is wrong with one call, now that all is there that will come."""
+        """Yield the violations of one call; no more answers are expected."""
         response, found, asked = played.response, played.response_raw, played.asked
         if response is None or found is None:
-            yield _violation(asked, "no_response", "no Response came")
+            yield _violation(asked, "no_response", "no Response arrived")
             return
         more = (("Dados", asked.data_json), ("CriadaEm", asked.created_at_json))
         yield from _changed("Response", asked, found, more)
@@ -263,9 +262,9 @@ class Checker:
     def _of_code(self, played: Played, found: RawObject) -> Iterator[Violation]:
         came, sent = found.json("CodLigacao"), played.code_json
         if sent is None and came != "null":
-            yield _violation(played.asked, "code", f"CodLigacao is {came}, and none was sent")
+            yield _violation(played.asked, "code", f"CodLigacao is {came}, but none was sent")
         elif sent is not None and came != sent and not (came == "null" and self._late(played)):
-            yield _violation(played.asked, "code", f"CodLigacao is {came}, and {sent} was sent")
+            yield _violation(played.asked, "code", f"CodLigacao is {came}, but {sent} was sent")
 
     def _late(self, played: Played) -> bool:
         if self.disturbed or played.code_at is None or played.acked_at is None:
@@ -278,20 +277,20 @@ class Checker:
         if result not in asked.results and not unseen:
             right = " or ".join(sorted(asked.results))
             detail = f" ({error.code}: {error.message})" if error else ""
-            text = f"Resultado is {result}{detail}, and {asked.number} leads to {right}"
+            text = f"Resultado is {result}{detail}, but {asked.number} must give {right}"
             yield _violation(asked, "result", text)
         if error is None and result in _WITH_ERROR:
             yield _violation(asked, "error", f"Resultado is {result} without an Erro")
         if error is not None and result not in _WITH_ERROR and not unseen:
             yield _violation(asked, "error", f"Resultado is {result} with Erro {error.code}")
         if result is Result.ANSWERED and response.answered_at is None:
-            yield _violation(asked, "result", "it is ANSWERED without AtendidaEm")
+            yield _violation(asked, "result", "Resultado is ANSWERED without AtendidaEm")
         if response.answered_at and result not in (Result.ANSWERED, Result.UNKNOWN):
-            yield _violation(asked, "result", f"it has AtendidaEm, and Resultado is {result}")
+            yield _violation(asked, "result", f"AtendidaEm is set, but Resultado is {result}")
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:
-    """The nearest-rank percentile of sorted values; None where there are none."""
+    """Return the nearest-rank percentile of sorted values; None if there are none."""
     if not ordered:
         return None
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
@@ -304,11 +303,11 @@ def _violation(asked: Asked, kind: str, text: str) -> Violation:
 def _changed(
     name: str, asked: Asked, found: RawObject, more: Sequence[tuple[str, str]]
 ) -> Iterator[Violation]:
-    """Fields that did not come back as the text they were sent as."""
+    """Yield a violation per field that did not come back as unchanged text."""
     for key, sent in (("IdRequisicao", asked.request_id_json), *more):
         came = found.json(key)
         if came != sent:
-            text = f"{key} of the {name} is {_shown(came)}, and {_shown(sent)} was sent"
+            text = f"{key} of the {name} is {_shown(came)}, but {_shown(sent)} was sent"
             yield _violation(asked, "changed", text)
 
 
@@ -316,10 +315,10 @@ def _of_ack(played: Played, response: Response, *, disturbed: bool) -> Iterator[
     asked, ack = played.asked, played.ack
     if ack is None:
         if response.result is Result.ANSWERED and not disturbed:
-            yield _violation(asked, "no_ack", "it is ANSWERED, and no ACK came")
+            yield _violation(asked, "no_ack", "Resultado is ANSWERED, but no ACK arrived")
         return
     if response.result in (Result.INVALID_REQUEST, Result.EXPIRED, Result.CANCELLED):
-        yield _violation(asked, "ack", f"an ACK came, and Resultado is {response.result}")
+        yield _violation(asked, "ack", f"an ACK arrived, but Resultado is {response.result}")
     if (ack.pbx, ack.uniqueid) != (response.pbx, response.uniqueid):
         yield _violation(
             asked,
@@ -328,11 +327,11 @@ def _of_ack(played: Played, response: Response, *, disturbed: bool) -> Iterator[
             f"{response.uniqueid} at {response.pbx}",
         )
     if response.dialed_at is None:
-        yield _violation(asked, "ack", "an ACK came, and the Response has no DiscadaEm")
+        yield _violation(asked, "ack", "an ACK arrived, but the Response has no DiscadaEm")
 
 
 def _of_times(asked: Asked, response: Response, slack_s: float) -> Iterator[Violation]:
-    """CriadaEm ≤ DiscadaEm ≤ AtendidaEm ≤ EncerradaEm, and the durations between them."""
+    """Check CriadaEm ≤ DiscadaEm ≤ AtendidaEm ≤ EncerradaEm, and the durations."""
     moments = {
         "CriadaEm": response.created_at,
         "DiscadaEm": response.dialed_at,
@@ -342,7 +341,7 @@ def _of_times(asked: Asked, response: Response, slack_s: float) -> Iterator[Viol
     known = [(name, datetime.fromisoformat(text)) for name, text in moments.items() if text]
     for (before, start), (after, end) in pairwise(known):
         if (end - start).total_seconds() < -slack_s:
-            yield _violation(asked, "times", f"{after} {end} lies before {before} {start}")
+            yield _violation(asked, "times", f"{after} {end} is before {before} {start}")
     at = dict(known)
     for name, start_name, value in (
         ("DuracaoSeg", "DiscadaEm", response.duration_s),
@@ -351,17 +350,17 @@ def _of_times(asked: Asked, response: Response, slack_s: float) -> Iterator[Viol
         since = at.get(start_name)
         length_s = (at["EncerradaEm"] - since).total_seconds() if since else None
         if not _same_length(value, length_s):
-            text = f"{name} is {value}, and from {start_name} to EncerradaEm it is {length_s}"
+            text = f"{name} is {value}, but {start_name} to EncerradaEm is {length_s}"
             yield _violation(asked, "times", text)
     if (response.attempts > 0) is not (response.dialed_at is not None):
-        text = f"Tentativas is {response.attempts}, and DiscadaEm is {response.dialed_at}"
+        text = f"Tentativas is {response.attempts}, but DiscadaEm is {response.dialed_at}"
         yield _violation(asked, "times", text)
 
 
-def _same_length(told_s: float | None, length_s: float | None) -> bool:
-    if told_s is None or length_s is None:
-        return told_s is length_s
-    return abs(max(0.0, length_s) - told_s) < 0.0015
+def _same_length(given_s: float | None, length_s: float | None) -> bool:
+    if given_s is None or length_s is None:
+        return given_s is length_s
+    return abs(max(0.0, length_s) - given_s) < 0.0015
 
 
 def _shown(text: str | bytes) -> str:

@@ -1,7 +1,7 @@
-"""One cell's lists as Multcall handles them, through outages of Redis.
+"""Multcall's side of one cell's lists, with retries during outages of Redis.
 
-Owns that nothing is pushed twice and nothing popped is lost, whatever becomes of a reply:
-every step may be repeated. Knows nothing of what the elements mean.
+Guarantees that nothing is pushed twice and nothing popped is lost if a reply is lost: every
+step may be repeated. Does not know the meaning of the elements.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from dialer.store.client import is_passing
 
 Push = Literal["right", "left"]
 
-#: What the player keeps in Redis for itself is forgotten after this long, in seconds.
+#: Lifetime of the player's own keys in Redis, in seconds.
 RETENTION_S: Final = 3600
 
-#: Elements popped in one turn.
+#: Most elements popped in one turn.
 BATCH: Final = 500
 
 #: Longest wait for an element in one turn, in seconds.
 BLOCK_S: Final = 1.0
 
-#: Pause between two tries while Redis is away, in seconds.
+#: Pause between two retries while Redis is down, in seconds.
 RETRY_PAUSE_S: Final = 0.1
 
 _T = TypeVar("_T")
@@ -41,12 +41,12 @@ def _script(name: str) -> str:
 
 
 PUSH_ONCE: Final = _script("push_once")
-TAKE_ONCE: Final = _script("take_once")
+POP_ONCE: Final = _script("pop_once")
 
 
 @dataclass(slots=True)
 class CellLists:
-    """The lists of one cell. `run` sets this player's own keys apart from those of others."""
+    """The lists of one cell. `run` makes this player's own keys unique."""
 
     redis: Redis
     cell: str
@@ -55,15 +55,15 @@ class CellLists:
 
     @property
     def wire(self) -> CellKeys:
-        """The keys that Multcall and the dialer share."""
+        """The keys shared by Multcall and the dialer."""
         return CellKeys(self.cell)
 
     def _own(self, what: str) -> str:
-        """Set, lists and strings of this player; `RETENTION_S`, deleted by `clean`."""
+        """Return a key of this player; it expires after `RETENTION_S`, `clean` deletes it."""
         return f"multcall-simulated:{self.run}:{self.cell}:{what}"
 
     async def append(self, key: str, elements: Sequence[tuple[str, bytes]]) -> None:
-        """Pushes elements to a list, each with a name that no other element of it has."""
+        """Push (name, element) pairs to a list; names must be unique within the list."""
         flat = [part for pair in elements for part in pair]
         verb = "RPUSH" if self.push == "right" else "LPUSH"
         pushed = self._own(f"pushed:{key}")
@@ -72,30 +72,30 @@ class CellLists:
         )
 
     async def elements(self, key: str) -> AsyncIterator[list[bytes]]:
-        """Takes whatever comes to a list, for ever."""
+        """Yield batches of new elements of a list, without end."""
         head = "LEFT" if self.push == "right" else "RIGHT"
         hand, last = self._own(f"hand:{key}"), self._own(f"turn:{key}")
-        turn = taken = 0
+        turn = received = 0
         while True:
             turn += 1
-            args = (turn, taken, head, BATCH, RETENTION_S)
+            args = (turn, received, head, BATCH, RETENTION_S)
             found = await self._through(
-                lambda args=args: self.redis.eval(TAKE_ONCE, 3, key, hand, last, *args)  # type: ignore[misc]
+                lambda args=args: self.redis.eval(POP_ONCE, 3, key, hand, last, *args)  # type: ignore[misc]
             )
-            taken = len(found)
+            received = len(found)
             if found:
                 yield found
             else:
                 await self._wait(key, hand, head)
 
     async def counters(self) -> tuple[bytes | None, bytes | None]:
-        """Counter and CounterACK as they stand."""
+        """Return Counter and CounterACK."""
         keys = [self.wire.counter, self.wire.counter_ack]
         counter, counter_ack = await self._through(lambda: self.redis.mget(keys))
         return counter, counter_ack
 
     async def clean(self) -> None:
-        """Removes the player's own keys."""
+        """Delete the player's own keys."""
         wire = self.wire
         own = [self._own(f"pushed:{key}") for key in (wire.request, wire.code)]
         own += [
@@ -104,7 +104,7 @@ class CellLists:
         await self._through(lambda: self.redis.delete(*own))
 
     async def _wait(self, key: str, hand: str, head: str) -> None:
-        """Waits for an element and moves it into the hand; what is there is seen afterwards."""
+        """Wait for an element and move it into the hand; the next turn reads the hand."""
         try:
             await self.redis.blmove(key, hand, BLOCK_S, head, "RIGHT")  # type: ignore[arg-type]
         except (RedisError, OSError) as error:
@@ -113,7 +113,7 @@ class CellLists:
             await asyncio.sleep(RETRY_PAUSE_S)
 
     async def _through(self, step: Callable[[], Awaitable[_T]]) -> Any:
-        """Runs a step that may be repeated until it got through."""
+        """Repeat an idempotent step until it succeeds."""
         while True:
             try:
                 return await step()

@@ -1,8 +1,8 @@
-"""A Multcall: pushes requests, answers each ACK with a code, reads and checks every Response.
+"""Simulated Multcall: pushes requests, sends a code per ACK, reads and checks every Response.
 
-Puts the parts together (`multcall_requests` what is asked, `multcall_lists` Redis,
-`multcall_check` what is right) and owns their timing. It works on through outages of
-Redis and pushes nothing twice, so it can be used while other things are killed.
+Connects the parts (`requests`: what to push, `lists`: Redis, `checker`: what is correct) and
+owns their timing. Continues through outages of Redis and pushes nothing twice, so chaos tests
+can use it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from dialer.simulation.multcall.lists import CellLists, Push
 from dialer.simulation.multcall.requests import DEFAULT_MIX, DEFAULT_PREFIX, Asked, Script
 from dialer.store.client import cancel, connect, require
 
-#: Elements pushed in one go, when the clock is behind.
+#: Most elements per push, if pushing is behind the clock.
 PUSH_BATCH: Final = 200
 
-#: Once all is answered, how long answers are still read that should not be there, in seconds.
+#: Seconds to read on after the last Response, to find answers that should not exist.
 LINGER_S: Final = 0.3
 
-#: How long the counters may take to come back to 0, in seconds.
+#: Seconds within which the counters must return to 0.
 COUNTERS_WITHIN_S: Final = 5.0
 
-#: How often `watch` is called, in seconds.
+#: Seconds between two calls of `watch`.
 WATCH_EVERY_S: Final = 0.2
 
-#: How often the program says how far it is, in seconds.
-SAY_EVERY_S: Final = 2.0
+#: Seconds between two progress lines of the program.
+PROGRESS_EVERY_S: Final = 2.0
 
-#: Violations that are shown one by one.
+#: Violations listed one by one.
 VIOLATIONS_SHOWN: Final = 50
 
 Watch = Callable[[Checker], None]
@@ -48,10 +48,10 @@ Watch = Callable[[Checker], None]
 
 @dataclass(slots=True, kw_only=True)
 class Player:
-    """One run. `rate` is in requests a second, infinite for all at once.
+    """One run. `rate` is in requests per second, infinite for all at once.
 
-    `code_delay_s` is from an ACK to its code; None: no code is ever sent. `answered_within_s`
-    counts from the last push. `watch` is called now and then, and once at the end.
+    `code_delay_s` is the time from an ACK to its code; None: no codes. `answered_within_s` is
+    counted from the last push. `watch` is called regularly, and once at the end.
     """
 
     lists: Mapping[str, CellLists]
@@ -71,7 +71,7 @@ class Player:
         self._acked = {cell: asyncio.Event() for cell in self.lists}
 
     async def play(self) -> None:
-        """From the first push to the last Response, or until waiting makes no sense."""
+        """Run from the first push to the last Response, or to the timeout."""
         readers = [
             asyncio.create_task(part(lists))
             for lists in self.lists.values()
@@ -101,7 +101,7 @@ class Player:
                 await asyncio.sleep(LINGER_S)
 
     async def _push_all(self) -> None:
-        """Pushes each request when its time has come by the clock, however late we are."""
+        """Push each request when it is due; catch up if pushing is late."""
         start, everything = self.clock(), len(self.requests)
         pushed = 0
         while pushed < everything:
@@ -162,7 +162,7 @@ class Player:
             self._news.set()
 
     async def _read_counters(self) -> None:
-        """Reads the counters until they are 0, or for as long as that may take."""
+        """Read the counters until they are 0, or until `COUNTERS_WITHIN_S` is over."""
         deadline = self.clock() + COUNTERS_WITHIN_S
         for lists in self.lists.values():
             counters = await lists.counters()
@@ -200,31 +200,31 @@ async def play(
     rings: Callable[[], Mapping[str, int]] | None = None,
     watch: Watch = lambda _: None,
 ) -> Summary:
-    """Plays Multcall and says how it went.
+    """Simulate Multcall and return the summary.
 
     Args:
-        redis_url: where the cells' lists are; one for all, or one for each cell.
-        cells: the cells, which take the requests in turn.
-        calls: how many requests.
-        rate: requests a second, `math.inf` for all at once.
-        mix: shares of the kinds of `multcall_requests.KINDS`.
-        number_prefix: what every number begins with; six digits of the call's number in
-            this run follow, and two that say what becomes of it.
+        redis_url: URL of the Redis with the cells' lists; one for all, or one per cell.
+        cells: names of the cells; requests are distributed in turn.
+        calls: number of requests.
+        rate: requests per second, `math.inf` for all at once.
+        mix: weights of the kinds in `requests.KINDS`.
+        number_prefix: first digits of every number; six digits of the call's index in this run
+            follow, and two that determine the outcome.
         push: `multcall.push` of the dialer's settings.
-        code_delay_s: from an ACK to its CODLIGACAO, in seconds; None: no code is sent.
-        code_wait_s: the cells' timeout_command_ack; later codes need not come back.
+        code_delay_s: seconds from an ACK to its CODLIGACAO; None: no codes.
+        code_wait_s: the cells' timeout_command_ack; later codes need not be in the Response.
         ring_timeout_s: TempoToque of every request; None: the cell's.
         valid_for_s: ValidadeSeg of every request; None: none.
-        extra: more fields of every request, such as Tronco or Variaveis.
-        answered_within_s: how long after the last push Responses are waited for.
-        disturbed: parts of the system are killed meanwhile; see `Checker`.
-        seed: of the order of kinds.
-        requests: requests made by the caller; then `calls` and what shapes them is not used.
-        rings: asked at the end how often each number rang at the PBXs; see `Checker.rang`.
-        watch: called with the checker now and then, to show how far it is.
+        extra: additional fields of every request, such as Tronco or Variaveis.
+        answered_within_s: seconds to wait for Responses after the last push.
+        disturbed: parts of the system are killed during the run; see `Checker`.
+        seed: seed for the order of kinds.
+        requests: requests made by the caller; replaces `calls` and all that shapes requests.
+        rings: called at the end; returns how often each number rang; see `Checker.rang`.
+        watch: called regularly with the checker, to show progress.
 
     Raises:
-        StoreUnavailable: a Redis does not answer at the start; later outages are waited out.
+        StoreUnavailable: a Redis is down at the start; later outages only delay the run.
     """
     run = secrets.token_hex(5)
     urls = dict.fromkeys(cells, redis_url) if isinstance(redis_url, str) else redis_url
@@ -285,13 +285,13 @@ def run(
     ring_timeout_s: int | None,
     answered_within_s: float,
 ) -> bool:
-    """Plays on the terminal; returns whether every promise was kept."""
-    said = 0.0
+    """Run with progress and report on the terminal; return True if there were no violations."""
+    shown_at = 0.0
 
-    def say(checker: Checker) -> None:
-        nonlocal said
-        if (now := time.monotonic()) - said > SAY_EVERY_S:
-            said = now
+    def show(checker: Checker) -> None:
+        nonlocal shown_at
+        if (now := time.monotonic()) - shown_at > PROGRESS_EVERY_S:
+            shown_at = now
             split = "".join(f", {pbx} {n}" for pbx, n in sorted(checker.pbxs.items()))
             sys.stderr.write(
                 f"{len(checker.calls)} requests, {checker.acks} ACKs, "
@@ -311,7 +311,7 @@ def run(
             code_wait_s=code_wait_s,
             ring_timeout_s=ring_timeout_s,
             answered_within_s=answered_within_s,
-            watch=say,
+            watch=show,
         )
     )
     for line in report(summary):
@@ -320,7 +320,7 @@ def run(
 
 
 def report(summary: Summary) -> Iterator[str]:
-    """The summary as lines to read; of many violations the first."""
+    """Yield the summary as text lines, with the first `VIOLATIONS_SHOWN` violations."""
     yield (
         f"{summary.calls} requests pushed in {summary.pushing_s:.1f} s, {summary.acks} ACKs, "
         f"{summary.codes} codes, {summary.responses} Responses in {summary.duration_s:.1f} s"

@@ -1,7 +1,7 @@
-"""What a simulated Multcall asks for, and what it may expect in return.
+"""Requests of the simulated Multcall and their expected results.
 
-Owns the mix of numbers, the ids, and the awkward JSON that has to come back byte for byte.
-Pure; knows neither Redis nor the clock. What a number leads to is `pbx_outcomes`' table.
+Owns the mix of numbers, the ids, and awkward JSON that must come back byte for byte. Pure: no
+Redis, no clock. The outcome of a number is in `pbx.outcomes`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dialer.domain.causes import BY_CAUSE
 from dialer.errors import DialerError
 from dialer.simulation.pbx.outcomes import Ending, outcome_for
 
-#: Kinds of request, and the last two digits that each has on simulated and lab carriers.
+#: Kinds of request, and their last two digits on the simulated and the lab carrier.
 KINDS: Final[Mapping[str, Sequence[int]]] = MappingProxyType(
     {
         "answered": range(70),
@@ -28,7 +28,7 @@ KINDS: Final[Mapping[str, Sequence[int]]] = MappingProxyType(
         "invalid_number": range(77, 79),
         "congestion": range(79, 81),
         "no_answer": range(81, 85),
-        "refused": (85,),  # these three by simulated PBXs only
+        "refused": (85,),  # these three only on simulated PBXs
         "no_channel": (86,),
         "no_word": (87,),
         "long": range(90, 95),
@@ -37,7 +37,7 @@ KINDS: Final[Mapping[str, Sequence[int]]] = MappingProxyType(
     }
 )
 
-#: Shares of the kinds in a collection campaign, as parts of their sum.
+#: Weights of the kinds in a typical collection campaign.
 DEFAULT_MIX: Final[Mapping[str, float]] = MappingProxyType(
     {
         "answered": 50,
@@ -51,7 +51,7 @@ DEFAULT_MIX: Final[Mapping[str, float]] = MappingProxyType(
 
 DEFAULT_PREFIX: Final = "+5511900"
 
-#: `Dados` as they stand in the element. Read and written again, most would change.
+#: JSON texts for `Dados`. Parsing and dumping would change most of them.
 AWKWARD_DATA: Final = (
     "null",
     "1.10",
@@ -72,16 +72,16 @@ AWKWARD_DATA: Final = (
     '[[], {}, "\\u0000", 0.1e-7]',
 )
 
-#: `CodLigacao` as it stands in the element; `{n}` is the call's number.
+#: JSON texts for `CodLigacao`; `{n}` is the call's index.
 CODES: Final = ("{n}", '"{n}"', '"lig-{n}"', '"c\\u00f3digo {n}\\/\\"x\\""', "9007199254740993{n}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request, and what its Response must say.
+    """One request and its expected Response.
 
-    The `_json` fields are text that must come back as it stands. `results` are the values
-    of `Resultado` that are right. `pushes` is how often the same element is pushed.
+    The `_json` fields are JSON text that must come back unchanged. `results` are the correct
+    values of `Resultado`. `pushes` is how often the same element is pushed.
     """
 
     cell: str
@@ -97,7 +97,7 @@ class Asked:
 
 
 def expected_results(number: str) -> frozenset[Result]:
-    """What `Resultado` may be for a number, by the table of simulated and lab carriers."""
+    """Return the correct values of `Resultado` for a number on simulated and lab carriers."""
     outcome = outcome_for(f"PJSIP/{number}@carrier", "22")
     match outcome.ending:
         case Ending.ANSWERED:
@@ -113,10 +113,10 @@ def expected_results(number: str) -> frozenset[Result]:
 
 
 def parse_mix(text: str) -> dict[str, float]:
-    """Shares from `answered=80,busy=20`.
+    """Parse weights such as `answered=80,busy=20`.
 
     Raises:
-        DialerError: it is not of that form, or names no kind that there is.
+        DialerError: the text has another form or an unknown kind.
     """
     mix: dict[str, float] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -124,9 +124,11 @@ def parse_mix(text: str) -> dict[str, float]:
         try:
             mix[kind] = float(share or 1)
         except ValueError:
-            raise DialerError(f"{part!r} is no share of a mix: write answered=80,busy=20") from None
+            raise DialerError(
+                f"{part!r} is not a weight of a mix: write answered=80,busy=20"
+            ) from None
         if kind not in KINDS or mix[kind] < 0:
-            raise DialerError(f"{part!r} is no part of a mix; kinds are {', '.join(KINDS)}")
+            raise DialerError(f"{part!r} is not valid in a mix; kinds are {', '.join(KINDS)}")
     if not sum(mix.values()) > 0:
         raise DialerError("the mix is empty: write answered=80,busy=20")
     return mix
@@ -134,7 +136,7 @@ def parse_mix(text: str) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """Makes the requests of one run. `run` sets its ids apart from those of all other runs.
+    """Generator of the requests of one run. `run` makes the ids unique among runs.
 
     `ring_timeout_s` and `valid_for_s` are TempoToque and ValidadeSeg, None for none.
     """
@@ -150,14 +152,14 @@ class Script:
     seed: int = 1
 
     def kinds(self) -> Iterator[str]:
-        """The kind of each request, in the order of their being pushed."""
-        dice = random.Random(self.seed)
-        names, shares = list(self.mix), list(self.mix.values())
+        """Yield the kind of each request, in push order."""
+        generator = random.Random(self.seed)
+        names, weights = list(self.mix), list(self.mix.values())
         for _ in range(self.calls):
-            yield dice.choices(names, shares)[0]
+            yield generator.choices(names, weights)[0]
 
     def requests(self, start: datetime, rate: float) -> Iterable[Asked]:
-        """Every request of the run, whose CriadaEm goes on from `start` at `rate` a second."""
+        """Yield all requests; CriadaEm begins at `start` and advances by 1 / `rate` seconds."""
         for n, kind in enumerate(self.kinds()):
             yield self._request(n, kind, start + timedelta(seconds=n / rate))
 
@@ -200,7 +202,7 @@ class Script:
 
 
 def _spelled(now: datetime, n: int) -> str:
-    """An instant as different clients write it."""
+    """Format an instant in one of the formats that clients use."""
     local = now.astimezone(timezone(timedelta(hours=-3)))
     if n % 3 == 0:
         return local.isoformat(timespec="milliseconds")

@@ -1,1 +1,1 @@
-"""A simulated Asterisk: it speaks AMI on a real TCP port, and its calls run by the clock."""
+"""Simulated Asterisk: AMI on a real TCP port, calls with realistic timing."""

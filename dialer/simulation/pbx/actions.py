@@ -1,8 +1,10 @@
-"""What the simulated Asterisk answers to each AMI action, in Asterisk's own words.
+"""AMI actions of the simulated Asterisk and their responses, worded as in Asterisk.
 
-Owns the table of actions with the privilege each needs. It knows sessions only by the
-protocol `Session`; the calls are `pbx_calls`' business. Wordings: main/manager.c, main/db.c.
+Owns the table of actions with the privilege that each needs. Knows sessions only through the
+protocol `Session`; calls are in `calls`. Source of the wording: main/manager.c, main/db.c.
 """
+
+from __future__ import annotations
 
 import time
 from collections.abc import Callable
@@ -10,11 +12,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dialer.simulation.pbx import events
-from dialer.simulation.pbx.call import SimulatedCall
-from dialer.simulation.pbx.calls import AstDb, CallFloor
+from dialer.simulation.pbx.calls import AstDb, CallFloor, SimulatedCall
 from dialer.simulation.pbx.dialplan import exists
 from dialer.simulation.pbx.filters import EventFilter, FilterRefused, parse_filter
-from dialer.simulation.pbx.originate import complaint_about, order_from
+from dialer.simulation.pbx.originate import error_in, order_from
 from dialer.simulation.pbx.outcomes import VERSIONS, Ending
 from dialer.simulation.pbx.wire import (
     AmiRequest,
@@ -28,7 +29,7 @@ from dialer.simulation.pbx.wire import (
 
 
 class Session(Protocol):
-    """What an action may see and do of the AMI session it came on."""
+    """The part of an AMI session that actions use."""
 
     is_authenticated: bool
     mask: int
@@ -39,7 +40,7 @@ class Session(Protocol):
         """Queue text for the client."""
 
     def close_gently(self) -> None:
-        """Close once everything queued is out."""
+        """Close after everything queued was written."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +66,7 @@ Handler = Callable[[Exchange, Session, AmiRequest], str]
 
 
 def answer(exchange: Exchange, session: Session, request: AmiRequest) -> None:
-    """Carry out one action and queue what Asterisk says to it."""
+    """Execute one action and queue its response."""
     if request.has_long_line:
         session.send(error(request, "Failed to parse message: line too long"))
         return
@@ -135,24 +136,24 @@ def _filter(_exchange: Exchange, session: Session, request: AmiRequest) -> str:
 
 def _originate(exchange: Exchange, session: Session, request: AmiRequest) -> str:
     floor = exchange.floor
-    complaint = complaint_about(request)
-    if complaint:
-        return error(request, complaint)
+    problem = error_in(request)
+    if problem:
+        return error(request, problem)
     floor.originates += 1
 
-    def tell(is_success: bool) -> None:
+    def respond(is_success: bool) -> None:
         if is_success:
             session.send(ack(request, "Originate successfully queued"))
         else:
             session.send(error(request, "Originate failed"))
 
-    order = order_from(request, tell)
+    order = order_from(request, respond)
     ending = floor.ending_of(order)
     if ending is Ending.UNANSWERED_ACTION:
         return ""
     if ending is Ending.REFUSED:
         return error(request, "Extension does not exist.")
-    if order.tell is None:
+    if order.respond is None:
         session.send(ack(request, "Originate successfully queued"))
     floor.start_call(order)
     return ""
@@ -185,7 +186,7 @@ def _core_status(exchange: Exchange, _session: Session, request: AmiRequest) -> 
     start = time.localtime(exchange.started_at)
     date, clock = time.strftime("%Y-%m-%d", start), time.strftime("%H:%M:%S", start)
     processed = ""
-    if VERSIONS[exchange.floor.habits.version].tells_processed_calls:
+    if VERSIONS[exchange.floor.habits.version].has_processed_calls:
         processed = f"CoreProcessedCalls: {exchange.floor.answered}\r\n"
     return response(
         request,
@@ -291,7 +292,7 @@ def _hangup(exchange: Exchange, session: Session, request: AmiRequest) -> str:
 
 
 def _list_commands(_exchange: Exchange, session: Session, request: AmiRequest) -> str:
-    """What the user may do; Asterisk says before the privileges what the action is for."""
+    """List the permitted actions; Asterisk adds a description before the privileges."""
     allowed = {
         name: [word for word, bit in events.CLASSES.items() if bit & privilege == bit]
         for name, (privilege, _) in _ACTIONS.items()

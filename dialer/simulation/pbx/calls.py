@@ -1,16 +1,19 @@
-"""The simulated PBX's calls: from Originate to Hangup, with the events on the way.
+"""Calls of the simulated PBX, from Originate to Hangup, with their events.
 
-Owns the live channels, their timers (one at a time for each call, no task) and the counts
-that tests look at. It publishes events and knows nothing of who reads them, nor of sockets.
+Owns the live channels, their timers (at most one per call, no task) and the counts for tests.
+Publishes events; does not know sessions or sockets.
 """
+
+from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from dialer.simulation.pbx import dialplan, events, script
-from dialer.simulation.pbx.call import OriginateOrder, SimulatedCall, verdict
+from dialer.simulation.pbx.originate import OriginateOrder, originate_response_to
 from dialer.simulation.pbx.outcomes import (
     VERSIONS,
     Clearing,
@@ -25,8 +28,43 @@ AstDb = dict[tuple[str, str], str]
 """Family and key -> value."""
 
 
+class SimulatedCall:
+    """One call: its Originate, channels, variables and progress."""
+
+    __slots__ = (
+        "answered_at",
+        "created_at",
+        "is_dialing",
+        "legs",
+        "order",
+        "outcome",
+        "timer",
+        "variables",
+    )
+
+    def __init__(self, order: OriginateOrder, outcome: Outcome, legs: script.Legs) -> None:
+        self.order = order
+        self.outcome = outcome
+        self.legs = legs
+        self.variables = dict(order.variables)
+        self.created_at = time.time()
+        self.answered_at: float | None = None
+        self.is_dialing = True
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def uniqueid(self) -> str:
+        """The Uniqueid of the dialer's channel."""
+        return self.legs.one.uniqueid
+
+    def move_to(self, context: str, exten: str, priority: int) -> None:
+        """Move the dialer's channel to another step of the dialplan."""
+        one = replace(self.legs.one, context=context, exten=exten, priority=priority)
+        self.legs = replace(self.legs, one=one)
+
+
 class CallFloor:
-    """All the calls of one simulated PBX."""
+    """All calls of one simulated PBX."""
 
     def __init__(
         self,
@@ -51,7 +89,7 @@ class CallFloor:
         self._sequence = 0
 
     def find(self, name_or_uniqueid: str) -> SimulatedCall | None:
-        """The live call of that channel name or Uniqueid, as Asterisk looks channels up."""
+        """Return the live call with that channel name or Uniqueid, None if there is none."""
         by_id = self.live.get(name_or_uniqueid)
         if by_id is not None:
             return by_id
@@ -59,31 +97,31 @@ class CallFloor:
         return next((c for c in self.live.values() if c.legs.one.name.lower() == wanted), None)
 
     def ending_of(self, order: OriginateOrder) -> Ending:
-        """How this Originate goes on; a context of ours that is not included is refused."""
+        """Return how this Originate ends; a context of a missing include is refused."""
         if order.context in dialplan.INCLUDED_CONTEXTS and not self.habits.is_dialplan_included:
             return Ending.REFUSED
         return self._outcome_of(order).ending
 
     def start_call(self, order: OriginateOrder) -> None:
-        """Start one call; a ChannelId in use, or number 86, gives no channel at all."""
+        """Start a call; a ChannelId in use and numbers ending in 86 create no channel."""
         outcome = self._outcome_of(order)
         if order.channel_id and order.channel_id in self.live:
             self.refused_duplicates += 1
-            self._tell((), order, reason=0)
+            self._publish_threads((), order, reason=0)
         elif outcome.ending is Ending.NO_CHANNEL:
-            self._tell((), order, reason=0)
+            self._publish_threads((), order, reason=0)
         else:
             self._dial(order, outcome)
 
     def hang_up(self, call: SimulatedCall, *, cause: int) -> None:
-        """End a call from the PBX's side, ringing or answered."""
+        """Hang up a ringing or answered call from the PBX's side."""
         if call.is_dialing:
             self._refused(call, script.abandoned(call.legs, cause=cause), cause=cause, reason=0)
         else:
             self._pbx_cleared(call, cause=cause or 16)
 
     def vanish(self) -> None:
-        """Forget every call without a word, as a dead Asterisk does."""
+        """Drop every call without events, as in a crash of Asterisk."""
         for call in self.live.values():
             if call.timer is not None:
                 call.timer.cancel()
@@ -149,33 +187,33 @@ class CallFloor:
     ) -> None:
         self._end(call, cause=cause)
         self._publish_all(refusal.first)
-        self._tell(refusal.threads, call.order, reason=reason)
+        self._publish_threads(refusal.threads, call.order, reason=reason)
 
     def _answered(self, call: SimulatedCall) -> None:
         call.is_dialing = False
         call.answered_at = time.time()
         self.answered += 1
         call.legs, threads = script.answer(call.legs)
-        self._tell(threads, call.order, reason=4, channel=call.legs.one)
+        self._publish_threads(threads, call.order, reason=4, channel=call.legs.one)
         self._enter_dialplan(call)
         self._talk(call)
 
     def _enter_dialplan(self, call: SimulatedCall) -> None:
         order, variables = call.order, call.variables
-        if not self._notes(call):
-            call.goes_to(order.context, order.exten, 2)
+        if not self._writes_note(call):
+            call.move_to(order.context, order.exten, 2)
             return
         assert call.answered_at is not None
-        call.goes_to(order.context, order.exten, order.priority)
+        call.move_to(order.context, order.exten, order.priority)
         note = dialplan.answer_note(answered_at=call.answered_at)
         self._astdb[dialplan.NOTE_FAMILY, call.uniqueid] = note
         self._publish(events.newexten(call.legs.one, "Set", f"DB(dialer/{call.uniqueid})={note}"))
         for step in dialplan.user_events(variables):
-            call.goes_to(step.context, "s", step.priority)
+            call.move_to(step.context, "s", step.priority)
             self._publish(events.user_event(call.legs.one, step.name, step.headers))
         variables.update(dialplan.detection(variables))
         context = variables.get("DIALER_CONTEXT", order.context)
-        call.goes_to(
+        call.move_to(
             context.removesuffix(dialplan.DETECTING_CONTEXT_END),
             variables.get("DIALER_EXTEN", order.exten),
             2,
@@ -186,16 +224,16 @@ class CallFloor:
         asked = call.variables.get("LAB_TALK_S", "")
         if asked.isdigit() and int(asked) < talk_s:
             talk_s, clearing = int(asked), Clearing.PBX
-        ending = self._dialplan_over if clearing is Clearing.PBX else self._far_end_cleared
+        ending = self._dialplan_ended if clearing is Clearing.PBX else self._far_end_cleared
         self._after(talk_s, ending, call)
 
     def _far_end_cleared(self, call: SimulatedCall) -> None:
         self._end(call, cause=call.outcome.cause)
         self._publish_all(script.far_end_clears(call.legs, call.outcome, self._facts))
 
-    def _dialplan_over(self, call: SimulatedCall) -> None:
+    def _dialplan_ended(self, call: SimulatedCall) -> None:
         one = call.legs.one
-        call.goes_to(one.context, one.exten, 3)
+        call.move_to(one.context, one.exten, 3)
         self._pbx_cleared(call, cause=16)
 
     def _pbx_cleared(self, call: SimulatedCall, *, cause: int) -> None:
@@ -203,13 +241,13 @@ class CallFloor:
         self._publish_all(script.pbx_clears(call.legs, cause=cause))
 
     def _end(self, call: SimulatedCall, *, cause: int) -> None:
-        """Take the call off the floor and complete its note, before any Hangup is told."""
+        """Remove the call and complete its note, before any Hangup event."""
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
         self.live.pop(call.uniqueid, None)
         self.ended += 1
-        if call.answered_at is not None and self._notes(call):
+        if call.answered_at is not None and self._writes_note(call):
             self._astdb[dialplan.NOTE_FAMILY, call.uniqueid] = dialplan.end_note(
                 answered_at=call.answered_at,
                 ended_at=time.time(),
@@ -222,32 +260,32 @@ class CallFloor:
     def _outcome_of(self, order: OriginateOrder) -> Outcome:
         return outcome_for(order.dial_string, self.habits.version)
 
-    def _notes(self, call: SimulatedCall) -> bool:
+    def _writes_note(self, call: SimulatedCall) -> bool:
         return self.habits.is_dialplan_included and call.order.context == dialplan.ENTRY_CONTEXT
 
     def _step(self, call: SimulatedCall, step: script.Step) -> None:
-        call.legs, told = step
-        self._publish_all(told)
+        call.legs, sent = step
+        self._publish_all(sent)
 
-    def _publish_all(self, told: Sequence[events.Event]) -> None:
-        for event in told:
+    def _publish_all(self, sent: Sequence[events.Event]) -> None:
+        for event in sent:
             self._publish(event)
 
-    def _tell(
+    def _publish_threads(
         self,
-        threads: Sequence[script.Told],
+        threads: Sequence[script.Events],
         order: OriginateOrder,
         *,
         reason: int,
         channel: events.ChannelSnapshot | None = None,
     ) -> None:
-        """Publish what the threads tell, the Originate's own with the verdict among them."""
-        if order.tell is not None:
-            order.tell(channel is not None)
+        """Publish the events of all threads merged, with the OriginateResponse among them."""
+        if order.respond is not None:
+            order.respond(channel is not None)
             self._publish_all(self._timing.interleave(*threads))
             return
-        last_word = verdict(order, reason=reason, channel=channel)
-        self._publish_all(self._timing.interleave(*threads, [last_word]))
+        response = originate_response_to(order, reason=reason, channel=channel)
+        self._publish_all(self._timing.interleave(*threads, [response]))
 
     def _after(
         self, delay_s: float, step: Callable[[SimulatedCall], None], call: SimulatedCall

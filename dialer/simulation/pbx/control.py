@@ -1,8 +1,10 @@
-"""`dialer simulate pbx`: runs a simulated PBX as a program, with a port to steer it.
+"""`dialer simulate pbx`: a simulated PBX as a program, with a control port.
 
-Owns the program's configuration, the control port's words and the signals. A test that runs
-the simulation as a subprocess turns its switches here.
+Owns the program's configuration, the control commands and the signals. Tests that run the
+simulation as a subprocess inject faults through them.
 """
+
+from __future__ import annotations
 
 import asyncio
 import json
@@ -18,9 +20,10 @@ from dialer.simulation.pbx.server import SimulatedPbx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedPbxConfig:
-    """What the command line can say. Times in seconds, ranges as (shortest, longest).
+    """Configuration of the program. Times in seconds, ranges as (shortest, longest).
 
-    `control_port` None: no control port; 0: any free one, told on the first line of output.
+    `control_port` is None for no control port, 0 for any free port; the first line of output
+    has its number.
     """
 
     name: str = "pbx01"
@@ -63,8 +66,8 @@ async def serve(config: SimulatedPbxConfig) -> None:
         if config.control_port is not None:
             control = ControlPort(pbx, stop=stopped.set)
             await control.start(config.host, config.control_port)
-        _listen_to_signals(pbx, stopped)
-        _tell_ports(config, pbx, control)
+        _install_signal_handlers(pbx, stopped)
+        _print_ports(config, pbx, control)
         await stopped.wait()
     finally:
         if control is not None:
@@ -73,13 +76,13 @@ async def serve(config: SimulatedPbxConfig) -> None:
 
 
 class ControlPort:
-    """A line-based TCP port: one word in, one line out (`ok`, JSON, or `error: ...`)."""
+    """A line-based TCP port: one command in, one line out (`ok`, JSON, or `error: ...`)."""
 
     def __init__(self, pbx: SimulatedPbx, *, stop: Callable[[], None]) -> None:
         self.port = 0
         self._pbx = pbx
         self._server: asyncio.Server | None = None
-        self._words: Final[dict[str, Callable[[], None]]] = {
+        self._commands: Final[dict[str, Callable[[], None]]] = {
             "drop": pbx.drop_links,
             "hang": pbx.hang,
             "unhang": pbx.unhang,
@@ -91,29 +94,29 @@ class ControlPort:
         }
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; 0 takes any free port."""
+        """Listen on `port`; 0 is any free port."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _ControlConnection(self), host, port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def stop(self) -> None:
-        """Take no more connections."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
 
     def answer(self, line: str) -> str:
-        """Carry out one line of the control language."""
-        word = line.strip().lower()
-        if word == "stats":
+        """Execute one control command and return the output line."""
+        command = line.strip().lower()
+        if command == "stats":
             return json.dumps(self._pbx.stats())
-        if word not in self._words:
-            return f"error: unknown word; known: stats, {', '.join(self._words)}"
-        self._words[word]()
+        if command not in self._commands:
+            return f"error: unknown command; known: stats, {', '.join(self._commands)}"
+        self._commands[command]()
         return "ok"
 
 
 class _ControlConnection(asyncio.Protocol):
-    """One connection to the control port; no task of its own that could outlive the loop."""
+    """One connection to the control port; has no task that could outlive the loop."""
 
     def __init__(self, control: ControlPort) -> None:
         self._control = control
@@ -121,12 +124,12 @@ class _ControlConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where to answer."""
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer each whole line."""
+        """Answer each complete line."""
         assert self._transport is not None
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -134,7 +137,7 @@ class _ControlConnection(asyncio.Protocol):
             self._transport.write(f"{answer}\n".encode())
 
 
-def _listen_to_signals(pbx: SimulatedPbx, stopped: asyncio.Event) -> None:
+def _install_signal_handlers(pbx: SimulatedPbx, stopped: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
@@ -143,7 +146,9 @@ def _listen_to_signals(pbx: SimulatedPbx, stopped: asyncio.Event) -> None:
     loop.add_signal_handler(signal.SIGHUP, pbx.restart)
 
 
-def _tell_ports(config: SimulatedPbxConfig, pbx: SimulatedPbx, control: ControlPort | None) -> None:
+def _print_ports(
+    config: SimulatedPbxConfig, pbx: SimulatedPbx, control: ControlPort | None
+) -> None:
     ports = {
         "name": config.name,
         "host": config.host,

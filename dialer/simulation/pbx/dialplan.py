@@ -1,8 +1,9 @@
-"""What the shipped dialplan does to a simulated call: the note in AstDB, the user events.
+"""Effects of the shipped dialplan on a simulated call: the note in AstDB, the user events.
 
-Owns the note's format as `deploy/asterisk/dialer.conf` defines it. Pure; the clock's reading
-comes in as an argument.
+Owns the note's format as defined in `deploy/asterisk/dialer.conf`. Pure; times are arguments.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,18 +16,18 @@ INCLUDED_CONTEXTS: Final = frozenset(
     {ENTRY_CONTEXT, "dialer-hand-over", "dialer-end", "dialer-amd", "dialer-agent"}
 )
 ABSENT_START: Final = "not-"
-"""The call centre's own dialplan has every context and every queue but those that begin so."""
+"""The simulated call centre has every context and queue except those with this prefix."""
 DETECTING_CONTEXT_END: Final = "-amd"
-"""A call whose DIALER_CONTEXT ends so gets AMD and an agent, as in the lab's dialplan."""
+"""A call whose DIALER_CONTEXT has this suffix gets AMD and an agent, as in the lab's dialplan."""
 
 
 def detects(variables: Mapping[str, str]) -> bool:
-    """Whether this call's dialplan tells AMD and agent."""
+    """True if this call's dialplan runs AMD and connects an agent."""
     return variables.get("DIALER_CONTEXT", "").endswith(DETECTING_CONTEXT_END)
 
 
 def detection(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that detection leaves on the channel; a given value wins."""
+    """Return the variables set by detection; values given in the Originate have precedence."""
     if not detects(variables):
         return {}
     return {
@@ -37,7 +38,7 @@ def detection(variables: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserEventStep:
-    """One UserEvent of the dialplan: where it stands, its name and its headers."""
+    """One UserEvent of the dialplan: its context and priority, name and headers."""
 
     context: str
     priority: int
@@ -46,7 +47,7 @@ class UserEventStep:
 
 
 def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
-    """The user events that the answered call's dialplan sends, in their order."""
+    """Return the user events of an answered call's dialplan, in order."""
     if not detects(variables):
         return []
     found = detection(variables)
@@ -63,14 +64,14 @@ def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
 
 
 def answer_note(*, answered_at: float) -> str:
-    """The note while the call is up; seconds since 1970 UTC."""
+    """Return the note of a call that is up; `answered_at` in seconds since 1970 UTC."""
     return f"answered={answered_at:.3f} ended= cause= amd= agent= wait="
 
 
 def end_note(
     *, answered_at: float, ended_at: float, cause: int, variables: Mapping[str, str]
 ) -> str:
-    """The note of a call that is over."""
+    """Return the note of an ended call; times in seconds since 1970 UTC."""
     amd = quote(variables.get("AMDSTATUS", ""), safe="")
     agent = quote(variables.get("DIALER_AGENT", ""), safe="")
     return (
@@ -84,9 +85,9 @@ def exists(expression: str, *, is_included: bool) -> str | None:
     function, opened, rest = expression.strip().partition("(")
     if not opened or not rest.endswith(")"):
         return None
-    name, *place = [part.strip() for part in rest[:-1].split(",")]
+    name, *position = [part.strip() for part in rest[:-1].split(",")]
     if function == "DIALPLAN_EXISTS" and name in INCLUDED_CONTEXTS:
-        return "1" if is_included and (not place or place[0] == "s") else "0"
+        return "1" if is_included and (not position or position[0] == "s") else "0"
     if function in ("DIALPLAN_EXISTS", "QUEUE_EXISTS"):
         return "0" if name.startswith(ABSENT_START) else "1"
     return None

@@ -1,8 +1,10 @@
-"""How Asterisk spells its events: names, classes, header names and their order.
+"""Format of Asterisk's events: names, classes, headers and their order.
 
-Pure. Field sets and order follow the captures in `tests/captures`; a unit test holds them
-against each other. It does not know when an event is due.
+Pure. Headers and order follow the captures in `tests/captures`; a unit test compares both.
+Does not know when an event is due.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -62,7 +64,7 @@ BUSY: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event, ready for the wire: its name and class for the filters, its text whole."""
+    """One formatted event: name and class for filters, and the complete text."""
 
     name: str
     category: int
@@ -71,7 +73,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSnapshot:
-    """What every channel event repeats about its channel."""
+    """The channel's headers in every channel event."""
 
     name: str
     state: int
@@ -87,7 +89,7 @@ class ChannelSnapshot:
     linkedid: str
 
     def lines(self, prefix: str = "") -> str:
-        """The snapshot's header lines in Asterisk's order."""
+        """Return the header lines in Asterisk's order."""
         p = prefix
         return (
             f"{p}Channel: {self.name}\r\n"
@@ -108,9 +110,9 @@ class ChannelSnapshot:
 
 
 def event_mask(words: str) -> int | None:
-    """Read an event mask (`on`, `off`, `system,call`, a number); None where it says nothing.
+    """Parse an event mask (`on`, `off`, `system,call`, a number); None if it is invalid.
 
-    An empty mask means everything, as in Asterisk.
+    An empty mask means all events, as in Asterisk.
     """
     text = words.strip().lower()
     if text in ("", "-1", "true", "yes", "y", "t", "1"):
@@ -134,7 +136,7 @@ def _event(name: str, category: int, lines: str) -> Event:
 
 
 def fully_booted(*, uptime_s: int) -> Event:
-    """Sent to each session after its login."""
+    """Return FullyBooted: sent to each session after login."""
     return _event(
         "FullyBooted",
         SYSTEM,
@@ -143,50 +145,50 @@ def fully_booted(*, uptime_s: int) -> Event:
 
 
 def shutdown(*, is_restart: bool) -> Event:
-    """Asterisk says goodbye: sent on an orderly stop only."""
+    """Return Shutdown: sent only when Asterisk stops in order."""
     return _event(
         "Shutdown", SYSTEM, f"Shutdown: Cleanly\r\nRestart: {str(is_restart).capitalize()}\r\n"
     )
 
 
 def newchannel(channel: ChannelSnapshot) -> Event:
-    """The channel exists."""
+    """Return Newchannel: the channel was created."""
     return _event("Newchannel", CALL, channel.lines())
 
 
 def newstate(channel: ChannelSnapshot) -> Event:
-    """The channel rings or is answered."""
+    """Return Newstate: the channel rings or was answered."""
     return _event("Newstate", CALL, channel.lines())
 
 
 def dial_begin(channel: ChannelSnapshot, dial_string: str) -> Event:
-    """The invitation is on its way."""
+    """Return DialBegin: the INVITE was sent."""
     return _event("DialBegin", CALL, f"{channel.lines('Dest')}DialString: {dial_string}\r\n")
 
 
 def dial_end(channel: ChannelSnapshot, dial_status: str) -> Event:
-    """The dialling is over, one way or the other."""
+    """Return DialEnd: dialing succeeded or failed."""
     return _event("DialEnd", CALL, f"{channel.lines('Dest')}DialStatus: {dial_status}\r\n")
 
 
 def dial_state(channel: ChannelSnapshot, dial_status: str) -> Event:
-    """The dialling goes on: it rings."""
+    """Return DialState: the far end rings."""
     return _event("DialState", CALL, f"{channel.lines('Dest')}DialStatus: {dial_status}\r\n")
 
 
 def new_callerid(channel: ChannelSnapshot) -> Event:
-    """The channel has a caller's number and name."""
+    """Return NewCallerid: the channel's caller ID was set."""
     presentation = "CID-CallingPres: 0 (Presentation Allowed, Not Screened)\r\n"
     return _event("NewCallerid", CALL, f"{channel.lines()}{presentation}")
 
 
 def new_connected_line(channel: ChannelSnapshot) -> Event:
-    """The channel knows whom it is connected to."""
+    """Return NewConnectedLine: the channel's connected line was set."""
     return _event("NewConnectedLine", CALL, channel.lines())
 
 
 def local_bridge(one: ChannelSnapshot, two: ChannelSnapshot) -> Event:
-    """The two halves of a Local channel are joined."""
+    """Return LocalBridge: the two halves of a Local channel were connected."""
     return _event(
         "LocalBridge",
         CALL,
@@ -196,18 +198,18 @@ def local_bridge(one: ChannelSnapshot, two: ChannelSnapshot) -> Event:
 
 
 def hangup_request(channel: ChannelSnapshot, cause: int | None, tech_cause: int | None) -> Event:
-    """The far end wants the channel down; it may not say why."""
-    told = "" if cause is None else f"Cause: {cause}\r\n"
-    return _event("HangupRequest", CALL, f"{channel.lines()}{told}{_tech_cause(tech_cause)}")
+    """Return HangupRequest: the far end hangs up, with or without a cause."""
+    line = "" if cause is None else f"Cause: {cause}\r\n"
+    return _event("HangupRequest", CALL, f"{channel.lines()}{line}{_tech_cause(tech_cause)}")
 
 
 def soft_hangup_request(channel: ChannelSnapshot) -> Event:
-    """The channel is to go down at our side's wish, or because its dialplan is over."""
+    """Return SoftHangupRequest: the PBX hangs up, or the dialplan ended."""
     return _event("SoftHangupRequest", CALL, f"{channel.lines()}Cause: 16\r\n")
 
 
 def hangup(channel: ChannelSnapshot, cause: int, tech_cause: int | None) -> Event:
-    """The channel is gone."""
+    """Return Hangup: the channel ended."""
     text = CAUSE_TEXT.get(cause, "Unknown")
     return _event(
         "Hangup",
@@ -221,18 +223,18 @@ def _tech_cause(tech_cause: int | None) -> str:
 
 
 def user_event(channel: ChannelSnapshot, name: str, body: dict[str, str]) -> Event:
-    """The dialplan's own event, as application UserEvent sends it."""
+    """Return UserEvent, as sent by the application UserEvent."""
     lines = "".join(f"{key}: {value}\r\n" for key, value in body.items())
     return _event("UserEvent", USER, f"{channel.lines()}UserEvent: {name}\r\n{lines}")
 
 
 def var_set(channel: ChannelSnapshot, name: str, value: str) -> Event:
-    """A channel variable has a new value."""
+    """Return VarSet: a channel variable changed."""
     return _event("VarSet", DIALPLAN, f"{channel.lines()}Variable: {name}\r\nValue: {value}\r\n")
 
 
 def newexten(channel: ChannelSnapshot, application: str, data: str) -> Event:
-    """The dialplan takes a step."""
+    """Return Newexten: the dialplan executes a step."""
     return _event(
         "Newexten",
         DIALPLAN,
@@ -242,8 +244,8 @@ def newexten(channel: ChannelSnapshot, application: str, data: str) -> Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OriginateVerdict:
-    """What an OriginateResponse tells; all but the outcome is given back as it was asked."""
+class OriginateResult:
+    """Content of an OriginateResponse; all except the result is copied from the Originate."""
 
     action_id: str
     is_success: bool
@@ -256,20 +258,20 @@ class OriginateVerdict:
     caller_name: str
 
 
-def originate_response(verdict: OriginateVerdict) -> Event:
-    """Asterisk's last word on an asynchronous Originate."""
-    v = verdict
-    action_id = f"ActionID: {v.action_id}\r\n" if v.action_id else ""
+def originate_response(result: OriginateResult) -> Event:
+    """Return OriginateResponse: the result of an asynchronous Originate."""
+    r = result
+    action_id = f"ActionID: {r.action_id}\r\n" if r.action_id else ""
     return _event(
         "OriginateResponse",
         CALL,
         f"{action_id}"
-        f"Response: {'Success' if v.is_success else 'Failure'}\r\n"
-        f"Channel: {v.channel}\r\n"
-        f"Context: {v.context}\r\n"
-        f"Exten: {v.exten}\r\n"
-        f"Reason: {v.reason}\r\n"
-        f"Uniqueid: {v.uniqueid or '<unknown>'}\r\n"
-        f"CallerIDNum: {v.caller_number or '<unknown>'}\r\n"
-        f"CallerIDName: {v.caller_name or '<unknown>'}\r\n",
+        f"Response: {'Success' if r.is_success else 'Failure'}\r\n"
+        f"Channel: {r.channel}\r\n"
+        f"Context: {r.context}\r\n"
+        f"Exten: {r.exten}\r\n"
+        f"Reason: {r.reason}\r\n"
+        f"Uniqueid: {r.uniqueid or '<unknown>'}\r\n"
+        f"CallerIDNum: {r.caller_number or '<unknown>'}\r\n"
+        f"CallerIDName: {r.caller_name or '<unknown>'}\r\n",
     )

@@ -1,8 +1,10 @@
-"""Event filters that one AMI session has asked for with the action Filter.
+"""Event filters of an AMI session (action Filter).
 
-Pure. Both spellings that Asterisk has: a regular expression over the whole event (all
-versions; `!` in front excludes), and MatchCriteria by event name and header (from 22 on).
+Pure. Supports both syntaxes of Asterisk: a regular expression over the whole event (all
+versions; a leading `!` excludes), and MatchCriteria by event name and header (since 22).
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable
@@ -14,19 +16,19 @@ _CRITERION = re.compile(r"(action|name|header|method)\(([^)]*)\)")
 
 
 class FilterRefused(ValueError):
-    """The filter cannot be read; the message is Asterisk's."""
+    """The filter is invalid; the message is Asterisk's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """One filter: excludes or includes what it matches."""
+    """One filter that excludes or includes the events it matches."""
 
     is_excluding: bool
     matches: Callable[[Event], bool]
 
 
 def parse_filter(expression: str, criteria: str = "") -> EventFilter:
-    """Build a filter as action Filter describes it; raises FilterRefused."""
+    """Return the filter of an action Filter; raise FilterRefused if it is invalid."""
     if not criteria:
         is_excluding = expression.startswith("!")
         pattern = _compiled(expression[1:] if is_excluding else expression)
@@ -52,7 +54,7 @@ def parse_filter(expression: str, criteria: str = "") -> EventFilter:
 
 
 def passes(filters: list[EventFilter], event: Event) -> bool:
-    """Whether the session gets this event: includes first, then excludes (main/manager.c)."""
+    """True if the session gets this event: includes first, then excludes (main/manager.c)."""
     includes = [f for f in filters if not f.is_excluding]
     if includes and not any(f.matches(event) for f in includes):
         return False

@@ -1,10 +1,13 @@
-"""What an AMI Originate asks for, read as Asterisk reads it (main/manager.c). Pure."""
+"""Originate requests and responses, parsed and checked as in Asterisk (main/manager.c). Pure."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
-from dialer.simulation.pbx.call import OriginateOrder
+from dialer.simulation.pbx import events
 from dialer.simulation.pbx.wire import AmiRequest
 
 MAX_CHANNEL_ID: Final = 149
@@ -13,8 +16,27 @@ DEFAULT_TIMEOUT_MS: Final = 30_000
 _CALLER_ID = re.compile(r'\s*"?([^"<]*?)"?\s*<([^>]*)>\s*')
 
 
-def complaint_about(request: AmiRequest) -> str:
-    """What Asterisk finds wrong with the action before it tries; empty where nothing is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginateOrder:
+    """A parsed Originate. `respond` is set without Async: it replaces OriginateResponse."""
+
+    action_id: str = ""
+    dial_string: str
+    context: str = ""
+    exten: str = ""
+    priority: int = 1
+    timeout_s: float = 30.0
+    caller_number: str = ""
+    caller_name: str = ""
+    account: str = ""
+    channel_id: str = ""
+    other_channel_id: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    respond: Callable[[bool], None] | None = None
+
+
+def error_in(request: AmiRequest) -> str:
+    """Return Asterisk's error message for an invalid action; empty if it is valid."""
     if len(request.get("channelid")) > MAX_CHANNEL_ID:
         return f"Uniqueid length exceeds maximum of {MAX_CHANNEL_ID}\n"
     if not request.get("channel"):
@@ -31,8 +53,8 @@ def complaint_about(request: AmiRequest) -> str:
     return ""
 
 
-def order_from(request: AmiRequest, tell: Callable[[bool], None]) -> OriginateOrder:
-    """Read what a sound Originate asks for; `tell` is for one without Async."""
+def order_from(request: AmiRequest, respond: Callable[[bool], None]) -> OriginateOrder:
+    """Parse a valid Originate; `respond` is used only without Async."""
     is_async = request.get("async").lower() in ("true", "yes", "y", "t", "1", "on")
     caller_name, caller_number = _caller(request.get("callerid"))
     return OriginateOrder(
@@ -48,7 +70,26 @@ def order_from(request: AmiRequest, tell: Callable[[bool], None]) -> OriginateOr
         channel_id=request.get("channelid"),
         other_channel_id=request.get("otherchannelid"),
         variables=request.variables,
-        tell=None if is_async else tell,
+        respond=None if is_async else respond,
+    )
+
+
+def originate_response_to(
+    order: OriginateOrder, *, reason: int, channel: events.ChannelSnapshot | None
+) -> events.Event:
+    """Return the OriginateResponse event: a success if there is a channel."""
+    return events.originate_response(
+        events.OriginateResult(
+            action_id=order.action_id,
+            is_success=channel is not None,
+            channel=channel.name if channel else order.dial_string,
+            context=order.context,
+            exten=order.exten,
+            reason=reason,
+            uniqueid=channel.uniqueid if channel else order.channel_id,
+            caller_number=order.caller_number,
+            caller_name=order.caller_name,
+        )
     )
 
 

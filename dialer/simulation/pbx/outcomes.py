@@ -1,8 +1,10 @@
-"""What becomes of a simulated call, read from the number that was dialled.
+"""Outcome of a simulated call, determined by the last two digits of its number.
 
-Owns the table of last two digits, the same as the lab's SIP carrier has, and the few facts
-that differ between Asterisk versions. Pure: it knows no clock, no channel and no socket.
+Owns the table of digits, the same as in the lab's SIP carrier, and the differences between
+Asterisk versions. Pure: no clock, no channels, no sockets.
 """
+
+from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
@@ -23,23 +25,23 @@ CAUSE_TEXT: Final = MappingProxyType(
         34: "Circuit/channel congestion",
     }
 )
-"""Hangup cause (Q.850) -> how Asterisk spells it in `Cause-txt`."""
+"""Hangup cause (Q.850) -> Asterisk's text in `Cause-txt`."""
 
 
 class Ending(StrEnum):
-    """How an Originate goes on."""
+    """How an Originate ends."""
 
     ANSWERED = "answered"
     REJECTED = "rejected"
-    """The carrier says no while the call is being set up."""
+    """The carrier rejects the call."""
     RINGS_OUT = "rings_out"
     """Nobody answers before the Originate's own timeout."""
     REFUSED = "refused"
     """Asterisk answers the action with an error."""
     NO_CHANNEL = "no_channel"
-    """Accepted, but no channel comes to be: OriginateResponse is all there is."""
+    """Accepted, but no channel is created: OriginateResponse is the only event."""
     UNANSWERED_ACTION = "unanswered_action"
-    """Asterisk says nothing at all to the action, and places no call."""
+    """Asterisk sends no response to the action and starts no call."""
 
 
 class Clearing(StrEnum):
@@ -51,27 +53,27 @@ class Clearing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionFacts:
-    """Where the Asterisk versions differ on the wire."""
+    """Differences between Asterisk versions on the wire."""
 
     banner: str
     release: str
     more_settings: str
-    """What CoreSettings has on top of its common fields."""
-    tells_processed_calls: bool
-    tells_tech_cause: bool
+    """Additional fields of CoreSettings."""
+    has_processed_calls: bool
+    has_tech_cause: bool
     ring_out_cause: int
-    tells_reason_of_bye: bool
-    """HangupRequest tells the cause where the BYE gave its Reason (16: where it did not)."""
+    has_cause_if_bye_has_reason: bool
+    """HangupRequest has a cause if the BYE has a Reason (Asterisk 16: if it has none)."""
     cause_of_silent_bye: int
-    """Hangup's cause where the BYE gave no Reason."""
+    """Hangup's cause if the BYE has no Reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one number leads to; times are drawn later by whoever has the dice.
+    """Outcome of one number; `Timing` draws the delays.
 
-    `cause` is Q.850; `tech_cause` the SIP status; `reason` the OriginateResponse's coarse
-    word; `dial_status` is empty where Asterisk sends no DialEnd.
+    `cause` is Q.850; `tech_cause` the SIP status; `reason` is OriginateResponse's Reason;
+    `dial_status` is empty if Asterisk sends no DialEnd.
     """
 
     ending: Ending
@@ -80,14 +82,14 @@ class Outcome:
     dial_status: str = ""
     reason: int = 0
     rings: bool = False
-    """The carrier sends 180, however soon it answers."""
+    """The carrier sends 180, even if it answers soon."""
     far_leg_cause: int = 0
-    """On a Local channel, what the far leg's Hangup says of a refusal."""
+    """On a Local channel, the cause in the far leg's Hangup after a rejection."""
     gives_reason: bool = True
-    """The far end says in its BYE why it clears."""
+    """The far end's BYE has a Reason."""
     clearing: Clearing = Clearing.FAR_END
     ring_s: float | None = None
-    """A fixed time to answer; None: drawn from the usual range."""
+    """Fixed seconds until the answer; None: drawn from the usual range."""
     is_long: bool = False
 
 
@@ -97,20 +99,20 @@ VERSIONS: Final = MappingProxyType(
             banner="Asterisk Call Manager/5.0.4",
             release="16.28.0~dfsg-0+deb11u4",
             more_settings="",
-            tells_processed_calls=False,
-            tells_tech_cause=False,
+            has_processed_calls=False,
+            has_tech_cause=False,
             ring_out_cause=0,
-            tells_reason_of_bye=False,
+            has_cause_if_bye_has_reason=False,
             cause_of_silent_bye=16,
         ),
         "22": VersionFacts(
             banner="Asterisk Call Manager/11.0.0",
             release="22.10.1+dfsg+~cs6.17.60671434-1",
             more_settings="SoundsSearchCustomDir: No\r\n",
-            tells_processed_calls=True,
-            tells_tech_cause=True,
+            has_processed_calls=True,
+            has_tech_cause=True,
             ring_out_cause=19,
-            tells_reason_of_bye=True,
+            has_cause_if_bye_has_reason=True,
             cause_of_silent_bye=0,
         ),
     }
@@ -127,17 +129,17 @@ _NUMBER = re.compile(r"\+?\d+")
 
 
 def number_in(dial_string: str) -> str:
-    """The dialled number: the first run of digits (optional plus) after the technology."""
+    """Return the dialed number: the first digits (optional plus) after the technology."""
     _, _, address = dial_string.partition("/")
     found = _NUMBER.search(address)
     return found.group() if found else ""
 
 
 def outcome_for(dial_string: str, version: Version) -> Outcome:
-    """What dialling `dial_string` leads to on a PBX of that version.
+    """Return the outcome of dialing `dial_string` on a PBX of that version.
 
-    An unknown technology gives no channel. On a Local channel a refusal is told by Reason and
-    leaves the dialer's leg no cause.
+    An unknown technology creates no channel. On a Local channel a rejection is visible in
+    Reason, and the dialer's leg has no cause.
     """
     technology = dial_string.partition("/")[0].lower()
     if technology not in _TECHNOLOGIES:

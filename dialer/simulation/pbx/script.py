@@ -1,10 +1,12 @@
-"""What Asterisk tells at each step of a call, and in which order, as the captures have it.
+"""Events of each step of a call, in the order found in the captures.
 
-Pure: a step takes the call's legs, and gives the legs as they are now and the events in their
-order. Asterisk tells some steps from several threads at once, whose events mix as they like:
-such a step gives one list of events a thread, and OriginateResponse comes from one more. When
-a step is due and how threads mix is the caller's business.
+Pure: a step takes the call's legs and returns the new legs and the events in order. Asterisk
+sends the events of some steps from several threads, so their order varies: such a step returns
+one list of events per thread; OriginateResponse comes from yet another thread. The caller
+decides when a step is due and how the threads are merged.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
@@ -12,43 +14,43 @@ from dialer.simulation.pbx import events
 from dialer.simulation.pbx.outcomes import Outcome, VersionFacts
 
 TRUNK_CONTEXT = "from-carrier"
-"""The context of a trunk's endpoint, which a new outgoing channel shows."""
+"""The context of a trunk's endpoint; a new outgoing channel has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Legs:
-    """A call's channels: `one` is the dialer's; `two` is there on Local channels only."""
+    """A call's channels: `one` is the dialer's; `two` exists only for Local channels."""
 
     one: events.ChannelSnapshot
     two: events.ChannelSnapshot | None = None
 
     @property
     def channels(self) -> tuple[events.ChannelSnapshot, ...]:
-        """Both, or the one there is."""
+        """All existing channels of the call."""
         return (self.one,) if self.two is None else (self.one, self.two)
 
 
-Told = list[events.Event]
-Step = tuple[Legs, Told]
+Events = list[events.Event]
+Step = tuple[Legs, Events]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A failed dialling: what comes first for certain, then what the threads tell."""
+    """A failed attempt: the events that always come first, then those of each thread."""
 
-    first: Told
-    threads: tuple[Told, ...]
+    first: Events
+    threads: tuple[Events, ...]
 
 
 def legs_for(
     dial_string: str, *, sequence: int, uniqueid: str, other_uniqueid: str, account: str
 ) -> Legs:
-    """Name the channels that dialling makes: technology/endpoint-sequence."""
+    """Return the channels of a new call, named technology/endpoint-sequence."""
     technology, _, address = dial_string.partition("/")
     user, at, host = address.partition("@")
     is_local = technology.lower() == "local"
-    place = host.partition("/")[0]
-    peer = f"{user}{at}{place}" if is_local else host or user.partition("/")[0]
+    context = host.partition("/")[0]
+    peer = f"{user}{at}{context}" if is_local else host or user.partition("/")[0]
     one = events.ChannelSnapshot(
         name=f"{technology}/{peer}-{sequence:08x}{';1' if is_local else ''}",
         state=events.DOWN,
@@ -57,7 +59,7 @@ def legs_for(
         connected_number="",
         connected_name="",
         account=account,
-        context=place if is_local else TRUNK_CONTEXT,
+        context=context if is_local else TRUNK_CONTEXT,
         exten=user if is_local else "s",
         priority=1,
         uniqueid=uniqueid,
@@ -75,15 +77,15 @@ def legs_for(
 
 
 def opening(legs: Legs, *, number: str, name: str, variables: dict[str, str], address: str) -> Step:
-    """The channels come to be, learn the caller's number and name, and dialling begins."""
-    told = [events.newchannel(channel) for channel in legs.channels]
+    """Create the channels, set the caller ID, and begin dialing."""
+    sent = [events.newchannel(channel) for channel in legs.channels]
     if number or name:
-        with_number = replace(legs.one, caller_number=number, caller_name=name)
-        one = replace(with_number, connected_number=number, connected_name=name)
-        told += [events.new_callerid(with_number), events.new_connected_line(one)]
+        with_caller = replace(legs.one, caller_number=number, caller_name=name)
+        one = replace(with_caller, connected_number=number, connected_name=name)
+        sent += [events.new_callerid(with_caller), events.new_connected_line(one)]
         two = legs.two
         if two is not None:
-            # The far half has both before it tells of either.
+            # The second half has both before its first event.
             two = replace(
                 two,
                 caller_number=number,
@@ -91,32 +93,32 @@ def opening(legs: Legs, *, number: str, name: str, variables: dict[str, str], ad
                 connected_number=number,
                 connected_name=name,
             )
-            told += [events.new_callerid(two), events.new_connected_line(two)]
+            sent += [events.new_callerid(two), events.new_connected_line(two)]
         legs = Legs(one=one, two=two)
-    told += [events.var_set(legs.one, *assignment) for assignment in variables.items()]
+    sent += [events.var_set(legs.one, *assignment) for assignment in variables.items()]
     if legs.two is not None:
-        told.append(events.local_bridge(legs.one, legs.two))
-    return legs, [*told, events.dial_begin(legs.one, address)]
+        sent.append(events.local_bridge(legs.one, legs.two))
+    return legs, [*sent, events.dial_begin(legs.one, address)]
 
 
 def ringing(legs: Legs) -> Step:
-    """The far end rings."""
+    """Let the far end ring."""
     legs = replace(legs, one=replace(legs.one, state=events.RINGING))
     return legs, [events.newstate(legs.one), events.dial_state(legs.one, "RINGING")]
 
 
-def answer(legs: Legs) -> tuple[Legs, tuple[Told, Told]]:
-    """The far end answers: what the channel's thread tells, and what the dialling one."""
+def answer(legs: Legs) -> tuple[Legs, tuple[Events, Events]]:
+    """Let the far end answer; return the events of the channel's and of the dialing thread."""
     two = legs.two and replace(legs.two, state=events.UP, priority=2)
     one = replace(legs.one, state=events.UP)
-    told = [events.newstate(channel) for channel in (two, one) if channel is not None]
-    return Legs(one=one, two=two), (told, [events.dial_end(one, "ANSWER")])
+    sent = [events.newstate(channel) for channel in (two, one) if channel is not None]
+    return Legs(one=one, two=two), (sent, [events.dial_end(one, "ANSWER")])
 
 
 def rejection(legs: Legs, outcome: Outcome, facts: VersionFacts) -> Refusal:
-    """The far end refuses."""
+    """Let the far end reject the call."""
     one, two = legs.one, legs.two
-    tech_cause = outcome.tech_cause if facts.tells_tech_cause and two is None else None
+    tech_cause = outcome.tech_cause if facts.has_tech_cause and two is None else None
     dialling = [
         events.dial_end(one, outcome.dial_status),
         events.hangup(one, outcome.cause, tech_cause),
@@ -133,10 +135,10 @@ def rejection(legs: Legs, outcome: Outcome, facts: VersionFacts) -> Refusal:
 
 
 def ring_out(legs: Legs, facts: VersionFacts) -> Refusal:
-    """The Originate's timeout is over."""
+    """End the call at the Originate's timeout."""
     cause = facts.ring_out_cause
     if legs.two is None:
-        tech_cause = 480 if facts.tells_tech_cause else None
+        tech_cause = 480 if facts.has_tech_cause else None
         return Refusal(first=[], threads=([events.hangup(legs.one, cause, tech_cause)],))
     far = [events.soft_hangup_request(legs.two), events.hangup(legs.two, cause, None)]
     return Refusal(
@@ -145,8 +147,8 @@ def ring_out(legs: Legs, facts: VersionFacts) -> Refusal:
     )
 
 
-def far_end_clears(legs: Legs, outcome: Outcome, facts: VersionFacts) -> Told:
-    """BYE from the carrier, or the far leg's dialplan at its end."""
+def far_end_clears(legs: Legs, outcome: Outcome, facts: VersionFacts) -> Events:
+    """End an answered call by BYE from the carrier, or by the end of the far leg's dialplan."""
     one, two, cause = legs.one, legs.two, outcome.cause
     if two is not None:
         return [
@@ -156,29 +158,29 @@ def far_end_clears(legs: Legs, outcome: Outcome, facts: VersionFacts) -> Told:
             events.soft_hangup_request(one),
             events.hangup(one, cause, None),
         ]
-    # Which of the two versions tells the cause here depends on the BYE's Reason header, and
-    # the two do it the other way round.
-    tells_cause = outcome.gives_reason == facts.tells_reason_of_bye
+    # Whether this event has a cause depends on the BYE's Reason header; the two versions do
+    # opposite things.
+    has_cause = outcome.gives_reason == facts.has_cause_if_bye_has_reason
     return [
-        events.hangup_request(one, 16 if tells_cause else None, None),
+        events.hangup_request(one, 16 if has_cause else None, None),
         events.soft_hangup_request(one),
         events.hangup(one, cause, None),
     ]
 
 
-def pbx_clears(legs: Legs, *, cause: int) -> Told:
-    """Our side hangs up an answered call."""
-    told = [events.soft_hangup_request(legs.one), events.hangup(legs.one, cause, None)]
+def pbx_clears(legs: Legs, *, cause: int) -> Events:
+    """Hang up an answered call from the PBX's side."""
+    sent = [events.soft_hangup_request(legs.one), events.hangup(legs.one, cause, None)]
     if legs.two is not None:
-        told += [
+        sent += [
             events.hangup_request(legs.two, cause, None),
             events.soft_hangup_request(legs.two),
             events.hangup(legs.two, cause, None),
         ]
-    return told
+    return sent
 
 
 def abandoned(legs: Legs, *, cause: int) -> Refusal:
-    """Our side hangs up a call that is still being dialled (not seen in a capture)."""
+    """Hang up an unanswered call from the PBX's side (not seen in a capture)."""
     hangups = [events.hangup(channel, cause, None) for channel in legs.channels]
     return Refusal(first=[], threads=([events.dial_end(legs.one, "NOANSWER"), *hangups],))

@@ -1,9 +1,11 @@
-"""A simulated Asterisk: an AMI server on a real TCP port, with calls that run by the clock.
+"""Simulated Asterisk: an AMI server on a real TCP port, with calls in real time.
 
-Production code runs against it unmodified. It puts the parts together (`pbx_session` the
-connections, `pbx_actions` the answers, `pbx_calls` the calls) and owns the switches that
-make it misbehave. It knows nothing of Redis, Celery or Multcall.
+Production code runs against it unmodified. Connects the parts (`session`: connections,
+`actions`: responses, `calls`: calls) and owns the methods that inject faults. Does not know
+Redis, Celery or Multcall.
 """
+
+from __future__ import annotations
 
 import asyncio
 import socket
@@ -20,16 +22,16 @@ from dialer.simulation.pbx.session import AmiSession
 from dialer.simulation.pbx.timing import CallHabits
 
 UPTIME_AT_START_S: Final = 3600.0
-"""A fresh simulated PBX says it has been up for an hour, so that a restart shows at once."""
+"""A new simulated PBX reports an uptime of one hour, so that a restart is visible at once."""
 _BACKLOG: Final = 512
 
 
 class SimulatedPbx:
     """One simulated Asterisk.
 
-    Ranges are (shortest, longest) in seconds. `include` says whether the dialer's own
-    dialplan is there: without it no note is left in AstDB. `read` and `write` are the AMI
-    user's rights as in manager.conf.
+    Ranges are (shortest, longest) in seconds. `include` is false to simulate a missing dialplan
+    include: then no note is written to AstDB. `read` and `write` are the AMI user's permissions
+    as in manager.conf.
     """
 
     def __init__(
@@ -83,21 +85,21 @@ class SimulatedPbx:
     # Running -------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen; from here on `port` is the real one."""
+        """Listen; afterwards `port` is the real port."""
         listener = self._bind()
         self.port = listener.getsockname()[1]
         await self._listen(listener)
 
     async def stop(self) -> None:
-        """Close everything; calls end without a word."""
+        """Close everything; calls end without events."""
         await self._settled()
         self._close_listener()
         self.drop_links()
         self.exchange.floor.vanish()
-        # One turn of the loop, so that the transports' own closing is done as well.
+        # One iteration of the loop, so that the transports are closed too.
         await asyncio.sleep(0)
 
-    async def __aenter__(self) -> "SimulatedPbx":
+    async def __aenter__(self) -> SimulatedPbx:
         await self.start()
         return self
 
@@ -107,27 +109,27 @@ class SimulatedPbx:
     # Switches ------------------------------------------------------------------------
 
     def drop_links(self) -> None:
-        """Cut all AMI connections at once; calls live on."""
+        """Abort all AMI connections; calls continue."""
         for session in tuple(self._sessions):
             session.drop()
 
     def hang(self) -> None:
-        """Stop reading and answering; TCP stays open and calls go on."""
+        """Stop reading and writing; TCP stays open and calls continue."""
         self.is_hung = True
         for session in self._sessions:
             session.hang()
 
     def unhang(self) -> None:
-        """Go on: what was said meanwhile comes out, what was asked is carried out."""
+        """Resume: send the queued output, execute the received actions."""
         self.is_hung = False
         for session in self._sessions:
             session.unhang()
 
     def restart(self, *, is_clean: bool = False) -> None:
-        """Die and come back: calls vanish, links close, the start time is new, AstDB stays.
+        """Restart: drop calls, close links, change the start time, keep AstDB.
 
-        A clean restart says Shutdown first; a crash says nothing. The start time is at least
-        a second after the one before, since AMI tells it in whole seconds.
+        A clean restart sends Shutdown first; a crash sends nothing. The start time advances by
+        at least one second, because AMI reports whole seconds.
         """
         exchange = self.exchange
         if is_clean:
@@ -141,20 +143,21 @@ class SimulatedPbx:
         self.is_hung = False
 
     def refuse_connections(self, refuse: bool) -> None:
-        """Close the listening port, or open it again; links that are up stay up.
+        """Close the listening port, or open it again; existing links stay up.
 
-        The port listens before this returns; connections are greeted a turn of the loop later.
+        The port listens before this returns; connections get the banner one iteration of the
+        loop later.
         """
         if refuse:
             self._close_listener()
         elif self._server is None and self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._listen(self._bind()))
 
-    # What tests look at --------------------------------------------------------------
+    # Counts for tests ----------------------------------------------------------------
 
     @property
     def rings(self) -> Counter[str]:
-        """How many times each number was dialled to the carrier."""
+        """How many times each number was dialed."""
         return self.exchange.floor.rings
 
     @property
@@ -164,7 +167,7 @@ class SimulatedPbx:
 
     @property
     def peak_live(self) -> int:
-        """The most calls that were up at once."""
+        """The highest number of simultaneous calls."""
         return self.exchange.floor.peak_live
 
     @property
@@ -173,7 +176,7 @@ class SimulatedPbx:
         return len(self._sessions)
 
     def stats(self) -> dict[str, object]:
-        """The counts in one dictionary that JSON can spell."""
+        """Return all counts as a JSON-compatible dictionary."""
         floor = self.exchange.floor
         return {
             "name": self.name,
@@ -193,12 +196,12 @@ class SimulatedPbx:
 
     # For the sessions ----------------------------------------------------------------
 
-    def joined(self, session: AmiSession) -> None:
-        """A connection is there."""
+    def opened(self, session: AmiSession) -> None:
+        """Register a new connection."""
         self._sessions.add(session)
 
-    def left(self, session: AmiSession) -> None:
-        """A connection is gone."""
+    def closed(self, session: AmiSession) -> None:
+        """Forget a closed connection."""
         self._sessions.discard(session)
 
     def _publish(self, event: Event) -> None:

@@ -1,8 +1,10 @@
-"""One AMI connection to the simulated PBX: bytes in, bytes out, nothing lost in between.
+"""One AMI connection to the simulated PBX.
 
-Owns the socket, the session's rights and its outgoing buffer, which is written once a turn of
-the event loop however many events it holds. What actions mean is `pbx_actions`' business.
+Owns the socket, the session's permissions and its output buffer, which is written once per
+iteration of the event loop. `actions` handles the actions.
 """
+
+from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
@@ -16,20 +18,20 @@ from dialer.simulation.pbx.wire import AmiReader
 
 
 class Switchboard(Protocol):
-    """What a session needs of the PBX that it belongs to."""
+    """The part of the simulated PBX that a session uses."""
 
     exchange: Exchange
     is_hung: bool
 
-    def joined(self, session: "AmiSession") -> None:
-        """A connection is there."""
+    def opened(self, session: AmiSession) -> None:
+        """Register a new connection."""
 
-    def left(self, session: "AmiSession") -> None:
-        """A connection is gone."""
+    def closed(self, session: AmiSession) -> None:
+        """Forget a closed connection."""
 
 
 class AmiSession(asyncio.Protocol):
-    """The server's end of one AMI connection."""
+    """The server side of one AMI connection."""
 
     def __init__(self, pbx: Switchboard) -> None:
         self.is_authenticated = False
@@ -44,26 +46,26 @@ class AmiSession(asyncio.Protocol):
         self._is_closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet with Asterisk's banner."""
+        """Send Asterisk's banner."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._pbx.joined(self)
+        self._pbx.opened(self)
         if self._pbx.is_hung:
             transport.pause_reading()
         version = self._pbx.exchange.floor.habits.version
         self.send(f"{VERSIONS[version].banner}\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Carry out the actions that these bytes complete."""
+        """Execute the actions that these bytes complete."""
         for request in self._reader.feed(data):
             if self._is_closing:
                 return
             answer(self._pbx.exchange, self, request)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; the calls live on."""
+        """Forget the connection; the calls continue."""
         self._transport = None
-        self._pbx.left(self)
+        self._pbx.closed(self)
 
     def send(self, text: str) -> None:
         """Queue text for the client."""
@@ -71,7 +73,7 @@ class AmiSession(asyncio.Protocol):
             self._queue(text.encode())
 
     def publish(self, event: Event, encode: Callable[[], bytes]) -> None:
-        """Queue an event if this session has asked for it; `encode` gives its bytes."""
+        """Queue an event if this session subscribed to it; `encode` returns its bytes."""
         if event.category & ~self.mask or not self.is_authenticated:
             return
         if self.filters and not passes(self.filters, event):
@@ -79,22 +81,22 @@ class AmiSession(asyncio.Protocol):
         self._queue(encode())
 
     def close_gently(self) -> None:
-        """Close once everything queued is out."""
+        """Close after everything queued was written."""
         self._is_closing = True
 
     def drop(self) -> None:
-        """Cut the connection at once; what is queued is lost."""
+        """Abort the connection; queued text is lost."""
         self._out.clear()
         if self._transport is not None:
             self._transport.abort()
 
     def hang(self) -> None:
-        """Read no more; what is said from now on waits."""
+        """Stop reading and writing; output stays queued."""
         if self._transport is not None:
             self._transport.pause_reading()
 
     def unhang(self) -> None:
-        """Go on where `hang` stopped."""
+        """Resume after `hang`."""
         if self._transport is not None:
             self._transport.resume_reading()
             self._flush()

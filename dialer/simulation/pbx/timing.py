@@ -1,7 +1,9 @@
-"""How long things take on a simulated PBX: ranges, and the seeded dice that draw from them.
+"""Delays of a simulated PBX: ranges, and a seeded random source that draws from them.
 
-It knows no clock: it only says how many seconds lie between two steps of a call.
+Reads no clock; it only returns the seconds between two steps of a call.
 """
+
+from __future__ import annotations
 
 import random
 from collections.abc import Sequence
@@ -10,15 +12,15 @@ from typing import Final, TypeVar
 
 from dialer.simulation.pbx.outcomes import Outcome, Version
 
-_Told = TypeVar("_Told")
+_T = TypeVar("_T")
 
 RINGBACK_AFTER_S: Final = 0.5
-"""A carrier that answers sooner sends no 180."""
+"""A carrier that answers sooner than this sends no 180."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallHabits:
-    """What one PBX's calls are like. Ranges are (shortest, longest) in seconds."""
+    """Behaviour of one PBX's calls. Ranges are (shortest, longest) in seconds."""
 
     version: Version = "22"
     ring_time_s: tuple[float, float] = (1.0, 4.0)
@@ -29,32 +31,32 @@ class CallHabits:
 
 
 class Timing:
-    """Draws the times of call after call; the same seed gives the same times."""
+    """Draws the delays of calls; the same seed gives the same delays."""
 
     def __init__(self, habits: CallHabits, seed: int | None) -> None:
         self._habits = habits
-        self._dice = random.Random(seed)
+        self._random = random.Random(seed)
 
     def reject_s(self) -> float:
-        """From the invitation to the carrier's refusal."""
-        return self._dice.uniform(*self._habits.reject_time_s)
+        """Return the seconds from the INVITE to the carrier's rejection."""
+        return self._random.uniform(*self._habits.reject_time_s)
 
     def ring_s(self, outcome: Outcome) -> float:
-        """From the invitation to the answer."""
-        return outcome.ring_s or self._dice.uniform(*self._habits.ring_time_s)
+        """Return the seconds from the INVITE to the answer."""
+        return outcome.ring_s or self._random.uniform(*self._habits.ring_time_s)
 
     def talk_s(self, outcome: Outcome) -> float:
-        """From the answer to the clearing."""
+        """Return the seconds from the answer to the hangup."""
         if outcome.is_long:
             return self._habits.long_talk_s
-        return self._dice.uniform(*self._habits.talk_time_s)
+        return self._random.uniform(*self._habits.talk_time_s)
 
-    def interleave(self, *threads: Sequence[_Told]) -> list[_Told]:
-        """Mix what several of Asterisk's threads tell; each one's own order stays."""
+    def interleave(self, *threads: Sequence[_T]) -> list[_T]:
+        """Merge the events of several Asterisk threads at random; keep the order in each."""
         waiting = [list(reversed(thread)) for thread in threads if thread]
-        mixed: list[_Told] = []
+        mixed: list[_T] = []
         while waiting:
-            thread = self._dice.choice(waiting)
+            thread = self._random.choice(waiting)
             mixed.append(thread.pop())
             if not thread:
                 waiting.remove(thread)

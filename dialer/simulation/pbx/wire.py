@@ -1,36 +1,38 @@
-"""AMI's framing, seen from Asterisk: actions taken from the byte stream, responses spelled.
+"""AMI framing on Asterisk's side: parser of actions, format of responses.
 
-Pure. It knows nothing of calls; events are spelled in `pbx_events`.
+Pure. Does not know calls; the format of events is in `events`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 MAX_LINE_BYTES: Final = 1024
-"""Longest header line that Asterisk's manager reads (main/manager.c)."""
+"""Longest header line that Asterisk's manager accepts (main/manager.c)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmiRequest:
-    """One action as it came: header names in lower case, the first of a name wins."""
+    """One action: header names in lower case; the first of repeated headers counts."""
 
     headers: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     has_long_line: bool = False
 
     def get(self, name: str) -> str:
-        """The header's value; empty where it is missing. `name` in lower case."""
+        """Return the header's value, empty if it is missing. `name` in lower case."""
         return self.headers.get(name, "")
 
     @property
     def action(self) -> str:
-        """The action's name in lower case; empty where it is missing."""
+        """The action's name in lower case, empty if it is missing."""
         return self.get("action").lower()
 
 
 class AmiReader:
-    """Cuts a byte stream into actions. Asterisk takes a bare LF for a line end too."""
+    """Splits a byte stream into actions. Asterisk accepts a bare LF as line end too."""
 
     __slots__ = ("_lines", "_rest")
 
@@ -70,7 +72,7 @@ def _request(lines: list[bytes]) -> AmiRequest:
 
 
 def _assignments(value: str) -> Iterator[tuple[str, str]]:
-    """Split `a=1,b="2,3"` as Asterisk does: commas part, quotes and backslashes protect."""
+    """Split `a=1,b="2,3"` at commas as Asterisk does; quotes and backslashes protect commas."""
     part: list[str] = []
     quoted = escaped = False
     for char in value:
@@ -95,36 +97,36 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 def action_id_line(request: AmiRequest) -> str:
-    """The ActionID to give back, as a line; empty where none was sent."""
+    """Return the request's ActionID as a header line, empty if it has none."""
     action_id = request.get("actionid")
     return f"ActionID: {action_id}\r\n" if action_id else ""
 
 
 def response(request: AmiRequest, word: str, lines: str = "") -> str:
-    """A response whose own header lines, each ending in CRLF, are `lines`."""
+    """Return a response; `lines` are its own header lines, each ending in CRLF."""
     return f"Response: {word}\r\n{action_id_line(request)}{lines}\r\n"
 
 
 def ack(request: AmiRequest, message: str) -> str:
-    """`Response: Success` with a message."""
+    """Return `Response: Success` with a message."""
     return response(request, "Success", f"Message: {message}\r\n")
 
 
 def error(request: AmiRequest, message: str) -> str:
-    """`Response: Error` with Asterisk's own words."""
+    """Return `Response: Error` with a message."""
     return response(request, "Error", f"Message: {message}\r\n")
 
 
 def list_start(request: AmiRequest, message: str) -> str:
-    """The response that opens a list of events."""
+    """Return the response that begins a list of events."""
     return response(request, "Success", f"EventList: start\r\nMessage: {message}\r\n")
 
 
 def list_item(request: AmiRequest, event: str, lines: str) -> str:
-    """One event of a list; it carries the action's id and no privilege."""
+    """Return one event of a list; it has the ActionID and no privilege."""
     return f"Event: {event}\r\n{action_id_line(request)}{lines}\r\n"
 
 
 def list_end(request: AmiRequest, event: str, items: int) -> str:
-    """The event that closes a list."""
+    """Return the event that ends a list."""
     return list_item(request, event, f"EventList: Complete\r\nListItems: {items}\r\n")

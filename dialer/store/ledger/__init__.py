@@ -1,6 +1,12 @@
 """The ledger of one cell: the state of every call, changed only by atomic steps."""
 
-from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S, Admission, BridgeLedger, Delivery
+from dialer.store.ledger.bridge import (
+    BRIDGE_DEAD_AFTER_S,
+    Admission,
+    BridgeLedger,
+    Delivery,
+    Fetched,
+)
 from dialer.store.ledger.call_steps import CallSteps, Waiting
 from dialer.store.ledger.reads import CellCounts, LedgerReads
 from dialer.store.ledger.worker import WorkerLedger
@@ -12,6 +18,7 @@ __all__ = [
     "CallSteps",
     "CellCounts",
     "Delivery",
+    "Fetched",
     "LedgerReads",
     "Waiting",
     "WorkerLedger",

@@ -1,37 +1,31 @@
-"""The bridge's steps: its hand, admission, calls that wait for a worker, codes."""
+"""The bridge's steps: its hand, parked requests, admission, waiting calls, codes.
+
+Every method is one Lua step or one read. Which requests to take and where to place them is
+decided in `dialer.domain.room` and `dialer.bridge`.
+"""
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
 from typing import Final
 
 from dialer.domain import call as domain
-from dialer.domain.call import Result, State
+from dialer.domain.call import Result
 from dialer.domain.request import CallRequest, call_id
 from dialer.store.entry import to_ms
 from dialer.store.keys import BRIDGE_FORGOTTEN_AFTER_S, DONE_RETENTION_S, IDLE_RETENTION_S
-from dialer.store.ledger.call_steps import CallSteps, Waiting, legal
+from dialer.store.ledger.call_steps import legal
+from dialer.store.ledger.waiting import WaitingCalls
 
 logger = logging.getLogger(__name__)
 
-#: A bridge that was not heard of for this long is dead and its hand is taken over, in seconds.
+#: A bridge without a heartbeat for this long is dead and its hand is taken over, in seconds.
 BRIDGE_DEAD_AFTER_S: Final = 10.0
-
-_MANY: Final = 10_000
-
-
-class Admission(StrEnum):
-    """What became of a request at the ledger's door."""
-
-    ADMITTED = "admitted"
-    DUPLICATE = "duplicate"
-    FULL = "full"
-    NUMBER_LIMIT = "number_limit"
-    GONE = "gone"
 
 
 class Delivery(StrEnum):
@@ -44,38 +38,79 @@ class Delivery(StrEnum):
     GONE = "gone"
 
 
-class BridgeLedger(CallSteps):
+class Admission(StrEnum):
+    """How the ledger answered a request for admission."""
+
+    ADMITTED = "admitted"
+    DUPLICATE = "duplicate"
+    FULL = "full"
+    NUMBER_LIMIT = "number_limit"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What `fetch` found: this bridge's hand, oldest first, and the numbers of the cell.
+
+    `live` is how many calls are not done, `in_hand` how many requests all bridges have in hand,
+    `parked` how many requests wait for each trunk.
+    """
+
+    hand: list[bytes]
+    live: int = 0
+    in_hand: int = 0
+    parked: Mapping[str, int] = field(default_factory=dict)
+
+
+class BridgeLedger(WaitingCalls):
     """One cell's ledger as the bridge changes it."""
 
     __slots__ = ()
 
-    # --- the bridge's hand ---------------------------------------------------------
+    # --- the bridge's hand and the parked requests -----------------------------------
 
-    async def fetch(self, bridge: str, *, at_most: int, threads: int) -> tuple[list[bytes], int]:
-        """Fills the bridge's hand with requests up to `at_most`, and as the cell has room for.
+    async def fetch(self, bridge: str, *, at_most: int, threads: int) -> Fetched:
+        """Move requests from Multcall's list to this bridge's hand.
 
-        Returns all that is in hand, oldest first, and the room left in the cell.
+        The hand is filled up to `at_most`, as far as the cell's `threads` have room.
         """
         keys = self.keys
-        room, *hand = await self.steps.run(
+        live, in_hand, hand, parked = await self.steps.run(
             "fetch",
-            [self.wire.request, keys.hand(bridge), keys.live, keys.bridges],
-            [at_most, self.head, threads, keys.hand(""), bridge, IDLE_RETENTION_S],
+            [self.wire.request, keys.hand(bridge), keys.live, keys.bridges, keys.parking],
+            [
+                at_most,
+                self.head,
+                threads,
+                keys.hand(""),
+                bridge,
+                IDLE_RETENTION_S,
+                keys.parked(""),
+            ],
         )
-        return list(hand), int(room)
+        names = [name.decode() for name in parked[::2]]
+        return Fetched(
+            hand=list(hand),
+            live=int(live),
+            in_hand=int(in_hand),
+            parked=dict(sorted(zip(names, map(int, parked[1::2]), strict=True))),
+        )
 
     async def fetch_codes(self, bridge: str, *, at_most: int) -> list[bytes]:
-        """Fills the bridge's hand with codes up to `at_most`; returns all that is in it."""
+        """Fill the bridge's hand with codes up to `at_most`; return all that is in it."""
         keys = self.keys
-        _, *hand = await self.steps.run(
-            "fetch",
-            [self.wire.code, keys.code_hand(bridge), keys.live, keys.bridges],
-            [at_most, self.head, -1, "", bridge, IDLE_RETENTION_S],
+        hand = await self.steps.run(
+            "fetch_codes",
+            [self.wire.code, keys.code_hand(bridge), keys.bridges],
+            [at_most, self.head, bridge, IDLE_RETENTION_S],
         )
         return list(hand)
 
     async def take_over(self, bridge: str) -> list[tuple[str, int]]:
-        """Says that `bridge` lives; returns whom it took something over from, and how much."""
+        """Send the heartbeat of `bridge` and take over the hands of dead bridges.
+
+        Returns (dead bridge, number of elements) pairs.
+        """
         keys = self.keys
         flat = await self.steps.run(
             "takeover",
@@ -92,50 +127,113 @@ class BridgeLedger(CallSteps):
         return [(name.decode(), int(n)) for name, n in zip(flat[::2], flat[1::2], strict=True)]
 
     async def return_hand(self, bridge: str) -> int:
-        """The bridge stops: puts back what it has in hand; returns how much that was."""
+        """Put the hand of a bridge that stops, and the parked requests, back into Multcall's lists.
+
+        Returns how many elements went back.
+        """
         keys, wire = self.keys, self.wire
         back = await self.steps.run(
             "return_hand",
-            [keys.bridges, keys.hand(bridge), wire.request, keys.code_hand(bridge), wire.code],
-            [bridge, self.head, int(BRIDGE_DEAD_AFTER_S * 1000)],
+            [
+                keys.bridges,
+                keys.hand(bridge),
+                wire.request,
+                keys.code_hand(bridge),
+                wire.code,
+                keys.parking,
+            ],
+            [bridge, self.head, int(BRIDGE_DEAD_AFTER_S * 1000), keys.parked("")],
         )
         return int(back)
 
+    async def has_requests(self, bridge: str) -> bool:
+        """True if anything waits in this bridge's hands or in a parked list."""
+        keys = self.keys
+        sizes = await self.steps.read_many(
+            [
+                ("LLEN", keys.hand(bridge)),
+                ("LLEN", keys.code_hand(bridge)),
+                ("SCARD", keys.parking),
+            ]
+        )
+        return any(sizes)
+
+    async def park(self, bridge: str, requests: Sequence[tuple[str, bytes]]) -> int:
+        """Move requests, each with its trunk, from the hand to the list of the trunk.
+
+        Returns how many were in the hand.
+        """
+        keys = self.keys
+        n = await self.steps.run(
+            "park",
+            [keys.hand(bridge), keys.parking],
+            [keys.parked(""), *(value for pair in requests for value in pair)],
+        )
+        return int(n)
+
+    async def parked(self, wanted: Mapping[str, int]) -> dict[str, list[bytes]]:
+        """The first parked requests of trunks, as many of each as wanted, oldest first."""
+        rows = await self.steps.read_many(
+            [("LRANGE", self.keys.parked(t), 0, n - 1) for t, n in wanted.items()]
+        )
+        return dict(zip(wanted, rows, strict=True))
+
+    async def parked_slice(self, trunk: str, start: int, n: int) -> list[bytes]:
+        """Up to `n` parked requests of a trunk, from position `start` on."""
+        key = self.keys.parked(trunk)
+        return list(await self.steps.read("LRANGE", key, start, start + n - 1))
+
     # --- admission -----------------------------------------------------------------
+
+    async def check(
+        self, requests: Sequence[CallRequest], *, number_window_s: float = 0
+    ) -> list[int | None]:
+        """For each request the calls to its number within the window; None if its id was used.
+
+        The count is 0 if there is no window.
+        """
+        if not requests:
+            return []
+        keys = self.keys
+        counts = await self.steps.run(
+            "check",
+            [k for r in requests for k in (keys.call(r.call_id), keys.number(r.number))],
+            [int(number_window_s * 1000)],
+        )
+        return [None if int(n) < 0 else int(n) for n in counts]
 
     async def admit(
         self,
-        bridge: str,
+        source: str,
         raw: bytes,
         request: CallRequest,
         *,
         pbx: str,
         threads: int,
-        repeat: str,
         expires_at: datetime | None = None,
         most_per_number: int = 0,
         number_window_s: float = 0,
     ) -> Admission:
-        """Admits a request in hand, queued to `pbx`; `repeat` is the dead entry for a repeat."""
+        """Admit a request that waits in the list `source` (hand or parked), queued to `pbx`.
+
+        Anything but `ADMITTED` changes nothing. A duplicate is to be buried then.
+        """
         keys = self.keys
         from_admission = request.valid_for_s is not None and expires_at is None
         reply = await self.steps.run(
             "admit",
             [
-                keys.hand(bridge),
+                source,
                 keys.call(request.call_id),
                 keys.live,
                 keys.queued,
                 self.wire.counter,
-                keys.dead,
                 keys.number(request.number),
-                keys.dropped,
             ],
             [
                 raw,
                 request.call_id,
                 threads,
-                repeat,
                 pbx,
                 to_ms(expires_at) if expires_at else "",
                 most_per_number,
@@ -148,53 +246,37 @@ class BridgeLedger(CallSteps):
 
     async def refuse(
         self,
-        bridge: str,
+        source: str,
         raw: bytes,
         *,
         request_id: str | None,
         response: str = "",
-        result: Result = Result.INVALID_REQUEST,
         dead: str = "",
-        repeat: str = "",
-    ) -> bool:
-        """Answers a request without dialing; `dead` and `repeat` are entries of the dead list.
+        result: Result = Result.INVALID_REQUEST,
+    ) -> str:
+        """Answer a request that waits in the list `source`, without dialing.
 
-        Returns false where it was a repeat or in this hand no more.
+        `dead` is its entry of the dead list, if it belongs there. Returns `refused`, `duplicate`
+        (nothing is changed; it is to be buried then) or `gone`.
         """
         keys = self.keys
+        # Without an id the step touches no call; naming one key for all would make `Steps` run
+        # one refusal per round trip.
+        call = keys.call(call_id(self.cell, request_id)) if request_id else keys.dead
         reply, dropped = await self.steps.run(
             "refuse",
-            [
-                keys.hand(bridge),
-                keys.call(call_id(self.cell, request_id or "")),
-                keys.dead,
-                self.wire.response,
-                keys.dropped,
-            ],
-            [
-                raw,
-                dead,
-                response if request_id else "",
-                repeat,
-                self._push,
-                DONE_RETENTION_S,
-                result,
-            ],
+            [source, call, keys.dead, self.wire.response, keys.dropped],
+            [raw, dead, response if request_id else "", self._push, DONE_RETENTION_S, result],
         )
         self._check_dropped(int(dropped))
-        return bool(reply == b"refused")
+        return str(reply.decode())
 
-    async def due(self, *, older_than_s: float, pbx: str = "") -> list[Waiting]:
-        """Waiting calls not published for that long, now marked as published."""
+    async def bury(self, source: str, raw: bytes, dead: str) -> bool:
+        """Move an element from the list `source` to the dead list. False if it is gone."""
         keys = self.keys
-        flat = await self.steps.run(
-            "due", [keys.queued], [int(older_than_s * 1000), keys.call(""), _MANY, pbx]
-        )
-        text = [value.decode() if isinstance(value, bytes) else str(value) for value in flat]
-        return [
-            Waiting(call_id=i, state=State(s), epoch=int(e), pbx=p or None)
-            for i, s, e, p in zip(text[::4], text[1::4], text[2::4], text[3::4], strict=True)
-        ]
+        dropped = await self.steps.run("bury", [source, keys.dead, keys.dropped], [raw, dead])
+        self._check_dropped(int(dropped))
+        return int(dropped) >= 0
 
     # --- codes ---------------------------------------------------------------------
 
@@ -228,33 +310,3 @@ class BridgeLedger(CallSteps):
             [keys.call(""), self._push, DONE_RETENTION_S, 500],
         )
         return [i.decode() for i in ids]
-
-    # --- the dead list -------------------------------------------------------------
-
-    async def bury_request(self, bridge: str, raw: bytes, entry: str) -> bool:
-        """Move a request from the hand to the dead list as `entry`; false if not in the hand."""
-        return await self._bury(self.keys.hand(bridge), raw, entry)
-
-    async def bury_code(self, bridge: str, raw: bytes, entry: str) -> bool:
-        """Move a code from the hand to the dead list as `entry`; false if not in the hand."""
-        return await self._bury(self.keys.code_hand(bridge), raw, entry)
-
-    async def _bury(self, hand: str, raw: bytes, entry: str) -> bool:
-        keys = self.keys
-        dropped = await self.steps.run("bury", [hand, keys.dead, keys.dropped], [raw, entry])
-        self._check_dropped(int(dropped))
-        return int(dropped) >= 0
-
-    def _check_dropped(self, dropped: int) -> None:
-        """Warn if the dead list was full, once for each cell."""
-        if dropped > 0:
-            _warn_dead_list_full(self.cell)
-
-
-@cache
-def _warn_dead_list_full(cell: str) -> None:
-    logger.warning(
-        "Dead list full; its oldest entries are dropped. Read it, mend what Multcall sends, "
-        "then delete it",
-        extra={"cell": cell},
-    )

@@ -1,18 +1,35 @@
--- Waiting calls that were not published for a while; each is marked as published now.
+-- Find waiting calls that were not published for a while, and mark each as published now.
+-- Include: _time
 -- KEYS 1 zset queued
--- ARGV 1 older than, ms   2 prefix of a call's key   3 at most
---      4 only those queued to this PBX ('' for any)
--- Returns id, state, epoch, pbx, id, state, …
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local out = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[3])) do
-  local f = redis.call('HMGET', ARGV[2] .. id, 'state', 'epoch', 'pbx')
-  if not f[1] then
-    redis.call('ZREM', KEYS[1], id)
-  elseif ARGV[4] == '' or f[3] == ARGV[4] then
-    if f[1] == 'queued' then redis.call('ZADD', KEYS[1], now, id) end
-    for _, v in ipairs({id, f[1], f[2], f[3] or ''}) do out[#out + 1] = v end
+-- ARGV 1 not published since, ms of 1970, or '' for: older than   2 older than, ms
+--      3 prefix of a call's key   4 at most   5 only those queued to this PBX ('' for any)
+--      6 a call without a PBX is due again after, ms
+-- Returns the first argument for the next slice, then id, state, epoch, pbx, id, state, … The
+-- calls that the filter leaves out do not count against "at most".
+local now = now_ms()
+local since = tonumber(ARGV[1]) or now - ARGV[2]
+local most, page = tonumber(ARGV[4]), 500
+local found, gone, offset = {}, {}, 0
+while #found < most do
+  local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', since),
+    'LIMIT', offset, page)
+  for _, id in ipairs(ids) do
+    local f = redis.call('HMGET', ARGV[3] .. id, 'state', 'epoch', 'pbx')
+    if not f[1] then
+      gone[#gone + 1] = id
+    elseif #found < most and (ARGV[5] == '' or f[3] == ARGV[5]) then
+      found[#found + 1] = {id, f[1], f[2], f[3] or ''}
+    end
   end
+  if #ids < page then break end
+  offset = offset + page
+end
+for _, id in ipairs(gone) do redis.call('ZREM', KEYS[1], id) end
+local out = {string.format('%d', since)}
+for _, call in ipairs(found) do
+  -- A call without a PBX stays urgent; it only leaves this slice.
+  local score = call[2] == 'queued' and math.max(now, since + 1) or since + tonumber(ARGV[6])
+  redis.call('ZADD', KEYS[1], 'XX', string.format('%d', score), call[1])
+  for _, v in ipairs(call) do out[#out + 1] = v end
 end
 return out

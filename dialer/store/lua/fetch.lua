@@ -1,32 +1,37 @@
--- Takes elements from Multcall's list into a bridge's hand, as many as the cell has room for.
--- KEYS 1 list  Multcall's Request or CODLIGACAO   2 list  the bridge's hand
---      3 zset  live calls   4 zset  bridges
--- ARGV 1 how many the hand may hold   2 'LEFT'|'RIGHT' the head   3 room of the cell, -1 for no
---      limit   4 prefix of every bridge's hand   5 this bridge   6 lifetime of the bridges, s
--- Returns the room that is left (-1 for no limit), then all that is in the hand, so that nothing
--- stays there unseen where a reply was lost. A bridge that was held for dead and forgotten is
--- known again, so that what it takes can be taken over.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+-- Move requests from Multcall's list to a bridge's hand, as many as the cell has room for.
+-- Enforces what dialer/domain/room.py decides (Room.to_fetch).
+-- Include: _time
+-- KEYS 1 list Request   2 list the bridge's hand   3 zset live calls   4 zset bridges
+--      5 set trunks with parked requests
+-- ARGV 1 how many the hand may hold   2 'LEFT'|'RIGHT' the head   3 threads of the cell
+--      4 prefix of every bridge's hand   5 this bridge   6 lifetime of the bridges, s
+--      7 prefix of every parked list
+-- Returns how many calls are live; how many requests all hands hold now; the whole hand, so that
+-- a lost reply leaves nothing there unseen; then trunk, number of parked requests, trunk, …
+-- A bridge that was considered dead and forgotten is registered again, so that what it takes can
+-- be taken over.
+local now = now_ms()
 if redis.call('ZADD', KEYS[4], 'NX', now, ARGV[5]) == 1 then
   redis.call('EXPIRE', KEYS[4], ARGV[6])
 end
-local n = ARGV[1] - redis.call('LLEN', KEYS[2])
-local room = tonumber(ARGV[3])
-if room >= 0 then
-  room = room - redis.call('ZCARD', KEYS[3])
-  for _, bridge in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
-    room = room - redis.call('LLEN', ARGV[4] .. bridge)
-  end
-  room = math.max(room, 0)
-  n = math.min(n, room)
+local live = redis.call('ZCARD', KEYS[3])
+local in_hand = 0
+for _, bridge in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+  in_hand = in_hand + redis.call('LLEN', ARGV[4] .. bridge)
 end
-local taken = 0
-while taken < n do
+local n = math.min(ARGV[1] - redis.call('LLEN', KEYS[2]), ARGV[3] - live - in_hand)
+for _ = 1, n do
   if not redis.call('LMOVE', KEYS[1], KEYS[2], ARGV[2], 'RIGHT') then break end
-  taken = taken + 1
+  in_hand = in_hand + 1
 end
-if room >= 0 then room = room - taken end
-local reply = redis.call('LRANGE', KEYS[2], 0, -1)
-table.insert(reply, 1, room)
-return reply
+local parked = {}
+for _, trunk in ipairs(redis.call('SMEMBERS', KEYS[5])) do
+  local waiting = redis.call('LLEN', ARGV[7] .. trunk)
+  if waiting == 0 then
+    redis.call('SREM', KEYS[5], trunk)
+  else
+    parked[#parked + 1] = trunk
+    parked[#parked + 1] = waiting
+  end
+end
+return {live, in_hand, redis.call('LRANGE', KEYS[2], 0, -1), parked}

@@ -1,12 +1,13 @@
--- Leases slots and starts on a PBX for calls, in order, as many as there is room and pace for.
--- KEYS 1 zset slots   2 string pace (when the next start is due, µs)
+-- Lease slots and starts on a PBX for calls, in order, as many as it has room and pace for.
+-- Enforces what dialer/domain/room.py decides (PbxLoad.room, Pace).
+-- KEYS 1 zset slots   2 string pace (time of the next start, µs)
 -- ARGV 1 max_calls   2 µs between starts   3 burst, starts   4… call ids
 -- Returns how many of the ids were granted, then those that hold their slot only from now on.
 -- A call that holds its slot keeps it and its start.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local gap = tonumber(ARGV[2])
--- Never more than one start ahead, even where the clock was set back.
+-- At most one start ahead, even if the clock was set back.
 local due = math.min(tonumber(redis.call('GET', KEYS[2]) or '0'), now + gap)
 due = math.max(due, now - gap * (ARGV[3] - 1))
 local used = redis.call('ZCARD', KEYS[1])

@@ -1,6 +1,14 @@
--- List the calls that have held a slot of a PBX for some time.
+-- Find the calls of one cell that have held a slot of a PBX for long.
 -- Include: _time
--- KEYS 1 zset slots
--- ARGV 1 for how long, ms
--- Returns call ids.
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms() - ARGV[1])
+-- KEYS for each PBX: zset slots
+-- ARGV 1 for how long, ms   2 what the cell's call ids begin with
+-- Returns for each PBX a list of call ids.
+local now = now_ms()
+local out = {}
+for k, slots in ipairs(KEYS) do
+  out[k] = {}
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now - ARGV[1])) do
+    if string.sub(id, 1, #ARGV[2]) == ARGV[2] then out[k][#out[k] + 1] = id end
+  end
+end
+return out

@@ -1,8 +1,7 @@
-"""The whole system as docker-compose.yml starts it, under a project name and ports of its own.
+"""The whole system started by docker-compose.yml, with its own project name and ports.
 
-Owns the containers and what the tests may ask about them. The settings begin as the ones that we
-ship; a test may write others and have the bridge reread them. Everything is done with the docker
-command, as an operator would.
+Owns the containers and the questions that tests ask about them. Starts with the shipped settings;
+a test may write others and reload the bridge. Uses only the docker command, like an operator.
 """
 
 from __future__ import annotations

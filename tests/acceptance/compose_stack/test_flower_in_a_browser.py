@@ -75,9 +75,7 @@ def picture(page: Page, name: str) -> None:
     assert ignored.returncode == 0
 
 
-def test_flower_shows_workers_by_pbx_and_calls_with_outcome_and_length_and_no_number(
-    page: Page, start: str
-) -> None:
+def test_flower_shows_workers_and_calls_without_numbers(page: Page, start: str) -> None:
     seen = []
 
     page.goto(f"{URL}/workers")
@@ -120,7 +118,7 @@ def test_flower_shows_workers_by_pbx_and_calls_with_outcome_and_length_and_no_nu
         assert not re.search(r"\+\d{8,}", content)
 
 
-def test_flower_wants_the_password_for_all_but_what_monitoring_reads(stack: ComposeSite) -> None:
+def test_only_flowers_monitoring_pages_need_no_password(stack: ComposeSite) -> None:
     def status(path: str) -> int:
         try:
             with urllib.request.urlopen(f"{URL}{path}", timeout=10) as reply:

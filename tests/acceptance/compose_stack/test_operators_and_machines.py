@@ -30,13 +30,18 @@ HEARD = "/var/spool/asterisk/monitor"
 #: The operators' telephones by their names in deploy/asterisk/queues.conf.
 OPERATORS = {"Ana Souza": 1001, "Bruno Lima": 1002, "Carla Dias": 1003, "Davi Rocha": 1004}
 
-#: Last two digits: a person who stays, a machine, a person who presses 1, one who clears at once.
-PERSON, MACHINE, PRESSES_1, CLEARS = "60", "50", "95", "96"
+#: Last two digits: a person who stays, a machine, a person who presses 1, one who clears at once,
+#: and a person whom AMD() takes neither for a person nor for a machine.
+PERSON, MACHINE, PRESSES_1, CLEARS, HESITANT = "60", "50", "95", "96", "97"
 GREETING_S, MESSAGE_S = 10.0, 8.0  # what the recordings take
 
 VERSIONS = {"22": "pbx01", "16": "pbx02"}
 CALLS = [
-    *((f"QUEUE{version}", end) for version in VERSIONS for end in (PERSON, MACHINE, CLEARS)),
+    *(
+        (f"QUEUE{version}", end)
+        for version in VERSIONS
+        for end in (PERSON, MACHINE, CLEARS, HESITANT)
+    ),
     *((f"NOTICE{version}", end) for version in VERSIONS for end in (PERSON, MACHINE, PRESSES_1)),
     *((f"PASS{version}", MACHINE) for version in VERSIONS),
 ]
@@ -92,9 +97,7 @@ def heard_by(stack: ComposeSite, telephone: str) -> array.array[int]:
 
 
 @on_both
-def test_a_person_is_told_from_a_machine_and_the_operator_is_named(
-    version: str, told: Told
-) -> None:
+def test_amd_tells_a_person_from_a_machine(version: str, told: Told) -> None:
     person = told.responses[f"QUEUE{version}", PERSON]
     machine = told.responses[f"QUEUE{version}", MACHINE]
     print(
@@ -109,12 +112,18 @@ def test_a_person_is_told_from_a_machine_and_the_operator_is_named(
 
 
 @on_both
-def test_who_hangs_up_while_amd_listens_is_neither_person_nor_machine(
-    version: str, told: Told
-) -> None:
+def test_a_customer_who_clears_during_amd_is_a_hangup(version: str, told: Told) -> None:
     cleared = told.responses[f"QUEUE{version}", CLEARS]
     assert (cleared.amd, cleared.agent, cleared.wait_s) == ("HANGUP", None, None)
     assert 0.5 < (cleared.talk_s or 0) < 2.5
+
+
+@on_both
+def test_a_customer_amd_is_not_sure_of_gets_an_operator(version: str, told: Told) -> None:
+    unsure = told.responses[f"QUEUE{version}", HESITANT]
+    print(f"Asterisk {version}: {unsure.amd}, {unsure.agent} after {unsure.wait_s} s")
+    assert unsure.amd == "NOTSURE"
+    assert unsure.agent in OPERATORS
 
 
 @on_both
@@ -136,7 +145,7 @@ def test_customer_and_operator_hear_each_other(
 
 
 @on_both
-def test_a_machine_is_left_the_cells_message_after_its_greeting(
+def test_a_machine_gets_the_cells_message_after_its_greeting(
     version: str, told: Told, stack: ComposeSite
 ) -> None:
     call = f"NOTICE{version}", MACHINE
@@ -151,14 +160,14 @@ def test_a_machine_is_left_the_cells_message_after_its_greeting(
 
 
 @on_both
-def test_a_machine_that_the_cell_passes_on_reaches_an_operator(version: str, told: Told) -> None:
+def test_a_machine_passed_on_reaches_an_operator(version: str, told: Told) -> None:
     machine = told.responses[f"PASS{version}", MACHINE]
     assert machine.amd == "MACHINE"
     assert machine.agent in OPERATORS
 
 
 @on_both
-def test_a_person_hears_the_ivr_of_the_cells_context_and_reaches_an_operator_with_1(
+def test_a_person_hears_the_ivr_and_reaches_an_operator(
     version: str, told: Told, stack: ComposeSite
 ) -> None:
     listens = told.responses[f"NOTICE{version}", PERSON]

@@ -76,7 +76,7 @@ def test_one_command_shows_calls_on_two_real_pbxs(shown: Shown, stack: ComposeSi
     assert stack.asterisk("pbx02", "core show version").startswith("Asterisk 16.")
 
 
-def test_every_service_is_confined_watched_and_reached_over_loopback_only(
+def test_services_run_confined_and_on_loopback_only(
     stack: ComposeSite,
 ) -> None:
     containers = stack.containers()
@@ -117,7 +117,7 @@ def test_the_processes_themselves_are_nobodys_root(stack: ComposeSite) -> None:
         assert "0" not in uids, service
 
 
-def test_secrets_come_from_files_and_stand_in_no_container_s_settings(stack: ComposeSite) -> None:
+def test_secrets_are_in_no_containers_settings(stack: ComposeSite) -> None:
     told = stack.docker("inspect", *(c["Id"] for c in stack.containers().values()))
     for file in SHIPPED_SECRETS.iterdir():
         assert file.read_text().strip() not in told, file.name
@@ -141,7 +141,7 @@ def test_two_bridges_share_the_work(stack: ComposeSite) -> None:
 # --- the load -----------------------------------------------------------------------------
 
 
-def test_calls_split_by_capacity_all_go_to_the_pbx_that_is_left_and_split_again(
+def test_calls_are_shared_by_the_pbxs_that_are_up(
     stack: ComposeSite,
 ) -> None:
     pbxs = {p["name"]: p["max_calls"] for p in tomllib.loads(stack.toml.read_text())["pbxs"]}

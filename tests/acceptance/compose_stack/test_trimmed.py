@@ -26,7 +26,7 @@ DIALER_UID = 10001
 REDIS_CONF = f"""
 requirepass {PASSWORD}
 appendonly yes
-appendfsync everysec
+appendfsync always
 maxmemory-policy noeviction
 dir /data
 """
@@ -79,7 +79,7 @@ def machines(lab: Lab, tmp_path: Path) -> Iterator[tuple[ComposeSite, ComposeSit
         central.down()
 
 
-def test_a_central_machine_and_a_worker_on_its_pbxs_host_place_calls(
+def test_a_central_machine_and_a_pbx_host_dial_calls(
     lab: Lab, image: str, machines: tuple[ComposeSite, ComposeSite]
 ) -> None:
     central, host = machines

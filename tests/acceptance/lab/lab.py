@@ -2,7 +2,8 @@
 
 Owns the containers and what the tests may ask about them. Knows nothing of the dialer.
 The addresses inside and the numbers' meaning are in README.md, compose.yml and
-carrier/uas.xml. Standard library only; everything is done with the docker command.
+carrier/uas.xml. Standard library and `tests.waiting` only; everything is done with the docker
+command.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import os
 import re
 import socket
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from tests.waiting import wait_blocking
 
 Version = Literal["16", "22"]
 VERSIONS: tuple[Version, ...] = ("16", "22")
@@ -140,6 +142,15 @@ class Lab:
         """What Asterisk's console says to a command."""
         return self._exec(f"asterisk{version}", "asterisk", "-rx", command)
 
+    def files(self, version: Version, pattern: str) -> list[str]:
+        """Paths of that Asterisk's files that match a shell pattern."""
+        listed = self._exec(f"asterisk{version}", "sh", "-c", f"ls -1d {pattern} 2>/dev/null || :")
+        return listed.splitlines()
+
+    def remove(self, version: Version, pattern: str) -> None:
+        """Remove files of that Asterisk."""
+        self._exec(f"asterisk{version}", "sh", "-c", f"rm -rf {pattern}")
+
     def kill_asterisk(self, version: Version) -> None:
         """SIGKILL: no hangups are sent, AMI links break, the carrier is told nothing."""
         _docker("kill", "--signal", "KILL", _container(f"asterisk{version}"))
@@ -230,8 +241,7 @@ def answers(port: int, say: bytes, expect: bytes) -> bool:
 
 def wait_for(what: str, ready: Callable[[], bool], timeout_s: float = READY_S) -> None:
     """Wait for a condition. Raises LabError."""
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        if time.monotonic() > deadline:
-            raise LabError(f"{what}: not ready after {timeout_s:.0f} s")
-        time.sleep(0.05)
+    try:
+        wait_blocking(ready, what, within_s=timeout_s, look_every_s=0.05)
+    except AssertionError as error:
+        raise LabError(str(error)) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.lab.install_page import Step
+from tests.waiting import wait_blocking
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = "dialer-lab-systemd"
@@ -106,13 +106,10 @@ class SystemdHost:
 
     def place(self, request_id: str) -> None:
         """One call that is answered and stays up, and its code; returns once it has its ACK."""
-        request = {
-            "IdRequisicao": request_id,
-            "Telefone": "+5511900000000",
-            "Contexto": "dialer-try",
-            "Extensao": "5511900000000",  # somebody who listens for a minute
-        }
-        self._push("Request", request)
+        # The page lets an answered call end after two seconds; this one is to stay.
+        stay = "dialplan add extension answered,1,Wait(60) into dialer-try replace"
+        self.run(f"asterisk -rx '{stay}'")
+        self._push("Request", {"IdRequisicao": request_id, "Telefone": "+5511900000000"})
         self._take("ACK")
         self._push("CODLIGACAO", {"IdRequisicao": request_id, "CodLigacao": 7})
         self.wait_for("the answer", self._is_answered)
@@ -124,11 +121,10 @@ class SystemdHost:
 
     def wait_for(self, what: str, ready: Callable[[], object]) -> None:
         """Waits until `ready` says something true. Raises HostError after a minute."""
-        deadline = time.monotonic() + READY_S
-        while not ready():
-            if time.monotonic() > deadline:
-                raise HostError(f"{what}: not there after {READY_S:.0f} s")
-            time.sleep(0.2)
+        try:
+            wait_blocking(ready, what, within_s=READY_S, look_every_s=0.2)
+        except AssertionError as error:
+            raise HostError(str(error)) from error
 
     def _open_terminal(self, step: Step) -> str:
         log = f"/tmp/terminal{len(self.terminals)}.log"

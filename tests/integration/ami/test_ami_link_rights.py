@@ -71,7 +71,7 @@ async def test_missing_permission_is_logged_once_with_its_cure(
         await link.check_rights()
 
     async with with_rights(write=write, on_up=on_up) as (pbx, rig):
-        await wait_until(lambda: tries == 3, "it was tried three times")
+        await wait_until(lambda: tries >= 3, "it was tried three times")
         assert down_reasons(caplog) == [
             f"Asterisk at 127.0.0.1:{pbx.port} does not allow the AMI user 'dialer' all that calls "
             f"take: add {lacking} to its write in manager.conf, and reload that"
@@ -144,7 +144,7 @@ async def test_missing_fully_booted_is_logged_once(
     monkeypatch.setattr(ami, "BOOTED_SOON_S", 0.02)
     monkeypatch.setattr(ami, "BOOTED_WITHIN_S", 0.05)
     async with RawPbx(is_booted=False) as raw, linked(pbx_at(raw.port)) as rig:
-        await wait_until(lambda: raw.connections == 3, "it was tried three times")
+        await wait_until(lambda: raw.connections >= 3, "it was tried three times")
         assert len(down_reasons(caplog)) == 1
         raw.is_booted = True
         await rig.up()

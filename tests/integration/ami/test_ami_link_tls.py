@@ -99,7 +99,7 @@ async def test_untrusted_certificate_is_logged_with_its_cure(
             await rig.up()
         async with linked(pbx_at(port, tls=True)) as rig:  # the system's own CAs
             await wait_until(lambda: len(down_reasons(caplog)) == 2, "it was refused")
-            assert "beside dialer.toml and name it there in tls_ca_file" in down_reasons(caplog)[1]
+            assert "next to dialer.toml and set tls_ca_file to it" in down_reasons(caplog)[1]
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
         async with linked(pbx_at(port, tls=True)) as rig:
             await rig.up()
@@ -115,8 +115,9 @@ async def test_a_certificate_for_another_name_is_refused_and_said(
             await wait_until(lambda: down_reasons(caplog), "it was refused")
         assert pbx.connections == 0
     assert down_reasons(caplog) == [
-        f"the certificate of pbx01 at 127.0.0.1:{port} is for another name: host in dialer.toml "
-        "must be a name that it has, or make one whose subjectAltName has 127.0.0.1"
+        f"the certificate of pbx01 at 127.0.0.1:{port} is for another name: set host in "
+        "dialer.toml to a name in the certificate, or create a certificate whose "
+        "subjectAltName contains 127.0.0.1"
     ]
 
 

@@ -1,7 +1,7 @@
--- Pushes elements to one of Multcall's lists, each once however often this step is repeated.
--- KEYS 1 list  Request or CODLIGACAO   2 set  names of what was pushed
+-- Push elements to one of Multcall's lists, each only once even if this script is repeated.
+-- KEYS 1 list  Request or CODLIGACAO   2 set  names of pushed elements
 -- ARGV 1 RPUSH|LPUSH   2 lifetime of the set, s   3… name, element, name, element, …
--- Returns how many were pushed by this run of the step.
+-- Returns the number of elements pushed by this execution.
 local n = 0
 for i = 3, #ARGV, 2 do
   if redis.call('SADD', KEYS[2], ARGV[i]) == 1 then

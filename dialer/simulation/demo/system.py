@@ -1,8 +1,7 @@
-"""A whole site on this machine: Valkey, two simulated PBXs, the bridge, a worker each, Flower.
+"""The whole system on this machine: Valkey, two simulated PBXs, bridge, two workers, Flower.
 
-Bridge, workers and Flower are the real programs, in processes of their own. All that the
-site writes is in one temporary folder. Needs no Redis, no Asterisk and no Docker, and no
-particular working directory.
+Bridge, workers and Flower are the real programs in separate processes. All files are in one
+temporary folder. Needs no Redis, Asterisk or Docker, and works from any directory.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ PBXS: Final[Mapping[str, Version]] = {"pbx01": "22", "pbx02": "16"}
 RING_TIMEOUT_S: Final = 3
 CODE_WAIT_S: Final = 10.0
 
-#: Bridge and workers are ready within this time, or something is wrong. In seconds.
+#: Seconds within which bridge and workers must be ready.
 READY_WITHIN_S: Final = 30.0
 POLL_S: Final = 0.05
 
-#: Flower's own port where that is free.
+#: Flower's usual port; another one is used if it is taken.
 FLOWER_PORT: Final = 5555
 FLOWER_TASKS: Final = 2000
 
-_HEAD: Final = """# Written by `dialer demo`; gone when the demo ends.
+_HEAD: Final = """# Written by `dialer demo`; deleted when the demo ends.
 [multcall]
 redis_url = "{multcall}"
 
@@ -74,8 +73,8 @@ timeout_command_ack = {code_wait_s}
 
 
 @dataclass(slots=True)
-class DemoSite:
-    """The running site; an asynchronous context manager that starts and ends all of it."""
+class DemoSystem:
+    """The running system; an asynchronous context manager that starts and stops it."""
 
     valkey: EmbeddedValkey = field(init=False)
     pbxs: list[SimulatedPbx] = field(default_factory=list, init=False)
@@ -86,16 +85,16 @@ class DemoSite:
 
     @property
     def config_path(self) -> Path:
-        """The site's settings, as `DIALER_CONFIG` takes them."""
+        """The settings file, for `DIALER_CONFIG`."""
         return self.folder / "dialer.toml"
 
     @property
     def redis_url(self) -> str:
-        """The Redis of Multcall's keys, the ledger and the registry."""
+        """The URL of the Redis with Multcall's keys, the ledger and the registry."""
         return self.valkey.url(0)
 
     def rings(self) -> Counter[str]:
-        """How often each number rang, both PBXs together."""
+        """Return how often each number rang, summed over both PBXs."""
         return sum((each.rings for each in self.pbxs), Counter())
 
     async def __aenter__(self) -> Self:
@@ -115,10 +114,10 @@ class DemoSite:
         await self._stack.aclose()
 
     async def watch(self) -> None:
-        """Waits until a part ends by itself.
+        """Wait until a process ends by itself.
 
         Raises:
-            PartFailed: one did; with the last lines of its log.
+            PartFailed: always, with the last lines of its log.
         """
         watching = [asyncio.create_task(part.watch()) for part in self.parts]
         try:
@@ -129,10 +128,10 @@ class DemoSite:
             await cancel(watching)
 
     async def until_ready(self) -> None:
-        """Waits until calls can be placed.
+        """Wait until calls can start.
 
         Raises:
-            PartFailed: a part ended, or was not ready in time.
+            PartFailed: a process ended, or was not ready in time.
         """
         watching = asyncio.create_task(self.watch())
         ready = asyncio.create_task(self._until_ready())
@@ -149,9 +148,7 @@ class DemoSite:
     async def _start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dialer-demo-"))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self.valkey = self._stack.enter_context(
-            EmbeddedValkey(appendonly=True, config={"appendfsync": "everysec"})
-        )
+        self.valkey = self._stack.enter_context(EmbeddedValkey(appendonly=True))
         for seed, (name, version) in enumerate(PBXS.items(), start=1):
             simulated = SimulatedPbx(
                 name=name,
@@ -197,13 +194,13 @@ class DemoSite:
         ]
 
     def _environment(self) -> dict[str, str]:
-        """Ours, without what is meant for the site that this machine may really have."""
-        theirs = ("DIALER_", "CELERY_", "CREDENTIALS_DIRECTORY")
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
+        """Return our environment without variables for a real dialer on this machine."""
+        real = ("DIALER_", "CELERY_", "CREDENTIALS_DIRECTORY")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(real)}
         source = str(Path(dialer.__file__).resolve().parents[1])
-        path = os.pathsep.join(filter(None, (source, ours.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (source, inherited.get("PYTHONPATH"))))
         return {
-            **ours,
+            **inherited,
             "DIALER_CONFIG": str(self.config_path),
             "PYTHONPATH": path,
             "PYTHONUNBUFFERED": "1",
@@ -224,7 +221,7 @@ class DemoSite:
         await self._until_flower_answers()
 
     async def _until_flower_answers(self) -> None:
-        """Waits for Flower too, so that it sees every call; without it the calls go on."""
+        """Wait for Flower too, so that it sees every call; continue if it does not answer."""
         if self.flower_url is None:
             return
         port = int(self.flower_url.rpartition(":")[2])
@@ -239,14 +236,14 @@ class DemoSite:
 
 
 async def _is_ready(redis: Redis) -> bool:
-    """True once every worker's link is up and a bridge serves every cell."""
+    """True if every worker's AMI link is up and every cell has a bridge."""
     links = [await redis.hget(pbx(name), "link") for name in PBXS]
     bridges = [await redis.zcard(LedgerKeys(cell).bridges) for cell in CELLS]
     return all(link == b"up" for link in links) and all(bridges)
 
 
 def _free_port() -> int:
-    """Flower's usual port if nobody has it, else any that is free at this moment."""
+    """Return Flower's usual port if it is free, else any free port."""
     for wanted in (FLOWER_PORT, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,86 @@
+"""Turns requests of one cell into queued calls: lease a slot, admit, send the Celery task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dialer.bridge.cell import BridgeCell, nudge
+from dialer.bridge.dispatch import Nudge
+from dialer.bridge.refusals import Candidate, Refusals, expiry
+from dialer.domain.room import PbxLimits, Room
+from dialer.domain.routing import Turns, plan
+from dialer.store.ledger import Admission
+
+
+@dataclass(slots=True)
+class Admissions:
+    """The admissions of one cell. `refusals` answers what `admit` does not take."""
+
+    cell: BridgeCell
+    refusals: Refusals
+    _turns: Turns = field(default_factory=Turns)
+
+    async def place(self, candidates: Sequence[Candidate], room: Room) -> int:
+        """Admit as many requests as there is room for; return how many left their lists."""
+        cell = self.cell
+        chosen = plan(
+            [cell.trunk(c.request) for c in candidates],
+            room.pbxs,
+            self._turns,
+            at_most=room.to_admit,
+        )
+        left = 0
+        nudges: list[Nudge] = []
+        for pbx in cell.pbxs:
+            planned = [c for c, name in zip(candidates, chosen, strict=True) if name == pbx.name]
+            if planned:
+                admissions = await self._place_on(pbx, planned)
+                left += sum(a is not Admission.FULL for _, a in admissions)
+                nudges += [
+                    nudge(c.request, pbx.name, 1) for c, a in admissions if a is Admission.ADMITTED
+                ]
+        order = {c.request.call_id: i for i, c in enumerate(candidates)}
+        nudges.sort(key=lambda n: order[n.call_id])
+        await cell.dispatcher.publish(nudges)
+        return left
+
+    async def _place_on(
+        self, pbx: PbxLimits, planned: Sequence[Candidate]
+    ) -> list[tuple[Candidate, Admission]]:
+        """Lease slots of one PBX and admit; give back the slots that were not used."""
+        lease = await self.cell.registry.lease(pbx, [c.request.call_id for c in planned])
+        granted = planned[: lease.granted]
+        answers = await asyncio.gather(*(self._admit(pbx.name, c) for c in granted))
+        admissions = list(zip(granted, answers, strict=True))
+        unused = [c.request.call_id for c, a in admissions if a is not Admission.ADMITTED]
+        await self.cell.give_back(pbx.name, [i for i in unused if i in lease.new])
+        return admissions
+
+    async def _admit(self, pbx: str, candidate: Candidate) -> Admission:
+        """Admit one request. One that fails for itself is answered, and is gone then."""
+        try:
+            admission = await self._ask(pbx, candidate)
+        except Exception as error:  # noqa: BLE001  # logged and answered, or raised
+            await self.refusals.fail(candidate.element, error)
+            return Admission.GONE
+        if admission is Admission.NUMBER_LIMIT:
+            await self.refusals.answer(candidate, *self.refusals.number_limit())
+        elif admission is Admission.DUPLICATE:
+            await self.refusals.bury_repeat(candidate.element, candidate.request.call_id)
+        return admission
+
+    async def _ask(self, pbx: str, candidate: Candidate) -> Admission:
+        element, request = candidate.element, candidate.request
+        limits = self.cell.settings.limits
+        return await self.cell.ledger.admit(
+            element.source,
+            element.raw,
+            request,
+            pbx=pbx,
+            threads=self.cell.settings.threads,
+            expires_at=expiry(request),
+            most_per_number=limits.max_attempts_per_number or 0,
+            number_window_s=limits.attempts_window_hours * 3600,
+        )

@@ -1,0 +1,72 @@
+"""Which cells a bridge serves by one reading of the settings, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dialer.errors import ConfigError
+from dialer.settings import Cell, Pbx, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellPlan:
+    """One cell of the settings. `all_pbxs` names every PBX of the settings.
+
+    `draining` means that the settings no longer have the cell. Its calls are finished, and no new
+    request is taken.
+    """
+
+    cell: Cell
+    pbxs: tuple[Pbx, ...]
+    all_pbxs: tuple[str, ...]
+    redis_url: str
+    push: Literal["right", "left"]
+    pbx_lost_after_s: float
+    draining: bool = False
+
+    @property
+    def ledger_id(self) -> tuple[str, str]:
+        """Identifies the ledger: a cell of the same name on another Redis has another one."""
+        return self.cell.name, self.redis_url
+
+
+def plans_of(settings: Settings, chosen: Sequence[str]) -> list[CellPlan]:
+    """The plans of the chosen cells; of all if none is named.
+
+    Raises:
+        ConfigError: a name is no cell's.
+    """
+    known = {cell.name for cell in settings.cells}
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(
+                f"there is no cell {name!r} in the configuration; "
+                f"cells are {', '.join(sorted(known))}"
+            )
+    return [
+        plan_of(settings, cell, settings.cell_redis_url(cell))
+        for cell in settings.cells
+        if not chosen or cell.name in chosen
+    ]
+
+
+def plan_of(settings: Settings, cell: Cell, redis_url: str, *, draining: bool = False) -> CellPlan:
+    """The plan of one cell, which the settings need not have."""
+    known = [pbx.name for pbx in settings.pbxs]  # a removed cell may name a removed PBX
+    return CellPlan(
+        cell=cell,
+        pbxs=tuple(settings.pbx(name) for name in cell.pbxs if name in known),
+        all_pbxs=tuple(known),
+        redis_url=redis_url,
+        push=settings.multcall.push,
+        pbx_lost_after_s=settings.recovery.pbx_lost_after,
+        draining=draining,
+    )
+
+
+def removed_cells(old: Iterable[CellPlan], new: Iterable[CellPlan]) -> list[CellPlan]:
+    """The old cells that the new settings lack, to be drained."""
+    staying = {plan.ledger_id for plan in new}
+    return [replace(plan, draining=True) for plan in old if plan.ledger_id not in staying]

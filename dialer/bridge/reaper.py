@@ -1,0 +1,89 @@
+"""Compares the slots of the PBXs with the calls of one cell, and repairs both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from dialer.bridge.cell import BridgeCell
+from dialer.bridge.recovery import Recovery
+
+logger = logging.getLogger(__name__)
+
+#: How often slots are compared with the ledger; younger slots are left alone, in seconds.
+REAP_EVERY_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class Reaper:
+    """The reaper of one cell.
+
+    `is_alone` returns False while a cell of the same name is served on another Redis too.
+    """
+
+    cell: BridgeCell
+    recovery: Recovery
+    is_alone: Callable[[], bool] = lambda: True
+
+    async def run(self) -> None:
+        """Repair slots until cancelled."""
+        while True:
+            await self.reap()
+            await asyncio.sleep(REAP_EVERY_S)
+
+    async def reap(self) -> None:
+        """Repair the slots of all PBXs, and the calls on PBXs that the cell no longer has."""
+        ledger = self.cell.ledger
+        holders = await ledger.slot_holders(await ledger.live())
+        await self.release_leaked(older_than_s=REAP_EVERY_S)
+        await self._restore_lost(holders)
+        for name in set(holders.values()) - {pbx.name for pbx in self.cell.pbxs}:
+            await self._move_from_former_pbx(name)
+            await self.recovery.give_up(name)
+
+    async def release_leaked(self, *, older_than_s: float) -> None:
+        """Release slots, held for that long, that belong to no call on their PBX.
+
+        Looks at every PBX of the settings: the cell may have had it once. Does nothing while the
+        cell is served on another Redis too: a slot does not tell which of them its call is in.
+        """
+        if not self.is_alone():
+            return
+        cell = self.cell
+        old = await cell.registry.slots(cell.all_pbxs, cell.name, older_than_s=older_than_s)
+        for pbx, ids in old.items():
+            leaked = await cell.give_back(pbx, ids)
+            if leaked:
+                logger.warning(
+                    "Released slots that no call held any more",
+                    extra={"cell": cell.name, "pbx": pbx, "slots": leaked},
+                )
+
+    async def _restore_lost(self, holders: dict[str, str]) -> None:
+        """Give calls their slots back if the registry lost them."""
+        cell = self.cell
+        leased = await cell.registry.slots(cell.all_pbxs, cell.name, older_than_s=0)
+        for pbx, ids in leased.items():
+            missing = {i for i, name in holders.items() if name == pbx} - set(ids)
+            restored = await cell.registry.restore_slots(pbx, await self._still_on(pbx, missing))
+            if restored:
+                logger.warning(
+                    "Restored the lost slots of calls",
+                    extra={"cell": cell.name, "pbx": pbx, "slots": restored},
+                )
+
+    async def _still_on(self, pbx: str, ids: Iterable[str]) -> list[str]:
+        """Those of the calls that have not ended in the meantime."""
+        still = await self.cell.ledger.slot_holders(ids)
+        return [i for i, name in still.items() if name == pbx]
+
+    async def _move_from_former_pbx(self, pbx: str) -> None:
+        """Move unclaimed calls from a PBX that the cell no longer has."""
+        states = await self.cell.registry.pbxs(self.cell.pbxs, self.cell.name)
+        room = sum(state.load.room for state in states.values())
+        if room:
+            async with self.recovery.moving:
+                await self.recovery.move_from(pbx, states, at_most=room)

@@ -1,0 +1,273 @@
+"""Reads requests of one cell, and answers those that are not to be dialed.
+
+Every request that leaves here without a call has its Response, its entry on the dead list, or
+both. The list that a request waits in is the bridge's hand or the parked list of a trunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dialer.bridge.cell import BridgeCell
+from dialer.domain.call import CallError, Ending, Result
+from dialer.domain.request import CallRequest, call_id
+from dialer.errors import InvalidRequest
+from dialer.multcall.answers import DeadReason, dead, invalid_response, response_parts
+from dialer.multcall.identity import readable_id, request_id_of
+from dialer.multcall.request import admissible_request
+from dialer.store.ledger.waiting import is_of_one_element
+
+logger = logging.getLogger(__name__)
+
+#: What Multcall and the dead list are told of an element that our own code failed on.
+INTERNAL_ERROR = CallError(
+    code="internal_error",
+    message="the dialer failed on this element; its log has the reason",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A request that is not read yet; `source` is the key of the list it waits in."""
+
+    raw: bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A request that can be read and may become a call."""
+
+    element: Element
+    request: CallRequest
+
+
+@dataclass(slots=True)
+class Refusals:
+    """The refusals of one cell."""
+
+    cell: BridgeCell
+
+    async def read(self, elements: Sequence[Element]) -> list[Candidate]:
+        """Parse requests; refuse those that cannot be read or break a rule."""
+        candidates: list[Candidate] = []
+        refusals: list[Awaitable[None]] = []
+        for element in elements:
+            try:
+                candidates.append(Candidate(element, self._parse(element.raw)))
+            except InvalidRequest as error:
+                refusals.append(self._refuse_invalid(element, error))
+            except Exception as error:  # noqa: BLE001  # logged and answered
+                refusals.append(self.fail(element, error))
+        await asyncio.gather(*refusals)
+        return candidates
+
+    async def allowed(
+        self, candidates: Sequence[Candidate], *, before_lease: bool = True
+    ) -> tuple[list[Candidate], int]:
+        """Split off the requests that may be dialed now, and answer those that never may.
+
+        `before_lease` also looks for used ids and for numbers that were called often enough, so
+        that nothing is leased on a PBX for a call that `admit` would refuse. Then a second request
+        of one id or number waits until the first is admitted.
+
+        Returns those that may be dialed, and how many were answered.
+        """
+        forbidden, attempts = await asyncio.gather(
+            self._forbidden(candidates), self._attempts(candidates if before_lease else ())
+        )
+        attempts = attempts or [0] * len(candidates)
+        allowed: list[Candidate] = []
+        refusals: list[Awaitable[None]] = []
+        ahead: Counter[str] = Counter()
+        for candidate, on_list, count in zip(candidates, forbidden, attempts, strict=True):
+            request = candidate.request
+            number = self.cell.ledger.keys.number(request.number)
+            if count is None:
+                refusals.append(self.bury_repeat(candidate.element, request.call_id))
+                continue
+            try:
+                reason = self._reason(request, on_list=on_list, attempts=count)
+            except Exception as error:  # noqa: BLE001  # logged and answered
+                refusals.append(self.fail(candidate.element, error))
+                continue
+            if reason is not None:
+                refusals.append(self.answer(candidate, *reason))
+            elif not ahead[request.call_id] and self._has_attempts_left(count + ahead[number]):
+                ahead.update((request.call_id, number))
+                allowed.append(candidate)
+        await asyncio.gather(*refusals)
+        return allowed, len(refusals)
+
+    async def answer(self, candidate: Candidate, result: Result, error: CallError) -> None:
+        """Send the Response of a request that is not dialed."""
+        element, request = candidate.element, candidate.request
+        try:
+            response = _response(request, result, error)
+        except Exception as internal:  # noqa: BLE001  # logged and answered
+            await self.fail(element, internal)
+            return
+        reply = await self.cell.ledger.refuse(
+            element.source,
+            element.raw,
+            request_id=request.request_id,
+            response=response,
+            result=result,
+        )
+        if reply == "duplicate":
+            await self.bury_repeat(element, request.call_id)
+
+    async def bury_repeat(self, element: Element, call_id: str) -> None:
+        """Move a request whose id was used before to the dead list."""
+        message = "this IdRequisicao was there before; it was not dialed again"
+        entry = _dead(element.raw, "duplicate_request", message)
+        if await self.cell.ledger.bury(element.source, element.raw, entry):
+            logger.warning("Duplicate request, not dialed again", extra={"call_id": call_id})
+
+    async def fail(self, element: Element, error: Exception) -> None:
+        """Answer a request that our own code fails on, so that it does not end the bridge.
+
+        Raises:
+            Exception: `error`, if the request did not cause it.
+        """
+        if not is_of_one_element(error):
+            raise error
+        logger.error(
+            "Internal error on a request; it goes to the dead list as internal_error",
+            extra={"cell": self.cell.name},
+            exc_info=error,
+        )
+        id_json = readable_id(element.raw)
+        response = (
+            _response(_unknown(self.cell.name, id_json), Result.FAILED, INTERNAL_ERROR)
+            if id_json
+            else ""
+        )
+        await self._refuse_dead(
+            element,
+            id_json,
+            response,
+            _dead(element.raw, "internal_error", INTERNAL_ERROR.message),
+            Result.FAILED,
+        )
+
+    # --- details -------------------------------------------------------------------
+
+    def _parse(self, raw: bytes) -> CallRequest:
+        request = admissible_request(raw, cell=self.cell.name, allowed=self.cell.settings.allowed)
+        if request.trunk is not None and request.trunk not in self.cell.trunks:
+            raise InvalidRequest(
+                "Tronco names no trunk of this cell's PBXs; known are "
+                f"{', '.join(sorted(self.cell.trunks))}",
+                field="Tronco",
+                request_id_json=request.request_id_json,
+            )
+        return request
+
+    async def _forbidden(self, candidates: Sequence[Candidate]) -> list[bool]:
+        if not self.cell.settings.limits.do_not_call:
+            return [False] * len(candidates)
+        return await self.cell.registry.dnc_contains([c.request.number for c in candidates])
+
+    async def _attempts(self, candidates: Sequence[Candidate]) -> list[int | None]:
+        """The calls to each number within the cell's window; None for an id that was used."""
+        limits = self.cell.settings.limits
+        window_s = limits.attempts_window_hours * 3600 if limits.max_attempts_per_number else 0
+        requests = [c.request for c in candidates]
+        return await self.cell.ledger.check(requests, number_window_s=window_s)
+
+    def _has_attempts_left(self, attempts: int) -> bool:
+        most = self.cell.settings.limits.max_attempts_per_number
+        return not most or attempts < most
+
+    def _reason(
+        self, request: CallRequest, *, on_list: bool, attempts: int
+    ) -> tuple[Result, CallError] | None:
+        """Why the request never may be dialed, None if it may."""
+        limits, now = self.cell.settings.limits, datetime.now(UTC)
+        expires_at = expiry(request)
+        if on_list:
+            code, message = "do_not_call", "the number is on the do-not-call set"
+            return Result.CANCELLED, CallError(code=code, message=message)
+        if expires_at is not None and expires_at <= now:
+            message = "ValidadeSeg passed before it was dialed"
+            return Result.EXPIRED, CallError(code="expired", message=message)
+        if limits.outside_hours == "expire" and not limits.is_open(now):
+            message = "the cell's calling hours are over"
+            return Result.EXPIRED, CallError(code="outside_hours", message=message)
+        return None if self._has_attempts_left(attempts) else self.number_limit()
+
+    def number_limit(self) -> tuple[Result, CallError]:
+        """What is answered if the number was called as often as the cell allows."""
+        limits = self.cell.settings.limits
+        message = (
+            f"the number was called {limits.max_attempts_per_number} times "
+            f"within {limits.attempts_window_hours:g} hours"
+        )
+        return Result.CANCELLED, CallError(code="number_limit", message=message)
+
+    async def _refuse_invalid(self, element: Element, error: InvalidRequest) -> None:
+        now, id_json = datetime.now(UTC), error.request_id_json
+        logger.warning("Request refused", extra={"cell": self.cell.name, "reason": str(error)})
+        response = (
+            invalid_response(cell=self.cell.name, request_id_json=id_json, error=error, at=now)
+            if id_json
+            else ""
+        )
+        await self._refuse_dead(
+            element, id_json, response, _dead(element.raw, "invalid_request", str(error))
+        )
+
+    async def _refuse_dead(
+        self,
+        element: Element,
+        id_json: str | None,
+        response: str,
+        entry: str,
+        result: Result = Result.INVALID_REQUEST,
+    ) -> None:
+        request_id = request_id_of(id_json) if id_json else None
+        reply = await self.cell.ledger.refuse(
+            element.source,
+            element.raw,
+            request_id=request_id,
+            response=response,
+            dead=entry,
+            result=result,
+        )
+        if reply == "duplicate":
+            await self.bury_repeat(element, call_id(self.cell.name, request_id or ""))
+
+
+def expiry(request: CallRequest) -> datetime | None:
+    """When the request may no longer be dialed, None if that is unknown before admission."""
+    if request.created_at is None or request.valid_for_s is None:
+        return None
+    return request.created_at + timedelta(seconds=request.valid_for_s)
+
+
+def _unknown(cell: str, id_json: str) -> CallRequest:
+    """A request of which only the id is known."""
+    return CallRequest(cell=cell, request_id="", request_id_json=id_json, number="")
+
+
+def _response(request: CallRequest, result: Result, error: CallError) -> str:
+    parts = response_parts(
+        request=request,
+        pbx=None,
+        uniqueid=None,
+        attempts=0,
+        dialed_at=None,
+        answered_at=None,
+        ending=Ending(result=result, ended_at=datetime.now(UTC), error=error),
+    )
+    return f"{parts.head}null{parts.tail}"
+
+
+def _dead(raw: bytes, reason: DeadReason, message: str) -> str:
+    return dead(raw=raw, source="request", reason=reason, message=message, at=datetime.now(UTC))

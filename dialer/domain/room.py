@@ -1,0 +1,155 @@
+"""How many calls of one cell may start now: the only place that decides it.
+
+The bridge reads the numbers from Redis and asks this module what to fetch and what to plan. The
+Lua steps `fetch`, `lease` and `admit` enforce the same numbers, because two bridges may decide at
+the same moment. A property test on a real Redis compares both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbxLimits:
+    """What the settings allow on one PBX. `cps` is calls started per second."""
+
+    name: str
+    max_calls: int
+    cps: float
+    trunks: frozenset[str] = frozenset()
+
+    @property
+    def pace(self) -> Pace:
+        """The pace that `cps` allows.
+
+        The calls of a tenth of a second may start at once, so that a bridge that is a little late
+        does not fall behind the rate.
+        """
+        return Pace(gap_us=round(1_000_000 / self.cps), burst=max(1, math.ceil(self.cps / 10)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """`gap_us` is µs between two starts; `burst` is how many calls may start at once."""
+
+    gap_us: int
+    burst: int
+
+    def next_start_us(self, stored_us: int, now_us: int) -> int:
+        """The time of the next start, from the stored one.
+
+        A stored time in the past gives no more credit than the burst. One in the future is at
+        most one gap ahead, even if the clock was set back.
+        """
+        ahead = min(stored_us, now_us + self.gap_us)
+        return max(ahead, now_us - self.gap_us * (self.burst - 1))
+
+    def starts(self, stored_us: int, now_us: int) -> int:
+        """How many calls may start now."""
+        due_us = self.next_start_us(stored_us, now_us)
+        return 0 if due_us > now_us else (now_us - due_us) // self.gap_us + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbxLoad:
+    """One PBX as the registry saw it a moment ago.
+
+    `ready` means that its worker is alive, its AMI link is up and it has what the cell needs.
+    `calls` is how many slots are leased; `starts` is how many calls its pace lets start now.
+    """
+
+    name: str
+    ready: bool
+    calls: int
+    max_calls: int
+    starts: int
+    trunks: frozenset[str] = frozenset()
+
+    @property
+    def room(self) -> int:
+        """How many more calls it can take now."""
+        return max(0, min(self.max_calls - self.calls, self.starts)) if self.ready else 0
+
+    def has_trunk(self, trunk: str | None) -> bool:
+        """True if a call that needs this trunk (None: any) can be placed there."""
+        return trunk is None or trunk in self.trunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRoom:
+    """How full one cell is.
+
+    `threads` is the most calls that may be live; `live` is how many are; `in_hand` is how many
+    requests all its bridges hold that will become calls. Parked requests are not among them.
+    """
+
+    threads: int
+    live: int
+    in_hand: int = 0
+
+    @property
+    def to_fetch(self) -> int:
+        """How many more requests its bridges may take from Multcall's list."""
+        return max(0, self.threads - self.live - self.in_hand)
+
+    @property
+    def to_admit(self) -> int:
+        """How many more requests may become calls."""
+        return max(0, self.threads - self.live)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What one cell may start now on its PBXs, which are in the order that the cell names."""
+
+    cell: CellRoom
+    pbxs: tuple[PbxLoad, ...]
+
+    @property
+    def of_pbxs(self) -> int:
+        """How many calls the PBXs can take now: the hand of one bridge holds no more."""
+        return sum(p.room for p in self.pbxs)
+
+    @property
+    def to_fetch(self) -> int:
+        """How many more requests may be taken from Multcall's list, if none is in the hand."""
+        return min(self.cell.to_fetch, self.of_pbxs)
+
+    @property
+    def to_admit(self) -> int:
+        """How many calls may start now."""
+        return min(self.cell.to_admit, self.of_pbxs)
+
+    @property
+    def is_ready(self) -> bool:
+        """True if any PBX is ready."""
+        return any(p.ready for p in self.pbxs)
+
+    def of_trunk(self, trunk: str | None) -> int:
+        """How many calls that need this trunk may start now."""
+        found = sum(p.room for p in self.pbxs if p.has_trunk(trunk))
+        return min(self.cell.to_admit, found)
+
+    def is_blocked(self, trunk: str | None) -> bool:
+        """True if no PBX with this trunk has room, while another PBX has.
+
+        A request for such a trunk is parked, so that others overtake it.
+        """
+        return self.of_pbxs > 0 and not any(p.room for p in self.pbxs if p.has_trunk(trunk))
+
+    def from_parked(self, parked: Mapping[str, int], *, at_most: int) -> dict[str, int]:
+        """How many parked requests to take up now, by trunk.
+
+        A trunk that no PBX has any more counts as any: its requests may need another one by now,
+        or have to be refused.
+        """
+        known: Collection[str] = frozenset().union(*(p.trunks for p in self.pbxs))
+        taken: dict[str, int] = {}
+        for trunk, waiting in parked.items():
+            room = self.of_trunk(trunk if trunk in known else None)
+            if n := min(waiting, room, at_most - sum(taken.values())):
+                taken[trunk] = n
+        return taken

@@ -1,0 +1,13 @@
+-- Move requests from a bridge's hand to the list of their trunk, which has no room.
+-- KEYS 1 list hand   2 set trunks with parked requests
+-- ARGV 1 prefix of every parked list   2… trunk, raw element, trunk, raw element, …
+-- Returns how many were in the hand. A parked list belongs to all bridges of the cell.
+local n = 0
+for i = 2, #ARGV, 2 do
+  if redis.call('LREM', KEYS[1], 1, ARGV[i + 1]) == 1 then
+    redis.call('RPUSH', ARGV[1] .. ARGV[i], ARGV[i + 1])
+    redis.call('SADD', KEYS[2], ARGV[i])
+    n = n + 1
+  end
+end
+return n

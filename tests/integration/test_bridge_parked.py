@@ -1,0 +1,213 @@
+"""Requests whose trunk has no room are parked: others overtake, order holds, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.integration.cell_rig import BRIDGE, CELL, Bridge, Site, cell, element, pbx, task_of
+from tests.waiting import wait_until
+
+TIM, VIVO = frozenset({"tim"}), frozenset({"vivo"})
+PBXS = (pbx("pbx01", trunks=TIM), pbx("pbx02", trunks=VIVO))
+MANY = 1_000
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    """pbx01 is ready; the only PBX with trunk vivo is down."""
+    async with Site(redis_url) as site:
+        await site.beat("pbx01")
+        await site.beat("pbx02", "down")
+        yield site
+
+
+def bridge_of(site: Site, name: str = BRIDGE, threads: int = 50) -> Bridge:
+    return Bridge.of(site, name=name, pbxs=PBXS, cell_table=cell("pbx01", "pbx02", threads=threads))
+
+
+async def beats(site: Site, *names: str) -> None:
+    """Keeps PBXs ready, as their workers do."""
+    while True:
+        for name in names:
+            await site.beat(name)
+        await asyncio.sleep(1)
+
+
+async def ends_calls(site: Site) -> None:
+    """Ends calls as workers would."""
+    while True:
+        for entry in await site.ledger.entries(await site.ledger.live()):
+            await site.end(entry.request.request_id)
+            await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+        await asyncio.sleep(0.01)
+
+
+def blocked(n: int) -> list[bytes]:
+    return [element(f"b-{i}", Tronco="vivo") for i in range(n)]
+
+
+async def push(site: Site, *raw: bytes) -> None:
+    await site.redis.rpush(site.ledger.wire.request, *raw)
+
+
+async def parked(site: Site) -> int:
+    return int(await site.redis.llen(site.ledger.keys.parked("vivo")))
+
+
+async def has_parked(site: Site, n: int) -> bool:
+    return await parked(site) == n
+
+
+def nudged(bridge: Bridge, prefix: str) -> list[str]:
+    ids = [c.removeprefix(f"{CELL}:") for c, _, _ in bridge.nudges.calls]
+    return [i for i in ids if i.startswith(prefix)]
+
+
+async def test_many_blocked_requests_stop_no_others_and_keep_order(site: Site) -> None:
+    bridge = bridge_of(site)
+    await push(site, *blocked(MANY), *(element(f"o-{i}") for i in range(200)))
+    async with task_of(beats(site, "pbx01")), bridge.running(), task_of(ends_calls(site)):
+        await wait_until(lambda: len(nudged(bridge, "o-")) == 200, "others", within_s=60)
+        assert nudged(bridge, "b-") == []
+        assert await parked(site) == MANY
+        await push(site, element("b-last", Tronco="vivo"))
+        await wait_until(lambda: has_parked(site, MANY + 1), "the last one is parked too")
+        async with task_of(beats(site, "pbx02")):
+            wanted = [*(f"b-{i}" for i in range(MANY)), "b-last"]
+            await wait_until(
+                lambda: len(nudged(bridge, "b-")) == MANY + 1, "the blocked ones", within_s=60
+            )
+    assert nudged(bridge, "b-") == wanted
+    assert not await site.redis.exists(site.ledger.keys.parking, site.ledger.keys.parked("vivo"))
+    assert await site.dead() == []
+
+
+async def test_killed_bridge_loses_no_parked_request(site: Site) -> None:
+    first, second = bridge_of(site, "one"), bridge_of(site, "two")
+    await push(site, *blocked(150))
+    async with first.running():
+        await wait_until(lambda: has_parked(site, 150), "they are parked")
+    await site.beat("pbx02")
+    async with second.running(), task_of(ends_calls(site), beats(site, "pbx02")):
+        await wait_until(lambda: len(nudged(second, "b-")) == 150, "the other takes them")
+    assert nudged(second, "b-") == [f"b-{i}" for i in range(150)]
+
+
+async def test_two_bridges_dial_each_parked_request_once(site: Site) -> None:
+    first, second = bridge_of(site, "one"), bridge_of(site, "two")
+    await push(site, *blocked(200))
+    async with first.running(), second.running(), task_of(ends_calls(site)):
+        await wait_until(lambda: has_parked(site, 200), "they are parked")
+        async with task_of(beats(site, "pbx02")):
+            await wait_until(
+                lambda: len(nudged(first, "b-") + nudged(second, "b-")) >= 200, "all are dialed"
+            )
+    both = nudged(first, "b-") + nudged(second, "b-")
+    assert sorted(both) == sorted(f"b-{i}" for i in range(200))
+    assert await site.dead() == []
+
+
+async def test_stopping_bridge_returns_parked_requests_in_order(site: Site) -> None:
+    bridge = bridge_of(site)
+    waiting = blocked(5)
+    await push(site, *waiting)
+    async with bridge.running():
+        await wait_until(lambda: has_parked(site, 5), "they are parked")
+    await push(site, element("newer"))
+    await site.in_hand(element("hand"))
+    assert await bridge.cell.ledger.return_hand(BRIDGE) == 6
+    listed = await site.listed(site.ledger.wire.request)
+    assert listed == [*waiting, element("hand"), element("newer")]
+    assert not await site.redis.exists(site.ledger.keys.parking)
+
+
+async def test_parked_requests_do_not_use_up_threads(site: Site) -> None:
+    bridge = bridge_of(site, threads=2)
+    await push(site, *blocked(10), element("o-1"), element("o-2"))
+    async with bridge.running():
+        await wait_until(lambda: len(nudged(bridge, "o-")) == 2, "both threads are used")
+    assert await site.counters() == (2, 0)
+
+
+async def test_parked_requests_are_counted_by_trunk(site: Site) -> None:
+    bridge = bridge_of(site)
+    await push(site, *blocked(7))
+    async with bridge.running():
+        await wait_until(lambda: has_parked(site, 7), "all are parked")
+        counts = await site.ledger.counts()
+    assert (counts.waiting, counts.parked) == (0, {"vivo": 7})
+
+
+async def test_parked_request_expires_in_time(site: Site) -> None:
+    soon = (datetime.now(UTC) - timedelta(seconds=9)).isoformat()
+    await push(site, *blocked(3), element("late", Tronco="vivo", CriadaEm=soon, ValidadeSeg=10))
+    async with bridge_of(site).running():
+        await wait_until(lambda: has_parked(site, 4), "they are parked")
+        await wait_until(site.responses, "its Response")
+    assert [r["Erro"]["Codigo"] for r in await site.responses()] == ["expired"]
+    assert await parked(site) == 3
+
+
+async def test_parked_request_is_cancelled_once_on_the_dnc_set(site: Site) -> None:
+    await push(site, element("b", number="5511900000000", Tronco="vivo"))
+    async with bridge_of(site).running():
+        await wait_until(lambda: has_parked(site, 1), "it is parked")
+        await site.registry.dnc_add(["5511900000000"])
+        await wait_until(site.responses, "its Response")
+    assert [r["Erro"]["Codigo"] for r in await site.responses()] == ["do_not_call"]
+    assert await parked(site) == 0
+
+
+async def test_parked_request_of_a_removed_trunk_is_refused(site: Site) -> None:
+    await push(site, *blocked(1))
+    async with bridge_of(site).running():
+        await wait_until(lambda: has_parked(site, 1), "it is parked")
+    async with Bridge.of(site, name="two", pbxs=PBXS[:1]).running():
+        await wait_until(site.responses, "its Response")
+    assert [r["Resultado"] for r in await site.responses()] == ["INVALID_REQUEST"]
+
+
+async def test_newer_request_does_not_pass_a_parked_one(site: Site) -> None:
+    """The first parked request leaves its place to the second, and not to one in the hand."""
+    bridge = Bridge.of(site, pbxs=(PBXS[0], pbx("pbx02", trunks=VIVO, max_calls=1)))
+    old = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    await push(site, *blocked(2))
+    await bridge.intake.handle(*await bridge.intake.fetch())
+    expired = element("expired", Tronco="vivo", CriadaEm=old, ValidadeSeg=1)
+    await site.redis.lpush(site.ledger.keys.parked("vivo"), expired)
+    await push(site, element("b-new", Tronco="vivo"))
+    await site.beat("pbx02")
+    for _ in range(2):
+        await bridge.intake.handle(*await bridge.intake.fetch())
+    assert nudged(bridge, "b-") == ["b-0"]
+    assert await site.listed(site.ledger.keys.parked("vivo")) == [
+        element("b-1", Tronco="vivo"),
+        element("b-new", Tronco="vivo"),
+    ]
+
+
+async def test_waiting_for_a_trunk_is_no_busy_loop(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second of waiting is a few rounds, and parses nothing in the intake."""
+    bridge = bridge_of(site)
+    rounds: list[int] = []
+    handle = type(bridge.intake).handle
+
+    async def counted(*args: object) -> bool:
+        rounds.append(len(await type(bridge.intake)._elements(*args)))  # type: ignore[arg-type]
+        return await handle(*args)  # type: ignore[arg-type]
+
+    await push(site, *blocked(50))
+    async with task_of(bridge.intake.run()):
+        await wait_until(lambda: has_parked(site, 50), "they are parked")
+        monkeypatch.setattr(type(bridge.intake), "handle", counted)
+        began = asyncio.get_running_loop().time()
+        await wait_until(lambda: len(rounds) >= 3, "three rounds")
+        waited_s = asyncio.get_running_loop().time() - began
+    assert set(rounds) == {0}
+    assert waited_s >= 1.5

@@ -1,0 +1,58 @@
+"""The broker goes down and comes back: nothing of the old connection is used again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+from celery import Celery
+from redis.asyncio import Redis
+
+from dialer.bridge.dispatch import Dispatcher, Nudge
+from dialer.simulation.valkey import EmbeddedValkey
+from tests.processes import ROOT
+from tests.waiting import wait_until
+
+NUDGE = Nudge(call_id="ASR_TIM:r-1", pbx="pbx01", epoch=1)
+
+PRINT_RETRIES = "import celeryconfig as c; print(c.broker_connection_max_retries)"
+
+
+async def test_broker_connection_is_new_after_an_outage(
+    redis_url: str, valkey_server: EmbeddedValkey
+) -> None:
+    app = Celery("test", broker=valkey_server.url(1))
+    dispatcher = Dispatcher(app)
+    try:
+        await dispatcher.publish([NUDGE])
+        before = dispatcher._producer
+        assert before is not None
+        valkey_server.kill()
+        publishing = asyncio.create_task(dispatcher.publish([NUDGE]))
+        await wait_until(lambda: dispatcher.outage, "it notices the outage")
+        assert dispatcher._producer is not before
+        valkey_server.start()
+        await publishing
+        assert dispatcher._producer is not before
+    finally:
+        dispatcher.close()
+        valkey_server.start()
+    async with Redis.from_url(valkey_server.url(1)) as redis:
+        assert await redis.llen("pbx01") >= 1
+    assert redis_url
+
+
+def test_workers_wait_for_the_broker_without_a_limit() -> None:
+    """Celery's default ends a worker after 100 tries, which is a broker outage of some minutes."""
+    environment = {**os.environ, "DIALER_CONFIG": str(ROOT / "deploy" / "dialer.toml")}
+    printed = subprocess.run(
+        [sys.executable, "-c", PRINT_RETRIES],
+        env=environment,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert printed.strip() == "None"
