@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialer.domain.call import Result
-from dialer.domain.causes import BY_CAUSE, BY_DIAL_STATUS, BY_REASON, MUTE_CAUSES, result_of
+from dialer.domain.causes import BY_CAUSE, BY_DIAL_STATUS, BY_REASON, UNCLEAR_CAUSES, result_of
 
 causes = st.none() | st.integers(0, 127)
 reasons = st.none() | st.integers(0, 10)
@@ -46,7 +46,7 @@ def test_a_cause_that_is_neither_known_nor_mute_is_a_failure(
     cause: int, reason: int | None, dial_status: str | None
 ) -> None:
     result = result_of(answered=False, cause=cause, reason=reason, dial_status=dial_status)
-    if cause not in BY_CAUSE and cause not in MUTE_CAUSES:
+    if cause not in BY_CAUSE and cause not in UNCLEAR_CAUSES:
         assert result is Result.FAILED
 
 

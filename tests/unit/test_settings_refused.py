@@ -102,7 +102,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("extensions", ["_2.X"]),
-            "cells[ASR_TIM].extensions[#1]: is no pattern of extensions.conf; "
+            "cells[ASR_TIM].extensions[#1]: is not a pattern of extensions.conf; "
             "it takes one such as _2XXX or _0[1-5]X.",
         ),
         (
