@@ -30,7 +30,7 @@ def watched_loop() -> Iterator[Watched]:
         if took > watched.longest_s:
             watched.longest_s, watched.callback = took, repr(handle)
 
-    asyncio.Handle._run = measured  # type: ignore[assignment, method-assign]
+    asyncio.Handle._run = measured  # type: ignore[assignment,method-assign]
     try:
         yield watched
     finally:

@@ -25,7 +25,7 @@ from dialer.multcall.answers import dead
 from dialer.multcall.identity import readable_id
 from dialer.store.entry import Entry
 from dialer.store.ledger import Waiting
-from dialer.store.ledger.bridge import Unreadable, slices
+from dialer.store.ledger.waiting import Unreadable, slices
 from dialer.store.registry import PbxState
 
 logger = logging.getLogger(__name__)

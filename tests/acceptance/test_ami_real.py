@@ -19,6 +19,7 @@ from dialer.settings.tables import Pbx
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, Version
 from tests.acceptance.test_dial_path import prefix
+from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami.events import WANTED_EVENTS
 from workers.calls.calls import Calls
@@ -107,14 +108,42 @@ async def test_records_of_calls_long_over_are_deleted_from_astdb(
 
     async def on_up() -> None:
         await deleter_of(link).delete_old_records()
-        assert await link.note(old) is None
-        assert await link.note(fresh) is not None
+        assert await link.record(old) is None
+        assert await link.record(fresh) is not None
         await link.forget(fresh)
-        assert await link.note(fresh) is None
+        assert await link.record(fresh) is None
 
     link = AmiLink(pbx, WANTED_EVENTS, lambda _: None, on_up, lambda: None)
     running = asyncio.create_task(link.run())
     up = asyncio.create_task(link.up.wait())
     await asyncio.wait({running, up}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
     assert up.done()
+    running.cancel()
+
+
+@pytest.mark.parametrize("version", ["22", "16"])
+async def test_a_channel_is_found_by_its_uniqueid_alone(version: Version, lab: Lab) -> None:
+    pbx = Pbx(name="pbx", port=lab.ami_port(version), username="dialer", max_calls=1, cps=1,
+              trunks={"t": "PJSIP/{number}@carrier"}, secret=SecretStr(AMI_SECRET))  # fmt: skip
+    call_id = f"{CELL}:there-{time.time_ns()}"
+
+    async def on_up() -> None:
+        assert not await link.has_channel(call_id)
+
+    link = AmiLink(pbx, WANTED_EVENTS, lambda _: None, on_up)
+    running = asyncio.create_task(link.run())
+    await wait_until(lambda: link.ready or running.done(), "the link is up", within_s=30)
+    fields: dict[str, str | list[str]] = {
+        "Channel": f"PJSIP/{prefix()}30@carrier",  # answers and clears after three seconds
+        "ChannelId": call_id,
+        "Application": "Wait",
+        "Data": "10",
+    }
+    await link.originate(fields, action_id=f"{call_id}#1", within_s=5)
+    await wait_until(lambda: link.has_channel(call_id), "its channel is there")
+
+    async def is_gone() -> bool:
+        return not await link.has_channel(call_id)
+
+    await wait_until(is_gone, "its channel is gone")
     running.cancel()

@@ -56,17 +56,16 @@ def host(bare_host: SystemdHost, shown: Shown) -> SystemdHost:
 
 
 @contextmanager
-def drop_in(host: SystemdHost, *lines: str) -> Iterator[None]:
-    """Both units with more lines in their [Service], restarted with them and without them."""
-    folders = ("dialer-bridge.service.d", "dialer-worker@.service.d")
-    paths = " ".join(f"/etc/systemd/system/{folder}/test.conf" for folder in folders)
+def drop_in(host: SystemdHost, units: tuple[str, ...], *lines: str) -> Iterator[None]:
+    """These units with more lines in their [Service], restarted with them and without them."""
+    folders = " ".join(f"/etc/systemd/system/{unit}.service.d" for unit in units)
     text = "\n".join(["[Service]", *lines])
-    restart = f"systemctl daemon-reload; systemctl restart {BRIDGE} {WORKER}"
-    host.run(f"for f in {paths}; do mkdir -p $(dirname $f); echo '{text}' >$f; done; {restart}")
+    restart = f"systemctl daemon-reload; systemctl restart {' '.join(units)}"
+    host.run(f"for d in {folders}; do mkdir $d; echo '{text}' >$d/test.conf; done; {restart}")
     try:
         yield
     finally:
-        host.run(f"for f in {paths}; do rm -r $(dirname $f); done; {restart}")
+        host.run(f"rm -r {folders}; {restart}")
 
 
 def test_every_command_of_the_page_shows_what_it_says(shown: Shown) -> None:
@@ -136,7 +135,7 @@ def test_systemd_shows_the_workers_status(host: SystemdHost) -> None:
 
 def test_a_worker_whose_event_loop_hangs_is_restarted(host: SystemdHost) -> None:
     hangs = "Environment=DIALER_FAILPOINTS=heartbeat.before:hang@8"
-    with drop_in(host, "WatchdogSec=8", hangs):
+    with drop_in(host, (WORKER,), "WatchdogSec=8", hangs):
         hung = host.main_pid(WORKER)
         host.wait_for("a new worker", lambda: host.main_pid(WORKER) not in (0, hung))
         journal = host.journal(WORKER)
@@ -148,7 +147,7 @@ def test_a_worker_whose_event_loop_hangs_is_restarted(host: SystemdHost) -> None
 @pytest.fixture(scope="class")
 def watchdog_of_5_s(bare_host: SystemdHost, shown: Shown) -> Iterator[None]:
     """The units with a watchdog of 5 s in place of 60 s."""
-    with drop_in(bare_host, "WatchdogSec=5", "TimeoutStopSec=2"):
+    with drop_in(bare_host, (BRIDGE, WORKER), "WatchdogSec=5", "TimeoutStopSec=2"):
         yield
 
 

@@ -304,7 +304,10 @@ class Chaos:
         """Keys of the ledger and the registry that only calls under way may have."""
         found = [
             f"{key.decode()} is left"
-            for pattern in ("live", "queued", "awaiting", "claimed", "slots", "hand", "codehand")
+            for pattern in (
+                *("live", "queued", "awaiting", "claimed", "slots"),
+                *("hand", "codehand", "parked", "parking"),
+            )
             async for key in redis.scan_iter(f"dialer:{pattern}:*", count=1000)
         ]
         for name in ("Counter", "CounterACK"):

@@ -27,7 +27,7 @@ async def code_of(site: Site, name: str = "r-1") -> str | None:
     return await site.field(name, "code")
 
 
-async def test_a_code_reaches_its_call_and_comes_back_in_the_response_as_it_came(
+async def test_code_comes_back_in_the_response_as_it_came(
     site: Site,
 ) -> None:
     await site.accepted()
@@ -88,7 +88,7 @@ async def test_an_ended_call_is_answered_when_its_code_comes(site: Site) -> None
     assert [r["CodLigacao"] for r in await site.responses()] == ["C-1"]
 
 
-async def test_an_ended_call_whose_code_does_not_come_is_answered_without(site: Site) -> None:
+async def test_ended_call_without_its_code_is_answered(site: Site) -> None:
     await site.accepted(wait_s=0.1)
     await site.end()
     async with Bridge.of(site).running():
@@ -97,7 +97,7 @@ async def test_an_ended_call_whose_code_does_not_come_is_answered_without(site: 
     assert await site.counters() == (0, 0)
 
 
-async def test_hostile_codes_are_dead_each_with_its_reason_and_the_next_good_one_arrives(
+async def test_hostile_codes_are_buried_and_the_next_one_arrives(
     site: Site,
 ) -> None:
     hostile = hostile_codes(5, 200)
@@ -111,7 +111,7 @@ async def test_hostile_codes_are_dead_each_with_its_reason_and_the_next_good_one
     assert await site.ledger.live() == [f"{CELL}:r-1"]
 
 
-async def test_what_was_in_hand_when_the_bridge_died_is_delivered_by_the_next(site: Site) -> None:
+async def test_codes_in_hand_of_a_dead_bridge_are_delivered(site: Site) -> None:
     await site.accepted()
     await site.ledger.take_over("bridge-0")
     await site.redis.rpush(site.ledger.keys.code_hand("bridge-0"), code_element())

@@ -162,7 +162,7 @@ async def test_without_a_ready_pbx_nothing_is_taken(
         await live(site, 1)
 
 
-async def test_a_request_in_hand_of_a_full_cell_uses_up_no_pace_that_others_need(
+async def test_request_in_hand_of_a_full_cell_uses_up_no_starts(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await site.admitted("r-0")
@@ -177,7 +177,7 @@ async def test_a_request_in_hand_of_a_full_cell_uses_up_no_pace_that_others_need
         await wait_until(lambda: site.state("r-1"), "its turn")
 
 
-async def test_a_request_whose_trunk_is_full_does_not_hold_up_the_others(site: Site) -> None:
+async def test_request_whose_trunk_is_full_is_parked(site: Site) -> None:
     trunks = frozenset({"vivo"})
     bridge = Bridge.of(site, pbxs=[pbx(max_calls=2), pbx("pbx02", trunks=trunks, max_calls=1)])
     await site.redis.zadd("dialer:slots:pbx02", {"OTHER:r-1": 2e12})
@@ -205,7 +205,7 @@ async def test_the_trunk_of_the_cell_is_a_wish_like_the_requests_own(site: Site)
 # --- refusals -----------------------------------------------------------------------
 
 
-async def test_a_hostile_corpus_ends_on_the_dead_list_and_the_next_good_one_is_admitted(
+async def test_hostile_requests_are_buried_and_the_next_is_admitted(
     site: Site,
 ) -> None:
     hostile, odd = hostile_requests(7, 300), odd_requests(7, 30)
@@ -241,7 +241,7 @@ async def test_an_unknown_trunk_is_refused_with_those_that_there_are(site: Site)
     assert [d["reason"] for d in await site.dead()] == ["invalid_request"]
 
 
-async def test_a_repeat_gets_no_second_response_and_does_not_free_the_live_calls_slot(
+async def test_repeat_gets_no_response_and_frees_no_slot(
     site: Site,
 ) -> None:
     bridge = Bridge.of(site)
@@ -278,7 +278,7 @@ async def _no_slots(site: Site) -> bool:
     return not await site.slots()
 
 
-async def test_a_request_past_its_time_is_answered_expired_and_never_dialed(site: Site) -> None:
+async def test_expired_request_is_answered_and_never_dialed(site: Site) -> None:
     old = (datetime.now(UTC) - timedelta(seconds=30)).isoformat()
     bridge = Bridge.of(site)
     async with bridge.running():
@@ -330,7 +330,7 @@ async def test_after_hours_requests_expire_where_the_cell_says_so(site: Site) ->
     assert (response["Resultado"], response["Erro"]["Codigo"]) == ("EXPIRED", "outside_hours")
 
 
-async def test_after_hours_requests_stay_in_the_list_and_what_is_in_hand_is_not_dialed(
+async def test_requests_wait_outside_calling_hours(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bridge = Bridge.of(site, cell_table=shut("hold"))
@@ -345,7 +345,7 @@ async def test_after_hours_requests_stay_in_the_list_and_what_is_in_hand_is_not_
         assert await in_list(site) == 1
 
 
-async def test_elements_that_are_the_same_byte_for_byte_are_dialed_once(site: Site) -> None:
+async def test_identical_elements_are_dialed_once(site: Site) -> None:
     bridge = Bridge.of(site)
     await site.push_requests(*[element()] * 5)
     async with bridge.running():

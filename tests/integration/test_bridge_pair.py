@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from dialer.multcall.request import parse_request
+from dialer.store.entry import Entry
 from dialer.store.ledger import Admission
-from tests.integration.cell_rig import CELL, Bridge, Site, cell, element, pbx, task_of
+from tests.integration.cell_rig import BUSY, CELL, Bridge, Site, cell, element, pbx, task_of
 from tests.waiting import wait_until
 
 PBXS = (pbx("pbx01"), pbx("pbx02"))
@@ -45,16 +46,19 @@ async def until_nudged(n: int, *bridges: Bridge) -> None:
 
 
 async def ends_what_it_sees(site: Site) -> None:
-    """Ends live calls, as workers would, for ever."""
+    """End live calls, as workers would."""
+
+    async def end(entry: Entry) -> None:
+        await site.ledger.end(entry.call, entry.request, BUSY)
+        await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+
     while True:
-        for entry in await site.ledger.entries(await site.ledger.live()):
-            if entry.call.state == "queued":
-                await site.end(entry.request.request_id)
-                await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+        entries = await site.ledger.entries(await site.ledger.live())
+        await asyncio.gather(*(end(entry) for entry in entries))
         await asyncio.sleep(0)
 
 
-async def test_two_bridges_admit_every_request_once_and_never_more_than_the_cell_takes(
+async def test_two_bridges_admit_each_request_once_within_threads(
     site: Site,
 ) -> None:
     n = 200
@@ -82,7 +86,7 @@ async def test_two_bridges_admit_every_request_once_and_never_more_than_the_cell
     assert await site.counters() == (0, 0)
 
 
-async def test_what_a_dead_bridge_had_in_hand_is_admitted_by_the_other_in_order(
+async def test_hand_of_a_dead_bridge_is_admitted_in_order(
     site: Site,
 ) -> None:
     first, second = pair(site)
@@ -97,7 +101,7 @@ async def test_what_a_dead_bridge_had_in_hand_is_admitted_by_the_other_in_order(
     assert sorted(c for c, _, _ in second.nudges.calls) == [f"{CELL}:r-{i}" for i in range(5)]
 
 
-async def test_a_bridge_that_was_only_stopped_admits_nothing_that_was_taken_over(
+async def test_resumed_bridge_admits_nothing_that_was_taken_over(
     site: Site,
 ) -> None:
     first, second = pair(site)
@@ -124,7 +128,7 @@ async def _live(site: Site, n: int) -> bool:
     return len(await site.ledger.live()) == n
 
 
-async def test_a_bridge_stopped_between_lease_and_admission_does_not_free_the_others_slot(
+async def test_resumed_bridge_frees_no_slot_of_the_other(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair(site)
@@ -168,7 +172,7 @@ async def test_an_admission_whose_reply_was_lost_is_an_admission(
     assert [d["reason"] for d in await site.dead()] == ["duplicate_request"]
 
 
-async def test_a_taking_whose_reply_was_lost_leaves_nothing_lying_in_the_hand(site: Site) -> None:
+async def test_fetch_with_a_lost_reply_leaves_nothing_in_the_hand(site: Site) -> None:
     bridge, _ = pair(site)
     async with bridge.running():
         await wait_until(
@@ -179,7 +183,7 @@ async def test_a_taking_whose_reply_was_lost_leaves_nothing_lying_in_the_hand(si
         await wait_until(lambda: _live(site, 2), "both")
 
 
-async def test_an_admission_elsewhere_of_the_same_bytes_is_not_ones_own(site: Site) -> None:
+async def test_same_element_in_another_hand_is_gone(site: Site) -> None:
     raw = element()
     await site.in_hand(raw, bridge="one")
     request = parse_request(raw, cell=CELL)
@@ -190,7 +194,7 @@ async def test_an_admission_elsewhere_of_the_same_bytes_is_not_ones_own(site: Si
     assert replies == [Admission.ADMITTED, Admission.GONE]
 
 
-async def test_a_bridge_that_leaves_gives_the_rest_to_the_other_in_order(site: Site) -> None:
+async def test_stopped_bridge_returns_its_hand_in_order(site: Site) -> None:
     first, _ = pair(site, threads=2)
     # On one PBX: nudges of one round go out PBX by PBX.
     second = Bridge.of(site, name="two", pbxs=PBXS[:1], cell_table=cell("pbx01", threads=2))
@@ -214,7 +218,7 @@ async def _answered(site: Site, n: int) -> bool:
     return len(await site.responses()) == n
 
 
-async def test_bridges_that_come_and_go_lose_nothing_and_admit_nothing_twice(site: Site) -> None:
+async def test_killed_bridges_lose_nothing_and_admit_nothing_twice(site: Site) -> None:
     """Bridges are killed in mid-work, by a seeded plan, while others take over."""
     plan, n = random.Random(20260504), 150
     wanted = [f"r-{i}" for i in range(n)]

@@ -162,6 +162,25 @@ async def test_parked_request_of_a_removed_trunk_is_refused(site: Site) -> None:
     assert [r["Resultado"] for r in await site.responses()] == ["INVALID_REQUEST"]
 
 
+async def test_newer_request_does_not_pass_a_parked_one(site: Site) -> None:
+    """The first parked request leaves its place to the second, and not to one in the hand."""
+    bridge = Bridge.of(site, pbxs=(PBXS[0], pbx("pbx02", trunks=VIVO, max_calls=1)))
+    old = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    await push(site, *blocked(2))
+    await bridge.intake.handle(*await bridge.intake.fetch())
+    expired = element("expired", Tronco="vivo", CriadaEm=old, ValidadeSeg=1)
+    await site.redis.lpush(site.ledger.keys.parked("vivo"), expired)
+    await push(site, element("b-new", Tronco="vivo"))
+    await site.beat("pbx02")
+    for _ in range(2):
+        await bridge.intake.handle(*await bridge.intake.fetch())
+    assert nudged(bridge, "b-") == ["b-0"]
+    assert await site.listed(site.ledger.keys.parked("vivo")) == [
+        element("b-1", Tronco="vivo"),
+        element("b-new", Tronco="vivo"),
+    ]
+
+
 async def test_waiting_for_a_trunk_is_no_busy_loop(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,9 +37,7 @@ async def site(stack: Stack) -> AsyncIterator[Site]:
         yield site
 
 
-async def test_a_bridge_publishes_a_task_without_a_number_and_stops_within_five_seconds(
-    stack: Stack, site: Site
-) -> None:
+async def test_task_shows_no_number_and_bridge_stops_in_time(stack: Stack, site: Site) -> None:
     await site.beat()
     bridge = await stack.start_bridge()
     await site.push_requests(element())
@@ -56,9 +54,7 @@ async def test_a_bridge_publishes_a_task_without_a_number_and_stops_within_five_
     assert "Bridge stopped" in bridge.log
 
 
-async def test_a_bridge_that_is_told_to_stop_puts_back_what_it_has_in_hand(
-    stack: Stack, site: Site
-) -> None:
+async def test_stopping_bridge_process_returns_its_hand(stack: Stack, site: Site) -> None:
     await site.beat()
     await site.admitted("live")
     stack.add_cell(CELL, threads=2)
@@ -74,9 +70,7 @@ async def test_a_bridge_that_is_told_to_stop_puts_back_what_it_has_in_hand(
     assert len(left) + len(await site.ledger.live()) == 3
 
 
-async def test_one_cell_whose_lists_are_of_the_wrong_type_stops_no_other(
-    stack: Stack, site: Site
-) -> None:
+async def test_cell_with_lists_of_a_wrong_type_stops_no_other(stack: Stack, site: Site) -> None:
     await site.beat()
     wire = site.ledger.wire
     for key in (wire.request, wire.code, wire.response):
@@ -113,7 +107,7 @@ async def test_an_unknown_cell_is_one_sentence_and_exit_code_two(stack: Stack) -
     assert "Traceback" not in bridge.log
 
 
-async def test_a_redis_that_cannot_be_reached_is_one_sentence_and_exit_code_two(
+async def test_unreachable_redis_is_one_sentence_and_exit_code_two(
     stack: Stack,
 ) -> None:
     with socket.socket() as nobody_listens:
@@ -140,9 +134,7 @@ async def test_a_bridge_whose_redis_is_gone_stops_all_the_same(
     valkey_server.start()
 
 
-async def test_a_broker_that_hangs_does_not_keep_a_bridge_from_stopping(
-    stack: Stack, site: Site
-) -> None:
+async def test_bridge_stops_while_its_broker_hangs(stack: Stack, site: Site) -> None:
     await site.beat()
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))

@@ -42,7 +42,7 @@ async def age(site: Site, *, seconds: float) -> None:
 # --- messages -----------------------------------------------------------------------
 
 
-async def test_a_call_that_nobody_claimed_is_published_again_when_it_is_due(site: Site) -> None:
+async def test_unclaimed_call_is_published_again_when_due(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await site.admitted()
     await look(bridge)
@@ -134,7 +134,7 @@ async def test_a_call_moves_only_to_a_pbx_that_has_the_cells_trunk(site: Site) -
     assert bridge.nudges.calls == []
 
 
-async def test_a_call_queued_to_a_pbx_that_the_cell_has_no_more_moves_to_another(
+async def test_call_queued_to_a_former_pbx_moves_to_another(
     site: Site,
 ) -> None:
     bridge = Bridge.of(site, pbxs=[pbx("pbx01")])
@@ -211,7 +211,7 @@ async def test_a_call_that_was_claimed_in_that_moment_does_not_expire(
     assert await site.slots() == {"r-1"}
 
 
-async def test_a_waiting_call_past_its_time_is_answered_though_no_pbx_is_ready(site: Site) -> None:
+async def test_expired_call_is_answered_while_no_pbx_is_ready(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await site.admitted("over", ValidadeSeg=1)
     await site.admitted("in-time", ValidadeSeg=3600)
@@ -228,7 +228,7 @@ async def test_a_waiting_call_past_its_time_is_answered_though_no_pbx_is_ready(s
     assert bridge.nudges.calls == []
 
 
-async def test_after_hours_a_waiting_call_is_answered_though_no_pbx_is_ready(site: Site) -> None:
+async def test_call_outside_hours_is_answered_while_no_pbx_is_ready(site: Site) -> None:
     bridge = Bridge.of(site, cell_table=shut("expire"))
     await site.admitted()
     await site.beat("pbx01", "down")
@@ -265,7 +265,7 @@ async def test_claimed_calls_of_a_lost_pbx_are_answered_unknown(site: Site) -> N
     assert await site.slots() == set()
 
 
-async def test_calls_of_a_pbx_that_came_back_in_that_moment_are_not_given_up(site: Site) -> None:
+async def test_calls_of_a_pbx_that_just_came_back_are_not_given_up(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await site.admitted()
     await site.claimed()
@@ -291,7 +291,7 @@ async def test_a_registry_that_lost_its_data_is_no_lost_pbx(
     assert [r["Resultado"] for r in await site.responses()] == ["UNKNOWN"]
 
 
-async def test_claimed_calls_of_a_pbx_that_the_cell_has_no_more_are_answered(site: Site) -> None:
+async def test_claimed_calls_of_a_former_pbx_are_answered(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=[pbx("pbx01")])
     await site.beat("pbx09")
     await site.admitted(pbx="pbx09")
@@ -325,7 +325,7 @@ async def test_leaked_slots_come_back_and_a_live_calls_slot_never_does(site: Sit
     assert await site.slots("pbx02") == {"elsewhere"}
 
 
-async def test_leaked_slots_of_a_pbx_that_the_cell_has_no_more_come_back(site: Site) -> None:
+async def test_leaked_slots_of_a_former_pbx_are_released(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=[pbx("pbx01")], former=["pbx02"])
     await site.admitted("up", pbx="pbx02")
     await site.claimed("up", pbx="pbx02")
@@ -335,14 +335,14 @@ async def test_leaked_slots_of_a_pbx_that_the_cell_has_no_more_come_back(site: S
     assert await site.slots("pbx02") == {"up", "call", "on-its-way"}
 
 
-async def test_a_fresh_lease_is_left_alone_for_its_call_may_be_on_the_way(site: Site) -> None:
+async def test_fresh_lease_is_left_alone(site: Site) -> None:
     bridge = Bridge.of(site)
     await site.registry.lease(pbx(), [R1])
     await bridge.reaper.reap()
     assert await site.slots() == {"r-1"}
 
 
-async def test_calls_that_are_up_get_the_slots_back_that_the_registry_lost(site: Site) -> None:
+async def test_lost_slots_of_live_calls_are_restored(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await site.admitted("queued")
     await site.accepted("up")

@@ -50,7 +50,7 @@ def longest_pause_s(responses: list[dict[str, Any]]) -> float:
     return max((later - sooner).total_seconds() for sooner, later in pairwise(dialed))
 
 
-async def test_a_third_pbx_takes_its_share_at_once_and_nothing_is_restarted(
+async def test_third_pbx_takes_its_share_without_a_restart(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -81,7 +81,7 @@ async def test_a_third_pbx_takes_its_share_at_once_and_nothing_is_restarted(
             assert "Void task" not in worker.log
 
 
-async def test_many_rereadings_under_load_and_a_killed_bridge_break_no_promise(
+async def test_reloads_under_load_and_a_killed_bridge_lose_nothing(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -102,7 +102,7 @@ async def test_many_rereadings_under_load_and_a_killed_bridge_break_no_promise(
         assert stack.bridges[1].running
 
 
-async def test_a_wrong_file_is_refused_with_its_complaint_and_dialing_goes_on(
+async def test_wrong_file_is_refused_and_dialing_goes_on(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -148,7 +148,7 @@ async def test_new_threads_take_effect_at_once(tmp_path: Path) -> None:
         }
 
 
-async def test_settings_of_the_broker_and_the_log_wait_for_a_restart_and_the_bridge_says_so(
+async def test_broker_and_log_settings_wait_for_a_restart(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -163,7 +163,7 @@ async def test_settings_of_the_broker_and_the_log_wait_for_a_restart_and_the_bri
 # --- PBXs that go ---------------------------------------------------------------------
 
 
-async def test_a_pbx_that_left_the_settings_runs_empty_and_its_waiting_calls_move_at_once(
+async def test_removed_pbx_runs_empty_and_its_waiting_calls_move(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -189,7 +189,7 @@ async def test_a_pbx_that_left_the_settings_runs_empty_and_its_waiting_calls_mov
         assert tally(list(responses.values())) == {"ANSWERED": 40}
 
 
-async def test_calls_on_a_pbx_that_no_cell_names_are_adopted_by_its_restarted_worker(
+async def test_restarted_worker_adopts_calls_of_an_unnamed_pbx(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -208,7 +208,7 @@ async def test_calls_on_a_pbx_that_no_cell_names_are_adopted_by_its_restarted_wo
         assert "adopted=" in stack.workers["pbx02"].log
 
 
-async def test_calls_on_a_pbx_that_left_the_settings_and_died_are_answered(tmp_path: Path) -> None:
+async def test_calls_on_a_removed_pbx_that_died_are_answered(tmp_path: Path) -> None:
     async with Stack(tmp_path, settings={"recovery": {"pbx_lost_after": 2}}) as stack:
         for name in ("pbx01", "pbx02"):
             stack.add_pbx(name, talk_time=(3.0, 4.0))
@@ -232,7 +232,7 @@ async def answered(multcall: Multcall, n: int) -> None:
     await wait_until(lambda: len(multcall.responses) >= n, f"{n} Responses in {multcall.cell}")
 
 
-async def test_a_cell_that_left_the_settings_ends_its_calls_and_takes_no_more(
+async def test_removed_cell_ends_its_calls_and_takes_no_more(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -263,7 +263,7 @@ async def test_a_cell_that_left_the_settings_ends_its_calls_and_takes_no_more(
         await stack.at_rest()
 
 
-async def test_a_bridge_of_one_cell_serves_no_other_that_comes_and_refuses_to_lose_its_own(
+async def test_bridge_of_one_cell_ignores_new_cells_and_keeps_its_own(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -280,7 +280,7 @@ async def test_a_bridge_of_one_cell_serves_no_other_that_comes_and_refuses_to_lo
         await stack.redis.delete(CellKeys(OTHER).request)
 
 
-async def test_a_hangup_starts_a_worker_anew_in_its_process_and_its_calls_stay_up(
+async def test_sighup_restarts_a_worker_and_its_calls_stay_up(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -304,7 +304,7 @@ async def test_a_hangup_starts_a_worker_anew_in_its_process_and_its_calls_stay_u
         assert "adopted=20" in worker.log
 
 
-async def test_calls_of_a_cell_that_left_the_settings_before_all_was_started_anew_get_responses(
+async def test_calls_of_a_cell_removed_before_a_restart_are_answered(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -328,7 +328,7 @@ async def test_calls_of_a_cell_that_left_the_settings_before_all_was_started_ane
         assert tally(other.responses) == {"ANSWERED": 25}
         assert {r["IdRequisicao"] for r in other.responses} == {r["IdRequisicao"] for r in requests}
         assert "adopted=20" in stack.workers["pbx01"].log
-        assert "Cells are not in the settings and had calls" in bridge.log
+        assert "Removed cells still have calls" in bridge.log
         await wait_until(lambda: "Removed cell has no calls left" in bridge.log, "it says")
         await stack.at_rest()
         await each_once(stack, await stack.push(2))
@@ -355,7 +355,7 @@ def mute() -> Any:
         yield mute.getsockname()[1]
 
 
-async def test_settings_whose_redis_cannot_be_reached_are_refused_while_calls_go_on(
+async def test_settings_with_an_unreachable_redis_are_refused(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -369,9 +369,7 @@ async def test_settings_whose_redis_cannot_be_reached_are_refused_while_calls_go
         await each_once(stack, pushed)
 
 
-async def test_a_bridge_that_is_told_to_stop_while_it_rereads_stops_within_five_seconds(
-    tmp_path: Path, mute: int
-) -> None:
+async def test_bridge_stops_in_time_during_a_reload(tmp_path: Path, mute: int) -> None:
     async with Stack(tmp_path) as stack:
         await stack.start()
         (bridge,) = stack.bridges
@@ -412,7 +410,7 @@ async def test_a_second_hangup_during_a_rereading_is_heeded_after_it(
         await each_once(stack, await stack.push(5))
 
 
-async def test_a_hangup_while_a_bridge_starts_does_not_end_it_and_is_not_lost(
+async def test_sighup_during_the_start_is_not_lost(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -426,11 +424,11 @@ async def test_a_hangup_while_a_bridge_starts_does_not_end_it_and_is_not_lost(
 
         await wait_until(holds_it, "the signal is held")
         bridge.hang_up()
-        await wait_until(lambda: "The settings were read anew" in bridge.log, "it has reread")
+        await wait_until(lambda: "Settings unchanged" in bridge.log, "it has reread")
         await each_once(stack, await stack.push(2))
 
 
-def test_a_queue_that_celery_makes_for_an_unknown_pbx_is_declared_as_the_workers_is() -> None:
+def test_queue_of_an_unknown_pbx_is_declared_as_the_workers_is() -> None:
     from kombu import Exchange, Queue
 
     made = Queues(create_missing=True)["pbx03"].as_dict()

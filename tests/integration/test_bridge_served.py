@@ -78,7 +78,7 @@ async def test_bridge_fails_when_redis_steps_stop(site: Site) -> None:
         await served.close()
 
 
-async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: Site) -> None:
+async def test_drained_cell_releases_every_slot(site: Site) -> None:
     await site.accepted()
     await site.registry.restore_slots("pbx01", [f"{CELL}:fresh", "OTHER:call"])
     await site.registry.restore_slots("pbx02", [f"{CELL}:former"])
@@ -90,7 +90,7 @@ async def test_a_cell_that_leaves_gives_back_every_slot_before_it_is_over(site: 
     assert await site.slots("pbx02") == set()
 
 
-async def test_what_a_dead_bridge_had_in_hand_of_a_leaving_cell_is_multcalls_again(
+async def test_draining_cell_returns_the_hand_of_a_dead_bridge(
     site: Site,
 ) -> None:
     raw = element(Tronco="of-a-pbx-that-left-too")
@@ -104,7 +104,7 @@ async def test_what_a_dead_bridge_had_in_hand_of_a_leaving_cell_is_multcalls_aga
     assert await site.responses() == []
 
 
-async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
+async def test_refused_release_while_draining_ends_no_bridge(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(served_cell, "REFUSED_PAUSE_S", 0.05)
@@ -119,7 +119,7 @@ async def test_a_refusal_while_a_cell_gives_its_slots_back_ends_no_bridge(
         await until_over(served.cells[0])
 
 
-async def test_a_cell_on_another_redis_leaves_the_slots_of_its_calls_on_the_old_one_alone(
+async def test_cell_on_a_new_redis_keeps_the_slots_of_the_old_one(
     site: Site, valkey_server: EmbeddedValkey
 ) -> None:
     async with Site(valkey_server.url(1)) as there:

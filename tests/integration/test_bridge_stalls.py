@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -37,9 +36,10 @@ async def queue_calls(site: Site, state: str, n: int = MANY) -> None:
         async with site.redis.pipeline(transaction=False) as pipe:
             for i in range(start, start + 1_000):
                 call_id = f"{CELL}:r-{i}"
-                fields: dict[Any, Any] = {"state": state, "epoch": "1", "pbx": "pbx01"}
-                fields |= {"code_state": "none", "request": element(f"r-{i}").decode()}
-                pipe.hset(keys.call(call_id), mapping=fields)
+                fields = ("state", state, "epoch", "1", "pbx", "pbx01", "code_state", "none")
+                pipe.execute_command(
+                    "HSET", keys.call(call_id), *fields, "request", element(f"r-{i}")
+                )
                 pipe.zadd(keys.live, {call_id: 1})
                 pipe.zadd("dialer:slots:pbx01", {call_id: 1})
                 if state == "queued":

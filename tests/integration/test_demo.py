@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -66,6 +67,14 @@ class Demo:
         (pid,) = [pid for pid, command in self.processes().items() if words in command]
         return pid
 
+    def kill_all(self) -> bool:
+        """Kills what runs of it; true if nothing did."""
+        found = self.processes()
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not found
+
     def is_gone(self) -> bool:
         return not self.processes() and not list(self.folder.glob("dialer-*"))
 
@@ -102,8 +111,8 @@ async def start_demo(tmp_path: Path) -> AsyncIterator[StartDemo]:
 
     yield start
     for demo in started:
-        for pid in demo.processes():
-            os.kill(pid, signal.SIGKILL)
+        # Again until none is left: what it started while they were listed would live on.
+        await wait_until(demo.kill_all, "all of it is killed")
         await demo.process.wait()
 
 

@@ -556,7 +556,7 @@ async def test_unreadable_code_is_buried_once(site: Site) -> None:
     await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"\xff")
     for _ in range(2):
         await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), b"\xff", '"why"')
-    assert await site.dead() == ["why"]
+        assert await site.dead() == ["why"]
 
 
 async def test_call_holds_a_slot_from_queueing_to_its_end(site: Site) -> None:

@@ -51,10 +51,10 @@ async def test_a_slow_redis_of_one_cell_delays_no_other(tmp_path: Path) -> None:
             await stack.until_link("pbx01", "up")
             await stack.push(60)
 
-            async def queued() -> bool:
-                return bool(await stack.redis.zcard(f"dialer:queued:{CELL}"))
+            async def claiming() -> bool:
+                return bool(await stack.redis.scard(f"dialer:claimed:{CELL}:pbx01"))
 
-            await wait_until(queued, "the slow cell's calls wait for the worker")
+            await wait_until(claiming, "the worker claims the slow cell's calls")
             began = time.monotonic()
             await stack.push(20, cell="OTHER")
             answered = stack.multcalls["OTHER"].responses

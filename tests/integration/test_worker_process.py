@@ -139,9 +139,7 @@ def test_a_call_of_every_kind_gets_its_response(day: Day, kind: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_call_that_asterisk_accepted_is_acknowledged_and_gets_its_code(
-    day: Day, kind: int
-) -> None:
+def test_accepted_call_is_acknowledged_and_gets_its_code(day: Day, kind: int) -> None:
     accepted = KINDS[kind][2]
     assert (kind in day.acks) == accepted
     response = day.responses[kind]
@@ -160,7 +158,7 @@ def test_an_originate_without_a_word_is_not_sent_again(day: Day) -> None:
     assert day.rings[day.numbers[87]] == 0
 
 
-def test_flower_sees_a_call_begin_and_hears_its_end_only_when_it_is_over(day: Day) -> None:
+def test_flower_hears_a_calls_end_only_when_it_is_over(day: Day) -> None:
     assert day.early == ["task-received", "task-started"]
     for kind in KINDS:
         types = [event["type"] for event in day.events[kind]]
@@ -245,7 +243,7 @@ async def test_a_worker_without_redis_says_so_and_ends(tmp_path: Path) -> None:
         assert "Redis at redis://127.0.0.1" in the_sentence(worker)
 
 
-async def test_a_worker_waits_for_a_pbx_that_is_not_there_and_says_it_once(tmp_path: Path) -> None:
+async def test_worker_waits_for_an_absent_pbx_and_logs_it_once(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
         pbx = stack.add_pbx()
         await stack.start(workers=False)
@@ -299,7 +297,7 @@ async def test_a_new_worker_adopts_fifty_calls_of_the_old_one(tmp_path: Path, ho
         assert pbx.astdb == {}
 
 
-async def test_a_worker_that_is_stopped_while_it_dials_leaves_every_call_whole(
+async def test_worker_stopped_while_it_dials_leaves_every_call_whole(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -317,7 +315,7 @@ async def test_a_worker_that_is_stopped_while_it_dials_leaves_every_call_whole(
         assert len(stack.multcall.acks) >= results["ANSWERED"]
 
 
-async def test_a_worker_killed_while_it_dials_leaves_no_call_unanswered(tmp_path: Path) -> None:
+async def test_worker_killed_while_it_dials_leaves_no_call_open(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
         await stack.start()
         requests = await stack.push(200)
@@ -376,7 +374,7 @@ async def test_a_pbx_that_lacks_a_cells_target_takes_none_of_its_calls(tmp_path:
         assert "pbx01 lacks the dialplan include, or has an old one" in stack.workers["pbx01"].log
 
 
-async def test_requests_wait_and_nobody_is_rung_where_no_pbx_has_the_cells_context(
+async def test_requests_wait_while_no_pbx_has_the_cells_context(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path, cell={"context": "not-there"}) as stack:
@@ -407,7 +405,7 @@ async def test_calls_that_outlive_a_lost_link_are_followed_again(tmp_path: Path)
         assert {response["Erro"] is None for response in responses.values()} == {True}
 
 
-async def test_an_asterisk_that_hangs_while_calls_are_sent_rings_nobody_twice(
+async def test_asterisk_that_hangs_while_dialing_rings_nobody_twice(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
@@ -444,7 +442,7 @@ async def test_calls_of_an_asterisk_that_restarted_are_over(tmp_path: Path) -> N
 # --- several PBXs ---------------------------------------------------------------------
 
 
-async def test_two_pbxs_share_the_load_and_one_takes_the_waiting_calls_of_the_other_that_died(
+async def test_pbx_takes_the_waiting_calls_of_one_that_died(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:

@@ -125,7 +125,7 @@ class Asterisk:
     """Stands where the AMI link does. `while_listing` runs while the channels are listed."""
 
     listed: dict[str, dict[str, str]] = field(default_factory=dict)
-    records: dict[str, str] = field(default_factory=dict)
+    astdb: dict[str, str] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -167,12 +167,12 @@ class Asterisk:
         await self._ask("channel")
         return uniqueid in self.listed
 
-    async def note(self, call_id: str) -> str | None:
+    async def record(self, call_id: str) -> str | None:
         await self._ask("record")
-        return self.records.get(call_id)
+        return self.astdb.get(call_id)
 
-    async def notes(self) -> dict[str, str]:
-        return self.records
+    async def records(self) -> dict[str, str]:
+        return self.astdb
 
     async def forget(self, call_id: str) -> None:
         self.forgotten.append(call_id)

@@ -310,7 +310,7 @@ def test_events_after_an_early_end_change_nothing() -> None:
     assert life.names == ["WriteAck", "WriteEnd"]
 
 
-def test_an_unclear_originate_accepted_meanwhile_is_not_looked_for() -> None:
+def test_unclear_originate_that_was_accepted_is_not_looked_for() -> None:
     life = Life().feed(OriginateSent(attempt=1), OriginateUnclear(), CREATED)
     life.feed(OriginateAccepted()).run_timers()
     assert not life.effects_of(AskList)

@@ -14,7 +14,7 @@ TAIL = "cause=16 amd= agent="
 
 async def test_only_records_of_calls_long_over_are_deleted() -> None:
     made = parts()
-    made.asterisk.records = {
+    made.asterisk.astdb = {
         "C:over": f"answered={LONG_AGO} ended={LONG_AGO} {TAIL}",
         "C:crashed": f"answered={LONG_AGO} ended= {TAIL}",
         "C:broken": "what is this",

@@ -127,7 +127,7 @@ async def test_a_link_lost_before_the_originate_gives_the_call_back() -> None:
     assert CALL_ID not in made.calls
 
 
-async def test_a_reconnect_during_the_claim_leaves_the_call_to_the_claim() -> None:
+async def test_reconnect_during_a_claim_leaves_the_call_to_it() -> None:
     made = waiting()
     made.written.has_claimed = [entry()]
 

@@ -45,7 +45,7 @@ def test_a_call_is_forgotten_when_the_ledger_forgets_it_too() -> None:
     assert len(remembered) == 1
 
 
-def test_a_call_whose_id_was_used_before_is_as_young_as_its_last_end() -> None:
+def test_call_with_a_reused_id_is_as_young_as_its_last_end() -> None:
     remembered = Remembered(most=2)
     for call_id in ("ASR_TIM:1", "ASR_TIM:2", "ASR_TIM:1", "ASR_TIM:3"):
         remembered.note(Call(call_id=call_id), BUSY)

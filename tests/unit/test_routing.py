@@ -48,7 +48,7 @@ def test_no_pbx_gets_more_calls_than_it_has_room_for(
 
 
 @given(wishes, loads())
-def test_every_call_is_given_its_trunk_and_none_waits_where_there_is_room(
+def test_call_gets_its_trunk_and_waits_only_without_room(
     trunks: list[str | None], pbxs: list[PbxLoad]
 ) -> None:
     by_name = {p.name: p for p in pbxs}
@@ -78,7 +78,7 @@ def test_the_order_of_the_cell_breaks_a_tie() -> None:
     assert plan([None], [pbx("a"), pbx("b")]) == ["a"]
 
 
-def test_calls_that_find_every_pbx_idle_go_to_each_as_often_as_its_capacity_says() -> None:
+def test_idle_pbxs_take_turns_by_capacity() -> None:
     turns = Turns()
     large, small, down = pbx("large", max_calls=20), pbx("small"), pbx("down", ready=False)
     chosen = [plan([None], [large, small, down], turns)[0] for _ in range(300)]
@@ -94,7 +94,7 @@ def test_a_pbx_that_comes_late_does_not_get_what_it_has_missed() -> None:
     assert Counter(chosen)["new"] <= 11
 
 
-def test_load_is_measured_by_capacity_and_not_by_the_number_of_calls() -> None:
+def test_load_is_measured_by_capacity() -> None:
     assert plan([None], [pbx("small", calls=2), pbx("large", calls=10, max_calls=100)]) == ["large"]
 
 
@@ -102,13 +102,13 @@ def test_a_batch_is_spread_over_equal_pbxs() -> None:
     assert plan([None] * 4, [pbx("a"), pbx("b")]) == ["a", "b", "b", "a"]
 
 
-def test_a_pbx_over_its_limit_or_not_ready_has_no_room_and_never_less_than_none() -> None:
+def test_full_or_unready_pbx_has_no_room() -> None:
     assert pbx("a", calls=12).room == 0
     assert pbx("a", ready=False).room == 0
     assert pbx("a", starts=3).room == 3
     assert pbx("a", calls=8).room == 2
 
 
-def test_a_call_whose_trunk_has_no_room_waits_and_the_next_one_passes_it() -> None:
+def test_call_without_room_on_its_trunk_is_overtaken() -> None:
     pbxs = [pbx("a", trunks=frozenset({"tim"})), pbx("b", calls=10, trunks=frozenset({"vivo"}))]
     assert plan(["vivo", "tim", None], pbxs) == [None, "a", "a"]

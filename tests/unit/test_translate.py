@@ -104,7 +104,7 @@ def test_an_answered_call_comes_up_once_and_hangs_up_once(version: Version, scen
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", NO_CHANNEL)
-def test_an_originate_without_a_channel_says_nothing_but_that_it_failed(
+def test_originate_without_channel_only_says_that_it_failed(
     version: Version, scenario: str
 ) -> None:
     assert translated(version, scenario) == [
@@ -113,7 +113,7 @@ def test_an_originate_without_a_channel_says_nothing_but_that_it_failed(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_refusal_of_a_channel_id_in_use_is_known_by_its_action_id(version: Version) -> None:
+def test_refusal_of_a_used_channel_id_is_matched_by_action_id(version: Version) -> None:
     ends = [e for e in translated(version, "channel_id_in_use") if isinstance(e, OriginateEnded)]
     assert ends == [
         OriginateEnded(action_id=FIRST, answered=True, reason=4),
@@ -141,7 +141,7 @@ def test_amd_and_agent_come_decoded(version: Version) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_queue_tells_who_waits_who_leaves_and_who_takes_the_call(version: Version) -> None:
+def test_queue_events_tell_who_waits_leaves_and_answers(version: Version) -> None:
     events = of_the_call(version, "queue_operator_takes_the_call")
     told = [e for e in events if isinstance(e, QueueJoined | QueueLeft | AgentJoined)]
     joined = only(events, AgentJoined)
@@ -186,9 +186,7 @@ def test_answers_to_questions_say_nothing_of_a_call(version: Version) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", scenarios())
-def test_no_event_that_means_something_is_dropped_before_it_is_parsed(
-    version: Version, scenario: str
-) -> None:
+def test_no_event_with_a_meaning_is_dropped_unparsed(version: Version, scenario: str) -> None:
     for message in messages(version, scenario):
         if translate(message) is not None:
             assert message["Event"] in WANTED_EVENTS
@@ -267,42 +265,42 @@ def note_values(version: Version) -> list[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_record_of_a_call_that_is_up_has_no_end(version: Version) -> None:
     up, _ = note_values(version)
-    note = read_record(up)
-    assert note is not None
-    assert note.answered_at.year == 2026
-    assert (note.ended_at, note.cause, note.amd, note.agent) == (None, None, None, None)
+    found = read_record(up)
+    assert found is not None
+    assert found.answered_at.year == 2026
+    assert (found.ended_at, found.cause, found.amd, found.agent) == (None, None, None, None)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_record_of_a_call_that_is_over_says_when_and_why(version: Version) -> None:
     _, over = note_values(version)
-    note = read_record(over)
-    assert note is not None
-    assert note.ended_at is not None
-    assert 0 < (note.ended_at - note.answered_at).total_seconds() < 60
-    ending = note.ending(fallback_end=datetime.now(UTC))
+    found = read_record(over)
+    assert found is not None
+    assert found.ended_at is not None
+    assert 0 < (found.ended_at - found.answered_at).total_seconds() < 60
+    ending = found.ending(fallback_end=datetime.now(UTC))
     assert (ending.result, ending.cause) == (Result.ANSWERED, 16)
-    assert (ending.answered_at, ending.ended_at) == (note.answered_at, note.ended_at)
+    assert (ending.answered_at, ending.ended_at) == (found.answered_at, found.ended_at)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_record_of_a_call_from_a_queue_names_the_operator(version: Version) -> None:
     told = messages(version, "queue_operator_takes_the_call")
     (record,) = (m["Val"] for m in told if m.get("Event") == "DBGetResponse")
-    note = read_record(record)
-    assert note is not None
-    ending = note.ending(fallback_end=datetime.now(UTC))
+    found = read_record(record)
+    assert found is not None
+    ending = found.ending(fallback_end=datetime.now(UTC))
     assert ending.agent == "Maria José"
     assert ending.wait_s in (0, 1)
 
 
 def test_a_record_is_percent_decoded() -> None:
-    note = read_record(
+    found = read_record(
         "answered=1.5 ended=2.25 cause=16 amd=HUMAN agent=Jo%C3%A3o%20%3D%20Silva%0A"
     )
-    assert note is not None
-    assert (note.amd, note.agent) == ("HUMAN", "João = Silva\n")
-    assert note.ended_at == datetime(1970, 1, 1, 0, 0, 2, 250_000, tzinfo=UTC)
+    assert found is not None
+    assert (found.amd, found.agent) == ("HUMAN", "João = Silva\n")
+    assert found.ended_at == datetime(1970, 1, 1, 0, 0, 2, 250_000, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -324,23 +322,23 @@ def test_what_is_no_record_is_not_read_as_one(value: str) -> None:
     assert read_record(value) is None
 
 
-def test_nothing_that_follows_in_a_record_takes_the_place_of_what_stands_before() -> None:
-    note = read_record("answered=1.5 ended=2.0 cause=16 amd= agent= wait=1 ended=9.0 cause=17")
-    assert note is not None
-    assert (note.cause, note.ended_at) == (16, datetime.fromtimestamp(2, UTC))
+def test_first_value_of_a_record_field_counts() -> None:
+    found = read_record("answered=1.5 ended=2.0 cause=16 amd= agent= wait=1 ended=9.0 cause=17")
+    assert found is not None
+    assert (found.cause, found.ended_at) == (16, datetime.fromtimestamp(2, UTC))
 
 
 def test_of_a_broken_record_what_can_be_read_is_kept() -> None:
-    note = read_record("answered=100.0 ended=inf cause=999 amd=%E2%82 agent=%zz")
-    assert note is not None
-    assert (note.ended_at, note.cause) == (None, None)
-    assert note.agent == "%zz"
+    found = read_record("answered=100.0 ended=inf cause=999 amd=%E2%82 agent=%zz")
+    assert found is not None
+    assert (found.ended_at, found.cause) == (None, None)
+    assert found.agent == "%zz"
     fallback = datetime(2026, 1, 1, tzinfo=UTC)
-    assert note.ending(fallback_end=fallback).ended_at == fallback
+    assert found.ending(fallback_end=fallback).ended_at == fallback
 
 
 @given(st.text() | st.from_regex(r"answered=\S* ended=\S* cause=\S* amd=\S* agent=\S*"))
 def test_no_record_is_too_odd_to_be_read(value: str) -> None:
-    note = read_record(value)
-    if note is not None:
-        note.ending(fallback_end=datetime.now(UTC))
+    found = read_record(value)
+    if found is not None:
+        found.ending(fallback_end=datetime.now(UTC))

@@ -33,7 +33,7 @@ CHANNEL_UP: Final = "6"
 #: The highest Q.850 cause.
 CAUSE_MAX: Final = 127
 
-# The dialplan can write what it likes into a note or a UserEvent: `inf`, `1e400`, 5,000 digits.
+# The dialplan can write what it likes into a record or a UserEvent: `inf`, `1e400`, 5,000 digits.
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 

@@ -377,12 +377,12 @@ class AmiLink:
         (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
         return str(reply.value)
 
-    async def note(self, call_id: str) -> str | None:
+    async def record(self, call_id: str) -> str | None:
         """The call's record in AstDB, None if there is none."""
         messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": call_id})
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
-    async def notes(self) -> dict[str, str]:
+    async def records(self) -> dict[str, str]:
         """All records in AstDB by call; empty before Asterisk 16.24, which cannot list them."""
         question = {"Action": "DBGetTree", "Family": "dialer"}
         messages = await self._messages(question, within_s=LIST_WITHIN_S)

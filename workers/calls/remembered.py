@@ -1,10 +1,10 @@
-"""How the calls of the last hours ended, for a ledger that forgot it.
+"""Recently ended calls, kept in memory so that a Redis that lost its last writes can be repaired.
 
-A Redis that takes another's place, or starts again from its file, may lack the last writes: then
-the ledger asks for a call to be dialed that was dialed. Asterisk's channel is gone, so only
-this memory knows. Lives and dies with the worker.
+A Redis that takes over from another, or starts again from its file, may lack the last writes. Then
+the ledger asks for a call to be dialed that was dialed. Asterisk's channel is gone, so only this
+memory knows. It ends with the worker.
 
-It knows a call no longer than the ledger does: after that an `IdRequisicao` may be used again.
+A call is kept no longer than in the ledger: after that its `IdRequisicao` may be used again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dialer.domain.call import Call, Ending
 from dialer.domain.request import cell_of
 from dialer.store.keys import DONE_RETENTION_S
 
-#: Calls kept: hours at a busy PBX's five calls a second. 0.7 kB each, 35 MB at most.
+#: Calls kept: some hours of a PBX that starts five calls a second. 0.7 kB each, 35 MB at most.
 MOST: Final = 50_000
 
-#: As many are held against a ledger that came back; what it lacks is seconds old.
+#: So many are compared with a ledger that came back; what it lacks is seconds old.
 RECENT: Final = 2_000
 
 
@@ -31,7 +31,7 @@ RECENT: Final = 2_000
 class Remembered:
     """The last `most` calls that ended here in the last `DONE_RETENTION_S`, oldest first.
 
-    `clock` tells seconds that only go forward.
+    `clock` returns seconds that only go forward.
     """
 
     most: int = MOST
@@ -43,19 +43,19 @@ class Remembered:
         return len(self._calls)
 
     def note(self, call: Call, ending: Ending) -> None:
-        """The call is over."""
+        """Remember how a call ended."""
         self._calls[call.call_id] = (self.clock(), call, ending)
         self._calls.move_to_end(call.call_id)
         self._drop_old()
 
     def get(self, call_id: str) -> tuple[Call, Ending] | None:
-        """The call as it was and how it ended, None where that is not known."""
+        """The call as it was and how it ended, None if that is not known."""
         self._drop_old()
         found = self._calls.get(call_id)
         return found[1:] if found else None
 
     def recent(self, cell: str) -> Iterator[str]:
-        """The calls of a cell that ended last."""
+        """The ids of a cell's calls that ended last, the last one first."""
         self._drop_old()
         of_cell = (call_id for call_id in reversed(self._calls) if cell_of(call_id) == cell)
         return islice(of_cell, RECENT)

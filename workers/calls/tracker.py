@@ -220,7 +220,7 @@ class Tracker:
     async def _read_record(self, call_id: str) -> None:
         answer: FollowEvent = RecordUnavailable()
         try:
-            text = await self.link.note(call_id)
+            text = await self.link.record(call_id)
         except AmiUnavailable:
             pass  # it is asked again a little later
         else:

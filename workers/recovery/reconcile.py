@@ -109,7 +109,7 @@ class Reconciler:
             AmiUnavailable: the link was lost in the meantime.
         """
         now = datetime.now(UTC)
-        for call_id, text in (await self.link.notes()).items():
+        for call_id, text in (await self.link.records()).items():
             record = read_record(text)
             last = (record.ended_at or record.answered_at) if record else None
             old = last is None or now - last > timedelta(seconds=RECORD_KEPT_S)

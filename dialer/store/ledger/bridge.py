@@ -8,33 +8,24 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from dialer.domain import call as domain
-from dialer.domain.call import Call, Result, State
+from dialer.domain.call import Result
 from dialer.domain.request import CallRequest, call_id
-from dialer.errors import StepsStopped, StoreUnavailable
-from dialer.store.entry import Entry, to_ms
+from dialer.store.entry import to_ms
 from dialer.store.keys import BRIDGE_FORGOTTEN_AFTER_S, DONE_RETENTION_S, IDLE_RETENTION_S
-from dialer.store.ledger.call_steps import CallSteps, Waiting, legal
+from dialer.store.ledger.call_steps import legal
+from dialer.store.ledger.waiting import WaitingCalls
 
 logger = logging.getLogger(__name__)
 
 #: After this time without a heartbeat a bridge is dead; another takes over its hand. In seconds.
 BRIDGE_DEAD_AFTER_S: Final = 10.0
-
-#: Calls read at once. Parsing 50 takes about 5 ms, so the event loop is not blocked for long.
-SLICE: Final = 50
-
-#: A call without a PBX is due again after this time, in ms.
-_NO_PBX_AGAIN_MS: Final = 250
 
 
 class Delivery(StrEnum):
@@ -71,28 +62,7 @@ class Fetched:
     parked: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unreadable:
-    """A call whose entry cannot be read. `raw` is its request as Multcall pushed it."""
-
-    call: Call
-    raw: bytes
-    error: Exception
-
-
-def is_of_one_element(error: Exception) -> bool:
-    """True if one element caused the error, and not Redis, the network or the end of the steps."""
-    return not isinstance(error, RedisError | OSError | StepsStopped | StoreUnavailable)
-
-
-def slices(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the ids in lists of at most `SLICE`."""
-    names = list(ids)
-    for start in range(0, len(names), SLICE):
-        yield names[start : start + SLICE]
-
-
-class BridgeLedger(CallSteps):
+class BridgeLedger(WaitingCalls):
     """One cell's ledger, with the steps of a bridge."""
 
     __slots__ = ()
@@ -308,96 +278,6 @@ class BridgeLedger(CallSteps):
         self._check_dropped(int(dropped))
         return int(dropped) >= 0
 
-    # --- waiting calls -------------------------------------------------------------
-
-    async def due(
-        self, *, older_than_s: float, pbx: str = "", at_most: int | None = None
-    ) -> AsyncIterator[list[Waiting]]:
-        """Yield slices of waiting calls that are due, and mark them as published now.
-
-        Args:
-            older_than_s: a call is due this long after it was last published.
-            pbx: only calls queued to this PBX, '' for any.
-            at_most: total number of calls, None for no limit.
-        """
-        since, left = "", at_most
-        while left is None or left > 0:
-            n = SLICE if left is None else min(SLICE, left)
-            since, found = await self._due_slice(since, older_than_s, n, pbx)
-            if found:
-                yield found
-            if len(found) < n:
-                return
-            left = None if left is None else left - n
-
-    async def _due_slice(
-        self, since: str, older_than_s: float, n: int, pbx: str
-    ) -> tuple[str, list[Waiting]]:
-        keys = self.keys
-        reply = await self.steps.run(
-            "due",
-            [keys.queued],
-            [since, int(older_than_s * 1000), keys.call(""), n, pbx, _NO_PBX_AGAIN_MS],
-        )
-        since, *text = [v.decode() if isinstance(v, bytes) else str(v) for v in reply]
-        return since, [
-            Waiting(call_id=i, state=State(s), epoch=int(e), pbx=p or None)
-            for i, s, e, p in zip(text[::4], text[1::4], text[2::4], text[3::4], strict=True)
-        ]
-
-    # --- reads in slices -------------------------------------------------------------
-
-    async def slot_holders(self, ids: Iterable[str]) -> dict[str, str]:
-        """Read in slices; otherwise as `LedgerReads.slot_holders`."""
-        found: dict[str, str] = {}
-        for part in slices(ids):
-            found |= await super().slot_holders(part)
-        return found
-
-    async def claimed_ids(self, pbx: str) -> list[str]:
-        """Return the calls claimed by this PBX's worker that have not ended."""
-        return [i.decode() for i in await self.steps.read("SMEMBERS", self.keys.claimed(pbx))]
-
-    async def readable(self, ids: Sequence[str]) -> tuple[list[Entry], list[Unreadable]]:
-        """Return the entries of the calls that are not done, and the calls that cannot be read."""
-        try:
-            return await self.entries(ids), []
-        except Exception as error:
-            if not is_of_one_element(error):
-                raise
-        entries: list[Entry] = []
-        unreadable: list[Unreadable] = []
-        for one in ids:
-            try:
-                entries += await self.entries([one])
-            except Exception as error:
-                if not is_of_one_element(error):
-                    raise
-                unreadable += await self._unreadable(one, error)
-        return entries, unreadable
-
-    async def _unreadable(self, call_id: str, error: Exception) -> list[Unreadable]:
-        state, epoch, pbx, raw = await self.steps.read(
-            "HMGET", self.keys.call(call_id), "state", "epoch", "pbx", "request"
-        )
-        if state is None or epoch is None:
-            return []
-        call = Call(
-            call_id=call_id,
-            state=State(state.decode()),
-            epoch=int(epoch),
-            pbx=pbx.decode() if pbx else None,
-        )
-        return [Unreadable(call=call, raw=raw or b"", error=error)]
-
-    async def bury_call(self, call_id: str, dead: str) -> None:
-        """Put the request of an unreadable call on the dead list, once."""
-        keys = self.keys
-        dropped = await self.steps.run(
-            "bury_call", [keys.call(call_id), keys.dead, keys.dropped], [dead]
-        )
-        self._check_dropped(int(dropped))
-
     # --- codes ---------------------------------------------------------------------
 
     async def code(self, bridge: str, raw: bytes, *, call_id: str, code_json: str) -> Delivery:
@@ -430,19 +310,3 @@ class BridgeLedger(CallSteps):
             [keys.call(""), self._push, DONE_RETENTION_S, 500],
         )
         return [i.decode() for i in ids]
-
-    # --- the dead list -------------------------------------------------------------
-
-    def _check_dropped(self, dropped: int) -> None:
-        """Log a warning if the dead list was full, once for each cell."""
-        if dropped > 0:
-            _warn_dead_list_full(self.cell)
-
-
-@cache
-def _warn_dead_list_full(cell: str) -> None:
-    logger.warning(
-        "Dead list full; its oldest entries are dropped. Read it, mend what Multcall sends, "
-        "then delete it",
-        extra={"cell": cell},
-    )

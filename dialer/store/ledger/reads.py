@@ -38,7 +38,7 @@ class CellCounts:
 
 @dataclass(frozen=True, slots=True)
 class LedgerReads:
-    """Read access to one cell's ledger. `push` is `multcall.push`: the end where Multcall appends."""
+    """Read access to one cell's ledger. `push` is `multcall.push`, where Multcall appends."""
 
     steps: Steps
     cell: str

@@ -50,7 +50,7 @@ async def test_a_refused_login_ends_the_link_with_one_sentence(pbx: SimulatedPbx
     await wait_until(lambda: pbx.connections == 0, "the connection is closed")
 
 
-async def test_a_login_refused_later_is_tried_again_until_it_is_granted(
+async def test_login_refused_later_is_retried_until_granted(
     pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with linked(pbx_at(pbx.port)) as rig:
@@ -64,7 +64,7 @@ async def test_a_login_refused_later_is_tried_again_until_it_is_granted(
     assert reasons(caplog).count("refused the AMI login") == 1
 
 
-async def test_a_login_refused_by_a_pbx_that_appeared_late_does_not_end_the_link(
+async def test_login_refused_by_a_late_pbx_does_not_end_the_link(
     pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
 ) -> None:
     pbx.exchange.secret = "another"
@@ -77,7 +77,7 @@ async def test_a_login_refused_by_a_pbx_that_appeared_late_does_not_end_the_link
         await rig.up()
 
 
-async def test_a_secret_file_that_vanishes_for_a_while_does_not_end_the_link(
+async def test_secret_file_that_vanishes_does_not_end_the_link(
     pbx: SimulatedPbx, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = tmp_path / "pbx01.secret"
@@ -98,7 +98,7 @@ async def test_no_secret_at_the_start_ends_the_link(pbx: SimulatedPbx, tmp_path:
             rig.task.result()
 
 
-async def test_a_pbx_that_never_answers_the_login_is_left_and_tried_again(
+async def test_pbx_that_never_answers_the_login_is_retried(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 0.1)
@@ -145,7 +145,7 @@ def test_an_asterisk_that_hangs_is_left_within_eight_seconds() -> None:
     assert longest <= 8.0
 
 
-async def test_an_asterisk_that_hangs_is_left_and_taken_again_when_it_goes_on(
+async def test_hanging_asterisk_is_dropped_and_taken_when_it_goes_on(
     pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 0.3)
@@ -169,7 +169,7 @@ async def test_a_half_open_connection_is_found_out(monkeypatch: pytest.MonkeyPat
         assert raw.connections >= 2
 
 
-async def test_a_pbx_that_is_not_there_is_said_once_and_taken_when_it_appears(
+async def test_absent_pbx_is_logged_once_and_taken_when_it_appears(
     pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
 ) -> None:
     pbx.refuse_connections(True)
@@ -208,7 +208,7 @@ async def test_trouble_after_every_login_is_said_once_and_backs_off(
     assert tries[6] - tries[5] > 0.15
 
 
-async def test_an_unexpected_error_on_the_way_up_is_logged_and_the_link_tried_again(
+async def test_unexpected_error_at_the_start_is_logged_and_retried(
     pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries = 0
@@ -225,7 +225,7 @@ async def test_an_unexpected_error_on_the_way_up_is_logged_and_the_link_tried_ag
     assert record.getMessage() == "AMI link failed; trying again"
 
 
-async def test_two_hundred_reconnects_leave_no_task_no_future_and_no_socket_behind(
+async def test_two_hundred_reconnects_leave_nothing_behind(
     pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ami, "BACKOFF_S", (0.0, 0.0))
@@ -280,7 +280,7 @@ async def test_bytes_that_are_no_text_do_not_end_the_link() -> None:
         assert rig.link.ready
 
 
-async def test_an_exception_in_an_event_callback_does_not_close_the_link(
+async def test_exception_in_an_event_callback_keeps_the_link_up(
     pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stumble(fields: Mapping[str, str]) -> None:
@@ -330,13 +330,13 @@ async def test_live_channels_notes_and_versions_are_told(pbx: SimulatedPbx) -> N
         assert {c["ChannelState"] for c in channels.values()} == {"6"}
         assert (await rig.link.version()).startswith("22.")
         assert await rig.link.has_include()
-        assert (await rig.link.note("ASR_TIM:1") or "").startswith("answered=")
-        assert await rig.link.note("ASR_TIM:9") is None
+        assert (await rig.link.record("ASR_TIM:1") or "").startswith("answered=")
+        assert await rig.link.record("ASR_TIM:9") is None
         await rig.link.forget("ASR_TIM:1")
-        assert await rig.link.note("ASR_TIM:1") is None
+        assert await rig.link.record("ASR_TIM:1") is None
 
 
-async def test_a_note_that_could_not_be_forgotten_is_forgotten_when_the_link_is_back(
+async def test_record_that_was_not_deleted_is_deleted_after_reconnect(
     pbx: SimulatedPbx,
 ) -> None:
     async with linked(pbx_at(pbx.port)) as rig:
@@ -393,7 +393,7 @@ async def test_text_that_has_no_bytes_is_refused_before_it_is_sent() -> None:
 # --- originate ------------------------------------------------------------------------
 
 
-async def test_an_originate_that_asterisk_takes_returns_before_the_call_is_over(
+async def test_accepted_originate_returns_before_the_call_ends(
     pbx: SimulatedPbx,
 ) -> None:
     async with linked(pbx_at(pbx.port)) as rig:
@@ -418,7 +418,7 @@ async def test_an_originate_without_a_word_is_of_unknown_outcome(pbx: SimulatedP
         assert rig.downs == []
 
 
-async def test_an_originate_is_never_sent_again_after_the_link_was_lost() -> None:
+async def test_originate_is_not_sent_again_after_the_link_was_lost() -> None:
     async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
         await rig.up()
         originate = asyncio.create_task(rig.originate("1190000000", within_s=PATIENCE_S))
@@ -464,7 +464,7 @@ async def test_nothing_is_dialed_before_the_link_is_ready(pbx: SimulatedPbx) -> 
     assert pbx.exchange.floor.originates == 0
 
 
-async def test_a_loss_in_the_same_moment_as_the_sending_is_of_unknown_outcome(
+async def test_link_lost_while_sending_has_an_unknown_outcome(
     pbx: SimulatedPbx,
 ) -> None:
     async with linked(pbx_at(pbx.port)) as rig:

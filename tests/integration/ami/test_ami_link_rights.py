@@ -43,7 +43,7 @@ async def with_rights(
         yield pbx, rig
 
 
-async def test_with_the_least_rights_the_link_comes_up_and_nobody_is_rung_to_find_out() -> None:
+async def test_link_comes_up_with_the_least_permissions() -> None:
     async with with_rights() as (pbx, rig):
         await rig.up()
         assert (pbx.live, pbx.peak_live, pbx.rings) == (0, 0, {})
@@ -60,7 +60,7 @@ async def test_with_the_least_rights_the_link_comes_up_and_nobody_is_rung_to_fin
         ("user", "system,reporting,originate"),
     ],
 )
-async def test_what_the_user_may_not_do_is_said_once_with_the_rights_to_add(
+async def test_missing_permission_is_logged_once_with_its_cure(
     write: str, lacking: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries = 0
@@ -82,7 +82,7 @@ async def test_what_the_user_may_not_do_is_said_once_with_the_rights_to_add(
 
 
 @pytest.mark.parametrize("question", [AmiLink.channels, AmiLink.has_include])
-async def test_a_question_that_the_user_may_not_ask_is_answered_with_the_rights_to_add(
+async def test_refused_question_names_the_permissions_to_add(
     question: Callable[[AmiLink], Awaitable[Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with with_rights(write="originate", on_up=question) as (_, rig):
@@ -91,7 +91,7 @@ async def test_a_question_that_the_user_may_not_ask_is_answered_with_the_rights_
     assert "add system,reporting to its write in manager.conf" in reasons(caplog)
 
 
-async def test_a_user_who_is_told_nothing_of_calls_dials_none_until_it_is(
+async def test_user_without_call_events_dials_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 0.1)
@@ -109,7 +109,7 @@ async def test_a_user_who_is_told_nothing_of_calls_dials_none_until_it_is(
         assert pbx.rings == {}
 
 
-async def test_a_link_that_is_lost_while_it_listens_is_not_taken_for_a_deaf_one(
+async def test_link_lost_during_the_probe_is_no_missing_permission(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "ANSWER_WITHIN_S", SHIPPED["ANSWER_WITHIN_S"])
@@ -121,7 +121,7 @@ async def test_a_link_that_is_lost_while_it_listens_is_not_taken_for_a_deaf_one(
     assert "nothing of calls" not in reasons(caplog)
 
 
-async def test_an_asterisk_that_boots_for_long_is_waited_for_and_the_right_is_named_meanwhile(
+async def test_slow_boot_is_waited_for_and_names_the_permission(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "BOOTED_SOON_S", 0.05)
@@ -138,7 +138,7 @@ async def test_an_asterisk_that_boots_for_long_is_waited_for_and_the_right_is_na
     assert "AMI link is back" in caplog.messages
 
 
-async def test_a_user_who_never_hears_that_asterisk_is_booted_is_told_so_once(
+async def test_missing_fully_booted_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "BOOTED_SOON_S", 0.02)
@@ -150,6 +150,6 @@ async def test_a_user_who_never_hears_that_asterisk_is_booted_is_told_so_once(
         await rig.up()
 
 
-def test_nobody_waits_longer_than_ten_seconds_for_what_tells_of_a_missing_right() -> None:
+def test_missing_permission_is_named_within_ten_seconds() -> None:
     assert SHIPPED["BOOTED_SOON_S"] < 10
     assert SHIPPED["ANSWER_WITHIN_S"] < 10

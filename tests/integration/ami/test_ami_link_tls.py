@@ -63,7 +63,7 @@ def openssl(require_service: RequireService) -> None:
 
 
 @pytest.mark.usefixtures("openssl")
-async def test_calls_are_placed_over_tls_with_a_certificate_of_the_pbx_itself(
+async def test_calls_are_dialed_over_tls_with_the_pbxs_certificate(
     pbx: SimulatedPbx, tmp_path: Path
 ) -> None:
     cert, key = await certificate(tmp_path)
@@ -77,7 +77,7 @@ async def test_calls_are_placed_over_tls_with_a_certificate_of_the_pbx_itself(
 
 
 @pytest.mark.usefixtures("openssl")
-async def test_a_certificate_that_is_not_trusted_is_said_with_the_cure_until_it_is(
+async def test_untrusted_certificate_is_logged_with_its_cure(
     pbx: SimulatedPbx,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
