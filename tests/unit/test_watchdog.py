@@ -193,7 +193,7 @@ asyncio.run(main())
 """
 
 
-def test_a_hung_process_ends_and_says_where() -> None:
+def test_a_hung_process_ends_and_prints_its_stacks() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=30)
     assert done.returncode == EXIT_HUNG
     assert "Process hangs and ends now" in done.stderr
