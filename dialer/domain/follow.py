@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from dialer.domain.call import Accepted, Answered, Ended, Ending, State, advance
-from dialer.domain.causes import MUTE_CAUSES
+from dialer.domain.causes import UNCLEAR_CAUSES
 from dialer.domain.channel import (
     AgentJoined,
     AmdHeard,
@@ -246,7 +246,7 @@ def _end_if_over(f: Followed) -> Step:
 
 def _is_mute(hangup: HungUp) -> bool:
     """True if the hangup cause alone does not tell how the call ended."""
-    return hangup.cause is None or hangup.cause in MUTE_CAUSES
+    return hangup.cause is None or hangup.cause in UNCLEAR_CAUSES
 
 
 # --- timers --------------------------------------------------------------------------

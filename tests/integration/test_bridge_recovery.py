@@ -63,7 +63,7 @@ async def test_a_claimed_call_is_not_published_again(site: Site) -> None:
     assert bridge.nudges.calls == []
 
 
-async def test_a_worker_that_started_anew_gets_its_calls_at_once(site: Site) -> None:
+async def test_a_restarted_worker_gets_its_calls_at_once(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await look(bridge)
     await site.admitted("r-1")
@@ -105,7 +105,7 @@ async def test_waiting_calls_leave_an_unready_pbx_and_its_task_is_void(
     assert await site.claimed(pbx="pbx02", epoch=2) is not None
 
 
-async def test_calls_stay_where_no_other_pbx_has_room(site: Site) -> None:
+async def test_calls_stay_if_no_other_pbx_has_room(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=(pbx("pbx01"), pbx("pbx02", max_calls=1)))
     await site.admitted("r-1")
     await site.admitted("r-2")
@@ -115,7 +115,7 @@ async def test_calls_stay_where_no_other_pbx_has_room(site: Site) -> None:
     assert len(await site.slots("pbx01")) == len(await site.slots("pbx02")) == 1
 
 
-async def test_calls_stay_where_they_are_while_no_pbx_is_ready(site: Site) -> None:
+async def test_calls_stay_on_their_pbx_while_none_is_ready(site: Site) -> None:
     bridge = Bridge.of(site)
     await site.admitted()
     await site.beat("pbx01", "down")

@@ -239,7 +239,7 @@ async def test_refused_request_gets_one_response_and_uses_up_its_id(site: Site) 
     assert await admit(site, raw) is Admission.DUPLICATE
 
 
-async def test_messages_go_to_the_end_where_multcall_wants_them(site: Site) -> None:
+async def test_messages_go_to_the_end_that_multcall_reads(site: Site) -> None:
     newest = -1 if site.push == "right" else 0
     wire = site.ledger.wire
     await site.redis.rpush(wire.ack, '{"IdRequisicao": "old"}')

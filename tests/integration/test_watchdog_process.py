@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from dialer.watchdog import EXIT_HUNG, LOOKS
+from dialer.watchdog import CHECKS, EXIT_HUNG
 from tests.integration.stack import Program, Stack
 from tests.waiting import wait_until
 
@@ -81,7 +81,7 @@ async def test_a_redis_outage_ends_no_process(kind: Kind, tmp_path: Path, system
         before = systemd.count("WATCHDOG=1")
         # One message comes in a tenth of the limit: that many take longer than systemd's limit.
         await wait_until(
-            lambda: systemd.count("WATCHDOG=1") > before + 3 * LOOKS, "heartbeats", within_s=60.0
+            lambda: systemd.count("WATCHDOG=1") > before + 3 * CHECKS, "heartbeats", within_s=60.0
         )
         stack.valkey.start()
         await wait_until(

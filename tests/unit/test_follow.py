@@ -172,7 +172,7 @@ def test_a_late_channel_is_waited_for() -> None:
     assert life.feed(hung_up(17)).ending.result is Result.BUSY
 
 
-def test_a_failed_originate_says_what_asterisk_gave_up_for() -> None:
+def test_a_failed_originate_has_the_cause_of_asterisk() -> None:
     ending = lived([CREATED, FAILED, hung_up(0)]).ending
     assert ending.error is not None
     assert (ending.result, ending.error.code) == (Result.FAILED, "call_failed")
@@ -258,7 +258,7 @@ def test_amd_that_nobody_wanted_is_not_noted() -> None:
 # --- the Originate -----------------------------------------------------------------------
 
 
-def test_the_ack_says_which_attempt_was_accepted() -> None:
+def test_the_ack_has_the_attempt_that_was_accepted() -> None:
     sent: list[FollowEvent] = [
         OriginateSent(attempt=1),
         OriginateNotSent(),
@@ -519,7 +519,7 @@ def ledger(state: State, token: str | None = None) -> LedgerRead:
     return LedgerRead(state=state, epoch=7, token=token)
 
 
-def test_a_ledger_that_lost_a_calls_course_is_told_again() -> None:
+def test_a_ledger_that_lost_writes_of_a_call_gets_them_again() -> None:
     up = lived([CREATED, UP])
     up.effects.clear()
     up.feed(ledger(State.ORIGINATING, "new"))
@@ -531,7 +531,7 @@ def test_a_ledger_that_lost_a_calls_course_is_told_again() -> None:
     assert ringing.effects == [WriteAck()]
 
 
-def test_a_ledger_that_knows_all_is_told_nothing() -> None:
+def test_a_complete_ledger_gets_nothing_again() -> None:
     for life in (lived([CREATED, UP]), Life()):
         life.effects.clear()
         life.feed(ledger(life.followed.call.state))

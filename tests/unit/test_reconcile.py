@@ -116,7 +116,7 @@ async def test_a_call_yet_to_be_sent_is_left_alone() -> None:
     assert not made.followed.missed
 
 
-async def test_a_call_that_ended_here_is_told_again_and_not_adopted() -> None:
+async def test_a_call_that_ended_here_is_resent_and_not_adopted() -> None:
     made = of_another_worker()
     made.calls.end(entry().call, Ending(result=Result.BUSY, ended_at=T0, cause=17))
     await reconcile(made)

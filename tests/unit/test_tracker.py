@@ -43,7 +43,7 @@ async def test_a_recorded_call_is_written_step_by_step(version: Version, scenari
     assert len(made.calls) == 0
 
 
-async def test_no_record_is_deleted_where_none_is_written() -> None:
+async def test_no_record_is_deleted_if_none_is_written() -> None:
     made = accepted()
     made.state.has_include = False
     made.hear(UP, hung_up())
@@ -120,7 +120,7 @@ async def test_a_refused_step_is_retried_and_logged_once(
     assert said == [(CELL, "accept"), (CELL, "end"), (CELL, "release")]
 
 
-async def test_a_slow_ledger_gives_the_slot_back_meanwhile() -> None:
+async def test_a_slow_ledger_does_not_delay_the_release_of_the_slot() -> None:
     made = accepted()
     made.tracker.slot_within_s = 0.01
     made.written.answers.clear()
