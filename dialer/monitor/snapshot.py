@@ -35,12 +35,23 @@ class Snapshot:
                 if counts.waiting and not any(p.load.ready for p in self.pbxs.values())
             ),
             *(
+                f"{name}: {n} requests wait for trunk {trunk}, and no PBX with it takes calls"
+                for name, counts in self.cells.items()
+                for trunk, n in counts.parked.items()
+                if not self._serves(name, trunk)
+            ),
+            *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
                 + (f"; {counts.dropped} older ones were dropped" if counts.dropped else "")
                 for name, counts in self.cells.items()
                 if counts.dead
             ),
         ]
+
+    def _serves(self, cell: str, trunk: str) -> bool:
+        """True if a PBX of the cell takes calls and has this trunk."""
+        loads = [p.load for name, p in self.pbxs.items() if name in self.pbxs_of_cells[cell]]
+        return any(load.ready and load.has_trunk(trunk) for load in loads)
 
 
 async def take_snapshot(

@@ -133,6 +133,15 @@ async def test_parked_requests_do_not_use_up_threads(site: Site) -> None:
     assert await site.counters() == (2, 0)
 
 
+async def test_parked_requests_are_counted_by_trunk(site: Site) -> None:
+    bridge = bridge_of(site)
+    await push(site, *blocked(7))
+    async with bridge.running():
+        await wait_until(lambda: has_parked(site, 7), "all are parked")
+        counts = await site.ledger.counts()
+    assert (counts.waiting, counts.parked) == (0, {"vivo": 7})
+
+
 async def test_parked_request_expires_in_time(site: Site) -> None:
     soon = (datetime.now(UTC) - timedelta(seconds=9)).isoformat()
     await push(site, *blocked(3), element("late", Tronco="vivo", CriadaEm=soon, ValidadeSeg=10))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from dialer.domain.call import State
@@ -25,7 +25,8 @@ class CellCounts:
 
     `waiting`: requests in Multcall's list. `live`: calls that are not done. `unclaimed`: calls
     that no worker has claimed. `awaiting`: calls that wait for their code. `dead`: entries on the
-    dead list. `dropped`: entries that the full dead list dropped.
+    dead list. `dropped`: entries that the full dead list dropped. `parked`: requests that wait for
+    each trunk.
     """
 
     waiting: int
@@ -34,6 +35,7 @@ class CellCounts:
     awaiting: int
     dead: int
     dropped: int
+    parked: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class LedgerReads:
     async def counts(self) -> CellCounts:
         """Return the counts of the cell now."""
         keys = self.keys
-        waiting, live, unclaimed, awaiting, dead, dropped = await self.steps.read_many(
+        waiting, live, unclaimed, awaiting, dead, dropped, trunks = await self.steps.read_many(
             [
                 ("LLEN", self.wire.request),
                 ("ZCARD", keys.live),
@@ -116,8 +118,11 @@ class LedgerReads:
                 ("ZCARD", keys.awaiting),
                 ("LLEN", keys.dead),
                 ("GET", keys.dropped),
+                ("SMEMBERS", keys.parking),
             ]
         )
+        names = sorted(trunk.decode() for trunk in trunks)
+        parked = await self.steps.read_many([("LLEN", keys.parked(trunk)) for trunk in names])
         return CellCounts(
             waiting=waiting,
             live=live,
@@ -125,6 +130,7 @@ class LedgerReads:
             awaiting=awaiting,
             dead=dead,
             dropped=int(dropped or 0),
+            parked={trunk: n for trunk, n in zip(names, parked, strict=True) if n},
         )
 
     async def hand(self, bridge: str) -> list[bytes]:
