@@ -52,7 +52,7 @@ class Codes:
         """Time out overdue codes, until cancelled."""
         while True:
             for late in await self.cell.ledger.late_codes():
-                logger.info("No CODLIGACAO came in time", extra={"call_id": late})
+                logger.info("No CODLIGACAO arrived in time", extra={"call_id": late})
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _wait(self) -> None:

@@ -247,7 +247,7 @@ class Recovery:
     async def _end_unreadable(self, one: Unreadable) -> None:
         call = one.call
         logger.error(
-            "Internal error on a call; it is answered and goes to the dead list as internal_error",
+            "Internal error on a call; it is ended and goes to the dead list as internal_error",
             extra={"call_id": call.call_id},
             exc_info=one.error,
         )
@@ -294,6 +294,6 @@ class Recovery:
         reply = await self.cell.ledger.end(call, entry.request, ending, within=within)
         if reply != "void":
             logger.warning(
-                "Call answered by the bridge",
+                "Call ended by the bridge",
                 extra={"call_id": call.call_id, "pbx": call.pbx, "error": error.code},
             )

@@ -92,7 +92,7 @@ async def test_a_missing_target_is_logged_once_and_so_is_its_return(
     assert [await looked.check(cells) for _ in range(3)] == [True, False, False]
     assert looked.state.lacking == {}
     assert [r.getMessage() for r in caplog.records] == [
-        "Calls of a cell are not dialed here: answered, they would be cut off",
+        "Calls of a cell are not dialed here, because answered calls would be cut off",
         "Calls of a cell are dialed here again",
     ]
 

@@ -176,7 +176,7 @@ async def test_a_long_call_is_asked_for_alone(caplog: pytest.LogCaptureFixture) 
     ending = await made.ending()
     assert ending.result is Result.UNKNOWN
     assert made.asterisk.asked == ["channel", "record"]
-    assert "The end of a call was missed" in caplog.messages
+    assert "End of a call missed" in caplog.messages
 
 
 async def test_missing_amd_is_logged_once_until_it_works(

@@ -44,24 +44,25 @@ def not_allowed(pbx: Pbx, commands: Container[str]) -> str:
     if not missing:
         return ""
     return (
-        f"Asterisk at {pbx.host}:{pbx.port} does not allow the AMI user {pbx.username!r} all that "
-        f"calls take: add {','.join(missing)} to its write in manager.conf, and reload that"
+        f"Asterisk at {pbx.host}:{pbx.port} does not allow the AMI user {pbx.username!r} all "
+        f"actions that calls need: add {','.join(missing)} to its write in manager.conf, and "
+        "reload that"
     )
 
 
 def missing_call_events(pbx: Pbx) -> str:
     """Return the error for a missing reply to PERMISSION_PROBE."""
     return (
-        f"Asterisk at {pbx.host}:{pbx.port} tells the AMI user {pbx.username!r} nothing of calls: "
-        "add call to its read in manager.conf, and reload that (nor may an eventfilter there "
-        "leave OriginateResponse out)"
+        f"Asterisk at {pbx.host}:{pbx.port} sends the AMI user {pbx.username!r} no call events: "
+        "add call to its read in manager.conf, and reload that (and remove any eventfilter there "
+        "that excludes OriginateResponse)"
     )
 
 
 def not_booted(pbx: Pbx) -> str:
     """Return the error for a missing FullyBooted, an event of class `system`."""
     return (
-        f"Asterisk at {pbx.host}:{pbx.port} has not said that it is fully booted: wait for it; "
-        f"if it is, add system to the read of the AMI user {pbx.username!r} in manager.conf, and "
+        f"Asterisk at {pbx.host}:{pbx.port} has not sent FullyBooted: wait until it has booted; "
+        f"if it has, add system to the read of the AMI user {pbx.username!r} in manager.conf, and "
         "reload that"
     )

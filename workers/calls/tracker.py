@@ -167,7 +167,7 @@ class Tracker:
             case NoteAmd(works=works):
                 self._note_amd(f.request.cell, works=works)
             case LogEndMissed():
-                logger.warning("The end of a call was missed", extra={"call_id": f.call.call_id})
+                logger.warning("End of a call missed", extra={"call_id": f.call.call_id})
             case _:
                 assert_never(effect)
 

@@ -75,7 +75,7 @@ class Targets:
             extra = {"pbx": self.state.name, "cell": cell.name}
             if now is not None:
                 logger.error(
-                    "Calls of a cell are not dialed here: answered, they would be cut off",
+                    "Calls of a cell are not dialed here, because answered calls would be cut off",
                     extra={**extra, "reason": now},
                 )
             else:
