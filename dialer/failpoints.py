@@ -47,7 +47,7 @@ _armed = _parse(os.environ.get("DIALER_FAILPOINTS", ""))
 _passed: Counter[str] = Counter()
 
 
-def armed() -> bool:
+def is_armed() -> bool:
     """True if a test has armed any point in this process."""
     return bool(_armed)
 

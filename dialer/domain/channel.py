@@ -54,7 +54,7 @@ class HungUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AmdHeard:
+class AmdReported:
     """UserEvent DialerAmd: AMDSTATUS; None if answering machine detection does not run."""
 
     uniqueid: str
@@ -94,7 +94,7 @@ AmiEvent = (
     | DialEnded
     | OriginateEnded
     | HungUp
-    | AmdHeard
+    | AmdReported
     | AgentJoined
     | QueueJoined
     | QueueLeft

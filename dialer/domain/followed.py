@@ -49,7 +49,7 @@ class Followed:
     seen_up_at: datetime | None = None
     dial_status: str | None = None
     amd: str | None = None
-    amd_heard: bool = False
+    has_amd_event: bool = False
     agent: str | None = None
     waiting_since: datetime | None = None
     wait_s: float | None = None
@@ -81,4 +81,4 @@ class Followed:
 
         Asterisk sends none when the customer hangs up during detection; the record may have it.
         """
-        return self.is_answered and self.wants_amd and not self.amd_heard
+        return self.is_answered and self.wants_amd and not self.has_amd_event

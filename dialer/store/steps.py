@@ -97,7 +97,7 @@ class Steps:
     _stopped: str | None = None
 
     @property
-    def outage(self) -> bool:
+    def is_down(self) -> bool:
         """True while the server is unavailable."""
         return self._down.is_set()
 
@@ -152,7 +152,7 @@ class Steps:
                 pipe.execute_command(*command)
             try:
                 replies = list(await pipe.execute())
-                if self.outage and not self._retrying:
+                if self.is_down and not self._retrying:
                     self._mark_up()
                 return replies
             except (RedisError, OSError) as error:
@@ -257,7 +257,7 @@ class Steps:
                 step.done.set_exception(reply)
             else:
                 step.done.set_result(reply)
-        if not again and self.outage:
+        if not again and self.is_down:
             self._mark_up()
         return again
 
@@ -293,7 +293,7 @@ class Steps:
 
     def mark_down(self, error: BaseException) -> None:
         """Record that the server is unavailable; log it once for each outage."""
-        if not self.outage:
+        if not self.is_down:
             self._down.set()
             logger.error(
                 "Redis unavailable; retrying, nothing is lost",

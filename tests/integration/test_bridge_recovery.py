@@ -26,9 +26,9 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
 async def look(bridge: Bridge) -> None:
     """One round of the recovery, and one of the reaper."""
     states = await bridge.cell.registry.pbxs(bridge.cell.pbxs)
-    await bridge.recovery.send_again(states)
+    await bridge.recovery.republish(states)
     await bridge.recovery.move_from_unready_pbxs(states)
-    await bridge.recovery.give_up_lost(states)
+    await bridge.recovery.end_lost(states)
     await bridge.reaper.reap()
 
 
@@ -272,7 +272,7 @@ async def test_calls_of_a_pbx_that_just_came_back_are_not_given_up(site: Site) -
     await site.silence("pbx01", seconds=300)
     states = await bridge.cell.registry.pbxs(TWO)
     await site.beat("pbx01")  # while this bridge was stopped
-    await bridge.recovery.give_up_lost(states)
+    await bridge.recovery.end_lost(states)
     assert await site.state() == "originating"
 
 

@@ -402,11 +402,11 @@ async def test_task_of_another_pbx_or_epoch_claims_nothing(
 async def test_call_is_unclaimed_once_and_only_by_its_claimer(site: Site) -> None:
     await site.admitted()
     await site.claimed(token="mine")
-    give_back = site.ledger.unclaim
-    assert not await give_back(f"{CELL}:r-1", pbx="pbx01", token="other")
-    assert await give_back(f"{CELL}:r-1", pbx="pbx01", token="mine")
+    unclaim = site.ledger.unclaim
+    assert not await unclaim(f"{CELL}:r-1", pbx="pbx01", token="other")
+    assert await unclaim(f"{CELL}:r-1", pbx="pbx01", token="mine")
     before = await site.snapshot()
-    assert not await give_back(f"{CELL}:r-1", pbx="pbx01", token="mine")
+    assert not await unclaim(f"{CELL}:r-1", pbx="pbx01", token="mine")
     assert await site.snapshot() == before
     call = (await site.entry()).call
     assert (call.state, call.pbx, call.dialed_at) == (State.ADMITTED, None, None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dialer.domain.call import Result
 from dialer.domain.channel import (
     AgentJoined,
-    AmdHeard,
+    AmdReported,
     AmiEvent,
     ChannelCreated,
     ChannelUp,
@@ -134,7 +134,7 @@ def test_the_far_half_of_a_local_channel_is_another_channel(version: Version) ->
 @pytest.mark.parametrize("version", VERSIONS)
 def test_amd_and_agent_come_decoded(version: Version) -> None:
     events = of_the_call(version, "amd_userevent")
-    assert only(events, AmdHeard) == AmdHeard(uniqueid=CALL_ID, status="MACHINE")
+    assert only(events, AmdReported) == AmdReported(uniqueid=CALL_ID, status="MACHINE")
     assert only(events, AgentJoined) == AgentJoined(
         uniqueid=CALL_ID, agent="João Silva", wait_s=None
     )

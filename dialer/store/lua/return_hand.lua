@@ -8,14 +8,14 @@
 -- takes over what its last BLMOVE may still move to its hand. Other bridges park requests again.
 for i = 3, 5, 2 do must_be_list(KEYS[i]) end
 local n = 0
-local function give_back(from, to)
+local function put_back(from, to)
   while redis.call('LMOVE', from, to, 'RIGHT', ARGV[2]) do n = n + 1 end
 end
-give_back(KEYS[2], KEYS[3])
+put_back(KEYS[2], KEYS[3])
 for _, trunk in ipairs(redis.call('SMEMBERS', KEYS[6])) do -- older than what is in the hand
-  give_back(ARGV[4] .. trunk, KEYS[3])
+  put_back(ARGV[4] .. trunk, KEYS[3])
 end
 redis.call('DEL', KEYS[6])
-give_back(KEYS[4], KEYS[5])
+put_back(KEYS[4], KEYS[5])
 redis.call('ZADD', KEYS[1], now_ms() - ARGV[3] - 1, ARGV[1])
 return n

@@ -332,7 +332,7 @@ async def test_live_channels_notes_and_versions_are_told(pbx: SimulatedPbx) -> N
         assert await rig.link.has_include()
         assert (await rig.link.record("ASR_TIM:1") or "").startswith("answered=")
         assert await rig.link.record("ASR_TIM:9") is None
-        await rig.link.forget("ASR_TIM:1")
+        await rig.link.delete_record("ASR_TIM:1")
         assert await rig.link.record("ASR_TIM:1") is None
 
 
@@ -346,7 +346,7 @@ async def test_record_that_was_not_deleted_is_deleted_after_reconnect(
         pbx.refuse_connections(True)
         pbx.drop_links()
         await rig.down()
-        await rig.link.forget("ASR_TIM:1")
+        await rig.link.delete_record("ASR_TIM:1")
         pbx.refuse_connections(False)
         await rig.up()
         assert pbx.astdb == {}
