@@ -141,7 +141,7 @@ class Room:
         return self.of_pbxs > 0 and not any(p.room for p in self.pbxs if p.has_trunk(trunk))
 
     def from_parked(self, parked: Mapping[str, int], *, at_most: int) -> dict[str, int]:
-        """How many parked requests to take up now, by trunk.
+        """How many parked requests to take up now, by trunk; the first trunk has precedence.
 
         A trunk that no PBX has any more counts as any: its requests may need another one by now,
         or have to be refused.
