@@ -35,12 +35,23 @@ class Snapshot:
                 if counts.waiting and not any(p.load.ready for p in self.pbxs.values())
             ),
             *(
+                f"{name}: {parked} requests wait for trunk {trunk}, and no PBX with it takes calls"
+                for name, counts in self.cells.items()
+                for trunk, parked in counts.parked.items()
+                if parked and not self._is_ready(name, trunk)
+            ),
+            *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
                 + (f"; {counts.dropped} older ones were dropped" if counts.dropped else "")
                 for name, counts in self.cells.items()
                 if counts.dead
             ),
         ]
+
+    def _is_ready(self, cell: str, trunk: str) -> bool:
+        """True if any PBX of the cell that has this trunk is ready."""
+        pbxs = [self.pbxs[name] for name in self.pbxs_of_cells.get(cell, ()) if name in self.pbxs]
+        return any(pbx.load.ready and pbx.load.has_trunk(trunk) for pbx in pbxs)
 
 
 async def take_snapshot(

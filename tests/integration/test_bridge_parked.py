@@ -79,6 +79,8 @@ async def test_many_blocked_requests_stop_no_others_and_keep_order(site: Site) -
         await wait_until(lambda: len(nudged(bridge, "o-")) == 200, "others", within_s=60)
         assert nudged(bridge, "b-") == []
         assert await parked(site) == MANY
+        counts = await site.ledger.counts()
+        assert (counts.waiting, counts.parked) == (MANY, {"vivo": MANY})
         await push(site, element("b-last", Tronco="vivo"))
         await wait_until(lambda: has_parked(site, MANY + 1), "the last one is parked too")
         async with task_of(beats(site, "pbx02")):

@@ -54,6 +54,15 @@ def test_waiting_requests_are_shown_without_a_ready_pbx() -> None:
     assert troubles(READY, waiting) == []
 
 
+def test_parked_requests_of_a_trunk_without_pbx_are_shown() -> None:
+    waiting = replace(QUIET, waiting=40, parked={"tim": 0, "vivo": 40})
+    tim = replace(READY, load=replace(READY.load, trunks=frozenset({"tim"})))
+    wanted = "ASR_TIM: 40 requests wait for trunk vivo, and no PBX with it takes calls"
+    assert troubles(tim, waiting) == [wanted]
+    assert troubles(replace(READY, load=replace(READY.load, trunks=frozenset({"vivo"})))) == []
+    assert troubles(tim, replace(waiting, parked={"tim": 40})) == []
+
+
 def test_nonempty_dead_list_is_shown() -> None:
     assert troubles(READY, replace(QUIET, dead=3)) == [
         "ASR_TIM: 3 elements on the dead list; read dialer:dead:ASR_TIM"

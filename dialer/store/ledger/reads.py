@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from dialer.domain.call import State
@@ -23,9 +23,10 @@ _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
 class CellCounts:
     """Counts of one cell.
 
-    `waiting`: requests in Multcall's list. `live`: calls that are not done. `unclaimed`: calls
-    that no worker has claimed. `awaiting`: calls that wait for their code. `dead`: entries on the
-    dead list. `dropped`: entries that the full dead list dropped.
+    `waiting`: requests in Multcall's list, and parked ones. `parked`: how many of them wait for
+    each trunk. `live`: calls that are not done. `unclaimed`: calls that no worker has claimed.
+    `awaiting`: calls that wait for their code. `dead`: entries on the dead list. `dropped`: entries
+    that the full dead list dropped.
     """
 
     waiting: int
@@ -34,6 +35,7 @@ class CellCounts:
     awaiting: int
     dead: int
     dropped: int
+    parked: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ class LedgerReads:
     async def counts(self) -> CellCounts:
         """Return the counts of the cell now."""
         keys = self.keys
-        waiting, live, unclaimed, awaiting, dead, dropped = await self.steps.read_many(
+        trunks = sorted(t.decode() for t in await self.steps.read("SMEMBERS", keys.parking))
+        waiting, live, unclaimed, awaiting, dead, dropped, *parked = await self.steps.read_many(
             [
                 ("LLEN", self.wire.request),
                 ("ZCARD", keys.live),
@@ -116,10 +119,12 @@ class LedgerReads:
                 ("ZCARD", keys.awaiting),
                 ("LLEN", keys.dead),
                 ("GET", keys.dropped),
+                *[("LLEN", keys.parked(trunk)) for trunk in trunks],
             ]
         )
         return CellCounts(
-            waiting=waiting,
+            waiting=waiting + sum(parked),
+            parked=dict(zip(trunks, parked, strict=True)),
             live=live,
             unclaimed=unclaimed,
             awaiting=awaiting,
