@@ -1,4 +1,4 @@
-"""Reads of one cell's ledger, and its keys."""
+"""Read access to one cell's ledger, and its keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dialer.store.steps import Steps
 #: Entries read in one round trip: parsing them takes about 4 ms.
 SLICE: Final = 100
 
-#: States in which a call holds a slot of its PBX.
+#: States in which a call has a slot of its PBX.
 _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
 
 
@@ -23,10 +23,10 @@ _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
 class CellCounts:
     """Counts of one cell.
 
-    `waiting`: requests in Multcall's list. `live`: calls that are not done. `unclaimed`: calls
-    that no worker has claimed. `awaiting`: calls that wait for their code. `dead`: entries on the
-    dead list. `dropped`: entries that the full dead list dropped. `parked`: requests that wait for
-    each trunk.
+    `waiting`: requests in Multcall's list, and parked ones. `parked`: how many of them wait for
+    each trunk. `live`: calls that are not done. `unclaimed`: calls that no worker has claimed.
+    `awaiting`: calls that wait for their code. `dead`: entries on the dead list. `dropped`: entries
+    that the full dead list dropped.
     """
 
     waiting: int
@@ -40,7 +40,7 @@ class CellCounts:
 
 @dataclass(frozen=True, slots=True)
 class LedgerReads:
-    """Reads of one cell's ledger. `push` is the end at which Multcall appends (`multcall.push`)."""
+    """Read access to one cell's ledger. `push` is `multcall.push`, where Multcall appends."""
 
     steps: Steps
     cell: str
@@ -66,7 +66,7 @@ class LedgerReads:
         return "LEFT" if self.push == "right" else "RIGHT"
 
     async def claimed(self, pbx: str) -> list[Entry]:
-        """Return the calls that this PBX's worker has claimed and not ended."""
+        """Return the calls claimed by this PBX's worker that have not ended."""
         ids = await self.steps.read("SMEMBERS", self.keys.claimed(pbx))
         return await self.entries(i.decode() for i in ids)
 
@@ -75,7 +75,7 @@ class LedgerReads:
         return [i.decode() for i in await self.steps.read("ZRANGE", self.keys.live, 0, -1)]
 
     async def slot_holders(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return those of the calls that hold a slot: call id to PBX."""
+        """Return the calls among these that have a slot: call id to PBX."""
         names = list(ids)
         rows = await self.steps.read_many(
             [("HMGET", self.keys.call(i), "state", "pbx") for i in names]
@@ -87,7 +87,7 @@ class LedgerReads:
         }
 
     async def entries(self, ids: Iterable[str]) -> list[Entry]:
-        """Return the entries of those of the calls that are not done.
+        """Return the entries of the calls among these that are not done.
 
         Reads and parses them in slices, so that thousands do not block the event loop.
         """
@@ -110,7 +110,8 @@ class LedgerReads:
     async def counts(self) -> CellCounts:
         """Return the counts of the cell now."""
         keys = self.keys
-        waiting, live, unclaimed, awaiting, dead, dropped, trunks = await self.steps.read_many(
+        trunks = sorted(t.decode() for t in await self.steps.read("SMEMBERS", keys.parking))
+        waiting, live, unclaimed, awaiting, dead, dropped, *parked = await self.steps.read_many(
             [
                 ("LLEN", self.wire.request),
                 ("ZCARD", keys.live),
@@ -118,19 +119,17 @@ class LedgerReads:
                 ("ZCARD", keys.awaiting),
                 ("LLEN", keys.dead),
                 ("GET", keys.dropped),
-                ("SMEMBERS", keys.parking),
+                *[("LLEN", keys.parked(trunk)) for trunk in trunks],
             ]
         )
-        names = sorted(trunk.decode() for trunk in trunks)
-        parked = await self.steps.read_many([("LLEN", keys.parked(trunk)) for trunk in names])
         return CellCounts(
-            waiting=waiting,
+            waiting=waiting + sum(parked),
+            parked=dict(zip(trunks, parked, strict=True)),
             live=live,
             unclaimed=unclaimed,
             awaiting=awaiting,
             dead=dead,
             dropped=int(dropped or 0),
-            parked={trunk: n for trunk, n in zip(names, parked, strict=True) if n},
         )
 
     async def hand(self, bridge: str) -> list[bytes]:
