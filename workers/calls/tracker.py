@@ -244,11 +244,14 @@ class Tracker:
     async def _list(self) -> None:
         """Tell every call that asked whether Asterisk lists its channel.
 
-        Tells nothing if the link is lost: the reconciliation at its return does.
+        Tells nothing if the link is lost meanwhile: the reconciliation at its return does.
         """
         await asyncio.sleep(LIST_DELAY_S)
         wanted, self._to_list = self._to_list, set()
-        if not self.link.ready:
+        if not self.link.ready:  # asked again: the reconciliation at its return may be over
+            for call_id in [one for one in wanted if one in self.calls]:
+                later = asyncio.get_running_loop().call_later
+                later(self.timeouts.coming_s, self._want_list, call_id)
             return
         session = self.link.session
         try:
