@@ -54,7 +54,7 @@ class Calls:
 
     @contextmanager
     def claiming(self, call_id: str) -> Iterator[None]:
-        """The ledger may say that the call is claimed, and its Originate is yet to be sent."""
+        """The ledger may say that the call is claimed, and no Originate of it was sent."""
         self._claiming[call_id] += 1
         try:
             yield
@@ -64,5 +64,5 @@ class Calls:
                 del self._claiming[call_id]
 
     def is_claiming(self, call_id: str) -> bool:
-        """True while the reply to a claim is awaited."""
+        """True while the reply to a claim, or to its return, is awaited."""
         return call_id in self._claiming
