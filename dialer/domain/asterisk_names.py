@@ -1,7 +1,7 @@
 """Names of variables to which Asterisk 16 or 22 gives a meaning. Generated.
 
-`python -m tests.acceptance.lab.asterisk_names` writes this file, and says how it finds them.
-Capital letters; `SIP*` is a family with that prefix, `ARG#` is ARG and digits.
+`python -m tests.acceptance.lab.asterisk_names` writes this file, and documents how.
+In capital letters; `SIP*` is a family with that prefix, `ARG#` is ARG and digits.
 """
 
 from typing import Final

@@ -38,7 +38,7 @@ class Snapshot:
                 f"{name}: {n} requests wait for trunk {trunk}, and no PBX with it takes calls"
                 for name, counts in self.cells.items()
                 for trunk, n in counts.parked.items()
-                if not self._serves(name, trunk)
+                if not self._has_ready_trunk(name, trunk)
             ),
             *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
@@ -48,7 +48,7 @@ class Snapshot:
             ),
         ]
 
-    def _serves(self, cell: str, trunk: str) -> bool:
+    def _has_ready_trunk(self, cell: str, trunk: str) -> bool:
         """True if a PBX of the cell takes calls and has this trunk."""
         loads = [p.load for name, p in self.pbxs.items() if name in self.pbxs_of_cells[cell]]
         return any(load.ready and load.has_trunk(trunk) for load in loads)
@@ -75,6 +75,6 @@ def _pbx_trouble(name: str, pbx: PbxState) -> str | None:
         return f"{name}: no worker yet; start 'celery -A dialer worker -Q {name}' on its host"
     if pbx.link == "stopping":
         return f"{name}: its worker was stopped"
-    if not pbx.alive:
+    if not pbx.is_alive:
         return f"{name}: no heartbeat of its worker for {pbx.silent_s:.0f} s; see its log"
     return f"{name}: no AMI link for {pbx.unready_s:.0f} s; is its Asterisk up?"

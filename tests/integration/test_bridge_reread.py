@@ -393,7 +393,7 @@ async def until_connected(bridge: Program, port: int) -> None:
     await wait_until(is_connected, f"a connection to port {port}")
 
 
-async def test_a_second_hangup_during_a_rereading_is_heeded_after_it(
+async def test_a_second_sighup_during_a_reload_takes_effect_after_it(
     tmp_path: Path, mute: int
 ) -> None:
     async with Stack(tmp_path) as stack:

@@ -81,13 +81,13 @@ class Rounds:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        give_up = Recovery.give_up_lost
+        end_lost = Recovery.end_lost
 
         async def counted(*args: object) -> None:
-            await give_up(*args)  # type: ignore[arg-type]
+            await end_lost(*args)  # type: ignore[arg-type]
             self.n += 1
 
-        monkeypatch.setattr(Recovery, "give_up_lost", counted)
+        monkeypatch.setattr(Recovery, "end_lost", counted)
 
     async def more(self, n: int) -> None:
         until = self.n + n

@@ -154,7 +154,7 @@ def test_an_originate_that_asterisk_refuses_is_tried_three_times(day: Day) -> No
     assert {day.responses[kind]["Tentativas"] for kind in KINDS if kind != 85} == {1}
 
 
-def test_an_originate_without_a_word_is_not_sent_again(day: Day) -> None:
+def test_an_originate_without_a_reply_is_not_sent_again(day: Day) -> None:
     assert day.rings[day.numbers[87]] == 0
 
 

@@ -135,7 +135,7 @@ def test_a_mutant_says_where_it_is() -> None:
     assert (mutant.first_line, mutant.last_line) == (1, 2)
 
 
-def test_a_change_says_which_of_two_alike_it_is() -> None:
+def test_a_mutant_counts_the_equal_places_before_it() -> None:
     found = mutants_of("a.py", "a = b + c + d", python_faults.edits_of("a = b + c + d"))
     assert {mutant.change for mutant in found} == {"+#1 -> -", "+#2 -> -"}
 

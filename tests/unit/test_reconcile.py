@@ -97,7 +97,7 @@ async def test_a_lost_link_during_reconciliation_ends_nothing() -> None:
     with pytest.raises(Exception, match="the link was lost"):
         await reconcile(made)
     assert made.written.endings == []
-    assert made.tracker._listeners == 0
+    assert made.tracker._buffering == 0
 
 
 async def test_a_claim_in_flight_is_not_adopted() -> None:
@@ -111,12 +111,12 @@ async def test_a_call_yet_to_be_sent_is_left_alone() -> None:
     made = of_another_worker()
     made.tracker.follow(entry(), "t")
     await reconcile(made)
-    await made.journal.drain()
+    await made.journal.wait_done()
     assert made.written.endings == []
     assert not made.followed.missed
 
 
-async def test_a_call_that_ended_here_is_told_again_and_not_adopted() -> None:
+async def test_a_call_that_ended_here_is_resent_and_not_adopted() -> None:
     made = of_another_worker()
     made.calls.end(entry().call, Ending(result=Result.BUSY, ended_at=T0, cause=17))
     await reconcile(made)
@@ -154,7 +154,7 @@ async def test_two_thousand_calls_do_not_block_the_loop() -> None:
     try:
         with watched_loop() as watched:
             await reconcile(made)
-            await made.journal.drain()
+            await made.journal.wait_done()
     finally:
         gc.enable()
     assert len(made.calls) == 2_000

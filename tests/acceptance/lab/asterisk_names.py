@@ -1,4 +1,4 @@
-"""Writes `dialer/domain/asterisk_names.py`: the variable names to which Asterisk gives a meaning.
+"""Generator of `dialer/domain/asterisk_names.py`: variable names with a meaning in Asterisk.
 
     python -m tests.acceptance.lab.asterisk_names             write the file
     python -m tests.acceptance.lab.asterisk_names --check     fail if it is out of date
@@ -58,8 +58,8 @@ COMPARED_WITHIN: Final = 4
 
 _HEAD: Final = '''"""Names of variables to which Asterisk 16 or 22 gives a meaning. Generated.
 
-`python -m tests.acceptance.lab.asterisk_names` writes this file, and says how it finds them.
-Capital letters; `SIP*` is a family with that prefix, `ARG#` is ARG and digits.
+`python -m tests.acceptance.lab.asterisk_names` writes this file, and documents how.
+In capital letters; `SIP*` is a family with that prefix, `ARG#` is ARG and digits.
 """
 
 from typing import Final
@@ -166,7 +166,7 @@ def module_text() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the module, or compares it with `--check`."""
+    """Write the module, or compare it with `--check`."""
     text = module_text()
     if arguments == ["--check"]:
         is_current = TARGET.read_text(encoding="utf-8") == text

@@ -78,7 +78,7 @@ async def test_a_question_that_timed_out_is_not_kept() -> None:
 async def test_no_call_waits_for_the_deletion_of_old_records() -> None:
     async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
         await rig.up()
-        rig.link._unforgotten |= {f"C:{n}" for n in range(100)}
+        rig.link._undeleted |= {f"C:{n}" for n in range(100)}
         raw.cut()
         await rig.lost(1)
         await rig.up()  # this manager answers no DBDel, and each would take a second
