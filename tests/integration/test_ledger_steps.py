@@ -201,6 +201,7 @@ async def test_admission_takes_one_of_two_equal_elements(site: Site) -> None:
     assert await site.ledger.hand(BRIDGE) == [element()]
     await site.in_hand(element())
     assert await admit(site, element()) is Admission.DUPLICATE
+    assert await site.ledger.bury(hand(site), element(), '"repeat"')
     assert await site.ledger.hand(BRIDGE) == [element()]
 
 
@@ -250,7 +251,7 @@ async def test_messages_go_to_the_end_that_multcall_reads(site: Site) -> None:
         assert (await site.acks())[newest]["IdRequisicao"] == request_id
     await site.in_hand(element("r-3"))
     answer = '{"IdRequisicao": "r-3"}'
-    await site.ledger.refuse(BRIDGE, element("r-3"), request_id="r-3", response=answer)
+    await site.ledger.refuse(hand(site), element("r-3"), request_id="r-3", response=answer)
     assert (await site.responses())[newest]["IdRequisicao"] == "r-3"
     await site.end("r-1")
     await site.code(code_element("r-1"))

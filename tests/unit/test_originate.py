@@ -179,3 +179,10 @@ async def test_a_call_claimed_twice_is_dialed_once() -> None:
     made = await dial(waiting())
     await dial(made)
     assert len(made.asterisk.sent) == 1
+
+
+async def test_a_variable_the_cell_does_not_allow_is_never_dialed() -> None:
+    made = await dial(waiting(variables=(("MONITOR_EXEC", "/bin/true"),)))
+    ending = await made.ending()
+    assert ending.error is not None
+    assert (ending.error.code, made.asterisk.sent) == ("not_allowed", [])
