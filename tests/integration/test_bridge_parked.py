@@ -31,7 +31,7 @@ def bridge_of(site: Site, name: str = BRIDGE, threads: int = 50) -> Bridge:
 
 
 async def beats(site: Site, *names: str) -> None:
-    """Keeps PBXs ready, as their workers do."""
+    """Keep PBXs ready, as their workers do."""
     while True:
         for name in names:
             await site.beat(name)
@@ -39,7 +39,7 @@ async def beats(site: Site, *names: str) -> None:
 
 
 async def ends_calls(site: Site) -> None:
-    """Ends calls as workers would."""
+    """End calls as workers would."""
     while True:
         await end_live(site)
         await asyncio.sleep(0.01)
