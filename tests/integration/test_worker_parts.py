@@ -82,7 +82,7 @@ async def test_a_redis_that_is_back_has_its_calls_answered_for(pbx: SimulatedPbx
             await site.admitted()
             await site.claimed()  # by a worker that forgot it
             server.kill()
-            await wait_until(lambda: worker._registry.steps.outage, "the outage is noticed")
+            await wait_until(lambda: worker._registry.steps.is_down, "the outage is noticed")
             await asyncio.to_thread(server.start)
             await site.redis.connection_pool.disconnect()
             await wait_until(site.responses, "the call is answered for")
@@ -208,7 +208,7 @@ async def test_a_stop_waits_for_a_call_that_is_being_dialed(site: Site, pbx: Sim
         worker.dial(R1, 1)
         await wait_until(lambda: (f := worker._calls.get(R1)) and f.sent, "the Originate is sent")
         stopping = asyncio.create_task(worker.begin_stop())
-        await wait_until(lambda: worker.state.word == "stopping", "the stop has begun")
+        await wait_until(lambda: worker.state.link_state == "stopping", "the stop has begun")
         assert worker._dialing
         pbx.unhang()
         await stopping

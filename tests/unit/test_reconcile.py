@@ -70,7 +70,7 @@ async def test_events_during_the_list_reach_an_adopted_call() -> None:
 
 async def test_a_ledger_back_adopts_a_call_with_its_events() -> None:
     made = during_the_list(of_another_worker(), CREATED, hung_up(17))
-    await made.reconciler.ledger_back(made.cells.ledger(made.cell.name))
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
     assert (await made.ending()).result is Result.BUSY
 
 

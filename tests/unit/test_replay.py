@@ -96,6 +96,6 @@ async def test_a_ledger_that_is_back_has_its_calls_adopted() -> None:
 async def test_a_ledger_that_is_back_is_told_what_it_lost() -> None:
     made = await answered()
     made.written.known = [entry()]
-    await made.reconciler.ledger_back(made.cells.ledger(made.cell.name))
-    await made.journal.drain()
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
+    await made.journal.wait_done()
     assert made.written.done == ["accept", "answer"]
