@@ -82,10 +82,10 @@ class Reconciler:
     async def ledger_back(self, ledger: WorkerLedger) -> None:
         """Replay lost writes to a cell's ledger that is back; adopt calls nobody follows."""
         await self.replay.replay(ledger)
-        with self.tracker.listening():
-            unknown = [e for e in await ledger.claimed(self.state.name) if self._is_unknown(e)]
-            if not unknown:
-                return
+        unknown = [e for e in await ledger.claimed(self.state.name) if self._is_unknown(e)]
+        if not unknown:
+            return
+        with self.tracker.listening():  # not above, where a Redis may be waited for for hours
             try:
                 live = await self.link.channels()
             except AmiUnavailable:
