@@ -170,9 +170,7 @@ async def test_old_records_are_deleted_once_per_link(site: Site, pbx: SimulatedP
         assert done == []
 
 
-async def test_a_missing_target_is_in_the_heartbeat(
-    site: Site, pbx: SimulatedPbx
-) -> None:
+async def test_a_missing_target_is_in_the_heartbeat(site: Site, pbx: SimulatedPbx) -> None:
     async def beat() -> dict[str, str]:
         raw: Any = await site.redis.hgetall("dialer:pbx:pbx01")
         return {name.decode(): value.decode() for name, value in raw.items()}
