@@ -72,7 +72,7 @@ RARE_AT_ONCE = 4
 
 
 class Points:
-    """Failure points to be armed: each comes up until it has fired, then the round begins anew."""
+    """Failure points to be armed: each comes up until it has fired, then the round begins again."""
 
     def __init__(self, who: str, rng: random.Random) -> None:
         self._rare = RARE[who]

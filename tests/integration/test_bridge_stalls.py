@@ -77,7 +77,7 @@ async def turns() -> AsyncIterator[list[float]]:
 
 
 class Rounds:
-    """Counts the rounds of the recovery."""
+    """Count the rounds of the recovery."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0

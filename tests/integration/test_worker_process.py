@@ -35,7 +35,7 @@ def moment(text: str) -> float:
 async def each_once(
     stack: Stack, requests: list[dict[str, Any]], *, slots: bool = True
 ) -> dict[str, Response]:
-    """Waits until every request has its Response and all is at rest; none came twice."""
+    """Wait until every request has its Response and all is at rest; none came twice."""
     responses = await stack.responses(len(requests))
     await stack.at_rest(slots=slots)
     ids = [response["IdRequisicao"] for response in responses]
