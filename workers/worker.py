@@ -56,11 +56,13 @@ class PbxWorker:
     """The worker of one PBX. `on_done` is called for every call that ended here.
 
     `failure` is done when a background task has ended before the stop; the process must end.
+    `check_every_s` is the pause between two checks of long calls.
     """
 
     settings: Settings
     pbx: Pbx
     on_done: Callable[[Call, Ending], None]
+    check_every_s: float = CHECK_EVERY_S
     failure: asyncio.Future[None] = field(init=False)
     link: AmiLink = field(init=False)
     state: PbxState = field(init=False)
@@ -294,7 +296,7 @@ class PbxWorker:
     async def _check_long_calls(self) -> None:
         cleaned = 0
         while True:
-            await asyncio.sleep(CHECK_EVERY_S)
+            await asyncio.sleep(self.check_every_s)
             if not self.link.ready:
                 continue
             with contextlib.suppress(AmiUnavailable):

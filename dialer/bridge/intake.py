@@ -44,7 +44,7 @@ class Intake:
     """The intake of one cell. `blocking` is a separate client, because BLMOVE occupies it.
 
     `admitting` is held while requests become calls. `parked` is how many requests wait for each
-    trunk, as of the last round.
+    trunk, as of the last round. `_first` is the trunk whose parked requests last went first.
     """
 
     cell: BridgeCell
@@ -53,6 +53,7 @@ class Intake:
     parked: Mapping[str, int] = field(default_factory=dict)
     refusals: Refusals = field(init=False)
     admissions: Admissions = field(init=False)
+    _first: str = ""
 
     def __post_init__(self) -> None:
         self.refusals = Refusals(self.cell)
@@ -102,7 +103,11 @@ class Intake:
         keys = self.cell.ledger.keys
         wanted: dict[str, int] = {}
         if fetched.parked and not self.cell.is_paused_by_hours(datetime.now(UTC)):
-            wanted = room.from_parked(fetched.parked, at_most=BATCH)
+            # Trunks of one PBX take turns, or one with a large backlog would use up all its room.
+            turns = sorted(fetched.parked, key=lambda trunk: (trunk <= self._first, trunk))
+            parked_by_turn = {trunk: fetched.parked[trunk] for trunk in turns}
+            wanted = room.from_parked(parked_by_turn, at_most=BATCH)
+            self._first = next(iter(wanted), self._first)
         parked = await self.cell.ledger.parked(wanted)
         return [
             *(Element(raw, keys.parked(trunk)) for trunk, rows in parked.items() for raw in rows),

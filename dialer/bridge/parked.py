@@ -39,7 +39,7 @@ class ParkedSweep:
         while rows := await ledger.parked_slice(trunk, start, SLICE):
             elements = [Element(raw, ledger.keys.parked(trunk)) for raw in rows]
             candidates = await refusals.read(elements)
-            allowed, _ = await refusals.allowed(candidates, before_lease=False)
-            start += len(allowed)
+            _, answered = await refusals.allowed(candidates, before_lease=False)
+            start += len(candidates) - answered
             await asyncio.sleep(PAUSE_S)
         await asyncio.sleep(PAUSE_S)

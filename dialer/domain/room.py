@@ -141,7 +141,7 @@ class Room:
         return self.of_pbxs > 0 and not any(p.room for p in self.pbxs if p.has_trunk(trunk))
 
     def from_parked(self, parked: Mapping[str, int], *, at_most: int) -> dict[str, int]:
-        """Return how many parked requests to read now, by trunk.
+        """Return how many parked requests to read now, by trunk; the first trunk goes first.
 
         A trunk that no PBX has any longer counts as any trunk, because its requests may now need
         another trunk or must be refused.

@@ -35,10 +35,10 @@ class Snapshot:
                 if counts.waiting and not any(p.load.ready for p in self.pbxs.values())
             ),
             *(
-                f"{name}: {n} requests wait for trunk {trunk}, and no PBX with it takes calls"
+                f"{name}: {parked} requests wait for trunk {trunk}, and no PBX with it takes calls"
                 for name, counts in self.cells.items()
-                for trunk, n in counts.parked.items()
-                if not self._has_ready_trunk(name, trunk)
+                for trunk, parked in counts.parked.items()
+                if parked and not self._is_ready(name, trunk)
             ),
             *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
@@ -48,10 +48,10 @@ class Snapshot:
             ),
         ]
 
-    def _has_ready_trunk(self, cell: str, trunk: str) -> bool:
-        """True if a PBX of the cell takes calls and has this trunk."""
-        loads = [p.load for name, p in self.pbxs.items() if name in self.pbxs_of_cells[cell]]
-        return any(load.ready and load.has_trunk(trunk) for load in loads)
+    def _is_ready(self, cell: str, trunk: str) -> bool:
+        """True if any PBX of the cell that has this trunk is ready."""
+        pbxs = [self.pbxs[name] for name in self.pbxs_of_cells.get(cell, ()) if name in self.pbxs]
+        return any(pbx.load.ready and pbx.load.has_trunk(trunk) for pbx in pbxs)
 
 
 async def take_snapshot(

@@ -62,8 +62,7 @@ def render(snapshot: Snapshot) -> Group:
         pbxs.add_row(name, link, str(load.calls), str(load.max_calls), str(load.starts), silent)
     cells = Table("cell", "waiting", "calls", "unclaimed", "await code", "dead", title="Cells")
     for name, counts in snapshot.cells.items():
-        waiting = counts.waiting + sum(counts.parked.values())
-        columns = (waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
+        columns = (counts.waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
         cells.add_row(name, *map(str, columns))
     troubles = [Text(trouble, style="bold red") for trouble in snapshot.troubles()]
     return Group(pbxs, cells, *(troubles or [Text("All is well.", style="green")]))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dialer.bridge.parked import PAUSE_S, SLICE
 from tests.integration.cell_rig import BRIDGE, CELL, Bridge, Site, cell, element, pbx, task_of
 from tests.waiting import wait_until
 
@@ -40,10 +41,14 @@ async def beats(site: Site, *names: str) -> None:
 async def ends_calls(site: Site) -> None:
     """End calls as workers would."""
     while True:
-        for entry in await site.ledger.entries(await site.ledger.live()):
-            await site.end(entry.request.request_id)
-            await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
+        await end_live(site)
         await asyncio.sleep(0.01)
+
+
+async def end_live(site: Site) -> None:
+    for entry in await site.ledger.entries(await site.ledger.live()):
+        await site.end(entry.request.request_id)
+        await site.registry.release(entry.call.pbx or "", [entry.call.call_id])
 
 
 def blocked(n: int) -> list[bytes]:
@@ -74,6 +79,8 @@ async def test_many_blocked_requests_stop_no_others_and_keep_order(site: Site) -
         await wait_until(lambda: len(nudged(bridge, "o-")) == 200, "others", within_s=60)
         assert nudged(bridge, "b-") == []
         assert await parked(site) == MANY
+        counts = await site.ledger.counts()
+        assert (counts.waiting, counts.parked) == (MANY, {"vivo": MANY})
         await push(site, element("b-last", Tronco="vivo"))
         await wait_until(lambda: has_parked(site, MANY + 1), "the last one is parked too")
         async with task_of(beats(site, "pbx02")):
@@ -139,7 +146,7 @@ async def test_parked_requests_are_counted_by_trunk(site: Site) -> None:
     async with bridge.running():
         await wait_until(lambda: has_parked(site, 7), "all are parked")
         counts = await site.ledger.counts()
-    assert (counts.waiting, counts.parked) == (0, {"vivo": 7})
+    assert (counts.waiting, counts.parked) == (7, {"vivo": 7})
 
 
 async def test_parked_request_expires_in_time(site: Site) -> None:
@@ -188,6 +195,30 @@ async def test_newer_request_does_not_pass_a_parked_one(site: Site) -> None:
         element("b-1", Tronco="vivo"),
         element("b-new", Tronco="vivo"),
     ]
+
+
+async def test_parked_requests_of_two_trunks_take_turns(site: Site) -> None:
+    """Both trunks are of one PBX, which has room for one call in each round."""
+    trunks = frozenset({"claro", "vivo"})
+    bridge = Bridge.of(site, pbxs=(PBXS[0], pbx("pbx02", trunks=trunks, max_calls=1)))
+    await push(site, *(element(f"c-{i}", Tronco="claro") for i in range(9)), *blocked(2))
+    await bridge.intake.handle(*await bridge.intake.fetch())
+    await site.beat("pbx02")
+    for _ in range(4):
+        await bridge.intake.handle(*await bridge.intake.fetch())
+        await end_live(site)
+    assert sorted(nudged(bridge, "")) == ["b-0", "b-1", "c-0", "c-1"]
+
+
+async def test_sweep_passes_many_repeats_in_one_slice(site: Site) -> None:
+    """A request behind as many repeats as a slice has is answered after two slices."""
+    bridge = bridge_of(site)
+    old = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    expired = element("late", Tronco="vivo", CriadaEm=old, ValidadeSeg=1)
+    await site.redis.rpush(site.ledger.keys.parked("vivo"), *blocked(1) * SLICE, expired)
+    async with asyncio.timeout(20 * PAUSE_S):
+        await bridge.parked._sweep("vivo")
+    assert [r["IdRequisicao"] for r in await site.responses()] == ["late"]
 
 
 async def test_waiting_for_a_trunk_is_no_busy_loop(

@@ -104,6 +104,21 @@ async def test_draining_cell_returns_the_hand_of_a_dead_bridge(
     assert await site.responses() == []
 
 
+async def test_draining_cell_leaves_parked_requests_to_a_living_bridge(site: Site) -> None:
+    """Else it would return them twice a second, and the other would have to park them again."""
+    raw = element(Tronco="tim")
+    await site.accepted()
+    await site.in_hand(raw, bridge="other")
+    await site.ledger.park("other", [("tim", raw)])
+    await site.ledger.take_over("other")
+    async with serving_of(site, plan(site.url, draining=True)) as served:
+        await served.start()
+        assert not await site.ledger.has_requests(BRIDGE)
+        await site.redis.zadd(f"dialer:bridges:{CELL}", {"other": 1})  # it died
+        await wait_until(lambda: site.listed(site.ledger.wire.request), "they are returned")
+    assert await site.listed(site.ledger.keys.parked("tim")) == []
+
+
 async def test_refused_release_while_draining_ends_no_bridge(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,6 +72,10 @@ async def return_hand(site: Site) -> object:
     return await site.ledger.return_hand(BRIDGE)
 
 
+async def park(site: Site) -> object:
+    return await site.ledger.park(BRIDGE, [("tim", REQUEST)])
+
+
 @pytest.mark.parametrize(
     ("step", "wanted"),
     [
@@ -87,12 +91,15 @@ async def return_hand(site: Site) -> object:
         (bury, "dead"),
         (return_hand, "request"),
         (return_hand, "code"),
+        (park, "dialer:parked:ASR_TIM:tim"),
+        (park, "dialer:parking:ASR_TIM"),
     ],
 )
 async def test_a_step_without_its_list_changes_nothing(
     site: Site, step: Callable[[Site], Awaitable[object]], wanted: str
 ) -> None:
-    key = site.ledger.keys.dead if wanted == "dead" else getattr(site.ledger.wire, wanted)
+    ours = {"dead": site.ledger.keys.dead}
+    key = str(ours.get(wanted) or getattr(site.ledger.wire, wanted, wanted))
     await site.redis.delete(key)
     await site.redis.set(key, "not a list")
     before = await site.snapshot()

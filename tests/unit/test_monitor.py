@@ -54,22 +54,13 @@ def test_waiting_requests_are_shown_without_a_ready_pbx() -> None:
     assert troubles(READY, waiting) == []
 
 
-def test_requests_parked_for_a_trunk_without_pbx_are_shown() -> None:
-    parked = replace(QUIET, parked={"vivo": 40})
-    assert troubles(READY, parked) == [
-        "ASR_TIM: 40 requests wait for trunk vivo, and no PBX with it takes calls"
-    ]
-    with_trunk = replace(READY, load=replace(READY.load, trunks=frozenset({"vivo"})))
-    assert troubles(with_trunk, parked) == []
-    assert troubles(replace(with_trunk, load=replace(with_trunk.load, ready=False)), parked)
-
-
-def test_parked_requests_count_as_waiting_on_the_screen() -> None:
-    out = io.StringIO()
-    counts = replace(QUIET, waiting=1000, parked={"vivo": 234})
-    snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": counts}, pbxs_of_cells=ALLOWED)
-    Console(file=out, width=100).print(render(snapshot))
-    assert "1234" in out.getvalue()
+def test_parked_requests_of_a_trunk_without_pbx_are_shown() -> None:
+    waiting = replace(QUIET, waiting=40, parked={"tim": 0, "vivo": 40})
+    tim = replace(READY, load=replace(READY.load, trunks=frozenset({"tim"})))
+    wanted = "ASR_TIM: 40 requests wait for trunk vivo, and no PBX with it takes calls"
+    assert troubles(tim, waiting) == [wanted]
+    assert troubles(replace(READY, load=replace(READY.load, trunks=frozenset({"vivo"})))) == []
+    assert troubles(tim, replace(waiting, parked={"tim": 40})) == []
 
 
 def test_nonempty_dead_list_is_shown() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from redis.exceptions import NoPermissionError
@@ -17,6 +18,7 @@ from tests.loop_watch import watched_loop
 from tests.unit.captured import CALL_ID
 from tests.unit.lives import T0
 from tests.unit.parts import Parts, Written, entry, parts
+from workers.recovery.reconcile import RECORD_KEPT_S
 
 CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
 CHANNEL = {"Channel": "PJSIP/carrier-1", "ChannelState": "5"}
@@ -30,14 +32,20 @@ def code(ending: Ending) -> str | None:
     return ending.error.code if ending.error else None
 
 
-async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
-    """Reconcile; these events come while the channels are listed."""
+def during_the_list(made: Parts, *events: AmiEvent) -> Parts:
+    """These events come while the channels are listed for the first time."""
 
     def hear() -> None:
-        made.hear(*meanwhile)
+        made.asterisk.while_listing = lambda: None
+        made.hear(*events)
 
     made.asterisk.while_listing = hear
-    await made.reconciler.run()
+    return made
+
+
+async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
+    """Reconcile; these events come while the channels are listed."""
+    await during_the_list(made, *meanwhile).reconciler.run()
     return made
 
 
@@ -57,6 +65,12 @@ async def test_a_channel_that_comes_during_the_list_is_followed() -> None:
 
 async def test_events_during_the_list_reach_an_adopted_call() -> None:
     made = await reconcile(of_another_worker(), CREATED, hung_up(17))
+    assert (await made.ending()).result is Result.BUSY
+
+
+async def test_a_ledger_back_adopts_a_call_with_its_events() -> None:
+    made = during_the_list(of_another_worker(), CREATED, hung_up(17))
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
     assert (await made.ending()).result is Result.BUSY
 
 
@@ -140,6 +154,21 @@ async def test_a_redis_at_fault_keeps_no_other_cell_waiting(
         await reconcile(made)
     assert made.followed.call.state is State.ACCEPTED
     assert any(vars(r).get("cell") == "OTHER" for r in caplog.records)
+
+
+async def test_only_old_records_of_no_call_are_deleted() -> None:
+    made = parts().claimed()
+    now = datetime.now(UTC).timestamp()
+    old, new = now - RECORD_KEPT_S - 60, now - RECORD_KEPT_S + 60
+    made.asterisk.astdb = {
+        "C:old": f"answered={old:.3f} ended= cause=",
+        "C:new": f"answered={new:.3f} ended= cause=",
+        "C:ended": f"answered={old:.3f} ended={new:.3f} cause=16",
+        "C:odd": "no record",
+        CALL_ID: f"answered={old:.3f} ended= cause=",
+    }
+    await made.reconciler.delete_old_records()
+    assert made.asterisk.forgotten == ["C:old", "C:odd"]
 
 
 async def test_two_thousand_calls_do_not_block_the_loop() -> None:

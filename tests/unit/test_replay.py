@@ -91,3 +91,11 @@ async def test_a_ledger_that_is_back_has_its_calls_adopted() -> None:
     asked = len(made.asterisk.asked)
     await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
     assert len(made.asterisk.asked) == asked, "nothing is unknown"
+
+
+async def test_a_ledger_that_is_back_is_told_what_it_lost() -> None:
+    made = await answered()
+    made.written.known = [entry()]
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
+    await made.journal.wait_done()
+    assert made.written.done == ["accept", "answer"]

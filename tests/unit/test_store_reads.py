@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 READING = {
     "GET", "HGET", "HGETALL", "HMGET", "LLEN", "LRANGE", "SCARD", "SMEMBERS", "SMISMEMBER", "TIME",
-    "ZCARD", "ZRANGE",
+    "ZCARD", "ZRANGE", "ZRANGEBYSCORE",
 }  # fmt: skip
 
 

@@ -147,16 +147,23 @@ class BridgeLedger(WaitingCalls):
         return int(back)
 
     async def has_requests(self, bridge: str) -> bool:
-        """True if an element is in this bridge's hands or in a parked list."""
+        """True if an element is in this bridge's hands, or is parked and no other bridge lives.
+
+        Another living bridge dials the parked requests, or returns them when it stops.
+        """
         keys = self.keys
-        sizes = await self.steps.read_many(
+        seconds, _ = await self.steps.read("TIME")
+        living_since_ms = int((seconds - BRIDGE_DEAD_AFTER_S) * 1000)
+        hand, code_hand, parking, living = await self.steps.read_many(
             [
                 ("LLEN", keys.hand(bridge)),
                 ("LLEN", keys.code_hand(bridge)),
                 ("SCARD", keys.parking),
+                ("ZRANGEBYSCORE", keys.bridges, living_since_ms, "+inf"),
             ]
         )
-        return any(sizes)
+        is_alone = not set(living) - {bridge.encode()}
+        return bool(hand or code_hand or (parking and is_alone))
 
     async def park(self, bridge: str, requests: Sequence[tuple[str, bytes]]) -> int:
         """Move requests from the hand to the parked list of their trunk.

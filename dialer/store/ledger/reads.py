@@ -23,10 +23,10 @@ _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
 class CellCounts:
     """Counts of one cell.
 
-    `waiting`: requests in Multcall's list. `live`: calls that are not done. `unclaimed`: calls
-    that no worker has claimed. `awaiting`: calls that wait for their code. `dead`: entries on the
-    dead list. `dropped`: entries that the full dead list dropped. `parked`: requests that wait for
-    each trunk.
+    `waiting`: requests in Multcall's list, and parked ones. `parked`: how many of them wait for
+    each trunk. `live`: calls that are not done. `unclaimed`: calls that no worker has claimed.
+    `awaiting`: calls that wait for their code. `dead`: entries on the dead list. `dropped`: entries
+    that the full dead list dropped.
     """
 
     waiting: int
@@ -110,7 +110,8 @@ class LedgerReads:
     async def counts(self) -> CellCounts:
         """Return the counts of the cell now."""
         keys = self.keys
-        waiting, live, unclaimed, awaiting, dead, dropped, trunks = await self.steps.read_many(
+        trunks = sorted(t.decode() for t in await self.steps.read("SMEMBERS", keys.parking))
+        waiting, live, unclaimed, awaiting, dead, dropped, *parked = await self.steps.read_many(
             [
                 ("LLEN", self.wire.request),
                 ("ZCARD", keys.live),
@@ -118,19 +119,17 @@ class LedgerReads:
                 ("ZCARD", keys.awaiting),
                 ("LLEN", keys.dead),
                 ("GET", keys.dropped),
-                ("SMEMBERS", keys.parking),
+                *[("LLEN", keys.parked(trunk)) for trunk in trunks],
             ]
         )
-        names = sorted(trunk.decode() for trunk in trunks)
-        parked = await self.steps.read_many([("LLEN", keys.parked(trunk)) for trunk in names])
         return CellCounts(
-            waiting=waiting,
+            waiting=waiting + sum(parked),
+            parked=dict(zip(trunks, parked, strict=True)),
             live=live,
             unclaimed=unclaimed,
             awaiting=awaiting,
             dead=dead,
             dropped=int(dropped or 0),
-            parked={trunk: n for trunk, n in zip(names, parked, strict=True) if n},
         )
 
     async def hand(self, bridge: str) -> list[bytes]:
