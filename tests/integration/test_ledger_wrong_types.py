@@ -99,7 +99,7 @@ async def test_a_step_without_its_list_changes_nothing(
     site: Site, step: Callable[[Site], Awaitable[object]], wanted: str
 ) -> None:
     ours = {"dead": site.ledger.keys.dead}
-    key = ours.get(wanted) or getattr(site.ledger.wire, wanted, wanted)
+    key: str = ours.get(wanted) or getattr(site.ledger.wire, wanted, wanted)
     await site.redis.delete(key)
     await site.redis.set(key, "not a list")
     before = await site.snapshot()
