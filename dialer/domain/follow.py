@@ -237,11 +237,11 @@ def _end_if_over(f: Followed) -> Step:
         waits = f.has_failed_without_channel and not f.is_answered
         # OriginateResponse may arrive even before Newchannel, so wait for a channel.
         return f, _timer(PairingTimedOut()) if waits else ()
+    if not f.is_answered and f.originate is None and _is_unclear(f.hangup):
+        return f, _timer(PairingTimedOut())
     if f.missed or f.needs_amd_from_record:
         return _ask_record(f)
-    if f.is_answered or not _is_unclear(f.hangup) or f.originate is not None:
-        return _end_by_events(f, f.hangup)
-    return f, _timer(PairingTimedOut())
+    return _end_by_events(f, f.hangup)
 
 
 def _is_unclear(hangup: HungUp) -> bool:

@@ -322,9 +322,16 @@ def test_unclear_originate_that_was_accepted_is_not_looked_for() -> None:
 
 def test_a_hangup_after_a_gap_asks_the_record() -> None:
     life = Life(record=record()).dial().feed(CREATED, GapFound(), hung_up(16))
-    assert len(life.effects_of(AskRecord)) == 1
     assert life.ending.result is Result.ANSWERED
+    assert len(life.effects_of(AskRecord)) == 1
     assert life.followed.call.answered_at == record().answered_at
+
+
+def test_a_call_that_rings_out_after_a_gap_was_not_answered() -> None:
+    """Its OriginateResponse says so, some milliseconds after the Hangup."""
+    life = Life().dial().feed(CREATED, GapFound(), LISTED, hung_up(16))
+    life.feed(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3), after_s=0.006)
+    assert life.ending.result is Result.NO_ANSWER
 
 
 def test_a_listed_call_is_followed_on() -> None:

@@ -164,6 +164,19 @@ def test_a_step_has_the_tests_that_call_it(tmp_path: Path) -> None:
     assert [test for test, _ in tests] == ["t.py::a"]
 
 
+def test_an_included_file_has_the_tests_of_its_steps(tmp_path: Path) -> None:
+    (tmp_path / "store/lua").mkdir(parents=True)
+    (tmp_path / "store/lua/_time.lua").write_text("local function now_ms() end\n")
+    (tmp_path / "store/lua/take.lua").write_text("-- Take.\n-- Include: _list _time\n")
+    (tmp_path / "store/lua/put.lua").write_text("-- Include: _timeout\n")
+    (tmp_path / "store/bridge.py").write_text('run("take")\nrun("put")\n')
+    lines = {"store/bridge.py": {"1": ["t.py::a"], "2": ["t.py::b"]}}
+    choice = TestChoice({"t.py": FileMap(seconds={"t.py::a": 1.0, "t.py::b": 1.0}, lines=lines)})
+
+    tests = choice.tests_of_step("store/lua/_time.lua", tmp_path, 60)
+    assert [test for test, _ in tests] == ["t.py::a"]
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project of one function, whose test lacks the boundary and one branch."""

@@ -91,6 +91,21 @@ async def test_events_of_an_adopted_call_are_applied_once() -> None:
     assert len(made.followed.early) == 3
 
 
+async def test_events_are_kept_until_the_last_listener_leaves() -> None:
+    made = parts()
+    with made.tracker.buffering():
+        with made.tracker.buffering():
+            made.hear(CREATED)
+        made.tracker.adopt(entry())
+    assert len(made.followed.early) == 1
+    other = parts()
+    with other.tracker.buffering():
+        other.hear(CREATED)
+    with other.tracker.buffering():
+        other.tracker.adopt(entry())
+    assert other.followed.early == (), "events of an older gap"
+
+
 async def test_events_are_not_kept_when_nobody_listens() -> None:
     made = parts().hear(CREATED)
     made.tracker.adopt(entry())
