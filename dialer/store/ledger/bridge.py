@@ -165,15 +165,15 @@ class BridgeLedger(WaitingCalls):
         is_alone = not set(living) - {bridge.encode()}
         return bool(hand or code_hand or (parking and is_alone))
 
-    async def park(self, bridge: str, requests: Sequence[tuple[str, bytes]]) -> int:
-        """Move requests, each with its trunk, from the hand to the list of the trunk.
+    async def park(self, source: str, requests: Sequence[tuple[str, bytes]]) -> int:
+        """Move requests, each with its trunk, from the list `source` to the list of the trunk.
 
-        Returns how many were in the hand.
+        Returns how many were in `source`.
         """
         keys = self.keys
         n = await self.steps.run(
             "park",
-            [keys.hand(bridge), keys.parking],
+            [source, keys.parking],
             [keys.parked(""), *(value for pair in requests for value in pair)],
         )
         return int(n)
