@@ -4,14 +4,14 @@
 #   make test         lint, types, import rules, every test that this machine can run
 #
 #   make lint | unit | integration | acceptance | chaos | bench | bench-check
-#   make mutants      plant small faults in the code, one at a time; report those no test notices
-#   make fuzz         the tests of hypothesis with random examples, 20 times as many; it prints
-#                     its FUZZ_SEED, and `make fuzz FUZZ_SEED=...` repeats that run. The other
-#                     targets take the same 100 examples of each test every time
+#   make mutants      change the code in small ways, one at a time; report those no test detects
 #                     bench-check compares with benchmarks/baseline.toml: 10 % worse fails with
-#                     exit code 1, 3 means not measured (no Docker, or a busy machine)
+#                     exit code 1; 3 means not measured (no Docker, or a busy machine)
+#   make fuzz         the hypothesis tests with random examples, 20 times as many. It prints its
+#                     FUZZ_SEED, and `make fuzz FUZZ_SEED=...` repeats that run. All other targets
+#                     use the same 100 examples of each test every time
 #   make image        build the container image multcall-dialer that docker-compose.yml runs
-#   make docs         write docs/schemas/*.json anew from the code
+#   make docs         write docs/schemas/*.json from the code
 #   make constraints  resolve the newest versions and pin them in constraints.txt
 #   make clean        remove .venv and everything that was built
 #
@@ -23,7 +23,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 PYTEST_ARGS ?=
-# Built with the pinned backend, inside the environment: nothing is fetched that is not pinned.
+# The package is built in the environment with the pinned backend; only pinned versions are fetched.
 BACKEND := hatchling editables
 
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ BACKEND := hatchling editables
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
-# Prints the interpreter to use, or says in one sentence what is missing.
+# Set `found` to the interpreter, or print what is missing and fail.
 define FIND_PYTHON
 found=; \
 for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3 python; do \
@@ -67,8 +67,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(VENV)/bin/dialer demo
 
-# Most integration tests wait for processes, so two of them run side by side. What runs on real
-# Asterisk and Docker does not, nor is it slowed down by measuring coverage.
+# Most integration tests wait for processes, so two run in parallel. Tests with real Asterisk and
+# Docker run one after the other and without coverage, which would slow them down.
 test: lint
 	@$(PYTEST) tests/unit tests/integration -n 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 	@$(PY) -m coverage report --include='dialer/domain/*,dialer/multcall/*' --fail-under=100
@@ -83,8 +83,8 @@ lint: $(STAMP)
 unit integration acceptance: $(STAMP)
 	@$(PYTEST) tests/$@ $(PYTEST_ARGS)
 
-# A failure prints a @reproduce_failure line beside the seed. Put what it found into the test as
-# an @example, so that `make test` holds it from then on.
+# A failure prints a @reproduce_failure line besides the seed. Add the failing example to the test as
+# an @example, so that `make test` includes it from now on.
 FUZZ_SEED ?=
 fuzz: $(STAMP)
 	@seed=$(FUZZ_SEED); seed=$${seed:-$$($(PY) -c 'import secrets; print(secrets.randbits(32))')}; \
@@ -110,7 +110,7 @@ bench: $(STAMP)
 bench-check: $(STAMP)
 	@$(PY) -m benchmarks --check
 
-# A proxy or a package index of one's own reaches the build where the environment names one.
+# The build uses the proxy and the package index of the environment, if it has them.
 image:
 	@docker build $(foreach name,HTTP_PROXY HTTPS_PROXY NO_PROXY PIP_INDEX_URL PIP_EXTRA_INDEX_URL,\
 	  $(if $($(name)),--build-arg $(name))) $(DOCKER_BUILD_ARGS) -t multcall-dialer .
@@ -118,7 +118,7 @@ image:
 docs: $(STAMP)
 	@$(PY) -m dialer.multcall.schema docs/schemas
 
-# async-timeout is wanted by redis on Python before 3.11.3 only, so no newer Python would pin it.
+# redis needs async-timeout only on Python before 3.11.3, so a newer Python would not pin it.
 constraints:
 	@$(FIND_PYTHON); \
 	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \

@@ -19,9 +19,9 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # by default Celery gives up after 100 retries
 broker_channel_error_retry = True  # a RabbitMQ that refuses login or queue must not end a worker
 
-# Tasks are never acknowledged (no_ack), not even early: the ledger sends again what a worker
-# loses. This saves two round trips per call. Besides, kombu 5.7 ends the worker if the broker's
-# connection breaks during an acknowledgement.
+# Tasks are never acknowledged (no_ack), not even early: the bridge publishes a lost task again
+# from the ledger. This saves two round trips per call. Also, kombu 5.7 ends the worker if the
+# connection to the broker breaks during an acknowledgement.
 task_default_queue = "no -Q given"  # not a valid PBX name: marks a worker started without -Q
 task_queues = [
     Queue(task_default_queue),

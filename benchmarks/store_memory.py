@@ -1,6 +1,6 @@
-"""How many bytes of Redis a call takes while it lives, once it is done, and on the dead list.
+"""Bytes of Redis per call that is live or done, and per element on the dead list.
 
-The server is an embedded Valkey of its own. Figures are `used_memory` (what `maxmemory` bounds)
+The server is an embedded Valkey. Figures are `used_memory` (what `maxmemory` bounds)
 divided by the number of calls; they include the indexes and the expiry of the keys.
 """
 
@@ -17,10 +17,10 @@ from tests.waiting import wait_until
 
 CALLS = 5000
 
-#: `used_memory` is settled if it changes by less than a byte a call within this time, in seconds.
+#: `used_memory` is stable if it changes by less than a byte per call within this time, in seconds.
 SETTLED_S = 1.0
 
-#: Limits in bytes. A done call stays for 24 h, so it decides how much memory a day takes.
+#: Limits in bytes. A done call stays for 24 h, so it determines the memory for the calls of a day.
 LIVE_BYTES = 2000
 DONE_BYTES = 250
 DEAD_BYTES = 400
@@ -66,7 +66,7 @@ async def measure(url: str) -> Measured:
 
 
 async def accept(site: Site, name: str) -> None:
-    """The call goes up. Its ACK is taken away: that list is Multcall's to read."""
+    """Claim and accept the call; delete its ACK, which Multcall would read."""
     entry = await site.claimed(name)
     assert entry is not None
     await site.accept(entry)
@@ -81,16 +81,16 @@ async def bury(site: Site, raw: bytes) -> None:
 
 
 async def used(site: Site) -> int:
-    """Return `used_memory`, once what was deleted is freed and the tables are resized."""
+    """Return `used_memory` when it is stable: deleted keys are freed, tables resized."""
     last = -1
 
-    async def settled() -> int:
+    async def stable() -> int:
         nonlocal last
         before, last = last, int((await site.redis.info("memory"))["used_memory"])
         await asyncio.sleep(SETTLED_S)
         return last if abs(last - before) < CALLS else 0
 
-    return await wait_until(settled, "used_memory settles")
+    return await wait_until(stable, "used_memory is stable")
 
 
 def run() -> bool:

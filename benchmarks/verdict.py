@@ -101,7 +101,7 @@ def require_quiet(share: float) -> None:
     """
     if share > BUSY_SHARE:
         raise NotMeasured(
-            f"other programs use {share:.0%} of the processors; try again when they have ended"
+            f"other programs use {share:.0%} of the CPUs; try again when they have ended"
         )
 
 

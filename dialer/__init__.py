@@ -1,1 +1,1 @@
-"""Places Multcall's calls on Asterisk PBXs and tells Multcall how each one ended."""
+"""Dialer: place Multcall's calls on Asterisk PBXs and send Multcall the result of each call."""

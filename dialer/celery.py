@@ -1,7 +1,7 @@
-"""The Celery application, which `celery -A dialer …` finds here.
+"""The Celery application, for `celery -A dialer …`.
 
-Owns the task's name and arguments, which is all that the bridge needs, and the settings of
-Flower. What the task does is in `workers`. Importing this module changes nothing outside it.
+Owns the name and arguments of the task, and the settings of Flower. The code of the task is in
+`workers`, so that the bridge does not import it. Importing this module has no side effects.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ app.config_from_object("celeryconfig")
 def _set_flower_environment(context: click.Context, _option: click.Parameter, _value: Any) -> None:
     """Set Flower's variables if this process runs `celery flower`; Flower reads them next.
 
-    Celery calls this for each of its commands. Other commands must not get them: one of them is
-    the password (FLOWER_BASIC_AUTH, from the folder of credentials).
+    Celery calls this for each of its commands. No other command may get them, because one of them
+    is the password (FLOWER_BASIC_AUTH, from the credentials folder).
     """
     if context.command.name != "flower":
         return
@@ -54,7 +54,7 @@ def _set_flower_environment(context: click.Context, _option: click.Parameter, _v
 
 app.user_options["preload"].add(
     click.Option(
-        ["--set-flower-environment"],  # a click callback needs an option; nobody gives this one
+        ["--set-flower-environment"],  # a click callback needs an option; this one is never given
         is_flag=True,
         hidden=True,
         expose_value=False,

@@ -2,8 +2,8 @@
 
 Off unless `DIALER_FAILPOINTS` is set: `claim.after:kill@7` kills the process the seventh time
 it passes `claim.after`. `stop` stops it (SIGSTOP) instead, `hang` blocks the thread that passes,
-`raise` raises an error that nobody expects.
-Several are separated by commas. Production never sets it; a process that has it warns at start.
+`raise` raises an unexpected error. Commas separate several points. Never set it in production; a
+process that has it logs a warning at start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-#: What a process writes to its standard error when a point fires, before the point's name.
+#: Text on standard error when a point fires, before the point's name.
 FIRED: Final = "failure point "
 
 #: How long `hang` blocks: longer than any test, in seconds.
@@ -47,7 +47,7 @@ _armed = _parse(os.environ.get("DIALER_FAILPOINTS", ""))
 _passed: Counter[str] = Counter()
 
 
-def armed() -> bool:
+def is_armed() -> bool:
     """True if a test has armed any point in this process."""
     return bool(_armed)
 

@@ -1,10 +1,10 @@
-"""The watchdog of a bridge or worker: a process that no longer does its work is restarted.
+"""Watchdog of a bridge or worker: ends a process that hangs, so that it is started again.
 
 Each heartbeat task reports here after every heartbeat. If one is silent for too long, because the
-event loop is blocked or the task is dead, a thread logs which one, writes the stack of every
+event loop is blocked or the task is dead, a thread logs its name, writes the stack of every
 thread to standard error and ends the process; systemd or Docker starts it again. systemd gets the
-same heartbeats through its own watchdog, which also ends a process whose threads all hang.
-A Redis outage is no silence: the task waits, and the event loop runs.
+same heartbeats for its own watchdog, which also ends a process whose threads all hang.
+A Redis outage does not count as silence: the task waits, and the event loop runs.
 
 Owns the messages to systemd, see sd_notify(3). Knows nothing of what the heartbeats write.
 """
@@ -30,12 +30,12 @@ EXIT_HUNG: Final = 70
 #: Longest silence of a heartbeat if systemd does not set its own limit, in seconds.
 LIMIT_S: Final = 30.0
 
-#: The thread looks at the heartbeats this often within the limit. It counts looks and not seconds:
-#: a process that was stopped (SIGSTOP, a paused machine) is not hung when it goes on.
-LOOKS: Final = 10
+#: The thread checks the heartbeats this often within the limit. It counts checks and not seconds,
+#: so that a process that was stopped (SIGSTOP, a paused machine) does not count as hung.
+CHECKS: Final = 10
 
 #: If writing the log hangs too, the process ends this long after the watchdog's decision.
-LAST_WORDS_WITHIN_S: Final = 5.0
+DUMP_WITHIN_S: Final = 5.0
 
 _STDERR: Final = 2  # Celery replaces sys.stderr by an object without a file descriptor
 
@@ -69,34 +69,34 @@ class ServiceManager:
             try:
                 datagrams.sendto(message.encode(), address)
             except OSError as error:
-                logger.warning("systemd does not take our message", extra={"error": str(error)})
+                logger.warning("systemd does not accept our message", extra={"error": str(error)})
 
 
 @dataclass(slots=True)
 class Watchdog:
-    """Supervises the heartbeats of one process.
+    """Supervisor of the heartbeats of one process.
 
-    `_looks` counts, for each heartbeat by its name, the looks since it last reported.
+    `_checks` counts, for each heartbeat by its name, the checks since its last report.
     """
 
     systemd: ServiceManager
-    _looks: dict[str, int] = field(default_factory=dict)
+    _checks: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _fed_at: float = 0.0
 
     @property
     def limit_s(self) -> float:
-        """Longest silence, in seconds. Ours comes first: it logs what hangs, systemd does not."""
+        """Longest silence, in seconds; shorter than systemd's, so that we can log what hangs."""
         return min(LIMIT_S, (self.systemd.watchdog_s or 2 * LIMIT_S) / 2)
 
     def ready(self, status: str) -> None:
-        """Report that this process serves, and supervise it from now on."""
+        """Report that this process is ready, and supervise it from now on."""
         faulthandler.enable(_STDERR)  # also for SIGABRT, which systemd sends to a hung process
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         self.systemd.send(READY="1", STATUS=status)
 
     def stopping(self) -> None:
-        """Report that this process ends in order."""
+        """Report that this process stops in order."""
         self.systemd.send(STOPPING="1", STATUS="Stopping")
 
     async def keep_beating(
@@ -110,10 +110,10 @@ class Watchdog:
     ) -> None:
         """Run `write` every `every_s` seconds until cancelled, and count it as heartbeat `name`.
 
-        A `write` that takes longer counts as silence, unless `is_down` says that the Redis it
-        waits for is down. What `write` raises is raised; the heartbeat stays supervised, so that
-        it must begin again within the limit. A cancelled heartbeat is no longer supervised.
-        `status` is what `systemctl status` shows.
+        A `write` that takes longer counts as silence, unless `is_down` returns true: its Redis is
+        down. An error of `write` is raised. The heartbeat stays supervised then, so the caller
+        must run it again within the limit; a cancelled heartbeat is no longer supervised.
+        `status` returns the text for `systemctl status`.
         """
         waiting = asyncio.create_task(self._beat_while(is_down, name, status))
         try:
@@ -133,35 +133,35 @@ class Watchdog:
         self, is_down: Callable[[], bool], name: str, status: Callable[[], str]
     ) -> None:
         while True:
-            await asyncio.sleep(self.limit_s / LOOKS)
+            await asyncio.sleep(self.limit_s / CHECKS)
             if is_down():
                 self.beat(name, status())
 
     def beat(self, name: str, status: str = "") -> None:
         """Count one heartbeat; tell systemd if no other heartbeat is silent for too long."""
         with self._lock:
-            self._looks[name] = 0
-            if max(self._looks.values()) > LOOKS:
+            self._checks[name] = 0
+            if max(self._checks.values()) > CHECKS:
                 return
-        if time.monotonic() - self._fed_at >= self.limit_s / LOOKS:
+        if time.monotonic() - self._fed_at >= self.limit_s / CHECKS:
             self._fed_at = time.monotonic()
             self.systemd.send(WATCHDOG="1", **({"STATUS": status} if status else {}))
 
-    def look(self) -> list[str]:
-        """Count one look; returns the heartbeats that are silent for too long."""
+    def check(self) -> list[str]:
+        """Count one check; return the heartbeats that are silent for too long."""
         with self._lock:
-            for name in self._looks:
-                self._looks[name] += 1
-            return [name for name, looks in self._looks.items() if looks > LOOKS]
+            for name in self._checks:
+                self._checks[name] += 1
+            return [name for name, checks in self._checks.items() if checks > CHECKS]
 
     def _forget(self, name: str) -> None:
         with self._lock:
-            self._looks.pop(name, None)
+            self._checks.pop(name, None)
 
     def _watch(self) -> None:
-        while not (silent := self.look()):
-            time.sleep(self.limit_s / LOOKS)
-        faulthandler.dump_traceback_later(LAST_WORDS_WITHIN_S, exit=True, file=_STDERR)
+        while not (silent := self.check()):
+            time.sleep(self.limit_s / CHECKS)
+        faulthandler.dump_traceback_later(DUMP_WITHIN_S, exit=True, file=_STDERR)
         logger.critical(
             "Process hangs and ends now, to be started again; its stacks are on standard error",
             extra={"silent": silent, "limit_s": self.limit_s},

@@ -1,1 +1,1 @@
-"""What runs on an Asterisk host: takes tasks, originates through AMI, follows every call."""
+"""The worker of one PBX: receive tasks, originate through AMI, follow every call."""

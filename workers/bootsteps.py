@@ -1,4 +1,4 @@
-"""Celery's hooks: which PBX this worker serves, its event loop, and its events for Flower."""
+"""Celery bootsteps and signal handlers: queue check, event loop, task events for Flower."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from workers.worker import STOP_WITHIN_S, PbxWorker
 
 logger = logging.getLogger(__name__)
 
-#: At the start, wait for Asterisk this long before tasks are taken (calls stay queued), in seconds.
+#: Longest wait for Asterisk at the start; then tasks are accepted anyway. In seconds.
 READY_WITHIN_S: Final = 10.0
 
-#: Longest wait for the event loop at the stop: a little longer than it gives itself, in seconds.
+#: Longest wait for the event loop at the stop: a little more than STOP_WITHIN_S. In seconds.
 LOOP_STOP_WITHIN_S: Final = STOP_WITHIN_S + 2.0
 
-#: After a part of the worker failed, the process ends within this time in any case, in seconds.
+#: After a part of the worker has failed, the process ends within this time. In seconds.
 END_WITHIN_S: Final = LOOP_STOP_WITHIN_S + 5.0
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
-#: How long one thread may hold the interpreter while another waits, in seconds.
+#: How long a thread may keep the GIL while another one waits, in seconds.
 SWITCH_INTERVAL_S: Final = 0.0005
 
 
@@ -56,13 +56,13 @@ _events: CallEvents | None = None
 
 
 def serving() -> Serving:
-    """The PBX worker of this process; exists after the worker has started."""
+    """Return the PBX worker of this process; it exists after the worker has started."""
     assert _serving is not None, "tasks run only in a started worker"
     return _serving
 
 
-def _refuse(error: DialerError) -> NoReturn:
-    """End the worker with one sentence."""
+def _exit_with(error: DialerError) -> NoReturn:
+    """End the worker and print one sentence."""
     sys.stderr.write(f"dialer: {error}\n")
     sys.stderr.flush()
     raise SystemExit(EXIT_USAGE)
@@ -77,7 +77,7 @@ def pbx_of(queues: list[str]) -> Pbx:
     known = [pbx.name for pbx in settings().pbxs]
     if len(queues) == 1 and queues[0] in known:
         return settings().pbx(queues[0])
-    # Without -Q a worker would take all queues, the default one too, which nobody can name.
+    # Without -Q Celery consumes all queues, also the default one, whose name -Q cannot give.
     given = "no -Q" if app.conf.task_default_queue in queues else f"-Q {','.join(queues)}"
     raise ConfigError(
         f"a worker serves exactly one PBX, and {given} was given: start it as "
@@ -99,7 +99,7 @@ def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
     try:
         pbx = pbx_of(list(instance.app.amqp.queues.consume_from))
     except DialerError as error:
-        _refuse(error)
+        _exit_with(error)
     instance.pbx = pbx
     # Here and not earlier: Celery resets it with the logging. It warns, at each loss of the
     # broker, of a setting that celeryconfig makes on purpose.
@@ -109,7 +109,7 @@ def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure(settings().log, program="worker")
-    # Celery logs two lines a task, panoramisk one an action; the ledger tells more.
+    # Celery logs two lines per task, panoramisk one per action; our own log has the result.
     for name in ("celery.worker.strategy", "celery.app.trace", "panoramisk"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -122,22 +122,22 @@ def _begin_stop(**_: Any) -> None:
 
 
 class PbxStep(bootsteps.StartStopStep):
-    """Run the PBX worker's event loop in a thread; take no task before it is ready."""
+    """Run the PBX worker's event loop in a thread; accept no task before it is ready."""
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
-        # Workers do not talk to each other: mingle takes a second at each start, and gossip fails
-        # to restart when the broker does.
+        # Workers need no messages from each other. Mingle delays each start by a second, and
+        # gossip does not recover when the broker restarts.
         parent.options.update(without_gossip=True, without_mingle=True)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="pbx", daemon=True)
 
     def start(self, parent: Any) -> None:
         global _serving
-        # Pool threads, Celery's loop and ours share one interpreter: at the default of 5 ms each
-        # switch between them would cost a call that much.
+        # Pool threads, Celery's loop and ours share the GIL: with the default of 5 ms, each switch
+        # between them would delay a call by that time.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         worker = PbxWorker(settings(), parent.pbx, on_done=_call_done)
         self.thread.start()
@@ -147,7 +147,7 @@ class PbxStep(bootsteps.StartStopStep):
             self._run(_first_of(link, worker)).result()
             self._run(_end_process_on_failure(worker))
         except DialerError as error:
-            _refuse(error)
+            _exit_with(error)
         watchdog.process.ready(f"Serving {parent.pbx.name}")
 
     def stop(self, parent: Any) -> None:
@@ -156,8 +156,8 @@ class PbxStep(bootsteps.StartStopStep):
                 self._run(_serving.pbx_worker.stop()).result(LOOP_STOP_WITHIN_S)
             except TimeoutError:
                 logger.warning("The event loop did not stop in time; the process ends anyway")
-        # The loop runs until the process ends: a task that RabbitMQ pushed here and that gets its
-        # thread only now still needs it.
+        # The loop runs until the process ends, because a task that RabbitMQ delivered before may
+        # get its pool thread only now and needs the loop.
 
     terminate = stop
 
@@ -166,7 +166,7 @@ class PbxStep(bootsteps.StartStopStep):
 
 
 async def _first_of(link: asyncio.Task[None], worker: PbxWorker) -> None:
-    """Wait until the PBX is ready, for a while; raise if the login is refused."""
+    """Wait until the PBX is ready, or until the timeout; raise if the login is refused."""
     ready = asyncio.create_task(worker.until_ready())
     done, _ = await asyncio.wait(
         {link, ready}, timeout=READY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
@@ -179,10 +179,10 @@ async def _first_of(link: asyncio.Task[None], worker: PbxWorker) -> None:
 
 
 async def _end_process_on_failure(worker: PbxWorker) -> None:
-    """End the process when a part of the worker has ended: a service manager starts it again.
+    """End the process if a part of the worker has failed; the service manager restarts it.
 
-    Celery's main thread stops in an orderly way at its next look at this flag. If it hangs, the
-    process is ended without it.
+    Celery's main thread checks `should_terminate` and stops in order. If it hangs, the process is
+    ended without it.
     """
     await worker.failure
     state.should_stop = EXIT_FAILURE  # type: ignore[assignment]  # not in its types
@@ -191,12 +191,12 @@ async def _end_process_on_failure(worker: PbxWorker) -> None:
     timer.start()
 
 
-# --- events: so that Flower shows the call and not its first milliseconds --------------
+# --- task events for Flower -------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class CallEvents:
-    """Send a task event for each ended call, in a thread of its own."""
+    """Send a task event for each ended call, in a separate thread."""
 
     dispatcher: Any
     _queue: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = field(
@@ -222,7 +222,7 @@ class CallEvents:
 
 
 class EventsStep(bootsteps.StartStopStep):
-    """Use the consumer's event dispatcher, a new one after every return of the broker."""
+    """Give `CallEvents` the consumer's event dispatcher, which is new after each reconnect."""
 
     requires = ("celery.worker.consumer.events:Events",)
 

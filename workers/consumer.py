@@ -8,14 +8,14 @@ from typing import Final
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-#: Pause before the broker is asked again after it refused the login or a queue, in seconds.
+#: Pause after the broker refused the login or a queue, in seconds.
 REFUSED_PAUSE_S: Final = 5
 
 
 class PatientConsumer(Consumer):
-    """Celery 5.7 would retry at once after a refusal: six times a second, without end.
+    """Consumer that waits after a refusal. Celery 5.7 would retry six times a second.
 
-    A broker that is down does not come here: kombu pauses before it connects again.
+    Not used if the broker is down: kombu itself pauses before it reconnects.
     """
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Everything one worker does for its PBX, on one event loop: AMI link, calls, heartbeat."""
+"""The worker of one PBX on one event loop: AMI link, calls, heartbeat, checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
-from dialer.errors import AmiUnavailable, DialerError, StepsStopped
+from dialer.errors import (
+    AmiLoginRefused,
+    AmiUnavailable,
+    ConfigError,
+    DialerError,
+    StepsStopped,
+)
 from dialer.settings import Pbx, Settings
 from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
@@ -41,13 +47,13 @@ from workers.recovery.replay import Replay
 
 logger = logging.getLogger(__name__)
 
-#: How often long calls are checked, whose Hangup may have been missed, in seconds.
+#: How often long calls are checked for a missed Hangup, in seconds.
 CHECK_EVERY_S: Final = 120.0
 
-#: A graceful stop takes this long at most, all its steps together, in seconds.
+#: Time limit of a graceful stop, in seconds.
 STOP_WITHIN_S: Final = 7.0
 
-#: Part of it for calls that are being dialed, in seconds.
+#: Time limit in it for calls that are being dialed, in seconds.
 DIALING_WITHIN_S: Final = 3.0
 
 
@@ -55,12 +61,14 @@ DIALING_WITHIN_S: Final = 3.0
 class PbxWorker:
     """The worker of one PBX. `on_done` is called for every call that ended here.
 
-    `failure` is done when a part that should run until the stop has ended; the process must end.
+    `failure` is done when a background task has ended before the stop; the process must end.
+    `check_every_s` is the pause between two checks of long calls.
     """
 
     settings: Settings
     pbx: Pbx
     on_done: Callable[[Call, Ending], None]
+    check_every_s: float = CHECK_EVERY_S
     failure: asyncio.Future[None] = field(init=False)
     link: AmiLink = field(init=False)
     state: PbxState = field(init=False)
@@ -88,7 +96,7 @@ class PbxWorker:
         Raises:
             StoreUnavailable: a Redis cannot be reached.
         """
-        if failpoints.armed():
+        if failpoints.is_armed():
             logger.warning("Failure points are armed: this is a test")
         self.failure = asyncio.get_running_loop().create_future()
         url = self.settings.registry_redis_url
@@ -96,7 +104,7 @@ class PbxWorker:
         await self._connect_cells()
         self._build()
         for steps in self._servers.known.values():
-            await steps.or_none_if_down(self._learn_departed(steps))
+            await steps.or_none_if_down(self._add_removed_cells(steps))
             steps.on_recovered = partial(self._on_redis_back, steps)
         link = self._run("AMI link", self.link.run())
         self._run("heartbeat", self._retry_refused(self._beat))
@@ -117,7 +125,7 @@ class PbxWorker:
         return WorkerLedger(steps, cell, self.settings.multcall.push)
 
     def _build(self) -> None:
-        """Make the parts; each knows only those made before it."""
+        """Create the parts; each one knows only those created before it."""
         state, link, cells, calls, journal = (
             self.state, self.link, self._cells, self._calls, self._journal,
         )  # fmt: skip
@@ -130,7 +138,7 @@ class PbxWorker:
         self._reconciler = Reconciler(state, link, cells, calls, self._tracker, journal, replay)
 
     def _run(self, name: str, part: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a part until the stop; if it ends before, the process must end."""
+        """Run a part in the background; if it ends before the stop, the process must end."""
         task = asyncio.create_task(part, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._part_ended)
@@ -140,24 +148,25 @@ class PbxWorker:
         if self.state.is_stopping or self.failure.done():
             return
         error = None if task.cancelled() else task.exception()
-        logger.critical(
-            "A part of the worker ended unexpectedly; the worker ends",
-            exc_info=None if isinstance(error, DialerError) else error,
-            extra={"pbx": self.pbx.name, "part": task.get_name(), "error": str(error or "")},
-        )
+        if not isinstance(error, AmiLoginRefused | ConfigError):  # the start says those
+            logger.critical(
+                "A part of the worker ended unexpectedly; the worker ends",
+                exc_info=None if isinstance(error, DialerError) else error,
+                extra={"pbx": self.pbx.name, "part": task.get_name(), "error": str(error or "")},
+            )
         self.failure.set_result(None)
 
-    async def _learn_departed(self, steps: Steps) -> None:
-        """Serve cells that left the settings as long as they have calls."""
+    async def _add_removed_cells(self, steps: Steps) -> None:
+        """Serve cells that were removed from the settings and still have calls."""
         try:
             for cell in cells_of(await CellBook(steps).read()):
                 ledger = self._ledger(cell.name, steps)
                 if cell.name not in self._cells and await ledger.calls():
                     self._cells.add(cell, ledger)
         except RedisError as error:
-            logger.error(  # noqa: TRY400  # the sentence says it all
-                "Redis does not say which cells left the settings; their calls wait until this "
-                "worker is restarted",
+            logger.error(  # noqa: TRY400  # needs no traceback
+                "Redis refused to list removed cells; their calls wait until this worker is "
+                "restarted",
                 extra={"redis": steps.where, "error": str(error)},
             )
 
@@ -182,13 +191,13 @@ class PbxWorker:
         try:
             await self._originator.dial(call_id, epoch)
         except RedisError as error:
-            logger.error(  # noqa: TRY400  # the sentence says it all
+            logger.error(  # noqa: TRY400  # needs no traceback
                 "Redis refused a claim; the call stays queued",
                 extra={"pbx": self.pbx.name, "call_id": call_id, "error": str(error)},
             )
 
     async def begin_stop(self) -> None:
-        """No new calls from now on: the bridge sends them elsewhere."""
+        """Stop dialing new calls; the bridge sends them to other PBXs."""
         if self._stopping is None:
             self.state.is_stopping = True
             self._stopping = asyncio.create_task(self._begin_stop(), name="begin to stop")
@@ -203,13 +212,13 @@ class PbxWorker:
                 task.cancel()
 
     async def stop(self) -> None:
-        """Write what is known and stop; calls stay up and the next start adopts them."""
+        """Finish the pending writes and stop; calls stay up and the next start adopts them."""
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
                 await self.begin_stop()
-                await self._journal.drain()
+                await self._journal.wait_done()
         except TimeoutError:
-            logger.warning("The worker stopped before all was written; the next start mends it")
+            logger.warning("Worker stopped before all was written; the next start repairs it")
         await cancel(self._tasks)
         await self._servers.close()
 
@@ -222,8 +231,8 @@ class PbxWorker:
 
     async def _on_up(self) -> None:
         await self._reconciler.run()
-        await self.link.check_rights()  # after it: calls that ended are answered in any case
-        self.state.new_instance()  # what was queued here and lost with the link is sent again
+        await self.link.check_rights()  # last, so that ended calls are answered in any case
+        self.state.new_instance()  # the bridge publishes calls queued here again
         if not self.state.has_include:
             logger.warning(
                 "The dialplan include is missing: calls that end while this worker or its link is "
@@ -242,10 +251,10 @@ class PbxWorker:
         self._journal.start(self._redis_back(steps))
 
     async def _redis_back(self, steps: Steps) -> None:
-        await self._learn_departed(steps)
+        await self._add_removed_cells(steps)
         for ledger in self._cells.ledgers():
             if ledger.steps is steps:
-                back = partial(self._reconciler.ledger_back, ledger)
+                back = partial(self._reconciler.on_ledger_recovered, ledger)
                 self._journal.write(ledger.cell, "replay", back)
 
     async def _retry_refused(self, part: Callable[[], Awaitable[None]]) -> None:
@@ -261,26 +270,26 @@ class PbxWorker:
             else:
                 return
 
-    # --- what is done again and again ------------------------------------------------
+    # --- periodic tasks ----------------------------------------------------------------
 
     async def _beat(self) -> None:
         await watchdog.process.keep_beating(
             "heartbeat",
             self._beat_once,
             every_s=HEARTBEAT_EVERY_S,
-            is_down=lambda: self._registry.steps.outage,
-            status=lambda: f"AMI link {self.state.word}, {len(self._calls)} calls",
+            is_down=lambda: self._registry.steps.is_down,
+            status=lambda: f"AMI link {self.state.link_state}, {len(self._calls)} calls",
         )
 
     async def _beat_once(self) -> None:
-        if not self.state.is_stopping:  # then the last word is written
+        if not self.state.is_stopping:  # begin_stop wrote the last heartbeat
             await self._write_heartbeat()
 
     async def _write_heartbeat(self) -> None:
         await self._registry.heartbeat(
             self.pbx.name,
             instance=self.state.instance,
-            link=self.state.word,
+            link=self.state.link_state,
             facts={
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
@@ -294,7 +303,7 @@ class PbxWorker:
     async def _check_long_calls(self) -> None:
         cleaned = 0
         while True:
-            await asyncio.sleep(CHECK_EVERY_S)
+            await asyncio.sleep(self.check_every_s)
             if not self.link.ready:
                 continue
             with contextlib.suppress(AmiUnavailable):
@@ -310,11 +319,11 @@ class PbxWorker:
             AmiUnavailable: the link was lost in the meantime.
         """
         if await self._targets.check([*self._cells]):
-            self.state.new_instance()  # what was queued here in the meantime is sent again
+            self.state.new_instance()  # the bridge publishes calls queued here again
 
     async def _check_targets_again(self) -> None:
         while True:
             await asyncio.sleep(self._targets.pause_s)
             if self.link.ready:
-                with contextlib.suppress(AmiUnavailable):  # all starts again with the next link
+                with contextlib.suppress(AmiUnavailable):  # checked again with the next link
                     await self._check_targets()

@@ -1,10 +1,10 @@
 """Health check of a container: `healthcheck.py bridge`, `healthcheck.py pbx NAME` or `redis`.
 
 A bridge or the worker of a PBX is healthy if its last heartbeat in Redis is less than 15 s old.
-`redis`, for programs that only use Redis, is healthy if that answers. Otherwise it prints the
-reason, which `docker inspect` shows, and exits with code 1. The AMI link does not count: a new
-container would not repair it. Docker does not restart an unhealthy container; the watchdog in
-the program does (dialer/watchdog.py).
+`redis`, for programs that only use Redis, is healthy if the registry's Redis answers. Otherwise
+it prints the reason, which `docker inspect` shows, and exits with code 1. The AMI link does not
+count: a new container would not repair it. Docker does not restart an unhealthy container; the
+watchdog in the program does (dialer/watchdog.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def bridge(settings: Settings) -> str:
     """
     prefix = f"{socket.gethostname()}-".encode()
 
-    async def serves(cell: Cell) -> bool:
+    async def is_served(cell: Cell) -> bool:
         try:
             async with (
                 asyncio.timeout(WITHIN_S),
@@ -50,13 +50,13 @@ async def bridge(settings: Settings) -> str:
             return False
         return any(now_ms - seen < FRESH_MS for name, seen in beats if name.startswith(prefix))
 
-    if any(await asyncio.gather(*map(serves, settings.cells))):
+    if any(await asyncio.gather(*map(is_served, settings.cells))):
         return ""
     return "this bridge has written no heartbeat for 15 s, or no Redis of its cells answers"
 
 
 def worker_of(pbx: str) -> Check:
-    """The check of the worker of one PBX."""
+    """Return the check of the worker of one PBX."""
 
     async def worker(settings: Settings) -> str:
         async with _client(settings.registry_redis_url) as client:
@@ -69,7 +69,7 @@ def worker_of(pbx: str) -> Check:
 
 
 async def redis(settings: Settings) -> str:
-    """Return "" if the registry's Redis answers; raises if it does not."""
+    """Return "" if the registry's Redis answers; raise RedisError or OSError if not."""
     async with _client(settings.registry_redis_url) as client:
         await client.ping()
     return ""
@@ -86,13 +86,13 @@ async def _client(url: str) -> AsyncIterator[Redis]:
 
 
 async def _now_ms(client: Redis) -> float:
-    """The server's clock in ms, which the heartbeats are written by."""
+    """Return the server's clock in ms; heartbeats are written with it."""
     seconds, microseconds = await client.time()
     return seconds * 1000 + microseconds / 1000
 
 
 def main(what: str, pbx: str = "") -> str:
-    """Run one check; returns why the container is unhealthy, "" if it is healthy."""
+    """Run one check; return why the container is unhealthy, "" if it is healthy."""
     checks: dict[str, Check] = {"bridge": bridge, "pbx": worker_of(pbx), "redis": redis}
 
     async def check() -> str:

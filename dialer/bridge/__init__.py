@@ -1,1 +1,1 @@
-"""The bridge: from Multcall's lists to the PBXs' queues, and what Multcall sends later."""
+"""The bridge: move requests from Multcall's lists to the PBXs' queues, and deliver codes."""

@@ -1,4 +1,4 @@
-"""Turns requests of one cell into queued calls: lease a slot, admit, send the Celery task."""
+"""Admission of one cell's requests: choose a PBX, lease a slot, admit, publish the task."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dialer.store.ledger import Admission
 
 @dataclass(slots=True)
 class Admissions:
-    """The admissions of one cell. `refusals` answers what `admit` does not take."""
+    """The admissions of one cell. `refusals` answers requests that the ledger does not admit."""
 
     cell: BridgeCell
     refusals: Refusals
     _turns: Turns = field(default_factory=Turns)
 
-    async def place(self, candidates: Sequence[Candidate], room: Room) -> int:
-        """Admit as many requests as there is room for; return how many left their lists."""
+    async def admit(self, candidates: Sequence[Candidate], room: Room) -> int:
+        """Admit as many requests as have room; return how many left their lists."""
         cell = self.cell
         chosen = plan(
             [cell.trunk(c.request) for c in candidates],
@@ -36,7 +36,7 @@ class Admissions:
         for pbx in cell.pbxs:
             planned = [c for c, name in zip(candidates, chosen, strict=True) if name == pbx.name]
             if planned:
-                admissions = await self._place_on(pbx, planned)
+                admissions = await self._admit_on(pbx, planned)
                 left += sum(a is not Admission.FULL for _, a in admissions)
                 nudges += [
                     nudge(c.request, pbx.name, 1) for c, a in admissions if a is Admission.ADMITTED
@@ -46,22 +46,22 @@ class Admissions:
         await cell.dispatcher.publish(nudges)
         return left
 
-    async def _place_on(
+    async def _admit_on(
         self, pbx: PbxLimits, planned: Sequence[Candidate]
     ) -> list[tuple[Candidate, Admission]]:
-        """Lease slots of one PBX and admit; give back the slots that were not used."""
+        """Lease slots of one PBX and admit; release unused slots."""
         lease = await self.cell.registry.lease(pbx, [c.request.call_id for c in planned])
         granted = planned[: lease.granted]
-        answers = await asyncio.gather(*(self._admit(pbx.name, c) for c in granted))
+        answers = await asyncio.gather(*(self._admit_one(pbx.name, c) for c in granted))
         admissions = list(zip(granted, answers, strict=True))
         unused = [c.request.call_id for c, a in admissions if a is not Admission.ADMITTED]
-        await self.cell.give_back(pbx.name, [i for i in unused if i in lease.new])
+        await self.cell.release_unused(pbx.name, [i for i in unused if i in lease.new])
         return admissions
 
-    async def _admit(self, pbx: str, candidate: Candidate) -> Admission:
-        """Admit one request. One that fails for itself is answered, and is gone then."""
+    async def _admit_one(self, pbx: str, candidate: Candidate) -> Admission:
+        """Admit one request. Answer it if it causes an error; `GONE` is returned then."""
         try:
-            admission = await self._ask(pbx, candidate)
+            admission = await self._run_step(pbx, candidate)
         except Exception as error:  # noqa: BLE001  # logged and answered, or raised
             await self.refusals.fail(candidate.element, error)
             return Admission.GONE
@@ -71,7 +71,7 @@ class Admissions:
             await self.refusals.bury_repeat(candidate.element, candidate.request.call_id)
         return admission
 
-    async def _ask(self, pbx: str, candidate: Candidate) -> Admission:
+    async def _run_step(self, pbx: str, candidate: Candidate) -> Admission:
         element, request = candidate.element, candidate.request
         limits = self.cell.settings.limits
         return await self.cell.ledger.admit(

@@ -1,4 +1,4 @@
-"""What every part of the bridge works with: one cell, its ledger, the registry, the PBXs."""
+"""One cell with its ledger, registry and PBXs, as every part of the bridge uses it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dialer.store.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeCell:
-    """One cell as one bridge serves it.
+    """One cell that a bridge serves.
 
-    `bridge` is the name of this process in the ledger. `pbxs` are the cell's own, in its order;
-    `all_pbxs` names every PBX of the settings.
+    `bridge` is the name of this process in the ledger. `pbxs` are those of the cell, in its
+    order; `all_pbxs` are the names of all PBXs of the settings.
     """
 
     bridge: str
@@ -37,15 +37,15 @@ class BridgeCell:
 
     @property
     def trunks(self) -> frozenset[str]:
-        """Every trunk of the cell's PBXs."""
+        """All trunks of the cell's PBXs."""
         return frozenset[str]().union(*(pbx.trunks for pbx in self.pbxs))
 
     def pbx(self, name: str) -> PbxLimits:
-        """The PBX of that name."""
+        """Return the PBX of that name."""
         return next(p for p in self.pbxs if p.name == name)
 
     def trunk(self, request: CallRequest) -> str | None:
-        """The trunk that a PBX must have for this call, None for any."""
+        """Return the trunk that a PBX must have for this call, None for any."""
         return request.trunk or self.settings.trunk
 
     def is_paused_by_hours(self, at: datetime) -> bool:
@@ -53,11 +53,11 @@ class BridgeCell:
         limits = self.settings.limits
         return limits.outside_hours == "hold" and not limits.is_open(at)
 
-    async def give_back(self, pbx: str, call_ids: Iterable[str]) -> int:
-        """Release slots of a PBX, except those of calls that hold them by now.
+    async def release_unused(self, pbx: str, call_ids: Iterable[str]) -> int:
+        """Release slots of a PBX, except those that the calls use now; return how many.
 
-        Another bridge may have leased, admitted or moved the same call in the meantime: the slot
-        belongs to the call and not to the bridge. Returns how many slots were released.
+        Another bridge may have leased, admitted or moved the same call in the meantime: a slot
+        belongs to the call and not to the bridge.
         """
         ids = list(call_ids)
         if not ids:
@@ -69,6 +69,6 @@ class BridgeCell:
 
 
 def nudge(request: CallRequest, pbx: str, epoch: int) -> Nudge:
-    """The Celery task of a call, with what Flower shows of it."""
+    """Return the Celery task of a call, with the arguments that Flower shows."""
     shown = f"({request.cell!r}, {request.request_id!r}, {mask(request.number)!r})"
     return Nudge(call_id=request.call_id, pbx=pbx, epoch=epoch, shown=shown)

@@ -1,7 +1,6 @@
-"""The cells that a bridge serves by one reading of the settings.
+"""The cells that a bridge serves with one version of the settings.
 
-Owns the connections and supervises the tasks. It knows neither signals nor where settings come
-from.
+Owns the connections and supervises the tasks. Does not know signals or the settings file.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Served:
-    """Every cell of one reading. `failure` is set if a background task ended unexpectedly."""
+    """All cells of one version. `failure` is set if a background task ended unexpectedly."""
 
     cells: list[ServedCell] = field(default_factory=list)
     failure: asyncio.Future[None] = field(
@@ -55,15 +54,15 @@ class Served:
         dispatcher: Dispatcher,
         known: Set[str] = frozenset(),
     ) -> Self:
-        """Connect to every Redis; serve nothing yet.
+        """Connect to every Redis without serving yet.
 
         Args:
             plans: the cells.
             registry_url: the Redis of the registry, which must answer.
             bridge: this process's name in the ledgers.
             dispatcher: sends the tasks.
-            known: Redis servers in use. Some of these may be down; if there are any, every other
-                server must answer.
+            known: Redis servers in use, which may be down. If there are any, every other server
+                must answer.
 
         Raises:
             StoreUnavailable: a Redis that must answer does not.
@@ -110,13 +109,13 @@ class Served:
 
     @property
     def plans(self) -> list[CellPlan]:
-        """The plans of the cells that are still served."""
+        """Return the plans of the cells that are still served."""
         return [cell.plan for cell in self.cells if not cell.is_over]
 
     async def unserved(self, settings: Settings) -> list[CellPlan]:
-        """Find cells on these servers that have calls and no bridge; they are to be drained.
+        """Find cells on these servers that have calls and no bridge, to drain them.
 
-        A server that is down or refuses is skipped.
+        Skip servers that are down or refuse.
         """
         mine = {plan.ledger_id for plan in self.plans}
         found: dict[str, CellPlan] = {}
@@ -136,7 +135,7 @@ class Served:
         return list(found.values())
 
     async def start(self) -> None:
-        """Serve every cell from now on."""
+        """Start to serve every cell."""
         self._supervise(asyncio.create_task(self._servers.watch(), name="Redis steps"))
         for cell in self.cells:
             await cell.start()
@@ -144,7 +143,7 @@ class Served:
                 self._supervise(task, cell)
 
     def _supervise(self, task: asyncio.Task[Any], cell: ServedCell | None = None) -> None:
-        """Fail if a task ends that we did not cancel, in whatever way it ends."""
+        """Set `failure` if the task ends although we did not cancel it."""
         if cell is None:
             self._own.append(task)
         task.add_done_callback(partial(self._ended, cell))
@@ -164,7 +163,7 @@ class Served:
         self.failure.set_exception(failure)
 
     async def stop(self) -> None:
-        """Stop serving; nothing is left in hand."""
+        """Stop serving; put the hands back."""
         self._is_stopping = True
         await asyncio.gather(*(cell.stop() for cell in self.cells))
 

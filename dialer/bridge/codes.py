@@ -1,4 +1,4 @@
-"""Delivers Multcall's own call numbers (CODLIGACAO) to the calls that wait for them."""
+"""Delivery of call codes (CODLIGACAO) to the calls that wait for them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from dialer.store.ledger.waiting import is_of_one_element
 
 logger = logging.getLogger(__name__)
 
-#: Most codes in the hand.
+#: Maximum number of codes in the hand.
 BATCH: Final = 100
 
 #: Longest wait for a code, in seconds.
 BLOCK_S: Final = 1.0
 
-#: How often calls whose code is late are looked for, in seconds.
+#: Pause between two searches for overdue codes, in seconds.
 LATE_EVERY_S: Final = 0.25
 
 
 @dataclass(slots=True)
 class Codes:
-    """The codes of one cell. `blocking` is a client of its own, because BLMOVE occupies it."""
+    """The codes of one cell. `blocking` is a separate client, because BLMOVE occupies it."""
 
     cell: BridgeCell
     blocking: Redis
@@ -49,10 +49,10 @@ class Codes:
                 await self._wait()
 
     async def run_late(self) -> None:
-        """Let calls go on whose code does not come in time, until cancelled."""
+        """Time out overdue codes, until cancelled."""
         while True:
             for late in await self.cell.ledger.late_codes():
-                logger.info("No CODLIGACAO came in time", extra={"call_id": late})
+                logger.info("No CODLIGACAO arrived in time", extra={"call_id": late})
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _wait(self) -> None:
@@ -66,11 +66,11 @@ class Codes:
                 head=ledger.head,
                 within_s=BLOCK_S,
             )
-        except StoreUnavailable:  # the ledger's own steps log it
+        except StoreUnavailable:  # `Steps` logs it
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _deliver_or_bury(self, raw: bytes) -> None:
-        """Deliver one code. One that our own code fails on must not end the bridge."""
+        """Deliver one code. An internal error on it must not end the bridge: bury it."""
         try:
             await self._deliver(raw)
         except Exception as error:
@@ -103,7 +103,7 @@ class Codes:
             await self._bury(raw, "duplicate_code", "the call has its code already")
 
     async def _bury(self, raw: bytes, reason: DeadReason, message: str) -> None:
-        """Move a code that cannot be used from the hand to the dead list."""
+        """Move an unusable code from the hand to the dead list."""
         hand = self.cell.ledger.keys.code_hand(self.cell.bridge)
         entry = dead(raw=raw, source="code", reason=reason, message=message, at=datetime.now(UTC))
         await self.cell.ledger.bury(hand, raw, entry)

@@ -1,7 +1,7 @@
-"""Sends Celery tasks: one nudge for each queued call, to the queue named after its PBX.
+"""Publisher of Celery tasks: one nudge for each queued call, to the queue named after its PBX.
 
-The ledger has all that is known of a call. So a lost task is sent again from there, and a task
-that comes twice does nothing.
+The state of each call is in the ledger. So a lost task is published again from there, and a
+repeated task does nothing.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 #: Pause before a retry while the broker is unavailable, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: RabbitMQ confirms each message within this many seconds. Without, a message lost by a server that
-#: dies or has no room would be missed until the ledger sends it again. (A Redis answers each
-#: message, and its transport ignores these options.)
+#: RabbitMQ must confirm each message within this many seconds. Otherwise a message lost by a server
+#: that crashed or is full would be noticed only when recovery publishes it again. (A Redis answers
+#: each message, and its transport ignores these options.)
 CONFIRMED: Final = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nudge:
-    """One task to send. `shown` is what Flower shows of its arguments, numbers masked."""
+    """One task to publish. `shown` is the arguments that Flower shows, numbers masked."""
 
     call_id: str
     pbx: str
@@ -49,19 +49,19 @@ _Work = tuple[list[Nudge], "Future[list[Nudge]]"]
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Publishes in a thread of its own, because kombu blocks. Belongs to one event loop.
+    """Publisher with a separate thread, because kombu blocks. Belongs to one event loop.
 
-    The thread is a daemon, so that a broker that hangs does not keep the program from ending.
+    The thread is a daemon, so that the program can end although the broker hangs.
     """
 
     app: Celery
-    outage: bool = False
+    is_down: bool = False
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
     _producer: Producer | None = None
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
-        """Send the tasks; retry through outages of the broker, without a limit."""
+        """Publish the tasks; retry through outages of the broker, without a limit."""
         if not nudges:
             return
         failpoint("publish.before")
@@ -74,7 +74,7 @@ class Dispatcher:
         failpoint("publish.after")
 
     def close(self) -> None:
-        """End the thread after what it sends now, if the program lives that long."""
+        """End the thread after its current message, if the program still runs then."""
         self._work.put(None)
 
     def _hand_over(self, nudges: list[Nudge]) -> Future[list[Nudge]]:
@@ -115,27 +115,27 @@ class Dispatcher:
                 sent += 1
         except BROKER_ERRORS as error:
             self._disconnect()
-            if not self.outage:
-                self.outage = True
+            if not self.is_down:
+                self.is_down = True
                 logger.error(  # noqa: TRY400  # an unavailable broker needs no traceback
                     "Broker unavailable; retrying, the calls stay in the ledger",
                     extra={"error": str(error) or "no answer in time"},
                 )
         else:
-            if self.outage:
-                self.outage = False
+            if self.is_down:
+                self.is_down = False
                 logger.warning("Broker available again")
         return nudges[sent:]
 
     def _connected(self) -> Producer:
-        """This thread's own producer, which connects on first use."""
+        """Return this thread's producer, which connects on first use."""
         if self._producer is None:
             connection = self.app.connection_for_write(transport_options=CONFIRMED)
             self._producer = self.app.amqp.Producer(connection)
         return self._producer
 
     def _disconnect(self) -> None:
-        """Drop the connection: after a failure it may still hold the reply to an older message."""
+        """Close the connection, because it may still have the reply to an older message."""
         producer, self._producer = self._producer, None
         if producer is not None and producer.connection is not None:
             with contextlib.suppress(*BROKER_ERRORS):

@@ -1,7 +1,7 @@
-"""Takes requests of one cell, as many as it has room for, and admits, parks or refuses each.
+"""Intake of one cell: fetch as many requests as have room; admit, park or refuse each.
 
-At any moment a request is in exactly one place: in Multcall's list, in this bridge's hand (a list
-in Redis too, which another bridge takes over), in the parked list of its trunk (which belongs to
+A request is always in exactly one place: in Multcall's list, in this bridge's hand (a list in
+Redis too; if the bridge dies, another takes it over), in the parked list of its trunk (shared by
 all bridges of the cell), or in the ledger.
 """
 
@@ -24,16 +24,16 @@ from dialer.errors import StoreUnavailable
 from dialer.store.client import wait_and_move
 from dialer.store.ledger import Fetched
 
-#: Most requests in the hand, and most handled in one round.
+#: Maximum number of requests in the hand, and in one round.
 BATCH: Final = 100
 
 #: Longest wait for a request before the room is read again, in seconds.
 BLOCK_S: Final = 1.0
 
-#: The same while a parked request waits for room on a PBX that is ready, in seconds.
+#: The same if a parked request waits for room on a ready PBX, in seconds.
 BLOCK_PARKED_S: Final = 0.05
 
-#: Pause before a full cell or a pacing PBX is looked at again, in seconds.
+#: Pause before the room is read again while a cell is full or a PBX is at its pace, in seconds.
 FULL_PAUSE_S: Final = 0.02
 
 #: Pause while no PBX is ready or the calling hours are over, in seconds.
@@ -42,15 +42,15 @@ IDLE_PAUSE_S: Final = 0.5
 
 @dataclass(slots=True)
 class Intake:
-    """The intake of one cell. `blocking` is a client of its own, because BLMOVE occupies it.
+    """The intake of one cell. `blocking` is a separate client, because BLMOVE occupies it.
 
-    `placing` is held while requests become calls. `parked` is how many requests wait for each
+    `admitting` is held while requests become calls. `parked` is how many requests wait for each
     trunk, as of the last round. `_first` is the trunk whose parked requests last went first.
     """
 
     cell: BridgeCell
     blocking: Redis
-    placing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    admitting: asyncio.Lock = field(default_factory=asyncio.Lock)
     parked: Mapping[str, int] = field(default_factory=dict)
     refusals: Refusals = field(init=False)
     admissions: Admissions = field(init=False)
@@ -61,16 +61,16 @@ class Intake:
         self.admissions = Admissions(self.cell, self.refusals)
 
     async def run(self) -> None:
-        """Take requests until cancelled."""
+        """Fetch and handle requests until cancelled."""
         while True:
             room, fetched = await self.fetch()
-            async with self.placing:
+            async with self.admitting:
                 moved = await self.handle(room, fetched)
             if not moved:
                 await self._wait(room, fetched)
 
     async def fetch(self) -> tuple[Room, Fetched]:
-        """Read the room of the cell and fill the hand as far as there is room."""
+        """Read the room of the cell and fetch as many requests as fit."""
         cell = self.cell
         states = await cell.registry.pbxs(cell.pbxs, cell.name)
         loads = tuple(state.load for state in states.values())
@@ -85,7 +85,7 @@ class Intake:
         return Room(cell=counts, pbxs=loads), fetched
 
     async def handle(self, room: Room, fetched: Fetched) -> bool:
-        """Admit, park or refuse what was fetched. False if nothing left the hand."""
+        """Admit, park or refuse what was fetched; return false if nothing left the hand."""
         elements = await self._elements(room, fetched)
         if not elements:
             return False
@@ -96,11 +96,11 @@ class Intake:
         if not self.cell.is_paused_by_hours(datetime.now(UTC)):
             others = await self._park(allowed, room)
             moved += len(allowed) - len(others)
-            moved += await self.admissions.place(others, room)
+            moved += await self.admissions.admit(others, room)
         return moved > 0
 
     async def _elements(self, room: Room, fetched: Fetched) -> list[Element]:
-        """What to handle now: parked requests that have room, which are older, then the hand."""
+        """Return what to handle now: parked requests that have room (older), then the hand."""
         keys = self.cell.ledger.keys
         wanted: dict[str, int] = {}
         if fetched.parked and not self.cell.is_paused_by_hours(datetime.now(UTC)):
@@ -118,9 +118,9 @@ class Intake:
     async def _park(self, candidates: Sequence[Candidate], room: Room) -> list[Candidate]:
         """Park requests whose trunk has no room; return the others.
 
-        So are requests parked for whose trunk older ones wait: each trunk keeps its order. A parked
-        request whose trunk is another one by now (the cell's `trunk` was changed) is moved to that
-        trunk's list, or it would stand in the way of those behind it.
+        Also park requests if older ones wait for the same trunk, to keep the order of each trunk.
+        Move a parked request to the list of another trunk if it needs that one by now (the cell's
+        `trunk` was changed), so that it does not block those behind it.
         """
         ledger = self.cell.ledger
         blocked: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
@@ -148,7 +148,7 @@ class Intake:
             await self._wait_for_request(room)
 
     async def _wait_for_request(self, room: Room) -> None:
-        """Let Redis move the next request to the hand, where the next round finds it."""
+        """Let Redis move the next request to the hand; the next round handles it."""
         ready = frozenset[str]().union(*(p.trunks for p in room.pbxs if p.ready))
         is_due_soon = any(trunk in ready for trunk in self.parked)
         ledger = self.cell.ledger
@@ -160,5 +160,5 @@ class Intake:
                 head=ledger.head,
                 within_s=BLOCK_PARKED_S if is_due_soon else BLOCK_S,
             )
-        except StoreUnavailable:  # the ledger's own steps log it
+        except StoreUnavailable:  # `Steps` logs it
             await asyncio.sleep(IDLE_PAUSE_S)

@@ -1,4 +1,4 @@
-"""Answers parked requests that never may be dialed: expired, or forbidden by now."""
+"""Refusal of parked requests that must not be dialed any longer: expired or forbidden."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ IDLE_PAUSE_S: Final = 1.0
 
 @dataclass(slots=True)
 class ParkedSweep:
-    """The parked requests of one cell, as its intake knows them."""
+    """Sweep over the parked requests of one cell."""
 
     cell: BridgeCell
     intake: Intake
 
     async def run(self) -> None:
-        """Go through the parked requests until cancelled."""
+        """Check the parked requests in turn until cancelled."""
         while True:
             for trunk in tuple(self.intake.parked):
                 await self._sweep(trunk)

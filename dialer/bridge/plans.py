@@ -1,4 +1,4 @@
-"""Which cells a bridge serves by one reading of the settings, and from where."""
+"""Plans: the cells that a bridge serves with one version of the settings, and their Redis."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dialer.settings import Cell, Pbx, Settings
 class CellPlan:
     """One cell of the settings. `all_pbxs` names every PBX of the settings.
 
-    `draining` means that the settings no longer have the cell. Its calls are finished, and no new
-    request is taken.
+    `draining`: the cell was removed from the settings. Its calls are finished and no new request is
+    fetched.
     """
 
     cell: Cell
@@ -28,15 +28,15 @@ class CellPlan:
 
     @property
     def ledger_id(self) -> tuple[str, str]:
-        """Identifies the ledger: a cell of the same name on another Redis has another one."""
+        """Identity of the ledger: the same cell on another Redis has another ledger."""
         return self.cell.name, self.redis_url
 
 
 def plans_of(settings: Settings, chosen: Sequence[str]) -> list[CellPlan]:
-    """The plans of the chosen cells; of all if none is named.
+    """Return the plans of the named cells; of all cells if none is named.
 
     Raises:
-        ConfigError: a name is no cell's.
+        ConfigError: there is no cell of that name.
     """
     known = {cell.name for cell in settings.cells}
     for name in chosen:
@@ -53,7 +53,7 @@ def plans_of(settings: Settings, chosen: Sequence[str]) -> list[CellPlan]:
 
 
 def plan_of(settings: Settings, cell: Cell, redis_url: str, *, draining: bool = False) -> CellPlan:
-    """The plan of one cell, which the settings need not have."""
+    """Return the plan of one cell; the cell may be missing in the settings."""
     known = [pbx.name for pbx in settings.pbxs]  # a removed cell may name a removed PBX
     return CellPlan(
         cell=cell,
@@ -67,6 +67,6 @@ def plan_of(settings: Settings, cell: Cell, redis_url: str, *, draining: bool = 
 
 
 def removed_cells(old: Iterable[CellPlan], new: Iterable[CellPlan]) -> list[CellPlan]:
-    """The old cells that the new settings lack, to be drained."""
+    """Return the old cells that the new settings do not have, to drain them."""
     staying = {plan.ledger_id for plan in new}
     return [replace(plan, draining=True) for plan in old if plan.ledger_id not in staying]

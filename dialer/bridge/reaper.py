@@ -1,4 +1,4 @@
-"""Compares the slots of the PBXs with the calls of one cell, and repairs both."""
+"""Repair of slots: compare the slots of the PBXs with the calls of one cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dialer.bridge.recovery import Recovery
 
 logger = logging.getLogger(__name__)
 
-#: How often slots are compared with the ledger; younger slots are left alone, in seconds.
+#: Pause between two comparisons, and minimum age of a slot to be compared, in seconds.
 REAP_EVERY_S: Final = 10.0
 
 
@@ -21,7 +21,7 @@ REAP_EVERY_S: Final = 10.0
 class Reaper:
     """The reaper of one cell.
 
-    `is_alone` returns False while a cell of the same name is served on another Redis too.
+    `is_alone` returns false if a cell of the same name is also served on another Redis.
     """
 
     cell: BridgeCell
@@ -35,35 +35,35 @@ class Reaper:
             await asyncio.sleep(REAP_EVERY_S)
 
     async def reap(self) -> None:
-        """Repair the slots of all PBXs, and the calls on PBXs that the cell no longer has."""
+        """Repair the slots of all PBXs, and the calls on PBXs that the cell no longer lists."""
         ledger = self.cell.ledger
         holders = await ledger.slot_holders(await ledger.live())
         await self.release_leaked(older_than_s=REAP_EVERY_S)
         await self._restore_lost(holders)
         for name in set(holders.values()) - {pbx.name for pbx in self.cell.pbxs}:
             await self._move_from_former_pbx(name)
-            await self.recovery.give_up(name)
+            await self.recovery.end_claimed(name)
 
     async def release_leaked(self, *, older_than_s: float) -> None:
-        """Release slots, held for that long, that belong to no call on their PBX.
+        """Release slots older than that whose call is not on their PBX.
 
-        Looks at every PBX of the settings: the cell may have had it once. Does nothing while the
-        cell is served on another Redis too: a slot does not tell which of them its call is in.
+        Checks all PBXs of the settings, because the cell may have used any of them before. Does
+        nothing if the cell is also served on another Redis: the call may be in that ledger.
         """
         if not self.is_alone():
             return
         cell = self.cell
         old = await cell.registry.slots(cell.all_pbxs, cell.name, older_than_s=older_than_s)
         for pbx, ids in old.items():
-            leaked = await cell.give_back(pbx, ids)
+            leaked = await cell.release_unused(pbx, ids)
             if leaked:
                 logger.warning(
-                    "Released slots that no call held any more",
+                    "Released slots that no call used any longer",
                     extra={"cell": cell.name, "pbx": pbx, "slots": leaked},
                 )
 
     async def _restore_lost(self, holders: dict[str, str]) -> None:
-        """Give calls their slots back if the registry lost them."""
+        """Restore the slots of calls if the registry lost them."""
         cell = self.cell
         leased = await cell.registry.slots(cell.all_pbxs, cell.name, older_than_s=0)
         for pbx, ids in leased.items():
@@ -76,12 +76,12 @@ class Reaper:
                 )
 
     async def _still_on(self, pbx: str, ids: Iterable[str]) -> list[str]:
-        """Those of the calls that have not ended in the meantime."""
+        """Return the calls among these that have not ended in the meantime."""
         still = await self.cell.ledger.slot_holders(ids)
         return [i for i, name in still.items() if name == pbx]
 
     async def _move_from_former_pbx(self, pbx: str) -> None:
-        """Move unclaimed calls from a PBX that the cell no longer has."""
+        """Move unclaimed calls from a PBX that the cell no longer lists."""
         states = await self.cell.registry.pbxs(self.cell.pbxs, self.cell.name)
         room = sum(state.load.room for state in states.values())
         if room:

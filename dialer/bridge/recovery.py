@@ -1,7 +1,7 @@
-"""Repairs what died: lost messages, dead bridges, dead PBXs. Any bridge may do it.
+"""Recovery of one cell after lost messages, dead bridges and dead PBXs. Any bridge may do it.
 
-Every step is the ledger's own and harmless if two bridges take it at once. Calls are read in
-slices, so that the event loop is never blocked for long.
+Every change is one ledger step, so it is harmless if two bridges do it at once. Calls are read in
+slices, so that the event loop is not blocked for long.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from dialer.store.registry import PbxState
 
 logger = logging.getLogger(__name__)
 
-#: How often the calls are looked at, in seconds.
+#: Pause between two rounds, in seconds.
 EVERY_S: Final = 0.5
 
 #: A queued call that nobody claimed is published again after this long, in seconds.
 REPUBLISH_AFTER_S: Final = 30.0
 
-#: Most overdue calls looked at in one round.
+#: Maximum number of overdue calls in one round.
 DUE_AT_ONCE: Final = 1_000
 
-#: A call that nobody has claimed, and one that a worker has: from these states it may be ended.
+#: States of unclaimed and of claimed calls, from which the bridge may end them.
 _WAITING: Final = LEGAL[Queued]
 _CLAIMED: Final = LEGAL[Ended] - _WAITING
 
@@ -50,7 +50,7 @@ States = Mapping[str, PbxState]
 class Recovery:
     """The recovery of one cell's calls.
 
-    `moving` is held while calls get another PBX, or their message again.
+    `moving` is locked while calls are moved or published again.
     """
 
     cell: BridgeCell
@@ -58,7 +58,7 @@ class Recovery:
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     _turns: Turns = field(default_factory=Turns)
     _instances: dict[str, str] = field(default_factory=dict)
-    #: Since when the registry has known nothing of a PBX that has calls, by the loop's clock.
+    #: Since when (loop time) a PBX with calls has been missing in the registry.
     _unknown_since: dict[str, float] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -66,52 +66,52 @@ class Recovery:
         while True:
             states = await self.cell.registry.pbxs(self.cell.pbxs, self.cell.name)
             async with self.moving:
-                await self.send_again(states)
+                await self.republish(states)
                 await self.move_from_unready_pbxs(states)
-            await self.give_up_lost(states)
+            await self.end_lost(states)
             await asyncio.sleep(EVERY_S)
 
     async def run_heartbeat(self) -> None:
         """Send this bridge's heartbeat and take over from dead bridges, until cancelled.
 
-        A task of its own, because the others wait while a broker or a Redis is down.
+        A separate task, because the other tasks wait while the broker or a Redis is down.
         """
         await watchdog.process.keep_beating(
             f"heartbeat {self.cell.name}",
             self.take_over,
             every_s=EVERY_S,
-            is_down=lambda: self.cell.ledger.steps.outage,
+            is_down=lambda: self.cell.ledger.steps.is_down,
         )
 
     async def take_over(self) -> None:
-        """Take what dead bridges had in hand; the intake finds it in its own hand."""
+        """Take over the hands of dead bridges; the intake handles the requests."""
         for bridge, n in await self.cell.ledger.take_over(self.cell.bridge):
             logger.warning(
-                "Took over what a dead bridge had in hand",
+                "Took over the hand of a dead bridge",
                 extra={"cell": self.cell.name, "bridge": bridge, "elements": n},
             )
 
-    async def send_again(self, states: States) -> None:
-        """Publish calls again whose message was lost, and place those that have no PBX.
+    async def republish(self, states: States) -> None:
+        """Publish calls again whose message was lost, and queue those that have no PBX.
 
-        Calls whose PBX is not ready are answered here if they never may be dialed.
+        Also ends calls that must not be dialed any longer, even if their PBX is not ready.
         """
         ledger = self.cell.ledger
         async for due in ledger.due(older_than_s=REPUBLISH_AFTER_S, at_most=DUE_AT_ONCE):
-            await self._send_again(due, states)
+            await self._republish(due, states)
         for name, state in states.items():
             known = self._instances.get(name)
             if state.load.ready and state.instance != known:
                 self._instances[name] = state.instance
-                if known is not None:  # its worker started again: what it had taken is lost
+                if known is not None:  # a restarted worker has lost its tasks
                     async for due in ledger.due(older_than_s=0, pbx=name):
-                        await self._send_again(due, states)
+                        await self._republish(due, states)
 
     async def move_from_unready_pbxs(self, states: States) -> None:
-        """Move unclaimed calls from PBXs that take none to others of the cell, if these have room.
+        """Move unclaimed calls from PBXs that are not ready to PBXs of the cell with room.
 
-        Looks at as many calls as there is room for. Those that find no PBX count as published
-        now, so that the next round looks at others.
+        Reads as many calls as there is room for. Those that find no PBX count as published now,
+        so that the next round reads other calls.
         """
         room = sum(state.load.room for state in states.values())
         for name, state in states.items():
@@ -119,26 +119,26 @@ class Recovery:
                 await self.move_from(name, states, at_most=room)
 
     async def move_from(self, pbx: str, states: States, *, at_most: int) -> None:
-        """Move unclaimed calls of a PBX to those of the cell that have room."""
+        """Move unclaimed calls of a PBX to PBXs of the cell with room."""
         async for due in self.cell.ledger.due(older_than_s=0, pbx=pbx, at_most=at_most):
             await self._move(due, await self._unexpired(due), states)
 
-    async def give_up_lost(self, states: States) -> None:
-        """Answer claimed calls of PBXs that have been gone for too long."""
+    async def end_lost(self, states: States) -> None:
+        """End claimed calls of PBXs that have not been ready for too long."""
         for name, state in states.items():
             if state.unready_s >= self.pbx_lost_after_s:
-                await self.give_up(name)
+                await self.end_claimed(name)
 
-    async def give_up(self, pbx: str) -> None:
-        """Answer what a PBX has claimed, unless it came back in the meantime."""
+    async def end_claimed(self, pbx: str) -> None:
+        """End the calls claimed by a PBX, unless it has become ready in the meantime."""
         ids = await self.cell.ledger.claimed_ids(pbx)
-        # Read again now: what was known before may be old if this process was stopped.
+        # Read it again, because the earlier value is old if this process was stopped in between.
         if not ids or await self._unready_s(pbx) < self.pbx_lost_after_s:
             return
         error = CallError(
             code="pbx_lost",
             message=f"{pbx} or its worker has been gone for "
-            f"{self.pbx_lost_after_s:g} s; nobody can say how the call ended",
+            f"{self.pbx_lost_after_s:g} s; the result of the call is not known",
         )
         for part in slices(ids):
             lost = [
@@ -149,10 +149,9 @@ class Recovery:
             await self._end(lost, Result.UNKNOWN, error, within=_CLAIMED)
 
     async def _unready_s(self, pbx: str) -> float:
-        """How long the PBX has not been ready.
+        """Return for how long the PBX has not been ready.
 
-        Counted from now on if the registry knows nothing of it: the registry may have lost its
-        data.
+        If it is missing in the registry, which may have lost its data, the time begins now.
         """
         unready_s = await self.cell.registry.unready_s(pbx)
         if unready_s < math.inf:
@@ -163,17 +162,19 @@ class Recovery:
 
     # --- publishing and moving -------------------------------------------------------
 
-    async def _send_again(self, due: Sequence[Waiting], states: States) -> None:
+    async def _republish(self, due: Sequence[Waiting], states: States) -> None:
         entries = await self._unexpired(due)
         ready = {name for name, state in states.items() if state.load.ready}
         await self._publish([(w, w.pbx or "", w.epoch) for w in due if w.pbx in ready], entries)
-        homeless = [w for w in due if w.pbx not in states]  # none, or one the cell had once
+        homeless = [
+            w for w in due if w.pbx not in states
+        ]  # no PBX, or one that the cell no longer lists
         await self._move(homeless, entries, states)
 
     async def _move(
         self, waiting: Iterable[Waiting], entries: Mapping[str, Entry], states: States
     ) -> None:
-        """Queue calls to PBXs that have room; those that find none stay where they are."""
+        """Queue calls to PBXs that have room; the others stay on their PBX."""
         cell = self.cell
         moving = [w for w in waiting if w.call_id in entries]
         chosen = plan(
@@ -195,14 +196,14 @@ class Recovery:
             return 0
         epoch = await cell.ledger.assign(waiting, pbx)
         if not epoch:
-            await cell.give_back(pbx, lease.new)
+            await cell.release_unused(pbx, lease.new)
             return 0
         logger.warning(
             "Call moved to another PBX",
             extra={"call_id": waiting.call_id, "from": waiting.pbx, "pbx": pbx},
         )
         if waiting.pbx is not None:
-            await cell.give_back(waiting.pbx, [waiting.call_id])
+            await cell.release_unused(waiting.pbx, [waiting.call_id])
         return epoch
 
     async def _publish(
@@ -218,7 +219,7 @@ class Recovery:
     # --- ending ----------------------------------------------------------------------
 
     async def _unexpired(self, waiting: Sequence[Waiting]) -> dict[str, Entry]:
-        """The entries of waiting calls that may be dialed now; answer those that never may."""
+        """Return the entries of waiting calls that may be dialed now; end expired ones."""
         now = datetime.now(UTC)
         limits = self.cell.settings.limits
         is_over = limits.outside_hours == "expire" and not limits.is_open(now)
@@ -237,7 +238,7 @@ class Recovery:
         return {entry.call.call_id: entry for entry in fresh}
 
     async def _entries(self, ids: Sequence[str]) -> list[Entry]:
-        """The entries of calls; answer those that cannot be read, so that they end no bridge."""
+        """Return the entries of calls; end calls that cannot be read, so that no bridge fails."""
         entries, unreadable = await self.cell.ledger.readable(ids)
         for one in unreadable:
             await self._end_unreadable(one)
@@ -246,7 +247,7 @@ class Recovery:
     async def _end_unreadable(self, one: Unreadable) -> None:
         call = one.call
         logger.error(
-            "Internal error on a call; it is answered and goes to the dead list as internal_error",
+            "Internal error on a call; it is ended and goes to the dead list as internal_error",
             extra={"call_id": call.call_id},
             exc_info=one.error,
         )
@@ -277,11 +278,11 @@ class Recovery:
     async def _end(
         self, entries: Sequence[Entry], result: Result, error: CallError, *, within: Set[State]
     ) -> None:
-        """End calls and give their slots back."""
+        """End calls and release their slots."""
         await asyncio.gather(*(self._end_one(e, result, error, within) for e in entries))
         for pbx in {entry.call.pbx for entry in entries}:
             if pbx is not None:
-                await self.cell.give_back(
+                await self.cell.release_unused(
                     pbx, [e.call.call_id for e in entries if e.call.pbx == pbx]
                 )
 
@@ -293,6 +294,6 @@ class Recovery:
         reply = await self.cell.ledger.end(call, entry.request, ending, within=within)
         if reply != "void":
             logger.warning(
-                "Call answered by the bridge",
+                "Call ended by the bridge",
                 extra={"call_id": call.call_id, "pbx": call.pbx, "error": error.code},
             )

@@ -1,7 +1,7 @@
-"""Reads requests of one cell, and answers those that are not to be dialed.
+"""Parsing and refusal of one cell's requests.
 
-Every request that leaves here without a call has its Response, its entry on the dead list, or
-both. The list that a request waits in is the bridge's hand or the parked list of a trunk.
+Every refused request gets a Response, an entry on the dead list, or both. Requests wait in the
+bridge's hand or in the parked list of a trunk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dialer.store.ledger.waiting import is_of_one_element
 
 logger = logging.getLogger(__name__)
 
-#: What Multcall and the dead list are told of an element that our own code failed on.
+#: Message in the Response and on the dead list after an internal error.
 INTERNAL_ERROR = CallError(
     code="internal_error",
     message="the dialer failed on this element; its log has the reason",
@@ -33,7 +33,7 @@ INTERNAL_ERROR = CallError(
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """A request that is not read yet; `source` is the key of the list it waits in."""
+    """A request that is not parsed yet; `source` is the key of its list."""
 
     raw: bytes
     source: str
@@ -41,7 +41,7 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A request that can be read and may become a call."""
+    """A valid request that may become a call."""
 
     element: Element
     request: CallRequest
@@ -54,7 +54,7 @@ class Refusals:
     cell: BridgeCell
 
     async def read(self, elements: Sequence[Element]) -> list[Candidate]:
-        """Parse requests; refuse those that cannot be read or break a rule."""
+        """Parse requests; refuse invalid ones."""
         candidates: list[Candidate] = []
         refusals: list[Awaitable[None]] = []
         for element in elements:
@@ -70,13 +70,13 @@ class Refusals:
     async def allowed(
         self, candidates: Sequence[Candidate], *, before_lease: bool = True
     ) -> tuple[list[Candidate], int]:
-        """Split off the requests that may be dialed now, and answer those that never may.
+        """Select the requests that may be dialed now, and refuse those that never may.
 
-        `before_lease` also looks for used ids and for numbers that were called often enough, so
-        that nothing is leased on a PBX for a call that `admit` would refuse. Then a second request
-        of one id or number waits until the first is admitted.
+        `before_lease` also checks for used ids and the limit per number, so that no slot is leased
+        for a call that `admit` would refuse. A second request with the same id or number then
+        waits until the first is admitted.
 
-        Returns those that may be dialed, and how many were answered.
+        Return the selected requests, and how many were refused.
         """
         forbidden, attempts = await asyncio.gather(
             self._forbidden(candidates), self._attempts(candidates if before_lease else ())
@@ -123,14 +123,14 @@ class Refusals:
             await self.bury_repeat(element, request.call_id)
 
     async def bury_repeat(self, element: Element, call_id: str) -> None:
-        """Move a request whose id was used before to the dead list."""
-        message = "this IdRequisicao was there before; it was not dialed again"
+        """Bury a request whose id was used before."""
+        message = "this IdRequisicao was used before; it was not dialed again"
         entry = _dead(element.raw, "duplicate_request", message)
         if await self.cell.ledger.bury(element.source, element.raw, entry):
             logger.warning("Duplicate request, not dialed again", extra={"call_id": call_id})
 
     async def fail(self, element: Element, error: Exception) -> None:
-        """Answer a request that our own code fails on, so that it does not end the bridge.
+        """Refuse a request that caused an internal error, so that it does not end the bridge.
 
         Raises:
             Exception: `error`, if the request did not cause it.
@@ -175,7 +175,7 @@ class Refusals:
         return await self.cell.registry.dnc_contains([c.request.number for c in candidates])
 
     async def _attempts(self, candidates: Sequence[Candidate]) -> list[int | None]:
-        """The calls to each number within the cell's window; None for an id that was used."""
+        """Return the calls to each number in the cell's window; None for a used id."""
         limits = self.cell.settings.limits
         window_s = limits.attempts_window_hours * 3600 if limits.max_attempts_per_number else 0
         requests = [c.request for c in candidates]
@@ -188,7 +188,7 @@ class Refusals:
     def _reason(
         self, request: CallRequest, *, on_list: bool, attempts: int
     ) -> tuple[Result, CallError] | None:
-        """Why the request never may be dialed, None if it may."""
+        """Return why the request must never be dialed, None if it may be dialed."""
         limits, now = self.cell.settings.limits, datetime.now(UTC)
         expires_at = expiry(request)
         if on_list:
@@ -203,7 +203,7 @@ class Refusals:
         return None if self._has_attempts_left(attempts) else self.number_limit()
 
     def number_limit(self) -> tuple[Result, CallError]:
-        """What is answered if the number was called as often as the cell allows."""
+        """Return result and error for a number that was called as often as the cell allows."""
         limits = self.cell.settings.limits
         message = (
             f"the number was called {limits.max_attempts_per_number} times "
@@ -245,14 +245,14 @@ class Refusals:
 
 
 def expiry(request: CallRequest) -> datetime | None:
-    """When the request may no longer be dialed, None if that is unknown before admission."""
+    """Return the time when the request expires, None if unknown before the admission."""
     if request.created_at is None or request.valid_for_s is None:
         return None
     return request.created_at + timedelta(seconds=request.valid_for_s)
 
 
 def _unknown(cell: str, id_json: str) -> CallRequest:
-    """A request of which only the id is known."""
+    """Return a request of which only the id is known."""
     return CallRequest(cell=cell, request_id="", request_id_json=id_json, number="")
 
 

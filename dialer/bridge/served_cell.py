@@ -1,4 +1,4 @@
-"""One cell served by this process, from start to end: its parts, each a background task."""
+"""One served cell: start, supervise and stop its parts, each a background task."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from dialer.store.client import cancel
 
 logger = logging.getLogger(__name__)
 
-#: At a stop, what moves from the hand into the ledger has this long to get there, in seconds.
+#: Longest wait at a stop for the round that admits or moves calls, in seconds.
 ROUND_WITHIN_S: Final = 1.0
 
-#: Longest wait for the hand to be put back at a stop, in seconds.
+#: Longest wait at a stop for returning the hand, in seconds.
 RETURN_HAND_WITHIN_S: Final = 3.5
 
-#: Pause before a command that a server refused for good is tried again, in seconds.
+#: Pause before a part runs again after Redis refused a command, in seconds.
 REFUSED_PAUSE_S: Final = 5.0
 
 #: How often the calls of a draining cell are counted, in seconds.
 DRAIN_EVERY_S: Final = 0.5
 
-#: A slot is leased for less than this before its call is admitted, in seconds.
+#: Longest time between the lease of a slot and the admission of its call, in seconds.
 LEASED_WITHIN_S: Final = 1.0
 
-#: How often the settings of a served cell are stored beside its calls, in seconds.
-KEEP_EVERY_S: Final = 60.0
+#: How often the settings of a served cell are stored in its Redis, in seconds.
+STORE_EVERY_S: Final = 60.0
 
 
 @dataclass(slots=True)
 class ServedCell:
-    """One cell and the parts of the bridge that serve it. `is_alone` as its reaper has it.
+    """One cell and the parts of the bridge that serve it. `is_alone`: see `Reaper`.
 
-    `is_ending` is set before this object cancels its own tasks; `is_over` when a draining cell is
-    empty and no longer served.
+    `is_ending` is set before this object cancels its own tasks; `is_over` is set when a drained
+    cell is no longer served.
     """
 
     plan: CellPlan
@@ -72,10 +72,10 @@ class ServedCell:
         self.reaper = Reaper(self.cell, self.recovery, self.is_alone)
 
     async def start(self) -> None:
-        """Take over what dead bridges had in hand, then start every part.
+        """Take over the hands of dead bridges, then start every part.
 
         Raises:
-            Exception: what the takeover raised, unless Redis refused it.
+            Exception: an error of the takeover other than a refusal by Redis.
         """
         await self._take_over()
         parts: dict[str, Callable[[], Awaitable[None]]] = {
@@ -84,7 +84,7 @@ class ServedCell:
             "heartbeat": self.recovery.run_heartbeat,
             "recovery": self.recovery.run,
             "reaper": self.reaper.run,
-            "kept settings": self._keep_settings,
+            "kept settings": self._store_settings,
         }
         if not self.plan.draining:
             parts["intake"] = self.intake.run
@@ -98,7 +98,7 @@ class ServedCell:
             self.tasks.append(asyncio.create_task(drain, name="last calls"))
 
     async def _take_over(self) -> None:
-        """Take over before anything is fetched. If Redis is down, the first heartbeat does it."""
+        """Take over before the first fetch. If Redis is down, the first heartbeat does it."""
         taking_over = asyncio.create_task(self.recovery.take_over())
         is_done = await self.cell.ledger.steps.wait_done_or_down(taking_over)
         await cancel([taking_over] if not is_done else [])
@@ -109,7 +109,7 @@ class ServedCell:
             self._log_refused("takeover", error)  # the heartbeat tries it again
 
     async def _repeat_if_refused(self, part: Callable[[], Awaitable[None]], name: str) -> None:
-        """Run a part again if Redis refused a command for good: one cell must stop no other."""
+        """Run a part again if Redis refused a command, so that the other cells continue."""
         while True:
             try:
                 await part()
@@ -125,12 +125,12 @@ class ServedCell:
             exc_info=error,
         )
 
-    async def _keep_settings(self) -> None:
+    async def _store_settings(self) -> None:
         """Store the cell's settings in its Redis; a restarted process can then finish its calls."""
         book = CellBook(self.cell.ledger.steps)
         while True:
             await book.write(self.plan.cell.name, text_of(self.plan.cell))
-            await asyncio.sleep(KEEP_EVERY_S)
+            await asyncio.sleep(STORE_EVERY_S)
 
     async def _drain(self, parts: Sequence[asyncio.Task[None]]) -> None:
         """Wait until a removed cell has no calls left, then stop serving it."""
@@ -144,20 +144,20 @@ class ServedCell:
         self.is_ending = True
         await cancel(parts)
         await self._return_hand()
-        # No bridge looks at its slots from now on, but one that still has the cell may be leasing.
+        # No bridge checks its slots from now on; one that still has the cell may be leasing.
         await asyncio.sleep(LEASED_WITHIN_S)
         await self.reaper.release_leaked(older_than_s=LEASED_WITHIN_S)
         self.is_over = True
         logger.info("Removed cell has no calls left", extra={"cell": self.plan.cell.name})
 
     async def stop(self) -> None:
-        """Stop every part and put back what is in hand, if Redis answers in time."""
+        """Stop every part and return the hand, if Redis answers in time."""
         self.is_ending = True
-        # Not in the middle of a round, if it ends soon: a leased slot that is not used, or an
-        # admitted call that is not published, is repaired only after a while.
+        # Wait for the end of a round if it ends soon. Otherwise a leased slot may stay unused, or
+        # an admitted call unpublished, until recovery repairs it.
         try:
             async with asyncio.timeout(ROUND_WITHIN_S):
-                await self.intake.placing.acquire()
+                await self.intake.admitting.acquire()
                 await self.recovery.moving.acquire()
         except TimeoutError:
             pass  # a Redis or the broker is down

@@ -1,4 +1,4 @@
-"""Runs the bridge in one process: serves its cells until a signal, by settings that may change.
+"""The bridge process: serve cells until a signal; reload the settings on SIGHUP.
 
 Connections and background tasks belong to `dialer.bridge.cells`.
 """
@@ -30,12 +30,12 @@ LOOK_FOR_UNSERVED_EVERY_S: Final = 5.0
 
 
 def run(settings: Settings, cells: Sequence[str] = ()) -> None:
-    """Run the bridge of the named cells (none: all) until SIGTERM or SIGINT.
+    """Run the bridge for the named cells (none: all) until SIGTERM or SIGINT.
 
     SIGHUP reads the settings again. An error in them is logged and changes nothing.
 
     Raises:
-        ConfigError: a name is no cell's.
+        ConfigError: there is no cell of that name.
         StoreUnavailable: a Redis cannot be reached at start.
     """
     asyncio.run(_serve(settings, cells, plans_of(settings, cells)))
@@ -45,7 +45,7 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
     from dialer.celery import app  # Celery reads the configuration when imported
 
     signals = Signals.listen()
-    if failpoints.armed():
+    if failpoints.is_armed():
         logger.warning("Failure points are armed: this is a test")
     dispatcher = Dispatcher(app)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -67,7 +67,7 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
 
 @dataclass(slots=True)
 class _Bridge:
-    """The process. `settings` are those in force, `at_start` those it was started with.
+    """The process. `settings` are the present ones, `at_start` those of its start.
 
     `drain_problem` is the last logged reason why cells could not be drained.
     """
@@ -85,7 +85,7 @@ class _Bridge:
         """Serve until the signal to stop.
 
         Raises:
-            Exception: what ended a background task.
+            Exception: the error of a background task that ended.
         """
         stop, reread = self.signals.stop, self.signals.reread
         while not stop.is_set():
@@ -98,14 +98,14 @@ class _Bridge:
             if failure.done():
                 failure.result()
             if reread.is_set() and not stop.is_set():
-                reread.clear()  # a signal that comes from now on counts again
+                reread.clear()  # a signal during the reload counts again
                 await self._reread()
             elif found and not stop.is_set():
                 await self._drain(found)
 
     async def _unserved(self) -> list[CellPlan]:
-        """Wait until there are cells that have calls and no bridge."""
-        if self.chosen:  # --cell names this bridge's cells
+        """Wait until there are cells with calls and without a bridge."""
+        if self.chosen:  # with --cell it serves only those cells
             await asyncio.Event().wait()
         while True:
             await asyncio.sleep(LOOK_FOR_UNSERVED_EVERY_S)
@@ -113,7 +113,7 @@ class _Bridge:
                 return found
 
     async def _drain(self, found: Sequence[CellPlan]) -> None:
-        """Serve these cells too, until they have no calls left."""
+        """Drain these cells: serve them too, until they have no calls left."""
         names = [plan.cell.name for plan in found]
         try:
             fresh = await self._unless_stopped(
@@ -136,7 +136,7 @@ class _Bridge:
             )
 
     async def _reread(self) -> None:
-        """Apply new settings if they are valid and can be served; else log why not."""
+        """Apply new settings if they are valid and their Redis answers; else log the reason."""
         try:
             settings = await asyncio.to_thread(load)
             plans = plans_of(settings, self.chosen)
@@ -146,7 +146,7 @@ class _Bridge:
                 return
             fresh = await self._unless_stopped(settings, plans)
         except DialerError as error:
-            logger.error(  # noqa: TRY400  # the reason says it all
+            logger.error(  # noqa: TRY400  # needs no traceback
                 "New settings refused; the old ones stay in force", extra={"reason": str(error)}
             )
             return
@@ -162,7 +162,7 @@ class _Bridge:
             logger.warning("[broker] and [log] stay as they are until the bridge is restarted")
 
     async def _unless_stopped(self, settings: Settings, plans: Sequence[CellPlan]) -> Served | None:
-        """Connect for new settings while the old ones are served; None if told to stop."""
+        """Connect for new settings while the old ones are served; None after a stop signal."""
         old = self.served.plans
         connecting = asyncio.create_task(
             Served.connect(
@@ -194,7 +194,7 @@ class _Bridge:
 
 
 def _changes(old: Settings, new: Settings) -> Iterator[str]:
-    """Names of the tables that are different, new or gone."""
+    """Return the names of the tables that were changed, added or removed."""
     before, after = _tables(old), _tables(new)
     for name in [*after, *(name for name in before if name not in after)]:
         if before.get(name) != after.get(name):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 
 def block_sighup() -> None:
-    """Hold back SIGHUP until `Signals.listen`: its default would end a bridge that is starting.
+    """Block SIGHUP until `Signals.listen`, because it would end a starting bridge.
 
-    A bridge that writes to a terminal ends with it, as programs do.
+    Does nothing on a terminal: closing the terminal ends the program as usual.
     """
     if not _on_terminal():
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -26,7 +26,7 @@ class Signals:
 
     @classmethod
     def listen(cls) -> Signals:
-        """Listen from now on. A SIGHUP held back since `block_sighup` counts."""
+        """Handle signals from now on, also a SIGHUP that `block_sighup` has delayed."""
         signals = cls()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):

@@ -1,1 +1,1 @@
-"""The rules of dialing, pure: no I/O, no clock, no randomness, no logging."""
+"""Rules of dialing. Pure: no I/O, no clock, no randomness, no logging."""

@@ -1,4 +1,4 @@
-"""Rules for a request's variables, contexts, extensions and priorities. Denied by default.
+"""Rules for a request's variables, contexts, extensions and priorities. Default: deny.
 
 Owns the rules and their error sentences. The bridge applies them at admission, the worker again
 before the Originate. The generated list `asterisk_names` has the names with a meaning in Asterisk.
@@ -106,9 +106,9 @@ def extension_regex(pattern: str) -> re.Pattern[str]:
     try:
         if parts and "_" + "".join(parts) == pattern:
             return re.compile("".join(_part_regex(part) for part in parts))
-    except re.error:  # a range that runs backwards
+    except re.error:  # a reversed range, such as [5-1]
         pass
-    raise ValueError("is no pattern of extensions.conf; it takes one such as _2XXX or _0[1-5]X.")
+    raise ValueError("is not a pattern of extensions.conf; it takes one such as _2XXX or _0[1-5]X.")
 
 
 def _part_regex(part: str) -> str:

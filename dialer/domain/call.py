@@ -1,8 +1,8 @@
-"""The life of one call: its states, and the one table that says what may follow what.
+"""State machine of one call: its states, its events, and the states in which each is legal.
 
-`advance` is the specification. The ledger's Lua steps take the states they may
-start from out of `LEGAL`, so that Redis and this module cannot disagree.
-Knows nothing of Redis, Celery, AMI or the clock.
+`advance` and `LEGAL` are the specification. The ledger's Lua steps get their legal states from
+`LEGAL`, so that Redis and this module cannot disagree. Does not know Redis, Celery, AMI or the
+clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dialer.errors import DialerError
 
 
 class State(StrEnum):
-    """Where a call stands. Only `DONE` is final, and only a done call has a Response."""
+    """State of a call. Only `DONE` is final. The Response is sent in the step to `DONE`."""
 
     ADMITTED = "admitted"
     QUEUED = "queued"
@@ -29,9 +29,9 @@ class State(StrEnum):
 
 
 class CodeState(StrEnum):
-    """What is known of Multcall's own number for the call (CODLIGACAO)."""
+    """State of the call code, Multcall's own number for the call (CODLIGACAO)."""
 
-    NONE = "none"  # not asked for yet: no ACK was sent
+    NONE = "none"  # no ACK was sent yet, and no code arrived
     AWAITED = "awaited"
     CAME = "came"
     TIMED_OUT = "timed_out"
@@ -54,7 +54,7 @@ class Result(StrEnum):
 
 
 class IllegalTransition(DialerError):
-    """An event that the call's state does not admit; nothing was changed."""
+    """The event is not legal in the call's state; nothing was changed."""
 
     code = "illegal_transition"
 
@@ -71,9 +71,9 @@ class CallError:
 class Ending:
     """How a call ended.
 
-    `cause` is the Q.850 hangup cause (0-127), None where none is known.
-    `answered_at` is given by those who learn of the answer only now (recovery).
-    `wait_s` is how long the answered customer waited for an agent, in seconds.
+    `cause` is the Q.850 hangup cause (0-127), None if unknown. `answered_at` is set only if the
+    answer was not recorded before (recovery). `wait_s` is how long the answered customer waited
+    for an agent, in seconds.
     """
 
     result: Result
@@ -99,7 +99,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """The PBX's worker took the call; from here on nobody else dials it."""
+    """The PBX's worker claimed the call; from now on no other worker dials it."""
 
     pbx: str
     epoch: int
@@ -108,12 +108,12 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unclaimed:
-    """The worker gave the call back, certain that nothing was sent to Asterisk."""
+    """The worker gave the call back; nothing of it was sent to Asterisk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """Asterisk took the Originate; `attempts` is how many were sent (1 or more)."""
+    """Asterisk accepted the Originate; `attempts` is how many were sent (1 or more)."""
 
     at: datetime
     uniqueid: str
@@ -136,19 +136,19 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeCame:
-    """Multcall sent its own number; `code_json` is that value as JSON text, verbatim."""
+    """The call code arrived; `code_json` is its unchanged JSON text."""
 
     code_json: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeTimedOut:
-    """Multcall's number did not come within `timeout_command_ack`."""
+    """The call code did not arrive within `timeout_command_ack`."""
 
 
 Event = Queued | Claimed | Unclaimed | Accepted | Answered | Ended | CodeCame | CodeTimedOut
 
-#: The states in which each event may happen. The whole specification.
+#: The legal states of each event.
 LEGAL: Final[Mapping[type[Event], frozenset[State]]] = {
     Queued: frozenset({State.ADMITTED, State.QUEUED}),
     Claimed: frozenset({State.QUEUED}),
@@ -164,7 +164,7 @@ LEGAL: Final[Mapping[type[Event], frozenset[State]]] = {
 
 
 class Effect(StrEnum):
-    """What a transition asks the outer world to do, in the same atomic step."""
+    """What the caller must do for a transition, in the same atomic step."""
 
     SEND_ACK = "send_ack"
     SEND_RESPONSE = "send_response"
@@ -173,9 +173,9 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call as the ledger knows it.
+    """One call, as in the ledger.
 
-    `epoch` counts the PBXs it was queued to: a task of an older epoch is void.
+    `epoch` counts how often it was queued to a PBX; a task of an older epoch is void.
     """
 
     call_id: str
@@ -193,10 +193,10 @@ class Call:
 
 
 def advance(call: Call, event: Event) -> tuple[Call, tuple[Effect, ...]]:
-    """Applies `event` to `call`; returns the new call and what has to be done with it.
+    """Apply `event` to `call`; return the new call and the effects, in order.
 
     Raises:
-        IllegalTransition: the call's state (or epoch, PBX or code) does not admit it.
+        IllegalTransition: the event is not legal in the call's state, epoch, PBX or code state.
     """
     if call.state not in LEGAL[type(event)]:
         raise IllegalTransition(f"{type(event).__name__} is not legal for a call {call.state}")

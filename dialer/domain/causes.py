@@ -1,8 +1,7 @@
-"""From Asterisk's words for an ending to `Resultado`.
+"""Conversion of hangup cause, Reason and DialStatus to `Resultado`.
 
-Sources: ITU-T Q.850 for the causes; which cause, reason and dial status Asterisk 16
-and 22 give for what a carrier says was seen over PJSIP and Local channels
-(tests/captures).
+Sources: ITU-T Q.850 for the causes. Which cause, reason and dial status Asterisk 16 and 22 give
+for each answer of a carrier was captured on PJSIP and Local channels (tests/captures).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Final
 
 from dialer.domain.call import Result
 
-#: Q.850 causes that say by themselves how the call ended.
+#: Q.850 causes that are sufficient to know the result.
 BY_CAUSE: Final[Mapping[int, Result]] = {
     17: Result.BUSY,
     21: Result.REJECTED,
@@ -21,14 +20,14 @@ BY_CAUSE: Final[Mapping[int, Result]] = {
     **dict.fromkeys((18, 19, 20), Result.NO_ANSWER),
 }
 
-#: OriginateResponse `Reason` (AST_CONTROL_*), coarse: asked only where the cause is mute.
+#: OriginateResponse `Reason` (AST_CONTROL_*). Less precise: used only if the cause is unclear.
 BY_REASON: Final[Mapping[int, Result]] = {
     3: Result.NO_ANSWER,
     5: Result.BUSY,
     8: Result.CONGESTION,
 }
 
-#: DialEnd `DialStatus`, asked last.
+#: DialEnd `DialStatus`, used if cause and reason are unclear.
 BY_DIAL_STATUS: Final[Mapping[str, Result]] = {
     "BUSY": Result.BUSY,
     "NOANSWER": Result.NO_ANSWER,
@@ -37,24 +36,24 @@ BY_DIAL_STATUS: Final[Mapping[str, Result]] = {
     "CANCEL": Result.CANCELLED,
 }
 
-#: Causes that say nothing: none given, normal clearing, interworking.
-MUTE_CAUSES: Final = frozenset({0, 16, 127})
+#: Causes that fit several results: none given, normal clearing, interworking.
+UNCLEAR_CAUSES: Final = frozenset({0, 16, 127})
 
 
 def result_of(
     *, answered: bool, cause: int | None, reason: int | None, dial_status: str | None
 ) -> Result:
-    """How a call ended, from the most telling of Asterisk's words.
+    """Return the result of a call that is over, from the most precise value that is known.
 
     Args:
-        answered: whether the call was ever answered; then nothing else counts.
-        cause: Q.850 hangup cause (0-127), None where there was no Hangup.
-        reason: OriginateResponse `Reason`, None where there was none.
-        dial_status: DialEnd `DialStatus`, None where there was none.
+        answered: true if the call was ever answered; the other values are then ignored.
+        cause: Q.850 hangup cause (0-127), None if there was no Hangup.
+        reason: OriginateResponse `Reason`, None if there was none.
+        dial_status: DialEnd `DialStatus`, None if there was none.
     """
     if answered:
         return Result.ANSWERED
-    if cause is not None and cause not in MUTE_CAUSES:
+    if cause is not None and cause not in UNCLEAR_CAUSES:
         return BY_CAUSE.get(cause, Result.FAILED)
     if reason is not None and reason in BY_REASON:
         return BY_REASON[reason]

@@ -1,6 +1,6 @@
-"""What Asterisk says of a call's channel: its AMI events, and the record kept in AstDB.
+"""AMI events about a call's channel, and the call's record in AstDB, as types.
 
-Only the meaning; which AMI header carries it is known to `workers.ami.events`.
+Does not know AMI headers; `workers.ami.events` converts them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DialEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginateEnded:
-    """OriginateResponse: matched by ActionID, because its Uniqueid may be another call's."""
+    """OriginateResponse: matched by ActionID; its Uniqueid may be that of another call."""
 
     action_id: str
     answered: bool
@@ -54,7 +54,7 @@ class HungUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AmdHeard:
+class AmdReported:
     """UserEvent DialerAmd: AMDSTATUS; None if answering machine detection does not run."""
 
     uniqueid: str
@@ -65,8 +65,8 @@ class AmdHeard:
 class AgentJoined:
     """AgentConnect of a queue, or UserEvent DialerAgent: who took the call.
 
-    `wait_s` is how long the customer waited, in seconds, if Asterisk says it (a queue counts
-    whole seconds).
+    `wait_s` is how long the customer waited, in seconds; None if Asterisk does not report it. A
+    queue reports whole seconds.
     """
 
     uniqueid: str
@@ -94,7 +94,7 @@ AmiEvent = (
     | DialEnded
     | OriginateEnded
     | HungUp
-    | AmdHeard
+    | AmdReported
     | AgentJoined
     | QueueJoined
     | QueueLeft
@@ -102,14 +102,14 @@ AmiEvent = (
 
 
 def call_id_of(event: AmiEvent) -> str:
-    """The id of the call that the event is about, which may be no call of ours."""
+    """Return the id of the call that the event is about; it may be a call that is not ours."""
     if isinstance(event, OriginateEnded):
         return event.action_id.rpartition("#")[0]
     return event.uniqueid
 
 
 def action_id(call_id: str, attempt: int) -> str:
-    """The ActionID of an Originate; `attempt` counts from 1."""
+    """Return the ActionID of an Originate; `attempt` counts from 1."""
     return f"{call_id}#{attempt}"
 
 
@@ -125,7 +125,7 @@ class Record:
     wait_s: float | None
 
     def ending(self, *, fallback_end: datetime) -> Ending:
-        """How the call ended according to its record."""
+        """Return how the call ended; `fallback_end` is the end if the record has none."""
         return Ending(
             result=result_of(answered=True, cause=self.cause, reason=None, dial_status=None),
             ended_at=self.ended_at or fallback_end,

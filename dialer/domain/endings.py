@@ -1,4 +1,4 @@
-"""How a followed call ended: by its events, by its record, or as far as anybody can say."""
+"""Ending of a followed call: from its events, from its record, or unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dialer.domain.followed import Followed
 
 
 def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> Ending:
-    """How a call ended by what its events said; it was over at `over_at`."""
+    """Return the ending of a call whose events arrived; it was over at `over_at`."""
     result = result_of(
         answered=f.is_answered,
         cause=hangup.cause if hangup else None,
@@ -20,7 +20,7 @@ def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> E
     )
     return Ending(
         result=result,
-        # The answer of an adopted call may be known only roughly, and too late.
+        # The time of the answer of an adopted call is a guess and may be after `over_at`.
         ended_at=max(over_at, f.call.answered_at or over_at),
         cause=hangup.cause if hangup else None,
         cause_text=hangup.cause_text if hangup else None,
@@ -32,16 +32,19 @@ def _failure(f: Followed, hangup: HungUp | None) -> CallError:
     if f.channel is None:
         return CallError(
             code="no_channel",
-            message="Asterisk could not make a channel for the trunk; see that the trunk exists",
+            message="Asterisk could not create a channel for the trunk; does the trunk exist?",
         )
     cause = hangup.cause if hangup else None
-    return CallError(code="call_failed", message=f"Asterisk gave up the call (cause {cause})")
+    return CallError(code="call_failed", message=f"Asterisk ended the call with cause {cause}")
 
 
 def ending_unseen(
     f: Followed, record: Record | None, *, has_include: bool, now: datetime
 ) -> Ending:
-    """How a call ended that nobody saw end. `has_include`: answered calls have a record."""
+    """Return the ending of a call whose Hangup was missed.
+
+    `has_include`: the dialplan include is loaded, so that every answered call has a record.
+    """
     if record is not None and record.ended_at is not None:
         return record.ending(fallback_end=now)
     if f.restarted:
@@ -55,6 +58,6 @@ def ending_unseen(
         answered_at = record.answered_at
         return Ending(result=Result.ANSWERED, ended_at=now, answered_at=answered_at, error=error)
     if has_include and not f.restarted and not f.is_answered:
-        # With the include in place an answered call has its record: this one was not answered.
+        # An answered call would have a record: this one was not answered.
         return Ending(result=Result.FAILED, ended_at=now, error=error)
     return Ending(result=Result.UNKNOWN, ended_at=now, error=error)

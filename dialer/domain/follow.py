@@ -1,11 +1,11 @@
-"""What an event, a timer or a reconnect does to a call that a worker follows.
+"""State machine of a call that a worker follows: events, timers, reconnects.
 
-`follow` is the only place that decides it: `(followed call, event, now) -> (followed call,
-effects)`. The caller (`workers.calls.tracker`) carries the effects out and feeds what comes of
-them back as events. An event that the call's state does not admit changes nothing.
+`follow` decides alone: `(followed call, event, now) -> (followed call, effects)`. The caller
+(`workers.calls.tracker`) carries out the effects and feeds their results back as events. An event
+that is not legal in the call's state changes nothing.
 
-AMI events that arrive before Asterisk's reply to the Originate wait in `early`: nothing is
-written of a call before its ACK. Knows nothing of Redis, AMI, timers or the clock.
+AMI events that arrive before Asterisk's reply to the Originate are buffered in `early`, because
+the ACK must be written first. Does not know Redis, AMI, timers or the clock.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from dialer.domain.call import Accepted, Answered, Ended, Ending, State, advance
-from dialer.domain.causes import MUTE_CAUSES
+from dialer.domain.causes import UNCLEAR_CAUSES
 from dialer.domain.channel import (
     AgentJoined,
-    AmdHeard,
+    AmdReported,
     AmiEvent,
     ChannelCreated,
     ChannelUp,
@@ -38,8 +38,8 @@ from dialer.domain.follow_events import (
     ChannelListed,
     ChannelMissing,
     ChannelNotListed,
+    ChannelWaitTimedOut,
     CheckDue,
-    ComingTimedOut,
     FollowEffect,
     FollowEvent,
     GapFound,
@@ -60,9 +60,9 @@ from dialer.domain.follow_events import (
     WriteAnswered,
     WriteEnd,
 )
-from dialer.domain.followed import Followed
+from dialer.domain.followed import Followed, changed
 
-#: Calls older than this are checked from time to time: their Hangup may have been missed.
+#: Calls older than this are checked periodically, because their Hangup may have been missed.
 CHECK_AFTER: Final = timedelta(minutes=3)
 
 
@@ -70,13 +70,13 @@ Step = tuple[Followed, tuple[FollowEffect, ...]]
 
 
 def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
-    """Apply `event`, which came at `now`; return the call and what has to be done."""
+    """Apply `event`, which arrived at `now`; return the call and the effects."""
     if not followed.is_up:
         return followed, ()
     match event:
         case OriginateSent() | OriginateNotSent() | OriginateAccepted() | OriginateUnclear():
             return _on_originate(followed, event, now)
-        case PairingTimedOut() | ComingTimedOut() | RecordDue():
+        case PairingTimedOut() | ChannelWaitTimedOut() | RecordDue():
             return _on_timer(followed, event)
         case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue() | ChannelMissing():
             return _on_lookup(followed, event, now)
@@ -104,25 +104,25 @@ def _on_originate(
         return f, ()
     match event:
         case OriginateSent(attempt=attempt):
-            return replace(f, sent=True, call=replace(f.call, attempts=attempt)), ()
+            return changed(f, sent=True, call=replace(f.call, attempts=attempt)), ()
         case OriginateNotSent():
-            return replace(f, sent=False), ()
+            return changed(f, sent=False), ()
         case OriginateAccepted():
             return _accept(f, now)
         case OriginateUnclear():
-            return f, _timer(ComingTimedOut(gap=f.gaps))
+            return f, _timer(ChannelWaitTimedOut(gap=f.gaps))
         case _:
             assert_never(event)
 
 
 def _accept(f: Followed, now: datetime) -> Step:
-    """ACK, then whatever happened before it."""
+    """Write the ACK, then apply the events that arrived before it."""
     if f.is_accepted:
         return f, ()
     accepted = Accepted(at=now, uniqueid=f.call.call_id, attempts=max(1, f.call.attempts))
     call, _ = advance(f.call, accepted)
     early = f.early
-    f = replace(f, call=call, sent=True, early=())
+    f = changed(f, call=call, sent=True, early=())
     done: tuple[FollowEffect, ...] = (WriteAck(),)
     for event, at in early:
         f, more = _apply(f, event, at)
@@ -134,7 +134,7 @@ def _give_up(f: Followed, event: GivenUp, now: datetime) -> Step:
     if f.is_accepted:
         return f, ()
     if not event.tried:
-        f = replace(f, call=replace(f.call, dialed_at=None, attempts=0))
+        f = changed(f, call=replace(f.call, dialed_at=None, attempts=0))
     return _end(f, Ending(result=event.result, ended_at=now, error=event.error))
 
 
@@ -145,14 +145,14 @@ def _on_ami(f: Followed, event: AmiEvent, at: datetime) -> Step:
     if isinstance(event, OriginateEnded) and _is_of_another_attempt(f, event):
         return f, ()
     if isinstance(event, ChannelCreated):
-        f = replace(f, channel=event.channel, appeared=True)
+        f = changed(f, channel=event.channel, appeared=True)
     if not f.is_accepted:
-        return replace(f, early=(*f.early, (event, at))), ()
+        return changed(f, early=(*f.early, (event, at))), ()
     return _apply(f, event, at)
 
 
 def _apply(f: Followed, event: AmiEvent, at: datetime) -> Step:
-    """Apply an event of an accepted call; one that ended in the meantime takes none."""
+    """Apply an event of an accepted call; do nothing if the call has ended in the meantime."""
     if not f.is_up:
         return f, ()
     match event:
@@ -164,17 +164,17 @@ def _apply(f: Followed, event: AmiEvent, at: datetime) -> Step:
             return _hung_up(f, event, at)
         case OriginateEnded():
             return _originate_ended(f, event, at)
-        case AmdHeard(status=status):
-            heard = replace(f, amd=status, amd_heard=True)
-            return heard, (NoteAmd(works=status is not None),) if f.wants_amd else ()
+        case AmdReported(status=status):
+            reported = changed(f, amd=status, has_amd_event=True)
+            return reported, (NoteAmd(works=status is not None),) if f.wants_amd else ()
         case _:
             return _on_queue(f, event, at), ()
 
 
 def _is_of_another_attempt(f: Followed, event: OriginateEnded) -> bool:
-    """True for the reply to an Originate that is not the one this call lives by.
+    """True if the OriginateResponse belongs to another attempt than the call's latest.
 
-    Asterisk refuses a second one whose ChannelId is in use, under the live call's Uniqueid.
+    If the ChannelId is in use, Asterisk refuses a second Originate with the live call's Uniqueid.
     """
     return event.action_id != action_id(f.call.call_id, max(1, f.call.attempts))
 
@@ -184,19 +184,19 @@ def _on_queue(
 ) -> Followed:
     match event:
         case DialEnded(status=status):
-            return replace(f, dial_status=status)
+            return changed(f, dial_status=status)
         case QueueJoined():
-            return replace(f, waiting_since=f.waiting_since or at)
+            return changed(f, waiting_since=f.waiting_since or at)
         case QueueLeft():
-            return replace(f, wait_s=_waited_s(f, at))
+            return changed(f, wait_s=_waited_s(f, at))
         case AgentJoined(agent=agent, wait_s=wait_s):
-            return replace(f, agent=agent, wait_s=_waited_s(f, at) or wait_s)
+            return changed(f, agent=agent, wait_s=_waited_s(f, at) or wait_s)
         case _:
             assert_never(event)
 
 
 def _waited_s(f: Followed, until: datetime) -> float | None:
-    """Seconds since joining the first queue, to the millisecond; None if that was not seen."""
+    """Return the seconds since joining the first queue; None if the event was not seen."""
     if f.waiting_since is None:
         return None
     return round((until - f.waiting_since).total_seconds(), 3)
@@ -205,20 +205,20 @@ def _waited_s(f: Followed, until: datetime) -> float | None:
 def _hung_up(f: Followed, event: HungUp, at: datetime) -> Step:
     if f.hangup is not None:
         return f, ()
-    return _end_if_over(replace(f, hangup=event, over_at=at))
+    return _end_if_over(changed(f, hangup=event, over_at=at))
 
 
 def _originate_ended(f: Followed, event: OriginateEnded, at: datetime) -> Step:
     if f.originate is not None:
         return f, ()
-    f = replace(f, originate=event)
+    f = changed(f, originate=event)
     if event.answered:
         return _answer_or_end(f, at)
-    return _end_if_over(replace(f, over_at=f.over_at or at))
+    return _end_if_over(changed(f, over_at=f.over_at or at))
 
 
 def _answer_or_end(f: Followed, at: datetime) -> Step:
-    """The customer answered at `at`; the Hangup may have overtaken that."""
+    """Record the answer at `at`; end the call if its Hangup arrived before."""
     f, answered = _answer(f, at)
     f, ended = _end_if_over(f)
     return f, answered + ended
@@ -228,45 +228,45 @@ def _answer(f: Followed, at: datetime) -> Step:
     if f.is_answered:
         return f, ()
     call, _ = advance(f.call, Answered(at=at))
-    return replace(f, call=call), (WriteAnswered(at=at),)
+    return changed(f, call=call), (WriteAnswered(at=at),)
 
 
 def _end_if_over(f: Followed) -> Step:
-    """End the call if all is known that will be known."""
+    """End the call if no further information will arrive; else start a timer or ask."""
     if f.hangup is None:
         waits = f.has_failed_without_channel and not f.is_answered
-        # OriginateResponse may overtake even Newchannel: no channel is no proof yet.
+        # OriginateResponse may arrive even before Newchannel, so wait for a channel.
         return f, _timer(PairingTimedOut()) if waits else ()
+    if not f.is_answered and f.originate is None and _is_unclear(f.hangup):
+        return f, _timer(PairingTimedOut())
     if f.missed or f.needs_amd_from_record:
         return _ask_record(f)
-    if f.is_answered or not _is_mute(f.hangup) or f.originate is not None:
-        return _end_by_events(f, f.hangup)
-    return f, _timer(PairingTimedOut())
+    return _end_by_events(f, f.hangup)
 
 
-def _is_mute(hangup: HungUp) -> bool:
-    """True if the hangup cause alone does not tell how the call ended."""
-    return hangup.cause is None or hangup.cause in MUTE_CAUSES
+def _is_unclear(hangup: HungUp) -> bool:
+    """True if the hangup cause alone is not sufficient to know the result."""
+    return hangup.cause is None or hangup.cause in UNCLEAR_CAUSES
 
 
 # --- timers --------------------------------------------------------------------------
 
 
-def _timer(timer: PairingTimedOut | ComingTimedOut | RecordDue) -> tuple[FollowEffect, ...]:
+def _timer(timer: PairingTimedOut | ChannelWaitTimedOut | RecordDue) -> tuple[FollowEffect, ...]:
     return (StartTimer(timer=timer),)
 
 
-def _on_timer(f: Followed, event: PairingTimedOut | ComingTimedOut | RecordDue) -> Step:
+def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | RecordDue) -> Step:
     match event:
         case PairingTimedOut():
             if f.hangup is not None or f.is_gone:
                 return _ask_record(f)
             return _end_by_events(f, None) if f.has_failed_without_channel else (f, ())
-        case ComingTimedOut(gap=gap):
-            # After a new gap, what the old link left behind has its time from there.
+        case ChannelWaitTimedOut(gap=gap):
+            # After a new gap, the wait begins again with the timer of that gap.
             if gap != f.gaps or not f.sent or (f.is_accepted and f.appeared):
                 return f, ()
-            return replace(f, waited=True), (AskList(),)
+            return changed(f, waited=True), (AskList(),)
         case RecordDue():
             return f, (AskRecord(),) if f.asking else ()
         case _:
@@ -281,12 +281,12 @@ def _on_lookup(
     event: GapFound | ChannelListed | ChannelNotListed | CheckDue | ChannelMissing,
     now: datetime,
 ) -> Step:
-    if not f.sent:  # its Originate is yet to be sent, or is not sent at all
+    if not f.sent:  # its Originate was not sent (yet)
         return f, ()
     match event:
         case GapFound():
-            gap = replace(f, missed=True, gaps=f.gaps + 1, appeared=False)
-            return replace(gap, waited=False, is_gone=False), ()
+            gap = changed(f, missed=True, gaps=f.gaps + 1, appeared=False)
+            return changed(gap, waited=False, is_gone=False), ()
         case ChannelListed():
             return _listed(f, event, now)
         case ChannelNotListed(boot=boot):
@@ -299,41 +299,41 @@ def _on_lookup(
         case ChannelMissing():
             if f.hangup is not None or f.is_gone:
                 return f, ()
-            # Its Hangup may be on the way.
-            return replace(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
+            # Its Hangup may still arrive.
+            return changed(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
         case _:
             assert_never(event)
 
 
 def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:
-    f, effects = _accept(replace(f, channel=event.channel, appeared=True), now)
-    if not event.is_up or not f.is_up or f.is_answered or f.hangup is not None:
+    f, effects = _accept(changed(f, channel=event.channel, appeared=True), now)
+    if not event.is_up or not f.is_up or f.is_answered:
         return f, effects
-    f, asks = _ask_record(replace(f, seen_up_at=f.seen_up_at or now))
+    f, asks = _ask_record(changed(f, seen_up_at=f.seen_up_at or f.over_at or now))
     return f, effects + asks
 
 
 def _not_listed(f: Followed, boot: str, now: datetime) -> Step:
     effects: tuple[FollowEffect, ...] = ()
-    if f.early:  # events of it came, so Asterisk accepted it
+    if f.early:  # its events arrived, so Asterisk accepted it
         f, effects = _accept(f, now)
     if not f.is_up or f.hangup is not None or f.appeared or f.has_failed_without_channel:
-        return f, effects  # its events, or the wait for the second of them, tell the rest
-    if _may_still_come(f, boot):
-        return f, effects + _timer(ComingTimedOut(gap=f.gaps))
-    f = replace(f, is_gone=True, restarted=f.boot not in ("", boot))
+        return f, effects  # its events or the pairing timer end it
+    if _can_still_appear(f, boot):
+        return f, effects + _timer(ChannelWaitTimedOut(gap=f.gaps))
+    f = changed(f, is_gone=True, restarted=f.boot not in ("", boot))
     f, asks = _ask_record(f)
     return f, effects + asks
 
 
-def _may_still_come(f: Followed, boot: str) -> bool:
-    """True if Asterisk may have the Originate before it, and no channel of it yet."""
+def _can_still_appear(f: Followed, boot: str) -> bool:
+    """True if Asterisk may have received the Originate and not created its channel yet."""
     return f.channel is None and not f.is_answered and not f.waited and f.boot == boot
 
 
 def _on_ledger(f: Followed, event: LedgerRead) -> Step:
-    """A Redis came back: write again what it lost."""
-    f = replace(f, token=event.token or f.token, call=replace(f.call, epoch=event.epoch))
+    """Write again what the ledger lost."""
+    f = changed(f, token=event.token or f.token, call=replace(f.call, epoch=event.epoch))
     if not f.is_accepted or event.state is f.call.state:
         return f, ()
     effects: tuple[FollowEffect, ...] = ()
@@ -350,7 +350,7 @@ def _on_ledger(f: Followed, event: LedgerRead) -> Step:
 def _ask_record(f: Followed) -> Step:
     if f.asking:
         return f, ()
-    return replace(f, asking=True), (AskRecord(),)
+    return changed(f, asking=True), (AskRecord(),)
 
 
 def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
@@ -360,35 +360,37 @@ def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
     is_over = f.hangup is not None or f.is_gone
     lacks_end = record is not None and record.ended_at is None and not f.restarted
     if is_over and lacks_end and not f.asked_again:
-        return replace(f, asked_again=True), _timer(RecordDue())
-    f = replace(_learn(f, record), asking=False)
+        return changed(f, asked_again=True), _timer(RecordDue())
+    f = changed(_merge_record(f, record), asking=False)
+    answered: tuple[FollowEffect, ...] = ()
+    if f.is_accepted and f.seen_up_at is not None and not (is_over and record):
+        f, answered = _answer(f, record.answered_at if record else f.seen_up_at)
+    ended: tuple[FollowEffect, ...] = ()
     if f.hangup is not None:
-        return _end_by_record_or_events(f, f.hangup, event, now)
-    if f.is_gone:
-        return _end(f, ending_unseen(f, record, has_include=event.has_include, now=now))
-    if f.is_accepted and f.seen_up_at is not None:
-        return _answer(f, record.answered_at if record else f.seen_up_at)
-    return f, ()
+        f, ended = _end_by_record_or_events(f, f.hangup, event, now)
+    elif f.is_gone:
+        f, ended = _end(f, ending_unseen(f, record, has_include=event.has_include, now=now))
+    return f, answered + ended
 
 
-def _learn(f: Followed, record: Record | None) -> Followed:
-    """What the record tells; what was heard in events counts before it."""
+def _merge_record(f: Followed, record: Record | None) -> Followed:
+    """Add the record's values; those from events have precedence."""
     if record is None:
         return f
-    f = replace(f, amd=f.amd or record.amd)
+    f = changed(f, amd=f.amd or record.amd)
     if f.agent is not None:
         return f
     wait_s = record.wait_s if f.wait_s is None else f.wait_s
-    return replace(f, agent=record.agent, wait_s=wait_s)
+    return changed(f, agent=record.agent, wait_s=wait_s)
 
 
 def _end_by_record_or_events(f: Followed, hangup: HungUp, event: RecordRead, now: datetime) -> Step:
-    """End a call that hung up; its record tells what of its course was missed."""
+    """End a call that hung up, by its record if its events were incomplete."""
     if f.is_answered:
         return _end_by_events(f, hangup)
     if event.record is not None:
         return _end(f, event.record.ending(fallback_end=f.over_at or now))
-    if f.originate is None and _is_mute(hangup):
+    if f.originate is None and _is_unclear(hangup):
         at = f.over_at or now
         return _end(f, ending_unseen(f, None, has_include=event.has_include, now=at))
     return _end_by_events(f, hangup)
@@ -398,15 +400,15 @@ def _end_by_record_or_events(f: Followed, hangup: HungUp, event: RecordRead, now
 
 
 def _end_by_events(f: Followed, hangup: HungUp | None) -> Step:
-    assert f.over_at is not None, "it hung up, or its Originate failed"
+    assert f.over_at is not None, "set at the Hangup or the failed Originate"
     return _end(f, ending_by_events(f, hangup, f.over_at))
 
 
 def _end(f: Followed, ending: Ending) -> Step:
-    """End the call, with what was heard or learnt of AMD and agent."""
+    """End the call with the AMD result, agent and waiting time that are known."""
     ending = replace(ending, amd=f.amd, agent=f.agent, wait_s=f.wait_s)
     call = f.call
-    if ending.answered_at is not None:  # its record knows better than who adopted it late
+    if ending.answered_at is not None:  # more exact than the time of a late adoption
         call = replace(call, answered_at=ending.answered_at)
     call, _ = advance(call, Ended(ending=ending))
-    return replace(f, call=call), (WriteEnd(ending=ending),)
+    return changed(f, call=call), (WriteEnd(ending=ending),)

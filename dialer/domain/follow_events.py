@@ -1,4 +1,4 @@
-"""What can happen to a followed call, and what `follow` asks its caller to do."""
+"""Events of a followed call, and the effects that `follow` returns to its caller."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dialer.domain.channel import AmiEvent, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginateSent:
-    """The Originate may be on the wire from now on; `attempt` counts from 1."""
+    """The Originate may have been sent from now on; `attempt` counts from 1."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginateNotSent:
-    """Asterisk refused the Originate, or it certainly did not leave: nothing was dialed."""
+    """Asterisk refused the Originate, or it was not sent: nothing was dialed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class OriginateAccepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginateUnclear:
-    """The Originate was sent and no reply came in time."""
+    """The Originate was sent and no reply arrived in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,24 +61,24 @@ class ChannelListed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelNotListed:
-    """Asterisk's channel list lacks the call's channel. `boot` names Asterisk's present start."""
+    """The channel list does not have the call's channel. `boot` is Asterisk's present start."""
 
     boot: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckDue:
-    """Time to check that a long call is still up."""
+    """A long call must be checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelMissing:
-    """Asterisk does not know the channel any more, though the link was never lost."""
+    """Asterisk no longer has the channel, although the link was not lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRead:
-    """The call's AstDB record, None if there is none. `has_include`: records are written."""
+    """The call's AstDB record, None if there is none. `has_include`: the include is loaded."""
 
     record: Record | None
     has_include: bool
@@ -91,7 +91,7 @@ class RecordUnavailable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRead:
-    """How the ledger knows the call after a Redis came back. `token` is that of a new claim."""
+    """The call's state in the ledger after an outage of Redis. `token` is that of a new claim."""
 
     state: State
     epoch: int
@@ -103,22 +103,22 @@ class LedgerRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairingTimedOut:
-    """The second of Hangup and OriginateResponse did not come."""
+    """The second of Hangup and OriginateResponse did not arrive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComingTimedOut:
-    """An Originate sent before this gap (or without a reply) has made its channel by now."""
+class ChannelWaitTimedOut:
+    """An Originate from before this gap, or without a reply, creates no channel any longer."""
 
     gap: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordDue:
-    """Time to read the record again."""
+    """The record must be read again."""
 
 
-Timer = PairingTimedOut | ComingTimedOut | RecordDue
+Timer = PairingTimedOut | ChannelWaitTimedOut | RecordDue
 
 FollowEvent = (
     AmiEvent
@@ -163,7 +163,7 @@ class WriteEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTimer:
-    """Feed `timer` to the call after its time (`Timeouts`)."""
+    """Feed `timer` to the call after its timeout (`Timeouts`)."""
 
     timer: Timer
 
@@ -185,7 +185,7 @@ class AskChannel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteAmd:
-    """Answering machine detection was wanted; `works` says whether it runs."""
+    """AMD was requested for the call; `works` is true if Asterisk ran it."""
 
     works: bool
 
@@ -215,24 +215,24 @@ FollowEffect = (
 class Timeouts:
     """How long each timer runs, in seconds.
 
-    `pairing_s`: Hangup and OriginateResponse come in any order, and either may be the only one;
-    wait this long for the second. Under load up to 6 ms were seen.
-    `coming_s`: an Originate that a dead link or worker left behind may still make a channel for
-    this long after the link is back.
-    `record_s`: a hangup handler may write its record this much after the channel is gone.
+    `pairing_s`: Hangup and OriginateResponse arrive in any order, or only one of them; wait this
+    long for the second. Up to 6 ms were measured under load.
+    `channel_wait_s`: an Originate from before a gap, or without a reply, may still create its
+    channel for this long.
+    `record_s`: a hangup handler may write its record this long after the channel is gone.
     """
 
     pairing_s: float = 1.0
-    coming_s: float = 3.0
+    channel_wait_s: float = 3.0
     record_s: float = 1.0
 
     def of(self, timer: Timer) -> float:
-        """The time of a timer, in seconds."""
+        """Return the timeout of a timer, in seconds."""
         match timer:
             case PairingTimedOut():
                 return self.pairing_s
-            case ComingTimedOut():
-                return self.coming_s
+            case ChannelWaitTimedOut():
+                return self.channel_wait_s
             case RecordDue():
                 return self.record_s
             case _:

@@ -1,4 +1,4 @@
-"""When a cell may ring people: windows by weekday, in the customers' time zone."""
+"""Calling hours of a cell: windows by weekday, in the customers' time zone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from datetime import datetime, time, tzinfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Open from `start` up to, not including, `end` on `days` (Monday is 0).
+    """Time on `days` (Monday is 0) from `start`, included, to `end`, not included.
 
-    An `end` not after `start` means that it ends on the next day.
+    If `end` is not after `start`, the window ends on the next day.
     """
 
     days: frozenset[int]
@@ -19,7 +19,7 @@ class Window:
     end: time
 
     def contains(self, local: datetime) -> bool:
-        """True if a local time lies within."""
+        """True if the local time is in the window."""
         now, today = local.time(), local.weekday()
         if self.start < self.end:
             return today in self.days and self.start <= now < self.end
@@ -30,6 +30,6 @@ class Window:
 
 
 def is_open(windows: Iterable[Window], zone: tzinfo, at: datetime) -> bool:
-    """True if any window holds `at`; always true where there are no windows."""
+    """True if `at` is in any window; always true if there are no windows."""
     windows = tuple(windows)
     return not windows or any(window.contains(at.astimezone(zone)) for window in windows)

@@ -1,8 +1,8 @@
-"""How a request becomes the fields of an AMI Originate, so that no value can break out.
+"""Escaping of values for the header lines of an AMI Originate.
 
-Facts from Asterisk 16 and 22 (main/manager.c): an AMI line is cut at 1,024 bytes
-with its end; the value of `Variable` is split at commas by the standard application
-argument rules, where a backslash makes the next character plain, quotes are
+No value can end its line or add a variable. Facts from Asterisk 16 and 22 (main/manager.c): an
+AMI line is cut at 1,024 bytes, line end included. The value of `Variable` is split at commas by
+the rules of application arguments: a backslash makes the next character plain, quotes are
 removed, and commas inside brackets do not split.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: Longest AMI header line that arrives whole, without its line end, in bytes.
+#: Longest AMI header line that we send, without its line end, in bytes.
 AMI_LINE_MAX_BYTES: Final = 1000
 
 #: Channel variables of every call. A carrier that redirects a call (SIP 302) or transfers it
@@ -26,16 +26,16 @@ _SPECIAL: Final = re.compile(r'([\\",()\[\]])')
 
 
 def dial_string(template: str, number: str) -> str:
-    """The Channel of an Originate: the trunk's template with the number in place.
+    """Return the Channel of an Originate: the trunk's template with the number in it.
 
-    The number has been validated (digits, one leading `+`), so nothing in it can
-    choose a technology or end the string.
+    The number must be validated (digits, optional leading `+`), so that it cannot choose a
+    technology or end the string.
     """
     return template.replace("{number}", number)
 
 
 def variable_line(name: str, value: str) -> str:
-    """`NAME=value` for a Variable header, escaped to arrive as it was given."""
+    """Return `NAME=value` for a Variable header, escaped so that Asterisk gets the same value."""
     return f"{name}=" + _SPECIAL.sub(r"\\\1", value)
 
 

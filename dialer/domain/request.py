@@ -1,7 +1,7 @@
-"""What Multcall asks for: one call request, validated.
+"""One validated call request of Multcall, the call id, and the forms of telephone numbers.
 
-`call_id` is the call's name everywhere: ledger, Celery task, Asterisk channel
-(its Uniqueid), AstDB key and log.
+`call_id` identifies the call everywhere: ledger, Celery task, Asterisk channel (Uniqueid), AstDB
+key and log.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from datetime import datetime
 
 
 def call_id(cell: str, request_id: str) -> str:
-    """The call's own id, unique for ever: the cell's name and Multcall's request id.
+    """Return the call id: the cell's name, a colon and Multcall's request id. Never used twice.
 
-    At most 129 characters; Asterisk takes a ChannelId of up to 149. A cell's name
-    holds no colon, so the first colon parts the two.
+    At most 129 characters; Asterisk accepts a ChannelId of up to 149. A cell's name contains no
+    colon, so the first colon separates the two.
     """
     return f"{cell}:{request_id}"
 
 
 def cell_of(call_id: str) -> str:
-    """The cell's name in a call id."""
+    """Return the cell's name in a call id."""
     return call_id.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
-    """A request as Multcall made it; None where Multcall left the cell's default.
+    """A request as Multcall sent it. A field is None if the cell's default applies.
 
-    `request_id_json`, `created_at_json` and `data_json` are JSON text as it came, for
-    they go back untouched; `"null"` where the field was missing.
-    `valid_for_s` counts from `created_at`, or from admission where that is None.
+    `request_id_json`, `created_at_json` and `data_json` are unchanged JSON text, because they go
+    back in the Response; `"null"` if the field was missing. `valid_for_s` counts from
+    `created_at`, or from the admission if that is None.
     """
 
     cell: str
@@ -51,18 +51,18 @@ class CallRequest:
 
     @property
     def call_id(self) -> str:
-        """See `call_id`."""
+        """See the function `call_id`."""
         return call_id(self.cell, self.request_id)
 
 
 def digits(number: str) -> str:
-    """The form in which numbers are compared: `+5511…` and `5511…` are the same telephone.
+    """Return the form in which numbers are compared: `+5511…` and `5511…` are the same telephone.
 
-    It knows no country: with and without a country code they are two telephones.
+    Does not know country codes: a number with and one without the code are two telephones.
     """
     return number.removeprefix("+")
 
 
 def mask(number: str) -> str:
-    """A telephone number fit for logs and screens: all but the last four digits hidden."""
+    """Return the number for logs and screens: all but the last four digits are hidden."""
     return "*" * max(0, len(number) - 4) + number[-4:]

@@ -1,8 +1,8 @@
-"""How many calls of one cell may start now: the only place that decides it.
+"""Number of calls that a cell may start now. No other module decides this.
 
-The bridge reads the numbers from Redis and asks this module what to fetch and what to plan. The
-Lua steps `fetch`, `lease` and `admit` enforce the same numbers, because two bridges may decide at
-the same moment. A property test on a real Redis compares both.
+The bridge reads the numbers from Redis; this module computes how many requests to fetch and to
+admit. The Lua steps `fetch`, `lease` and `admit` enforce the same numbers, because two bridges may
+decide at the same moment. A property test on a real Redis compares both.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PbxLimits:
     def pace(self) -> Pace:
         """The pace that `cps` allows.
 
-        The calls of a tenth of a second may start at once, so that a bridge that is a little late
-        does not fall behind the rate.
+        The calls of a tenth of a second may start together, so that a bridge that is a little late
+        still reaches the rate.
         """
         return Pace(gap_us=round(1_000_000 / self.cps), burst=max(1, math.ceil(self.cps / 10)))
 
@@ -39,26 +39,26 @@ class Pace:
     burst: int
 
     def next_start_us(self, stored_us: int, now_us: int) -> int:
-        """The time of the next start, from the stored one.
+        """Return the time of the next start, computed from the stored time.
 
-        A stored time in the past gives no more credit than the burst. One in the future is at
-        most one gap ahead, even if the clock was set back.
+        A stored time in the past allows at most the burst. One in the future counts as at most
+        one gap ahead, even if the clock was set back.
         """
         ahead = min(stored_us, now_us + self.gap_us)
         return max(ahead, now_us - self.gap_us * (self.burst - 1))
 
     def starts(self, stored_us: int, now_us: int) -> int:
-        """How many calls may start now."""
+        """Return how many calls may start now."""
         due_us = self.next_start_us(stored_us, now_us)
         return 0 if due_us > now_us else (now_us - due_us) // self.gap_us + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PbxLoad:
-    """One PBX as the registry saw it a moment ago.
+    """State of one PBX at the last reading of the registry.
 
     `ready` means that its worker is alive, its AMI link is up and it has what the cell needs.
-    `calls` is how many slots are leased; `starts` is how many calls its pace lets start now.
+    `calls` is how many slots are leased; `starts` is how many calls may start now by its pace.
     """
 
     name: str
@@ -74,16 +74,16 @@ class PbxLoad:
         return max(0, min(self.max_calls - self.calls, self.starts)) if self.ready else 0
 
     def has_trunk(self, trunk: str | None) -> bool:
-        """True if a call that needs this trunk (None: any) can be placed there."""
+        """True if the PBX has this trunk; None: a call that needs no particular one."""
         return trunk is None or trunk in self.trunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRoom:
-    """How full one cell is.
+    """Number of calls and requests of one cell.
 
-    `threads` is the most calls that may be live; `live` is how many are; `in_hand` is how many
-    requests all its bridges hold that will become calls. Parked requests are not among them.
+    `threads` is the maximum of live calls; `live` is how many there are; `in_hand` is how many
+    requests are in the hands of all its bridges. Parked requests do not count.
     """
 
     threads: int
@@ -103,19 +103,19 @@ class CellRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What one cell may start now on its PBXs, which are in the order that the cell names."""
+    """Calls that one cell may start now on its PBXs, which are in the order of the settings."""
 
     cell: CellRoom
     pbxs: tuple[PbxLoad, ...]
 
     @property
     def of_pbxs(self) -> int:
-        """How many calls the PBXs can take now: the hand of one bridge holds no more."""
+        """How many calls the PBXs can take now; also the limit for the hand of one bridge."""
         return sum(p.room for p in self.pbxs)
 
     @property
     def to_fetch(self) -> int:
-        """How many more requests may be taken from Multcall's list, if none is in the hand."""
+        """How many more requests to take from Multcall's list if none is in the hand."""
         return min(self.cell.to_fetch, self.of_pbxs)
 
     @property
@@ -129,7 +129,7 @@ class Room:
         return any(p.ready for p in self.pbxs)
 
     def of_trunk(self, trunk: str | None) -> int:
-        """How many calls that need this trunk may start now."""
+        """Return how many calls that need this trunk may start now."""
         found = sum(p.room for p in self.pbxs if p.has_trunk(trunk))
         return min(self.cell.to_admit, found)
 
@@ -141,10 +141,10 @@ class Room:
         return self.of_pbxs > 0 and not any(p.room for p in self.pbxs if p.has_trunk(trunk))
 
     def from_parked(self, parked: Mapping[str, int], *, at_most: int) -> dict[str, int]:
-        """How many parked requests to take up now, by trunk; the first trunk has precedence.
+        """Return how many parked requests to read now, by trunk; the first trunk goes first.
 
-        A trunk that no PBX has any more counts as any: its requests may need another one by now,
-        or have to be refused.
+        A trunk that no PBX has any longer counts as any trunk, because its requests may now need
+        another trunk or must be refused.
         """
         known: Collection[str] = frozenset().union(*(p.trunks for p in self.pbxs))
         taken: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""Choose the PBX of each call: the least loaded by its capacity, among those that have room.
+"""Choose the PBX of each call: the one with room and the lowest share of its capacity in use.
 
-Plans a batch against one reading of the registry. The registry's atomic lease then grants or
-refuses each slot, so that two plans never share a free slot.
+Plans a batch from one reading of the registry. Then the registry's atomic lease grants or
+refuses each slot, so that two bridges never use the same free slot.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dialer.domain.room import PbxLoad
 
 @dataclass(slots=True)
 class Turns:
-    """Whose turn it is among PBXs with the same load: each as often as its capacity says.
+    """Order of PBXs with the same load: smooth weighted round robin, as in nginx.
 
-    Without it, calls so short or so rare that every PBX is idle when the next one comes would all
-    go to the first. This is smooth weighted round robin, as in nginx.
+    Each gets its turn in proportion to its capacity. Otherwise calls that are so short or rare
+    that every PBX is idle before the next call would all go to the first PBX.
     """
 
     _credit: dict[str, int] = field(default_factory=dict)
 
     def next(self, alike: Sequence[PbxLoad]) -> PbxLoad:
-        """Return one of these, which are at least one. Ties go by their order."""
+        """Return the next of these PBXs (at least one) and count its turn. Ties: the first."""
         for p in alike:
             self._credit[p.name] = self._credit.get(p.name, 0) + p.max_calls
         best = max(alike, key=lambda p: self._credit[p.name])
@@ -43,9 +43,9 @@ def plan(
     Args:
         trunks: for each call the trunk that it needs, None for any.
         pbxs: the PBXs of the cell, in the order the cell names them.
-        turns: breaks ties, and is changed by it; a new one begins with the first PBX.
-        at_most: how many calls get a PBX, in order; None for no limit. A call that the cell has
-            no room for must not use up the pace of a PBX that other cells share.
+        turns: chooses between equal loads, and is changed; None begins with the first PBX.
+        at_most: how many calls get a PBX, in order; None for no limit. If the cell has no room
+            for a call, that call must not use the pace of a PBX, which other cells share.
     """
     loads = list(pbxs)
     turns = turns or Turns()

@@ -75,6 +75,6 @@ def _pbx_trouble(name: str, pbx: PbxState) -> str | None:
         return f"{name}: no worker yet; start 'celery -A dialer worker -Q {name}' on its host"
     if pbx.link == "stopping":
         return f"{name}: its worker was stopped"
-    if not pbx.alive:
+    if not pbx.is_alive:
         return f"{name}: no heartbeat of its worker for {pbx.silent_s:.0f} s; see its log"
     return f"{name}: no AMI link for {pbx.unready_s:.0f} s; is its Asterisk up?"

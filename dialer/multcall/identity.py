@@ -61,9 +61,9 @@ def id_json(found: RawObject) -> str | None:
 
 
 def readable_id(raw: bytes) -> str | None:
-    """The id of an element that nothing else may be readable of, as JSON text; None without one.
+    """Return the id of an element as JSON text, even if the element is unreadable otherwise.
 
-    For the last resort: whatever reading raises, it is no second error.
+    None if there is no valid id. Never raises, because it is called after an internal error.
     """
     with contextlib.suppress(Exception):
         return id_json(read_object(raw))

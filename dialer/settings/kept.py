@@ -1,4 +1,4 @@
-"""Settings of a cell as text, for `CellBook` to keep beside its calls, and back."""
+"""Conversion of a cell's settings to the text that `CellBook` stores in Redis, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def text_of(cell: Cell) -> str:
-    """Return a cell as JSON, without its `redis_url`, which may hold a password.
+    """Return a cell as JSON, without its `redis_url`, which may contain a password.
 
     Fields that were not set are left out: another version of the program has its own defaults.
     """
@@ -22,7 +22,7 @@ def text_of(cell: Cell) -> str:
 
 
 def cells_of(texts: Mapping[str, bytes]) -> list[Cell]:
-    """Return the cells that can be read; `texts` is cell name to JSON. Warn of each other one."""
+    """Return the cells that can be read; log a warning for each other. `texts`: name to JSON."""
     return list(_readable(texts))
 
 

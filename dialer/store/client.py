@@ -1,7 +1,7 @@
-"""Connections to Redis: the one place that makes them, without automatic retries.
+"""Connections to Redis, without automatic retries. No other module creates one.
 
-redis-py retries commands by default. One lost reply would then repeat an RPUSH. So clients made
-here never retry; `Steps` repeats its scripts, which are idempotent.
+redis-py retries commands by default, so a lost reply would repeat an RPUSH. Clients created here
+never retry; `Steps` repeats its scripts, which are idempotent.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ REPLY_TIMEOUT_S: Final = 5.0
 #: A task that has not ended this long after its cancellation is cancelled again. In seconds.
 CANCEL_AGAIN_AFTER_S: Final = 0.2
 
-#: First words of errors of the server that end with time or by an operator. redis-py cuts some of
-#: them off the text, so they are searched in `status_code`.
+#: First words of server errors that pass by themselves or that an operator can cure. redis-py
+#: removes some of them from the text, so they are searched in `status_code` too.
 PASSING: Final = frozenset(
     {
         "OOM",
@@ -81,10 +81,10 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
 
 
 class _Sentinels(Sentinel):
-    """Sentinels that are asked by one task at a time.
+    """Sentinels that only one task queries at a time.
 
-    redis-py 8.1 moves the sentinel that answered to the front of its list. If two tasks ask at
-    once, this swap loses other sentinels, until only one is known.
+    redis-py 8.1 moves the sentinel that answered to the front of its list. If two tasks query
+    at once, this swap loses other sentinels, until only one is known.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -98,7 +98,7 @@ class _Sentinels(Sentinel):
 
 
 class _Master(Redis):
-    """The master named by the sentinels. Closes the links to them, which redis-py leaves open."""
+    """The master named by the sentinels. Closes the connections to them; redis-py does not."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
@@ -108,7 +108,7 @@ class _Master(Redis):
 
 
 def has_replicas(url: str) -> bool:
-    """True if a replica may take over from the server and lack its last writes."""
+    """True if a replica may replace the server without its last writes."""
     return RedisAddress.parse(url).scheme is Scheme.SENTINEL
 
 
@@ -127,7 +127,7 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks that use a client, and wait until they have ended.
 
     redis-py 8.1 sometimes swallows a cancellation that arrives together with a reply. So the
-    cancellation is repeated; otherwise a program that is told to stop could run on.
+    cancellation is repeated; otherwise a program could continue after SIGTERM.
     """
     all_tasks = list(tasks)
     pending = set(all_tasks)
@@ -164,7 +164,7 @@ async def require(redis: Redis, url: str, what: str) -> None:
     """Check that `redis` answers now.
 
     Raises:
-        StoreUnavailable: it does not; the text names `what` and the cure.
+        StoreUnavailable: it does not; the text contains `what` and the cure.
     """
     try:
         await redis.ping()
@@ -185,7 +185,7 @@ async def durability_warning(redis: Redis) -> str | None:
                 "lost; set 'appendonly yes' and 'appendfsync always' in redis.conf"
             )
         fsync = (await redis.config_get("appendfsync")).get("appendfsync", "always")
-    except (RedisError, OSError):  # it is away, or an ACL forbids to ask
+    except (RedisError, OSError):  # it is down, or an ACL forbids CONFIG GET
         return None
     if fsync == "always":
         return None

@@ -1,4 +1,4 @@
-"""Reads the ledger's hash of one call into the types of the domain."""
+"""Conversion of the ledger's hash of one call to the types of the domain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dialer.multcall.request import parse_request
 
 
 def to_ms(at: datetime) -> int:
-    """Return a time as the ledger has it: milliseconds since 1970."""
+    """Return a time in the ledger's format: milliseconds since 1970."""
     return round(at.timestamp() * 1000)
 
 
@@ -23,7 +23,7 @@ def from_ms(ms: bytes | str | int | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A call that is not done, with what its worker needs.
+    """A call that is not done, with the fields that its worker needs.
 
     `boot` identifies the start of Asterisk during which it was claimed. After `expires_at` it may
     no longer be dialed; None: it does not expire.
@@ -36,7 +36,7 @@ class Entry:
 
     @classmethod
     def from_hash(cls, call_id: str, fields: Mapping[bytes, bytes]) -> Entry:
-        """Read the entry of a call that is not done: only such a call has its `request`."""
+        """Convert the hash of a call that is not done; a done call has no `request`."""
         text = {
             name.decode(): value.decode() for name, value in fields.items() if name != b"request"
         }

@@ -1,8 +1,8 @@
 """Our own Redis keys, each with its type, its lifetime and its owner.
 
-Multcall's keys are in `dialer.multcall.keys`. Each step changes the state of a call and its
-membership in the indexes below together. So slots and counters, which are the sizes of the
-indexes, cannot drift from the calls.
+Multcall's keys are in `dialer.multcall.keys`. Each Lua step changes the state of a call together
+with its place in the indexes below. The sizes of the indexes are the slots and counters, so these
+cannot differ from the calls.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dialer.domain.request import digits
 #: The entry of a done call is kept this long, to catch repeats of its request. In seconds.
 DONE_RETENTION_S: Final = 24 * 3600
 
-#: The hand of a dead bridge is checked for this long: the bridge may only have been slow, or its
-#: last command may still be on the way. In seconds.
+#: The hand of a dead bridge is checked for this long, because the bridge may only have been slow,
+#: or its last command may still arrive. In seconds.
 BRIDGE_FORGOTTEN_AFTER_S: Final = 3600
 
-#: A repeat of a change of the do-not-call set is recognized for this long. In seconds.
+#: A repeated change of the do-not-call set is recognized for this long. In seconds.
 DNC_REPLY_RETENTION_S: Final = 3600
 
 #: Prefix of every call's key.
@@ -62,7 +62,7 @@ class LedgerKeys:
         return f"dialer:awaiting:{self.cell}"
 
     def claimed(self, pbx: str) -> str:
-        """Set: call ids that this PBX's worker has claimed and not ended. Gone when empty."""
+        """Set: ids of calls claimed by this PBX's worker that have not ended. Gone when empty."""
         return f"dialer:claimed:{self.cell}:{pbx}"
 
     def hand(self, bridge: str) -> str:
@@ -92,15 +92,15 @@ class LedgerKeys:
 
     @property
     def dead(self) -> str:
-        """List: what could not be used, with the reason; the newest `DEAD_MAX` of `_dead.lua`.
+        """List: refused elements with the reason; the newest `DEAD_MAX` of `_dead.lua`.
 
-        Kept until somebody deletes it.
+        Kept until an operator deletes it.
         """
         return f"dialer:dead:{self.cell}"
 
     @property
     def dropped(self) -> str:
-        """String: how many entries the full dead list dropped. Kept until somebody deletes it."""
+        """String: number of entries that the full dead list dropped. Kept until it is deleted."""
         return f"dialer:dropped:{self.cell}"
 
     def number(self, number: str) -> str:
@@ -136,4 +136,4 @@ def dnc_reply(change_id: str) -> str:
 
 
 DO_NOT_CALL: Final = "dialer:dnc"
-"""Set in the registry: numbers never to be called. Kept: the operator owns it."""
+"""Set in the registry: numbers that are never called. Kept: the operator owns it."""

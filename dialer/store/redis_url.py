@@ -1,4 +1,4 @@
-"""Redis URLs: parsed into their parts, and printed without passwords.
+"""Parser for Redis URLs, and their form without passwords for printing.
 
 Accepts `redis://`, `rediss://`, `unix://` and `sentinel://h1:26379,h2:26379/service?db=0`.
 Owns the rule that a password in a URL is never printed. Opens no connection and does not know
@@ -16,11 +16,11 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 
-#: If a sentinel does not answer within this time, the next one is asked. In seconds.
+#: If a sentinel does not answer within this time, the next one is queried. In seconds.
 SENTINEL_WITHIN_S: Final = 2.0
 HIDDEN: Final = "***"
 
-#: Text of the error for a bad URL. It never repeats the URL, which may hold a password.
+#: Text of the error for a bad URL. It never repeats the URL, which may contain a password.
 EXPECTED: Final = (
     "redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix:///PATH?db=DB or "
     "sentinel://HOST:PORT,HOST:PORT/SERVICE?db=DB"
@@ -40,7 +40,7 @@ class Scheme(StrEnum):
 
 
 class SecretUrl(str):
-    """A URL that hides its password in `repr`; `str` is the URL as a client needs it."""
+    """A URL whose `repr` hides the password; `str` is the complete URL."""
 
     __slots__ = ()
 
@@ -76,7 +76,7 @@ class RedisAddress:
         """Parse a URL.
 
         Raises:
-            ValueError: the URL cannot be used; the text repeats nothing of it.
+            ValueError: the URL cannot be used; the message contains no part of it.
         """
         address = _parsed(url)
         if address is None:
@@ -85,7 +85,7 @@ class RedisAddress:
 
 
 def redacted(url: str) -> str:
-    """Return the URL with its passwords hidden. Text that is no URL is hidden completely."""
+    """Return the URL with its passwords hidden. Text that is not a URL is hidden completely."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return HIDDEN
@@ -98,7 +98,7 @@ def redacted(url: str) -> str:
 
 
 def is_plain(url: str) -> bool:
-    """True if a URL has no blank and no control character."""
+    """True if a URL contains no blank and no control character."""
     return url.isprintable() and " " not in url
 
 

@@ -1,6 +1,6 @@
 """What all cells share, on one Redis: PBX heartbeats, slots and pace, the do-not-call set.
 
-How many calls may start is decided in `dialer.domain.room`, from the numbers read here.
+`dialer.domain.room` computes from these numbers how many calls may start.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Link = Literal["up", "down", "stopping"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PbxState:
-    """A PBX as its worker's heartbeat shows it.
+    """State of a PBX according to its worker's heartbeat.
 
     `silent_s` is the time since the last heartbeat, `unready_s` since the last one with the
     AMI link up; infinite if there never was one. `instance` changes with every start of the
-    worker and every return of its link. `lacking` has, for each cell whose calls the PBX does not
-    take, a sentence that says which target it lacks.
+    worker and every return of its link. `lacking` has a sentence for each cell whose
+    calls the PBX does not take: the target that is missing.
     """
 
     load: PbxLoad
@@ -47,14 +47,14 @@ class PbxState:
     unready_s: float
 
     @property
-    def alive(self) -> bool:
-        """True while its worker's heartbeat is fresh."""
+    def is_alive(self) -> bool:
+        """True if the worker's heartbeat is recent and the worker is not stopping."""
         return self.silent_s < PBX_DEAD_AFTER_S and self.link != "stopping"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """What was granted: the first `granted` ids. Those in `new` held no slot before."""
+    """Result of `lease`: the first `granted` ids have a slot; those in `new` had none before."""
 
     granted: int
     new: frozenset[str]
@@ -76,7 +76,7 @@ class Registry:
         )
 
     async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
-        """Read how each PBX stands now, for the calls of `cell` if one is named."""
+        """Read the state of each PBX; with `cell`, its readiness for the calls of that cell."""
         names = [k for p in pbxs for k in (keys.pbx(p.name), keys.slots(p.name), keys.pace(p.name))]
         now_us, *flat = await self.steps.run("loads", names)
         rows = [flat[i * 7 : i * 7 + 7] for i in range(len(pbxs))]
@@ -95,18 +95,18 @@ class Registry:
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
     async def release(self, pbx: str, call_ids: Iterable[str]) -> None:
-        """Give slots back. Calls that hold none are ignored."""
+        """Release the slots of calls. Calls without a slot are ignored."""
         ids = list(call_ids)
         if ids:
             await self.steps.run("release", [keys.slots(pbx)], ids)
 
     async def restore_slots(self, pbx: str, call_ids: Iterable[str]) -> int:
-        """Give calls that are up their slots again; return how many had lost theirs."""
+        """Restore missing slots of calls that are up; return how many were missing."""
         ids = list(call_ids)
         return int(await self.steps.run("restore_slots", [keys.slots(pbx)], ids)) if ids else 0
 
     async def unready_s(self, pbx: str) -> float:
-        """Seconds since the PBX was last ready; infinite if nothing is known of it."""
+        """Return the seconds since the PBX was last ready; infinite if it never was."""
         ready, (now_s, _) = await self.steps.read_many(
             [("HGET", keys.pbx(pbx), "ready_ms"), ("TIME",)]
         )
@@ -115,14 +115,14 @@ class Registry:
     async def slots(
         self, pbxs: Sequence[str], cell: str, *, older_than_s: float
     ) -> dict[str, list[str]]:
-        """The calls of one cell that have held a slot for that long, by PBX."""
+        """Return the calls of one cell whose slot is older than that, by PBX."""
         rows = await self.steps.run(
             "old_slots", [keys.slots(p) for p in pbxs], [int(older_than_s * 1000), f"{cell}:"]
         )
         return {p: [i.decode() for i in row] for p, row in zip(pbxs, rows, strict=True)}
 
     async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
-        """For each number, whether it is on the do-not-call set."""
+        """Return for each number true if it is in the do-not-call set."""
         if not numbers:
             return []
         flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(digits, numbers))
@@ -133,7 +133,7 @@ class Registry:
         return await self._change_dnc("SADD", numbers)
 
     async def dnc_remove(self, numbers: Sequence[str]) -> int:
-        """Remove numbers from the do-not-call set; return how many were on it."""
+        """Remove numbers from the do-not-call set; return how many were in it."""
         return await self._change_dnc("SREM", numbers)
 
     async def _change_dnc(self, command: Literal["SADD", "SREM"], numbers: Sequence[str]) -> int:

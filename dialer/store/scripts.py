@@ -1,7 +1,7 @@
 """The Lua text of every step.
 
-A file whose name begins with `_` holds functions that several steps share. A step names the
-ones that it calls in a line `-- Include: _time _dead`; their text is put in front of it.
+A file whose name begins with `_` contains functions for several steps. A step lists the files
+that it needs in a line `-- Include: _time _dead`; their text is put before its own.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ def _with_includes(texts: dict[str, str], name: str) -> str:
     return "\n".join([*(texts[shared] for shared in included), texts[name]])
 
 
-#: Step to Lua text. Read once at import: an upgrade of the files must not reach a running program.
+#: Step to Lua text. Read once at import, so that an upgrade does not change a running program.
 SOURCES: Final = _read_sources()

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Servers:
-    """Belongs to one event loop. Its owner runs `watch` in a task as long as it uses them."""
+    """Steps by URL, for one event loop. The owner runs `watch` in a task while it uses them."""
 
     _steps: dict[str, Steps] = field(default_factory=dict)
     _stopped: asyncio.Queue[StepsStopped] = field(default_factory=asyncio.Queue)
@@ -59,8 +59,8 @@ class Servers:
     async def of_cells(self, urls: Mapping[str, str]) -> dict[str, Steps]:
         """Return the steps of each cell's server; `urls` is cell to URL.
 
-        A server that does not answer is marked down and retried later, so that it stops no other
-        cell.
+        A server that does not answer is marked down and retried later, so that the other cells
+        can run.
 
         Raises:
             StoreUnavailable: none of them answers.
@@ -87,6 +87,6 @@ class Servers:
         return self._steps
 
     async def close(self) -> None:
-        """Stop the steps of every server; steps that wait are cancelled."""
+        """Stop the steps of every server; cancel the waiting ones."""
         for steps in self._steps.values():
             await steps.close()

@@ -1,12 +1,12 @@
-"""Runs the Lua steps of one Redis server: pipelined, in order, repeated until they succeed.
+"""Runner of the Lua steps of one Redis server: pipelined, in order, retried until they succeed.
 
-A step that runs again with the same arguments changes nothing. So a lost reply or a restart of
-the server costs time and nothing else.
+A step that runs again with the same arguments changes nothing, so it is safe to retry after a
+lost reply or a restart of the server.
 
-If a replica may take over from the server, the steps that others act upon count as done only when
-a replica has them. A claim lost with the master would let a call be dialed twice. If no replica
-confirms, this is logged once and the steps go on: after a failover only one server is left, and
-a call centre must not stop until the other is repaired. To prefer safety, set
+If a replica may replace the server, the steps in `_REPLICATED` count as done only when a replica
+has them: a claim that is lost with the master would let a call be dialed twice. If no replica
+confirms, this is logged once and the steps continue, because after a failover only one server is
+left and calls must go on until the other is repaired. If you prefer safety, set
 `min-replicas-to-write 1`; the server then refuses writes, and the steps are retried.
 """
 
@@ -29,17 +29,17 @@ from dialer.store.scripts import SOURCES
 
 logger = logging.getLogger(__name__)
 
-#: Most steps in one round trip, so that other clients of the server need not wait.
+#: Maximum number of steps in one round trip, so that other clients do not wait long.
 BATCH: Final = 200
 
 #: Pause before a retry while the server is unavailable, in seconds.
 RETRY_PAUSE_S: Final = 0.25
 
-#: Timeout of WAIT for a replica, and the timeout once a replica did not confirm, in ms.
+#: Timeout of WAIT for a replica in ms; the second one is used after a replica did not confirm.
 REPLICA_WITHIN_MS: Final = 500
 REPLICA_AWAY_MS: Final = 10
 
-#: Steps that others act upon: who may dial a call, and what Multcall reads.
+#: Steps whose loss does harm: they decide who may dial a call, and what Multcall reads.
 _REPLICATED: Final = frozenset({"claim", "unclaim", "end", "code", "late_codes", "refuse"})
 
 Arg = str | bytes | int | float
@@ -78,7 +78,7 @@ def _split(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
 class Steps:
     """The steps of one Redis server. Belongs to one event loop.
 
-    `where` names the server in logs. `replicated`: a replica may take over from the server.
+    `where` names the server in logs. `replicated`: a replica may replace the server.
     `on_recovered` is called when the server is available again after an outage. `on_stopped` is
     called if an unexpected error stops the steps; the owner must then end its process.
     """
@@ -97,12 +97,12 @@ class Steps:
     _stopped: str | None = None
 
     @property
-    def outage(self) -> bool:
+    def is_down(self) -> bool:
         """True while the server is unavailable."""
         return self._down.is_set()
 
     async def wait_done_or_down(self, work: asyncio.Future[Any]) -> bool:
-        """Wait until `work` is done or the server is unavailable. Return whether it is done."""
+        """Wait until `work` is done or the server is unavailable; return true if it is done."""
         down = asyncio.ensure_future(self._down.wait())
         try:
             await asyncio.wait({work, down}, return_when=asyncio.FIRST_COMPLETED)
@@ -123,7 +123,7 @@ class Steps:
 
         Raises:
             RedisError: the server refused the step for a reason that waiting does not cure.
-            StepsStopped: no step runs any more, because of an unexpected error or `close`.
+            StepsStopped: steps no longer run, because of an unexpected error or `close`.
         """
         if self._stopped is not None:
             raise StepsStopped(self._stopped)
@@ -131,7 +131,7 @@ class Steps:
             self._runner = asyncio.create_task(self._run_all(), name=f"steps {self.where}")
         failpoint(f"{name}.before")
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # Encoded here, so that a text which is not valid UTF-8 fails its caller only.
+        # Encode here, so that text with lone surrogates raises in its caller only.
         encoded = [arg.encode() if isinstance(arg, str) else arg for arg in args]
         self._queue.put_nowait(_Step(name, keys, encoded, done))
         result = await done
@@ -139,11 +139,11 @@ class Steps:
         return result
 
     async def read(self, *command: Arg) -> Any:
-        """Run one command that reads; retry through outages, without a limit."""
+        """Run one read command; retry through outages, without a limit."""
         return (await self.read_many([command]))[0]
 
     async def read_many(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Run commands that read, in one round trip; retry through outages, without a limit."""
+        """Run read commands in one round trip; retry through outages, without a limit."""
         if not commands:
             return []
         while True:
@@ -152,7 +152,7 @@ class Steps:
                 pipe.execute_command(*command)
             try:
                 replies = list(await pipe.execute())
-                if self.outage and not self._retrying:
+                if self.is_down and not self._retrying:
                     self._mark_up()
                 return replies
             except (RedisError, OSError) as error:
@@ -182,7 +182,7 @@ class Steps:
                 step.done.cancel()
 
     async def _run_round(self, waiting: list[_Step]) -> None:
-        """Run one batch of `waiting` and the queue; leave in `waiting` what has to run again."""
+        """Run one batch of `waiting` and the queue; steps to run again stay in `waiting`."""
         if not waiting:
             waiting.append(await self._queue.get())
         while len(waiting) < BATCH and not self._queue.empty():
@@ -203,7 +203,7 @@ class Steps:
         return steps
 
     def _stop(self, error: Exception, waiting: list[_Step]) -> None:
-        """Fail every step that waits and every later one."""
+        """Fail all waiting steps and every later one."""
         logger.critical(
             "Redis steps stopped by an unexpected error; the process must end",
             extra={"redis": self.where, "error": repr(error)},
@@ -257,12 +257,12 @@ class Steps:
                 step.done.set_exception(reply)
             else:
                 step.done.set_result(reply)
-        if not again and self.outage:
+        if not again and self.is_down:
             self._mark_up()
         return again
 
     def _confirmed(self, reply: Any) -> bool:
-        """Read the reply to WAIT; false if the server is no longer the master."""
+        """Handle the reply to WAIT; return false if the server is no longer the master."""
         if isinstance(reply, BaseException):
             if is_passing(reply) or "replica" in str(reply):
                 self.mark_down(reply)
@@ -292,8 +292,8 @@ class Steps:
             self.on_recovered()
 
     def mark_down(self, error: BaseException) -> None:
-        """Note that the server is unavailable; log it once for each outage."""
-        if not self.outage:
+        """Record that the server is unavailable; log it once for each outage."""
+        if not self.is_down:
             self._down.set()
             logger.error(
                 "Redis unavailable; retrying, nothing is lost",

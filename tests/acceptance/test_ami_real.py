@@ -110,7 +110,7 @@ async def test_records_of_calls_long_over_are_deleted_from_astdb(
         await deleter_of(link).delete_old_records()
         assert await link.record(old) is None
         assert await link.record(fresh) is not None
-        await link.forget(fresh)
+        await link.delete_record(fresh)
         assert await link.record(fresh) is None
 
     link = AmiLink(pbx, WANTED_EVENTS, lambda _: None, on_up, lambda: None)

@@ -33,10 +33,10 @@ from workers.ami.events import WANTED_EVENTS
 #: What is said of each user less one right.
 SAID = {
     "no-read-system": "if it is, add system to the read of the AMI user 'no-read-system'",
-    "no-read-call": "tells the AMI user 'no-read-call' nothing of calls: add call to its read",
-    "no-write-system": "'no-write-system' all that calls take: add system to its write",
-    "no-write-reporting": "'no-write-reporting' all that calls take: add reporting to its write",
-    "no-write-originate": "'no-write-originate' all that calls take: add originate to its write",
+    "no-read-call": "sends the AMI user 'no-read-call' no call events: add call to its read",
+    "no-write-system": "'no-write-system' all actions that calls need: add system",
+    "no-write-reporting": "'no-write-reporting' all actions that calls need: add reporting",
+    "no-write-originate": "'no-write-originate' all actions that calls need: add originate",
 }
 
 #: The one that we ship, and those whose lack Asterisk gives no way to ask for.
@@ -131,10 +131,8 @@ def site_of(
         PbxPlace(name=n, port=lab.ami_port("22"), secret=AMI_SECRET, username=u, trunks=TRUNKS)
         for n, u in users.items()
     ]
-    fields = {
-        cell: {"pbxs": pbxs, "timeout_command_ack": 1, "ring_timeout": 5}
-        for cell, pbxs in cells.items()
-    }
+    common = {"timeout_command_ack": 1, "ring_timeout": 5, "variables": ["LAB_*"]}
+    fields = {cell: {"pbxs": pbxs, **common} for cell, pbxs in cells.items()}
     toml = site_toml(redis_url, redis_url.removesuffix("/0") + "/1", places, cells=fields)
     site = Site(folder, toml, redis_url, [*users])
     try:

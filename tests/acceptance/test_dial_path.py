@@ -51,7 +51,7 @@ def prefix() -> str:
 def played(
     lab: Lab, redis_url: str, calls: int, rate: float, **more: Any
 ) -> tuple[Summary, list[Played]]:
-    """Plays Multcall against the site; returns the summary and every call."""
+    """Plays Multcall against the site; return the summary and every call."""
     book: list[Checker] = []
     start = prefix()
 
@@ -108,7 +108,7 @@ def test_calls_over_local_channels_come_out_the_same(
 
 
 @pytest.mark.parametrize("trunk", ["carrier", "local"])
-def test_what_amd_and_the_agent_are_is_told_in_the_response(
+def test_the_response_has_the_amd_result_and_the_agent(
     trunk: str, lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     make_site(context="dialer-ura-amd")

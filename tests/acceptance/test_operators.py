@@ -135,7 +135,7 @@ def test_without_amd_conf_every_call_counts_as_a_person(
     told = responses(redis_url, site, [STAYS, STAYS])
     assert [(r.amd, r.agent) for r in told] == [(None, OPERATOR)] * 2
     said = site.programs[pbx].said()
-    assert said.count("Asterisk does not tell machines from people") == 1
+    assert said.count("AMD does not run") == 1
 
 
 def test_without_app_amd_a_cell_with_amd_dials_nothing(
@@ -145,7 +145,7 @@ def test_without_app_amd_a_cell_with_amd_dials_nothing(
     try:
         site = make_site(pbxs=["pbx22"], queue="COBRANCA", amd="hangup")
         worker = site.programs["pbx22"]
-        said = "pbx22 cannot tell machines from people"
+        said = "pbx22 cannot detect answering machines"
         site.wait_until(lambda: said in worker.said(), "the worker says what is missing")
     finally:
         lab.cli("22", "module load app_amd.so")

@@ -59,7 +59,7 @@ async def parked(site: Site, trunk: str, expected: list[bytes]) -> bool:
 
 
 class Rounds:
-    """Counts how often the intake went round its loop."""
+    """Count how often the intake went round its loop."""
 
     def __init__(self, bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
@@ -301,7 +301,7 @@ async def test_a_number_on_the_do_not_call_set_is_cancelled(site: Site) -> None:
     assert await site.state("r-2") == "queued"
 
 
-async def test_a_cell_may_call_numbers_on_the_set_where_it_is_told_so(site: Site) -> None:
+async def test_a_cell_without_do_not_call_dials_numbers_on_the_set(site: Site) -> None:
     await site.registry.dnc_add(["5511987654321"])
     async with Bridge.of(site, cell_table=limited(do_not_call=False)).running():
         await site.push_requests(element())
@@ -323,7 +323,7 @@ async def _slots(site: Site, n: int) -> bool:
     return len(await site.slots()) == n
 
 
-async def test_after_hours_requests_expire_where_the_cell_says_so(site: Site) -> None:
+async def test_requests_after_hours_expire_if_the_cell_is_set_so(site: Site) -> None:
     async with Bridge.of(site, cell_table=shut("expire")).running():
         await site.push_requests(element())
         response = (await answered(site, 1))["r-1"]

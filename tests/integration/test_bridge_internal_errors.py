@@ -10,7 +10,7 @@ import pytest
 
 from dialer.bridge import admission, codes, refusals
 from dialer.multcall.code import parse_code
-from dialer.multcall.request import parse_request
+from dialer.multcall.request import admissible_request, parse_request
 from dialer.store import entry
 from tests.integration.cell_rig import BRIDGE, CELL, Bridge, Site, code_element, element
 from tests.waiting import wait_until
@@ -46,7 +46,7 @@ async def has_call(site: Site, name: str) -> bool:
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [(refusals, "parse_request"), (refusals, "expiry"), (admission, "expiry")],
+    [(refusals, "admissible_request"), (refusals, "expiry"), (admission, "expiry")],
 )
 async def test_request_with_an_internal_error_is_answered_once(
     site: Site,
@@ -77,7 +77,7 @@ async def has_dead(site: Site, n: int) -> bool:
 async def test_request_with_no_readable_id_is_only_buried(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "parse_request", failing(parse_request))
+    monkeypatch.setattr(refusals, "admissible_request", failing(admissible_request))
     async with Bridge.of(site).running():
         await site.push_requests(POISON.encode(), element("next"))
         await wait_until(lambda: has_call(site, "next"), "the next one is admitted")
@@ -114,8 +114,8 @@ async def test_call_with_an_internal_error_is_answered_once(
     bridge = Bridge.of(site)
     for _ in range(2):
         states = await bridge.cell.registry.pbxs(bridge.cell.pbxs)
-        await bridge.recovery.send_again(states)
-        await bridge.recovery.give_up_lost(states)
+        await bridge.recovery.republish(states)
+        await bridge.recovery.end_lost(states)
     by_id = {r["IdRequisicao"]: r for r in await site.responses()}
     assert (by_id[POISON]["Resultado"], by_id[POISON]["Erro"]["Codigo"]) == (
         result,

@@ -36,12 +36,12 @@ def pair(site: Site, **fields: int) -> tuple[Bridge, Bridge]:
 
 
 async def die(site: Site, name: str) -> None:
-    """Makes the others hold that bridge for dead."""
+    """Make the others hold that bridge for dead."""
     await site.redis.zincrby(site.ledger.keys.bridges, -11_000, name)
 
 
 async def until_nudged(n: int, *bridges: Bridge) -> None:
-    """Waits for the nudges: a call may be over before its nudge is sent."""
+    """Wait for the nudges: a call may be over before its nudge is sent."""
     await wait_until(lambda: sum(len(b.nudges.sent) for b in bridges) >= n, f"{n} nudges")
 
 
@@ -136,16 +136,16 @@ async def test_resumed_bridge_frees_no_slot_of_the_other(
     await first.recovery.take_over()
     fetched = await first.intake.fetch()
     admissions = type(first.intake.admissions)
-    ask = admissions._ask
+    run_step = admissions._run_step
 
     async def late(self: object, *args: object) -> Admission:
-        monkeypatch.setattr(admissions, "_ask", ask)
+        monkeypatch.setattr(admissions, "_run_step", run_step)
         await die(site, "one")
         await second.recovery.take_over()
         await second.intake.handle(*await second.intake.fetch())
-        return await ask(first.intake.admissions, *args)  # type: ignore[arg-type]
+        return await run_step(first.intake.admissions, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(admissions, "_ask", late)
+    monkeypatch.setattr(admissions, "_run_step", late)
     await first.intake.handle(*fetched)
     assert (len(first.nudges.sent), len(second.nudges.sent)) == (0, 1)
     assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}

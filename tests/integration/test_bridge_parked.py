@@ -31,7 +31,7 @@ def bridge_of(site: Site, name: str = BRIDGE, threads: int = 50) -> Bridge:
 
 
 async def beats(site: Site, *names: str) -> None:
-    """Keeps PBXs ready, as their workers do."""
+    """Keep PBXs ready, as their workers do."""
     while True:
         for name in names:
             await site.beat(name)
@@ -39,7 +39,7 @@ async def beats(site: Site, *names: str) -> None:
 
 
 async def ends_calls(site: Site) -> None:
-    """Ends calls as workers would."""
+    """End calls as workers would."""
     while True:
         await end_live(site)
         await asyncio.sleep(0.01)
@@ -138,6 +138,15 @@ async def test_parked_requests_do_not_use_up_threads(site: Site) -> None:
     async with bridge.running():
         await wait_until(lambda: len(nudged(bridge, "o-")) == 2, "both threads are used")
     assert await site.counters() == (2, 0)
+
+
+async def test_parked_requests_are_counted_by_trunk(site: Site) -> None:
+    bridge = bridge_of(site)
+    await push(site, *blocked(7))
+    async with bridge.running():
+        await wait_until(lambda: has_parked(site, 7), "all are parked")
+        counts = await site.ledger.counts()
+    assert (counts.waiting, counts.parked) == (7, {"vivo": 7})
 
 
 async def test_parked_request_expires_in_time(site: Site) -> None:

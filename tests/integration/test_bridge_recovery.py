@@ -26,14 +26,14 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
 async def look(bridge: Bridge) -> None:
     """One round of the recovery, and one of the reaper."""
     states = await bridge.cell.registry.pbxs(bridge.cell.pbxs)
-    await bridge.recovery.send_again(states)
+    await bridge.recovery.republish(states)
     await bridge.recovery.move_from_unready_pbxs(states)
-    await bridge.recovery.give_up_lost(states)
+    await bridge.recovery.end_lost(states)
     await bridge.reaper.reap()
 
 
 async def age(site: Site, *, seconds: float) -> None:
-    """Makes every publishing and every slot of pbx01 that old."""
+    """Make every publishing and every slot of pbx01 that old."""
     for key in (site.ledger.keys.queued, "dialer:slots:pbx01"):
         for member in cast("list[bytes]", await site.redis.zrange(key, 0, -1)):
             await site.redis.zincrby(key, -seconds * 1000, member)
@@ -63,7 +63,7 @@ async def test_a_claimed_call_is_not_published_again(site: Site) -> None:
     assert bridge.nudges.calls == []
 
 
-async def test_a_worker_that_started_anew_gets_its_calls_at_once(site: Site) -> None:
+async def test_a_restarted_worker_gets_its_calls_at_once(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await look(bridge)
     await site.admitted("r-1")
@@ -105,7 +105,7 @@ async def test_waiting_calls_leave_an_unready_pbx_and_its_task_is_void(
     assert await site.claimed(pbx="pbx02", epoch=2) is not None
 
 
-async def test_calls_stay_where_no_other_pbx_has_room(site: Site) -> None:
+async def test_calls_stay_if_no_other_pbx_has_room(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=(pbx("pbx01"), pbx("pbx02", max_calls=1)))
     await site.admitted("r-1")
     await site.admitted("r-2")
@@ -115,7 +115,7 @@ async def test_calls_stay_where_no_other_pbx_has_room(site: Site) -> None:
     assert len(await site.slots("pbx01")) == len(await site.slots("pbx02")) == 1
 
 
-async def test_calls_stay_where_they_are_while_no_pbx_is_ready(site: Site) -> None:
+async def test_calls_stay_on_their_pbx_while_none_is_ready(site: Site) -> None:
     bridge = Bridge.of(site)
     await site.admitted()
     await site.beat("pbx01", "down")
@@ -272,7 +272,7 @@ async def test_calls_of_a_pbx_that_just_came_back_are_not_given_up(site: Site) -
     await site.silence("pbx01", seconds=300)
     states = await bridge.cell.registry.pbxs(TWO)
     await site.beat("pbx01")  # while this bridge was stopped
-    await bridge.recovery.give_up_lost(states)
+    await bridge.recovery.end_lost(states)
     assert await site.state() == "originating"
 
 

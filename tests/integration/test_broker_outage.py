@@ -31,7 +31,7 @@ async def test_broker_connection_is_new_after_an_outage(
         assert before is not None
         valkey_server.kill()
         publishing = asyncio.create_task(dispatcher.publish([NUDGE]))
-        await wait_until(lambda: dispatcher.outage, "it notices the outage")
+        await wait_until(lambda: dispatcher.is_down, "it notices the outage")
         assert dispatcher._producer is not before
         valkey_server.start()
         await publishing

@@ -45,11 +45,13 @@ class Worker:
             self.sent.append(action_id)
             self.fields.append(fields)
 
-        async def forget(call_id: str) -> None: ...
+        async def delete_record(call_id: str) -> None: ...
         def on_done(call: Call, ending: Ending) -> None:
             self.ended.append(call)
 
-        link = cast(Any, SimpleNamespace(ready=True, originate=originate, forget=forget))
+        link = cast(
+            Any, SimpleNamespace(ready=True, originate=originate, delete_record=delete_record)
+        )
         state = PbxState("pbx01", link)
         cells = Cells()
         cells.add(cell(), self.site.ledger)
@@ -68,7 +70,7 @@ class Worker:
         await self.site.admitted()
         await self.originator.dial(R1, 1)
         self.tracker.on_event(HungUp(uniqueid=R1, cause=17, cause_text=None))
-        await self.journal.drain()
+        await self.journal.wait_done()
         assert await self.site.code(put=True) == "done"
         await self.site.redis.delete(self.site.ledger.keys.call(R1))
 
@@ -90,7 +92,7 @@ async def test_id_is_dialed_again_after_the_ledger_forgot_it(
     if how == "the ledger is back":
         await worker.replay.replay(worker.site.ledger)
     await worker.originator.dial(R1, 1)
-    await worker.journal.drain()
+    await worker.journal.wait_done()
     assert len(worker.sent) == (2 if again else 1)
     assert len(await worker.site.responses()) == (1 if again else 2)
     assert await worker.site.state() == ("accepted" if again else "done")

@@ -83,7 +83,7 @@ async def test_steps_wait_for_a_killed_server_and_log_it_once(
     ]
     ends = [asyncio.create_task(site.ledger.end(e.call, e.request, BUSY)) for e in entries]
     reading = asyncio.create_task(site.ledger.calls())
-    await wait_until(lambda: site.steps.outage, "the outage is noticed")
+    await wait_until(lambda: site.steps.is_down, "the outage is noticed")
     await asyncio.to_thread(server.start)
     await site.redis.connection_pool.disconnect()
     assert all(await asyncio.gather(*works))
@@ -165,7 +165,7 @@ async def test_steps_wait_while_the_server_refuses_writes(
     await refuse(site.redis)
     try:
         work = asyncio.create_task(lives(site, 3))
-        await wait_until(lambda: site.steps.outage, "the refusal is noticed")
+        await wait_until(lambda: site.steps.is_down, "the refusal is noticed")
         assert not work.done()
         assert await site.acks() == []
     finally:
@@ -190,7 +190,7 @@ async def test_steps_wait_while_the_server_cannot_save_to_disk() -> None:
 
             await wait_until(failed, "the save failed")
             work = asyncio.create_task(lives(site, 2))
-            await wait_until(lambda: site.steps.outage, "MISCONF is noticed")
+            await wait_until(lambda: site.steps.is_down, "MISCONF is noticed")
             in_the_way.rmdir()
             await site.redis.bgsave()
             await work
@@ -206,7 +206,7 @@ async def test_permanent_refusal_is_raised_and_the_next_step_runs(
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await site.ledger.entries([f"{CELL}:r-1"])
     await site.admitted("r-2")
-    assert not site.steps.outage
+    assert not site.steps.is_down
 
 
 async def test_text_that_is_not_utf8_fails_only_its_own_step(site: Site) -> None:
@@ -227,7 +227,7 @@ async def test_waiting_steps_are_cancelled_by_close(redis_url: str, server: Embe
     async with Site(redis_url) as site:
         server.kill()
         waiting = asyncio.create_task(site.ledger.take_over(BRIDGE))
-        await wait_until(lambda: site.steps.outage, "the outage is noticed")
+        await wait_until(lambda: site.steps.is_down, "the outage is noticed")
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await asyncio.to_thread(server.start)

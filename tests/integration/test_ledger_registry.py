@@ -157,7 +157,7 @@ async def test_old_slots_are_the_cells_own_held_for_that_long(site: Site) -> Non
 
 async def test_pbx_without_a_heartbeat_is_not_ready(site: Site) -> None:
     state = (await site.registry.pbxs([pbx()]))["pbx01"]
-    assert (state.load.ready, state.alive, state.silent_s) == (False, False, math.inf)
+    assert (state.load.ready, state.is_alive, state.silent_s) == (False, False, math.inf)
     assert await site.registry.unready_s("pbx01") == math.inf
 
 
@@ -166,11 +166,11 @@ async def test_pbx_is_ready_with_a_fresh_heartbeat_and_its_link_up(site: Site) -
     await site.beat("pbx02", "down", instance="i2")
     states = await site.registry.pbxs([pbx(), pbx("pbx02"), pbx("pbx03")])
     assert [s.load.ready for s in states.values()] == [True, False, False]
-    assert [s.alive for s in states.values()] == [True, True, False]
+    assert [s.is_alive for s in states.values()] == [True, True, False]
     assert [s.instance for s in states.values()] == ["i1", "i2", ""]
     await site.silence("pbx01", seconds=11)
     state = (await site.registry.pbxs([pbx()]))["pbx01"]
-    assert (state.load.ready, state.alive) == (False, False)
+    assert (state.load.ready, state.is_alive) == (False, False)
     assert 11 <= state.silent_s < 20
     assert 11 <= await site.registry.unready_s("pbx01") < 20
 
@@ -195,7 +195,7 @@ async def test_stopping_worker_does_not_overwrite_its_successor(
     assert (await site.registry.pbxs([pbx()]))["pbx01"].load.ready
     await site.beat("pbx01", "stopping", instance="new")
     state = (await site.registry.pbxs([pbx()]))["pbx01"]
-    assert (state.link, state.load.ready, state.alive) == ("stopping", False, False)
+    assert (state.link, state.load.ready, state.is_alive) == ("stopping", False, False)
 
 
 async def test_heartbeat_stores_its_facts(site: Site) -> None:

@@ -201,6 +201,7 @@ async def test_admission_takes_one_of_two_equal_elements(site: Site) -> None:
     assert await site.ledger.hand(BRIDGE) == [element()]
     await site.in_hand(element())
     assert await admit(site, element()) is Admission.DUPLICATE
+    assert await site.ledger.bury(hand(site), element(), '"repeat"')
     assert await site.ledger.hand(BRIDGE) == [element()]
 
 
@@ -239,7 +240,7 @@ async def test_refused_request_gets_one_response_and_uses_up_its_id(site: Site) 
     assert await admit(site, raw) is Admission.DUPLICATE
 
 
-async def test_messages_go_to_the_end_where_multcall_wants_them(site: Site) -> None:
+async def test_messages_go_to_the_end_that_multcall_reads(site: Site) -> None:
     newest = -1 if site.push == "right" else 0
     wire = site.ledger.wire
     await site.redis.rpush(wire.ack, '{"IdRequisicao": "old"}')
@@ -250,7 +251,7 @@ async def test_messages_go_to_the_end_where_multcall_wants_them(site: Site) -> N
         assert (await site.acks())[newest]["IdRequisicao"] == request_id
     await site.in_hand(element("r-3"))
     answer = '{"IdRequisicao": "r-3"}'
-    await site.ledger.refuse(BRIDGE, element("r-3"), request_id="r-3", response=answer)
+    await site.ledger.refuse(hand(site), element("r-3"), request_id="r-3", response=answer)
     assert (await site.responses())[newest]["IdRequisicao"] == "r-3"
     await site.end("r-1")
     await site.code(code_element("r-1"))
@@ -401,11 +402,11 @@ async def test_task_of_another_pbx_or_epoch_claims_nothing(
 async def test_call_is_unclaimed_once_and_only_by_its_claimer(site: Site) -> None:
     await site.admitted()
     await site.claimed(token="mine")
-    give_back = site.ledger.unclaim
-    assert not await give_back(f"{CELL}:r-1", pbx="pbx01", token="other")
-    assert await give_back(f"{CELL}:r-1", pbx="pbx01", token="mine")
+    unclaim = site.ledger.unclaim
+    assert not await unclaim(f"{CELL}:r-1", pbx="pbx01", token="other")
+    assert await unclaim(f"{CELL}:r-1", pbx="pbx01", token="mine")
     before = await site.snapshot()
-    assert not await give_back(f"{CELL}:r-1", pbx="pbx01", token="mine")
+    assert not await unclaim(f"{CELL}:r-1", pbx="pbx01", token="mine")
     assert await site.snapshot() == before
     call = (await site.entry()).call
     assert (call.state, call.pbx, call.dialed_at) == (State.ADMITTED, None, None)

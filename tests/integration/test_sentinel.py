@@ -63,7 +63,7 @@ async def queued(stack: Stack) -> bool:
 
 
 async def each_rang_once(stack: Stack, requests: list[dict[str, Any]]) -> None:
-    """Waits for the Response of every request; none was dialed twice, nothing is left."""
+    """Wait for the Response of every request; none was dialed twice, nothing is left."""
     wanted = {request["IdRequisicao"] for request in requests}
     got = stack.multcall.responses
     await wait_until(lambda: {r["IdRequisicao"] for r in got} >= wanted, "every Response")
@@ -200,7 +200,7 @@ async def test_calls_wait_for_a_replica_with_min_replicas(pair: Watched, site: S
     async with cut_off(pair):
         await wait_until(lambda: _refuses(site), "the master refuses to write")
         claiming = asyncio.create_task(site.steps.run("restore_slots", ["dialer:slots:x"], ["c-1"]))
-        await wait_until(lambda: site.steps.outage, "the refusal is noticed")
+        await wait_until(lambda: site.steps.is_down, "the refusal is noticed")
         assert not claiming.done()
     assert await claiming == 1
 

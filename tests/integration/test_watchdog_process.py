@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from dialer.watchdog import EXIT_HUNG, LOOKS
+from dialer.watchdog import CHECKS, EXIT_HUNG
 from tests.integration.stack import Program, Stack
 from tests.waiting import wait_until
 
@@ -76,15 +76,17 @@ async def test_a_redis_outage_ends_no_process(kind: Kind, tmp_path: Path, system
         await wait_until(lambda: systemd.count("READY=1"), "READY", within_s=60.0)
         stack.valkey.stop()
         await wait_until(
-            lambda: "Redis does not take our steps" in program.log, "the outage", within_s=30.0
+            lambda: "Redis unavailable; retrying" in program.log, "the outage", within_s=30.0
         )
         before = systemd.count("WATCHDOG=1")
         # One message comes in a tenth of the limit: that many take longer than systemd's limit.
         await wait_until(
-            lambda: systemd.count("WATCHDOG=1") > before + 3 * LOOKS, "heartbeats", within_s=60.0
+            lambda: systemd.count("WATCHDOG=1") > before + 3 * CHECKS, "heartbeats", within_s=60.0
         )
         stack.valkey.start()
-        await wait_until(lambda: "Redis is back" in program.log, "Redis is back", within_s=60.0)
+        await wait_until(
+            lambda: "Redis available again" in program.log, "Redis is back", within_s=60.0
+        )
         assert await program.stop() == 0
         assert systemd.count("STOPPING=1") == 1
 

@@ -19,7 +19,7 @@ async def placed(redis_url: str, asked: dict[str, Any], **fields: Any) -> tuple[
         worker.originator.cells.add(cell(**fields), site.ledger)
         await site.admitted(raw=element("r-1", **asked))
         await worker.originator.dial(R1, 1)
-        await worker.journal.drain()
+        await worker.journal.wait_done()
         responses = await site.responses()
         return worker, responses[0] if responses else None
 

@@ -135,7 +135,7 @@ async def test_steps_that_stop_end_the_worker(
     assert caplog.messages.count(ENDS) == 1
 
 
-async def test_a_stopping_worker_never_says_up_again(
+async def test_a_stopping_worker_never_reports_up_again(
     redis_url: str, pbx: SimulatedPbx, redis: Redis
 ) -> None:
     async with working(redis_url, pbx) as worker:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -145,15 +146,25 @@ class TestChoice:
     def tests_of_step(self, path: str, folder: Path, within_s: float) -> list[tuple[str, float]]:
         """Return the tests of a Lua step: those that execute Python code that names the step.
 
-        That code lies below the folder above the step's.
+        That code lies below the folder above the step's. A file that steps include has the tests
+        of all of them.
         """
-        quoted = f'"{Path(path).stem}"'
+        quoted = [f'"{step}"' for step in _steps_of(folder / path)]
         tests: dict[str, float] = {}
         for source in sorted((folder / path).parent.parent.rglob("*.py")):
             lines = source.read_text().splitlines()
-            naming = [n for n, line in enumerate(lines, 1) if quoted in line]
+            naming = [n for n, line in enumerate(lines, 1) if any(q in line for q in quoted)]
             tests |= dict(self.tests(source.relative_to(folder).as_posix(), naming, within_s))
         return list(_bounded(sorted(tests.items(), key=lambda item: item[1]), within_s))
+
+
+def _steps_of(file: Path) -> list[str]:
+    """Return the names of the steps that include a Lua file; its own if it is a step."""
+    if not file.stem.startswith("_"):
+        return [file.stem]
+    includes = re.compile(rf"^-- Include:.*\b{file.stem}\b", re.MULTILINE)
+    others = sorted(file.parent.glob("[!_]*.lua"))
+    return [other.stem for other in others if includes.search(other.read_text())]
 
 
 def _bounded(tests: list[tuple[str, float]], within_s: float) -> Iterable[tuple[str, float]]:

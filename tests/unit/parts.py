@@ -38,7 +38,7 @@ PBX = Pbx(
     cps=10,
     trunks={"tim": "PJSIP/{number}@tim", "vivo": "SIP/{number}@vivo"},
 )
-QUICK = Timeouts(pairing_s=0.01, coming_s=0.01, record_s=0.01)
+QUICK = Timeouts(pairing_s=0.01, channel_wait_s=0.01, record_s=0.01)
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ class Asterisk:
     async def records(self) -> dict[str, str]:
         return self.astdb
 
-    async def forget(self, call_id: str) -> None:
+    async def delete_record(self, call_id: str) -> None:
         self.forgotten.append(call_id)
 
     def drop(self, why: str) -> None:
@@ -264,7 +264,7 @@ class Parts:
     async def ending(self) -> Ending:
         """The one ending, once it is written."""
         await wait_until(lambda: self.written.endings, "the call has ended")
-        await self.journal.drain()
+        await self.journal.wait_done()
         ((_, ending),) = self.written.endings
         return ending
 

@@ -127,7 +127,7 @@ def test_a_target_of_the_cells_is_taken() -> None:
     assert DEFAULT.refusal(request()) is None
 
 
-def test_a_cell_without_a_target_says_so() -> None:
+def test_a_cell_without_a_target_takes_none() -> None:
     assert sentence(Allowed(), request(context="x")) == (
         "Contexto x is not allowed: this cell takes none; "
         "add it to the cell's contexts in dialer.toml"
@@ -155,8 +155,8 @@ def test_extensions_match_as_in_extensions_conf(
 
 
 @pytest.mark.parametrize("pattern", ["_", "_.X", "_[", "_[]", "_[9-0]", "_1.2", "_a-b", "__X"])
-def test_what_is_no_pattern_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="no pattern of"):
+def test_a_wrong_extension_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="is not a pattern of"):
         extension_regex(pattern)
 
 

@@ -67,7 +67,7 @@ def test_latency_without_docker_is_not_measured(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_busy_machine_measures_nothing() -> None:
     require_quiet(0.1)
-    with pytest.raises(NotMeasured, match="other programs use 60% of the processors"):
+    with pytest.raises(NotMeasured, match="other programs use 60% of the CPUs"):
         require_quiet(0.6)
 
 

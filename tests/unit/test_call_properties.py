@@ -47,7 +47,7 @@ def test_there_is_one_response_exactly_when_the_call_is_done(
 
 
 @given(lives)
-def test_there_is_at_most_one_ack_and_it_comes_with_the_acceptance(
+def test_only_the_acceptance_sends_an_ack_and_only_once(
     steps: list[tuple[Call, Call, Event, tuple[Effect, ...]]],
 ) -> None:
     acks = [after for _, after, _, effects in steps for e in effects if e is Effect.SEND_ACK]
@@ -69,7 +69,7 @@ def test_a_slot_is_freed_exactly_as_often_as_one_was_taken(
 
 
 @given(lives)
-def test_epochs_only_rise_and_a_code_is_only_awaited_after_the_ack(
+def test_epochs_rise_and_codes_are_awaited_only_after_an_ack(
     steps: list[tuple[Call, Call, Event, tuple[Effect, ...]]],
 ) -> None:
     for before, after, event, _ in steps:

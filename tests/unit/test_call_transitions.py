@@ -61,7 +61,7 @@ def test_the_samples_name_every_state_and_every_event() -> None:
 
 
 @pytest.mark.parametrize(("state", "kind"), EVERY, ids=lambda x: getattr(x, "__name__", str(x)))
-def test_an_event_is_legal_exactly_where_the_table_says(state: State, kind: type[Event]) -> None:
+def test_an_event_is_legal_only_in_the_states_of_the_table(state: State, kind: type[Event]) -> None:
     call = call_in(state)
     assert (state in LEGAL[kind]) == ((state, kind) in AFTER)
     if (state, kind) in AFTER:
@@ -80,12 +80,12 @@ def test_a_new_call_was_neither_queued_nor_dialed() -> None:
     assert (call.state, call.epoch, call.attempts) == (State.ADMITTED, 0, 0)
 
 
-def test_an_admitted_call_has_no_pbx_and_asks_for_nothing_to_be_done() -> None:
+def test_queueing_an_admitted_call_has_no_effects() -> None:
     call, effects = advance(Call(call_id=CALL_ID), Queued(pbx="pbx01"))
     assert (call.pbx, call.epoch, effects) == ("pbx01", 1, ())
 
 
-def test_a_move_to_another_pbx_raises_the_epoch_and_frees_the_slot_it_had() -> None:
+def test_a_move_raises_the_epoch_and_frees_the_slot() -> None:
     call, effects = advance(call_in(State.QUEUED), Queued(pbx="pbx02"))
     assert (call.pbx, call.epoch, effects) == ("pbx02", 2, (Effect.FREE_PBX_SLOT,))
 
@@ -123,7 +123,7 @@ def test_a_code_that_came_before_the_ack_is_kept_and_not_awaited() -> None:
     assert effects == (Effect.FREE_PBX_SLOT, Effect.SEND_RESPONSE)
 
 
-def test_a_call_that_ends_before_its_code_waits_for_it_and_frees_its_slot_at_once() -> None:
+def test_a_call_that_ends_before_its_code_frees_its_slot_at_once() -> None:
     ended, effects = advance(call_in(State.ACCEPTED), Ended(ending=ENDING))
     assert (ended.state, ended.ending, effects) == (State.ENDED, ENDING, (Effect.FREE_PBX_SLOT,))
     done, effects = advance(ended, CODE)
@@ -145,7 +145,7 @@ def test_a_call_whose_code_timed_out_is_answered_at_its_end() -> None:
     assert Effect.SEND_RESPONSE in effects
 
 
-def test_a_code_that_comes_after_its_time_but_before_the_end_still_counts() -> None:
+def test_a_late_code_counts_if_the_call_has_not_ended() -> None:
     late, _ = advance(call_in(State.ACCEPTED), CodeTimedOut())
     coded, effects = advance(late, CODE)
     assert (coded.code_state, coded.code_json, effects) == (CodeState.CAME, '"C-1"', ())
@@ -164,7 +164,7 @@ def test_no_code_can_time_out_that_is_not_awaited(first: Event) -> None:
         advance(call, CodeTimedOut())
 
 
-def test_a_call_without_a_pbx_ends_with_its_response_and_has_no_slot_to_free() -> None:
+def test_a_call_without_a_pbx_ends_with_only_a_response() -> None:
     _, effects = advance(Call(call_id=CALL_ID), Ended(ending=ENDING))
     assert effects == (Effect.SEND_RESPONSE,)
 
@@ -176,7 +176,7 @@ def test_an_answer_that_only_the_ending_knows_of_is_noted() -> None:
     assert call.answered_at == answered_at
 
 
-def test_an_answer_that_was_seen_stands_against_what_the_ending_says() -> None:
+def test_a_recorded_answer_has_precedence_over_the_ending() -> None:
     told = replace(ENDING, answered_at=T0 + timedelta(seconds=8))
     call, _ = advance(call_in(State.ANSWERED), Ended(ending=told))
     assert call.answered_at == T0 + timedelta(seconds=5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialer.domain.call import Result
-from dialer.domain.causes import BY_CAUSE, BY_DIAL_STATUS, BY_REASON, MUTE_CAUSES, result_of
+from dialer.domain.causes import BY_CAUSE, BY_DIAL_STATUS, BY_REASON, UNCLEAR_CAUSES, result_of
 
 causes = st.none() | st.integers(0, 127)
 reasons = st.none() | st.integers(0, 10)
@@ -42,11 +42,11 @@ def test_a_telling_cause_decides_against_reason_and_dial_status(
 
 
 @given(st.integers(0, 127), reasons, statuses)
-def test_a_cause_that_is_neither_known_nor_mute_is_a_failure(
+def test_an_unknown_cause_that_is_not_unclear_is_a_failure(
     cause: int, reason: int | None, dial_status: str | None
 ) -> None:
     result = result_of(answered=False, cause=cause, reason=reason, dial_status=dial_status)
-    if cause not in BY_CAUSE and cause not in MUTE_CAUSES:
+    if cause not in BY_CAUSE and cause not in UNCLEAR_CAUSES:
         assert result is Result.FAILED
 
 
@@ -54,7 +54,7 @@ def test_a_cause_that_is_neither_known_nor_mute_is_a_failure(
 @pytest.mark.parametrize(
     ("reason", "result"), [(3, Result.NO_ANSWER), (5, Result.BUSY), (8, Result.CONGESTION)]
 )
-def test_where_the_cause_is_mute_the_reason_decides_before_the_dial_status(
+def test_the_reason_counts_before_the_dial_status(
     cause: int | None, reason: int, result: Result
 ) -> None:
     for status in (None, "CANCEL", "BUSY"):
@@ -75,7 +75,7 @@ def test_where_the_cause_is_mute_the_reason_decides_before_the_dial_status(
         (None, Result.FAILED),
     ],
 )
-def test_where_cause_and_reason_are_mute_the_dial_status_decides(
+def test_the_dial_status_counts_if_cause_and_reason_are_unclear(
     reason: int | None, status: str | None, result: Result
 ) -> None:
     assert reason not in BY_REASON
@@ -94,7 +94,7 @@ def test_where_cause_and_reason_are_mute_the_dial_status_decides(
         ("busy behind a Local channel", 5, None, 0, 0, Result.BUSY),
     ],
 )
-def test_both_asterisks_give_the_same_result_for_what_the_carrier_said(
+def test_both_asterisks_give_the_same_result_for_each_carrier(
     carrier: str, reason: int, status: str | None, cause_22: int, cause_16: int, result: Result
 ) -> None:
     for cause in (cause_22, cause_16):

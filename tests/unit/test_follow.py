@@ -13,7 +13,7 @@ import pytest
 from dialer.domain.call import CallError, Result, State
 from dialer.domain.channel import (
     AgentJoined,
-    AmdHeard,
+    AmdReported,
     AmiEvent,
     ChannelCreated,
     ChannelUp,
@@ -32,8 +32,8 @@ from dialer.domain.follow_events import (
     ChannelListed,
     ChannelMissing,
     ChannelNotListed,
+    ChannelWaitTimedOut,
     CheckDue,
-    ComingTimedOut,
     FollowEvent,
     GapFound,
     GivenUp,
@@ -52,6 +52,7 @@ from dialer.domain.follow_events import (
     WriteAck,
     WriteAnswered,
 )
+from dialer.domain.followed import changed
 from tests.unit.captured import CALL_ID, VERSIONS, Version
 from tests.unit.lives import RESULTS, T0, Life, claimed, expected_cause, lived, told
 from tests.unit.test_translate import ANSWERED, NO_CHANNEL
@@ -172,7 +173,7 @@ def test_a_late_channel_is_waited_for() -> None:
     assert life.feed(hung_up(17)).ending.result is Result.BUSY
 
 
-def test_a_failed_originate_says_what_asterisk_gave_up_for() -> None:
+def test_a_failed_originate_has_the_cause_of_asterisk() -> None:
     ending = lived([CREATED, FAILED, hung_up(0)]).ending
     assert ending.error is not None
     assert (ending.result, ending.error.code) == (Result.FAILED, "call_failed")
@@ -243,14 +244,14 @@ def test_a_hangup_during_detection_asks_the_record() -> None:
 def test_a_verdict_that_came_needs_no_record() -> None:
     for status in ("HUMAN", None):
         life = Life(claimed(wants_amd=True)).dial()
-        life.feed(UP, AmdHeard(uniqueid=CALL_ID, status=status), hung_up())
+        life.feed(UP, AmdReported(uniqueid=CALL_ID, status=status), hung_up())
         assert life.ending.amd == status
         assert life.effects_of(NoteAmd) == [NoteAmd(works=status is not None)]
         assert not life.effects_of(AskRecord)
 
 
 def test_amd_that_nobody_wanted_is_not_noted() -> None:
-    life = lived([UP, AmdHeard(uniqueid=CALL_ID, status=None), hung_up()])
+    life = lived([UP, AmdReported(uniqueid=CALL_ID, status=None), hung_up()])
     assert not life.effects_of(NoteAmd)
     assert life.ending.amd is None
 
@@ -258,7 +259,7 @@ def test_amd_that_nobody_wanted_is_not_noted() -> None:
 # --- the Originate -----------------------------------------------------------------------
 
 
-def test_the_ack_says_which_attempt_was_accepted() -> None:
+def test_the_ack_has_the_attempt_that_was_accepted() -> None:
     sent: list[FollowEvent] = [
         OriginateSent(attempt=1),
         OriginateNotSent(),
@@ -286,7 +287,7 @@ def test_an_accepted_call_cannot_be_given_up() -> None:
 
 def test_an_originate_without_reply_gets_its_time() -> None:
     life = Life().feed(OriginateSent(attempt=1), OriginateUnclear())
-    assert life.effects == [StartTimer(timer=ComingTimedOut(gap=0))]
+    assert life.effects == [StartTimer(timer=ChannelWaitTimedOut(gap=0))]
     ending = life.ending
     assert len(life.effects_of(AskList)) == 1
     assert ending.error is not None
@@ -321,9 +322,16 @@ def test_unclear_originate_that_was_accepted_is_not_looked_for() -> None:
 
 def test_a_hangup_after_a_gap_asks_the_record() -> None:
     life = Life(record=record()).dial().feed(CREATED, GapFound(), hung_up(16))
-    assert len(life.effects_of(AskRecord)) == 1
     assert life.ending.result is Result.ANSWERED
+    assert len(life.effects_of(AskRecord)) == 1
     assert life.followed.call.answered_at == record().answered_at
+
+
+def test_a_call_that_rings_out_after_a_gap_was_not_answered() -> None:
+    """Its OriginateResponse says so, some milliseconds after the Hangup."""
+    life = Life().dial().feed(CREATED, GapFound(), LISTED, hung_up(16))
+    life.feed(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3), after_s=0.006)
+    assert life.ending.result is Result.NO_ANSWER
 
 
 def test_a_listed_call_is_followed_on() -> None:
@@ -350,11 +358,19 @@ def test_a_hangup_while_the_answer_is_asked_for_ends_the_call() -> None:
     assert life.endings[0].result is Result.ANSWERED
 
 
-def test_a_hangup_before_the_list_is_read_counts() -> None:
-    life = Life(answers=False).dial().feed(GapFound(), hung_up(16), LISTED_UP)
-    assert life.followed.seen_up_at is None
+@pytest.mark.parametrize("events", [[hung_up(31), LISTED_UP], [LISTED_UP, hung_up(31)]])
+def test_a_call_listed_up_that_hung_up_was_answered(events: list[FollowEvent]) -> None:
+    """Without the include there is no record, so the list alone says that it was answered."""
+    life = Life(answers=False).dial().feed(GapFound(), *events)
+    life.feed(RecordRead(record=None, has_include=False))
+    assert life.endings[0].result is Result.ANSWERED
+    assert life.names[-2:] == ["WriteAnswered", "WriteEnd"]
+
+
+def test_a_call_listed_up_and_then_gone_may_have_talked() -> None:
+    life = Life(answers=False).dial().feed(GapFound(), LISTED_UP, GapFound(), NOT_LISTED)
     life.feed(RecordRead(record=None, has_include=True))
-    assert life.endings[0].result is Result.FAILED
+    assert life.endings[0].result is Result.UNKNOWN
 
 
 def test_a_channel_that_came_after_the_list_is_followed() -> None:
@@ -379,7 +395,7 @@ def test_an_early_channel_that_is_gone_was_accepted() -> None:
 def test_a_call_without_channel_gets_its_time_after_the_gap() -> None:
     life = Life().dial().feed(GapFound(), NOT_LISTED)
     assert life.endings == []
-    assert life.effects_of(StartTimer) == [StartTimer(timer=ComingTimedOut(gap=1))]
+    assert life.effects_of(StartTimer) == [StartTimer(timer=ChannelWaitTimedOut(gap=1))]
     assert life.ending.result is Result.FAILED
 
 
@@ -482,7 +498,9 @@ def test_a_late_adopted_answer_ends_no_earlier_than_it_began() -> None:
 
 def test_a_call_yet_to_be_sent_is_no_business_of_a_gap() -> None:
     life = Life()
-    life.feed(GapFound(), NOT_LISTED, LISTED, CheckDue(), ChannelMissing(), ComingTimedOut(gap=0))
+    life.feed(
+        GapFound(), NOT_LISTED, LISTED, CheckDue(), ChannelMissing(), ChannelWaitTimedOut(gap=0)
+    )
     assert life.followed == claimed()
     assert life.effects == []
 
@@ -519,7 +537,7 @@ def ledger(state: State, token: str | None = None) -> LedgerRead:
     return LedgerRead(state=state, epoch=7, token=token)
 
 
-def test_a_ledger_that_lost_a_calls_course_is_told_again() -> None:
+def test_a_ledger_that_lost_writes_of_a_call_gets_them_again() -> None:
     up = lived([CREATED, UP])
     up.effects.clear()
     up.feed(ledger(State.ORIGINATING, "new"))
@@ -531,7 +549,7 @@ def test_a_ledger_that_lost_a_calls_course_is_told_again() -> None:
     assert ringing.effects == [WriteAck()]
 
 
-def test_a_ledger_that_knows_all_is_told_nothing() -> None:
+def test_a_complete_ledger_gets_nothing_again() -> None:
     for life in (lived([CREATED, UP]), Life()):
         life.effects.clear()
         life.feed(ledger(life.followed.call.state))
@@ -550,3 +568,10 @@ def test_a_ledger_that_knows_all_is_told_nothing() -> None:
 def test_an_event_names_its_call() -> None:
     assert call_id_of(CREATED) == call_id_of(FAILED) == CALL_ID
     assert call_id_of(OriginateEnded(action_id="x/1/1", answered=False, reason=5)) == ""
+
+
+def test_changed_is_replace() -> None:
+    before = claimed(amd="HUMAN", early=((UP, T0),))
+    after = changed(before, sent=True, amd=None)
+    assert after == replace(before, sent=True, amd=None)
+    assert (before.sent, before.amd) == (False, "HUMAN")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dialer.domain.call import CallError, Result, State
 from dialer.domain.channel import (
     AgentJoined,
-    AmdHeard,
+    AmdReported,
     AmiEvent,
     ChannelCreated,
     ChannelUp,
@@ -25,8 +25,8 @@ from dialer.domain.follow_events import (
     ChannelListed,
     ChannelMissing,
     ChannelNotListed,
+    ChannelWaitTimedOut,
     CheckDue,
-    ComingTimedOut,
     FollowEvent,
     GapFound,
     GivenUp,
@@ -61,7 +61,7 @@ channels: st.SearchStrategy[AmiEvent] = st.one_of(
     ),
     st.builds(HungUp, uniqueid=st.just(CALL_ID), cause=causes, cause_text=st.none()),
     st.builds(
-        AmdHeard, uniqueid=st.just(CALL_ID), status=st.sampled_from([None, "HUMAN", "MACHINE"])
+        AmdReported, uniqueid=st.just(CALL_ID), status=st.sampled_from([None, "HUMAN", "MACHINE"])
     ),
     st.builds(AgentJoined, uniqueid=st.just(CALL_ID), agent=st.just("Ana"), wait_s=st.none()),
     st.just(QueueJoined(uniqueid=CALL_ID)),
@@ -83,7 +83,7 @@ others: st.SearchStrategy[FollowEvent] = st.one_of(
     st.sampled_from([GapFound(), CheckDue(), ChannelMissing(), PairingTimedOut(), RecordDue()]),
     st.builds(ChannelListed, channel=st.just("PJSIP/carrier-1"), is_up=st.booleans()),
     st.builds(ChannelNotListed, boot=st.sampled_from(["b", "c"])),
-    st.builds(ComingTimedOut, gap=st.integers(0, 3)),
+    st.builds(ChannelWaitTimedOut, gap=st.integers(0, 3)),
     st.builds(RecordRead, record=records, has_include=st.booleans()),
     st.just(RecordUnavailable()),
     st.builds(

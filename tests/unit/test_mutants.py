@@ -135,7 +135,7 @@ def test_a_mutant_says_where_it_is() -> None:
     assert (mutant.first_line, mutant.last_line) == (1, 2)
 
 
-def test_a_change_says_which_of_two_alike_it_is() -> None:
+def test_a_mutant_counts_the_equal_places_before_it() -> None:
     found = mutants_of("a.py", "a = b + c + d", python_faults.edits_of("a = b + c + d"))
     assert {mutant.change for mutant in found} == {"+#1 -> -", "+#2 -> -"}
 
@@ -161,6 +161,19 @@ def test_a_step_has_the_tests_that_call_it(tmp_path: Path) -> None:
     choice = TestChoice({"t.py": FileMap(seconds={"t.py::a": 1.0, "t.py::b": 1.0}, lines=lines)})
 
     tests = choice.tests_of_step("store/lua/take.lua", tmp_path, 60)
+    assert [test for test, _ in tests] == ["t.py::a"]
+
+
+def test_an_included_file_has_the_tests_of_its_steps(tmp_path: Path) -> None:
+    (tmp_path / "store/lua").mkdir(parents=True)
+    (tmp_path / "store/lua/_time.lua").write_text("local function now_ms() end\n")
+    (tmp_path / "store/lua/take.lua").write_text("-- Take.\n-- Include: _list _time\n")
+    (tmp_path / "store/lua/put.lua").write_text("-- Include: _timeout\n")
+    (tmp_path / "store/bridge.py").write_text('run("take")\nrun("put")\n')
+    lines = {"store/bridge.py": {"1": ["t.py::a"], "2": ["t.py::b"]}}
+    choice = TestChoice({"t.py": FileMap(seconds={"t.py::a": 1.0, "t.py::b": 1.0}, lines=lines)})
+
+    tests = choice.tests_of_step("store/lua/_time.lua", tmp_path, 60)
     assert [test for test, _ in tests] == ["t.py::a"]
 
 

@@ -29,7 +29,7 @@ def waiting(*replies: Exception | None, cell: dict[str, Any] | None = None, **fi
 
 async def dial(made: Parts) -> Parts:
     await made.originator.dial(CALL_ID, 1)
-    await made.journal.drain()
+    await made.journal.wait_done()
     return made
 
 
@@ -127,13 +127,27 @@ async def test_a_link_lost_before_the_originate_gives_the_call_back() -> None:
     assert CALL_ID not in made.calls
 
 
+async def test_a_reconnect_does_not_adopt_a_call_being_given_back() -> None:
+    """The registry's Redis may be away, and the unclaim waits for it."""
+    made = waiting(AmiUnavailable("down"))
+    made.written.refusals = {"release": 10_000}
+    await made.originator.dial(CALL_ID, 1)
+    made.written.has_claimed = [entry()]
+    await made.reconciler.run()
+    assert CALL_ID not in made.calls
+    made.written.refusals.clear()
+    await made.journal.wait_done()
+    assert made.written.done == ["claim", "unclaim"]
+    assert not made.calls.is_claiming(CALL_ID)
+
+
 async def test_reconnect_during_a_claim_leaves_the_call_to_it() -> None:
     made = waiting()
     made.written.has_claimed = [entry()]
 
     def reconnect() -> None:
         assert made.calls.is_claiming(CALL_ID)
-        assert not made.reconciler._take(entry())
+        assert not made.reconciler._adopt_unknown(entry())
 
     made.written.while_claiming = reconnect
     assert len((await dial(made)).asterisk.sent) == 1
@@ -179,3 +193,10 @@ async def test_a_call_claimed_twice_is_dialed_once() -> None:
     made = await dial(waiting())
     await dial(made)
     assert len(made.asterisk.sent) == 1
+
+
+async def test_a_variable_the_cell_does_not_allow_is_never_dialed() -> None:
+    made = await dial(waiting(variables=(("MONITOR_EXEC", "/bin/true"),)))
+    ending = await made.ending()
+    assert ending.error is not None
+    assert (ending.error.code, made.asterisk.sent) == ("not_allowed", [])

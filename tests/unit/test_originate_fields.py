@@ -49,7 +49,7 @@ def test_a_comma_a_quote_and_a_bracket_are_plain_characters() -> None:
     assert variable_line("A", 'x,y="(z)[0]\\') == 'A=x\\,y=\\"\\(z\\)\\[0\\]\\\\'
 
 
-def test_a_number_takes_the_place_in_the_template_and_nothing_else_changes() -> None:
+def test_a_dial_string_is_the_template_with_the_number() -> None:
     assert dial_string("PJSIP/{number}@tim", "+5511987654321") == "PJSIP/+5511987654321@tim"
     assert dial_string("SIP/tim/{number}", "190") == "SIP/tim/190"
 

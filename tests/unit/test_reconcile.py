@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from redis.exceptions import NoPermissionError
@@ -15,8 +16,9 @@ from dialer.domain.follow_events import OriginateAccepted
 from dialer.settings import Cell
 from tests.loop_watch import watched_loop
 from tests.unit.captured import CALL_ID
-from tests.unit.lives import T0
+from tests.unit.lives import CELL, T0
 from tests.unit.parts import Parts, Written, entry, parts
+from workers.recovery.reconcile import RECORD_KEPT_S
 
 CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
 CHANNEL = {"Channel": "PJSIP/carrier-1", "ChannelState": "5"}
@@ -30,14 +32,20 @@ def code(ending: Ending) -> str | None:
     return ending.error.code if ending.error else None
 
 
-async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
-    """Reconcile; these events come while the channels are listed."""
+def during_the_list(made: Parts, *events: AmiEvent) -> Parts:
+    """These events come while the channels are listed for the first time."""
 
     def hear() -> None:
-        made.hear(*meanwhile)
+        made.asterisk.while_listing = lambda: None
+        made.hear(*events)
 
     made.asterisk.while_listing = hear
-    await made.reconciler.run()
+    return made
+
+
+async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
+    """Reconcile; these events come while the channels are listed."""
+    await during_the_list(made, *meanwhile).reconciler.run()
     return made
 
 
@@ -57,6 +65,12 @@ async def test_a_channel_that_comes_during_the_list_is_followed() -> None:
 
 async def test_events_during_the_list_reach_an_adopted_call() -> None:
     made = await reconcile(of_another_worker(), CREATED, hung_up(17))
+    assert (await made.ending()).result is Result.BUSY
+
+
+async def test_a_ledger_back_adopts_a_call_with_its_events() -> None:
+    made = during_the_list(of_another_worker(), CREATED, hung_up(17))
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
     assert (await made.ending()).result is Result.BUSY
 
 
@@ -97,7 +111,7 @@ async def test_a_lost_link_during_reconciliation_ends_nothing() -> None:
     with pytest.raises(Exception, match="the link was lost"):
         await reconcile(made)
     assert made.written.endings == []
-    assert made.tracker._listeners == 0
+    assert made.tracker._buffering == 0
 
 
 async def test_a_claim_in_flight_is_not_adopted() -> None:
@@ -111,12 +125,12 @@ async def test_a_call_yet_to_be_sent_is_left_alone() -> None:
     made = of_another_worker()
     made.tracker.follow(entry(), "t")
     await reconcile(made)
-    await made.journal.drain()
+    await made.journal.wait_done()
     assert made.written.endings == []
     assert not made.followed.missed
 
 
-async def test_a_call_that_ended_here_is_told_again_and_not_adopted() -> None:
+async def test_a_call_that_ended_here_is_resent_and_not_adopted() -> None:
     made = of_another_worker()
     made.calls.end(entry().call, Ending(result=Result.BUSY, ended_at=T0, cause=17))
     await reconcile(made)
@@ -142,6 +156,21 @@ async def test_a_redis_at_fault_keeps_no_other_cell_waiting(
     assert any(vars(r).get("cell") == "OTHER" for r in caplog.records)
 
 
+async def test_only_old_records_of_no_call_are_deleted() -> None:
+    made = parts().claimed()
+    now = datetime.now(UTC).timestamp()
+    old, new = now - RECORD_KEPT_S - 60, now - RECORD_KEPT_S + 60
+    made.asterisk.astdb = {
+        "C:old": f"answered={old:.3f} ended= cause=",
+        "C:new": f"answered={new:.3f} ended= cause=",
+        "C:ended": f"answered={old:.3f} ended={new:.3f} cause=16",
+        "C:odd": "no record",
+        CALL_ID: f"answered={old:.3f} ended= cause=",
+    }
+    await made.reconciler.delete_old_records()
+    assert made.asterisk.forgotten == ["C:old", "C:odd"]
+
+
 async def test_two_thousand_calls_do_not_block_the_loop() -> None:
     made = parts()
     one = entry()
@@ -154,8 +183,21 @@ async def test_two_thousand_calls_do_not_block_the_loop() -> None:
     try:
         with watched_loop() as watched:
             await reconcile(made)
-            await made.journal.drain()
+            await made.journal.wait_done()
     finally:
         gc.enable()
     assert len(made.calls) == 2_000
     assert watched.longest_s < 0.02, watched
+
+
+async def test_no_events_are_kept_while_a_redis_is_away() -> None:
+    """Calls of other cells go on meanwhile, for hours perhaps."""
+    made = of_another_worker()
+    made.written.answers.clear()
+    back = made.journal.start(made.reconciler.on_ledger_recovered(made.cells.ledger(CELL)))
+    await asyncio.sleep(0)
+    made.hear(CREATED)
+    assert not made.tracker._unfollowed
+    made.written.answers.set()
+    await back
+    assert made.followed.missed

@@ -22,7 +22,7 @@ async def answered() -> Parts:
     made = parts().claimed()
     made.tracker.feed(CALL_ID, OriginateAccepted())
     made.hear(ChannelUp(uniqueid=CALL_ID))
-    await made.journal.drain()
+    await made.journal.wait_done()
     made.written.done.clear()
     return made
 
@@ -33,7 +33,7 @@ async def replay(made: Parts, state: State) -> list[str]:
     made.written.known = [replace(known, call=replace(known.call, epoch=4))]
     made.written.to_claim = entry()
     await made.replay.replay(made.cells.ledger(made.cell.name))
-    await made.journal.drain()
+    await made.journal.wait_done()
     return made.written.done
 
 
@@ -86,8 +86,16 @@ async def test_a_ledger_that_is_back_has_its_calls_adopted() -> None:
     made = parts()
     made.written.has_claimed = [entry()]
     made.asterisk.listed = {CALL_ID: {"Channel": "PJSIP/1", "ChannelState": "5"}}
-    await made.reconciler.ledger_back(made.cells.ledger(made.cell.name))
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
     assert made.followed.call.state is State.ACCEPTED
     asked = len(made.asterisk.asked)
-    await made.reconciler.ledger_back(made.cells.ledger(made.cell.name))
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
     assert len(made.asterisk.asked) == asked, "nothing is unknown"
+
+
+async def test_a_ledger_that_is_back_is_told_what_it_lost() -> None:
+    made = await answered()
+    made.written.known = [entry()]
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(made.cell.name))
+    await made.journal.wait_done()
+    assert made.written.done == ["accept", "answer"]

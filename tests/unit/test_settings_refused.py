@@ -102,7 +102,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("extensions", ["_2.X"]),
-            "cells[ASR_TIM].extensions[#1]: is no pattern of extensions.conf; "
+            "cells[ASR_TIM].extensions[#1]: is not a pattern of extensions.conf; "
             "it takes one such as _2XXX or _0[1-5]X.",
         ),
         (
@@ -344,7 +344,7 @@ def test_absurd_number_is_refused_with_its_bounds(table: str, field: str, number
     assert "\n" not in told
 
 
-def test_a_number_of_5000_digits_is_told_in_one_sentence() -> None:
+def test_a_number_of_5000_digits_gives_one_sentence() -> None:
     path = write(tables())
     path.write_text(f"a = {'9' * 5_000}\n" + path.read_text("utf-8"), "utf-8")
     with pytest.raises(ConfigError, match="is not TOML: a number in it has too many digits"):

@@ -38,7 +38,7 @@ class Asterisk:
     async def has_include(self) -> bool:
         return await self._ask("include")
 
-    async def has_hand_over(self) -> bool:
+    async def has_current_include(self) -> bool:
         return await self._ask("hand-over")
 
     async def has_amd(self) -> bool:
@@ -92,7 +92,7 @@ async def test_a_missing_target_is_logged_once_and_so_is_its_return(
     assert [await looked.check(cells) for _ in range(3)] == [True, False, False]
     assert looked.state.lacking == {}
     assert [r.getMessage() for r in caplog.records] == [
-        "Calls of a cell are not dialed here: answered, they would be cut off",
+        "Calls of a cell are not dialed here, because answered calls would be cut off",
         "Calls of a cell are dialed here again",
     ]
 
@@ -102,7 +102,7 @@ async def test_a_missing_target_is_logged_once_and_so_is_its_return(
     [
         ("hand-over", {"queue": "Q"}, "lacks the dialplan include, or has an old one"),
         ("hand-over", {"amd": "hangup"}, "lacks the dialplan include, or has an old one"),
-        ("amd", {"amd": "pass"}, "cannot tell machines from people, as amd of cell C wants"),
+        ("amd", {"amd": "pass"}, "cannot detect answering machines, but cell C has amd"),
         ("queue Q", {"queue": "Q"}, "has no queue Q: add it to queues.conf and load it"),
         ("context ivr", {"context": "ivr"}, "has no context ivr: add it to the dialplan"),
     ],

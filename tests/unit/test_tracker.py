@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dialer.domain.call import Result
-from dialer.domain.channel import AmdHeard, ChannelCreated, ChannelUp, HungUp, OriginateEnded
+from dialer.domain.channel import AmdReported, ChannelCreated, ChannelUp, HungUp, OriginateEnded
 from dialer.domain.follow_events import CheckDue, OriginateAccepted, OriginateUnclear
 from tests.unit.captured import CALL_ID, VERSIONS, Version
 from tests.unit.lives import CELL, RESULTS, expected_cause, told
@@ -43,7 +43,7 @@ async def test_a_recorded_call_is_written_step_by_step(version: Version, scenari
     assert len(made.calls) == 0
 
 
-async def test_no_record_is_deleted_where_none_is_written() -> None:
+async def test_no_record_is_deleted_if_none_is_written() -> None:
     made = accepted()
     made.state.has_include = False
     made.hear(UP, hung_up())
@@ -72,7 +72,7 @@ async def test_a_record_that_cannot_be_read_is_read_again() -> None:
 
 async def test_events_of_other_channels_are_ignored() -> None:
     made = parts().claimed()
-    with made.tracker.listening():
+    with made.tracker.buffering():
         made.hear(
             HungUp(uniqueid="1700000000.1", cause=17, cause_text="User busy"),
             OriginateEnded(action_id="action/uuid/1/1", answered=False, reason=5),
@@ -83,12 +83,27 @@ async def test_events_of_other_channels_are_ignored() -> None:
 
 async def test_events_of_an_adopted_call_are_applied_once() -> None:
     made = parts()
-    with made.tracker.listening():
+    with made.tracker.buffering():
         made.hear(CREATED, UP)
         made.tracker.adopt(entry())
         assert [type(event) for event, _ in made.followed.early] == [ChannelCreated, ChannelUp]
     made.hear(UP)
     assert len(made.followed.early) == 3
+
+
+async def test_events_are_kept_until_the_last_listener_leaves() -> None:
+    made = parts()
+    with made.tracker.buffering():
+        with made.tracker.buffering():
+            made.hear(CREATED)
+        made.tracker.adopt(entry())
+    assert len(made.followed.early) == 1
+    other = parts()
+    with other.tracker.buffering():
+        other.hear(CREATED)
+    with other.tracker.buffering():
+        other.tracker.adopt(entry())
+    assert other.followed.early == (), "events of an older gap"
 
 
 async def test_events_are_not_kept_when_nobody_listens() -> None:
@@ -120,7 +135,7 @@ async def test_a_refused_step_is_retried_and_logged_once(
     assert said == [(CELL, "accept"), (CELL, "end"), (CELL, "release")]
 
 
-async def test_a_slow_ledger_gives_the_slot_back_meanwhile() -> None:
+async def test_a_slow_ledger_does_not_delay_the_release_of_the_slot() -> None:
     made = accepted()
     made.tracker.slot_within_s = 0.01
     made.written.answers.clear()
@@ -152,8 +167,19 @@ async def test_no_list_is_asked_for_while_the_link_is_down() -> None:
     made.asterisk.ready = False
     made.tracker.feed(CALL_ID, OriginateUnclear())
     await wait_until(lambda: made.followed.waited, "its Originate had its time")
-    await made.journal.drain()
+    await made.journal.wait_done()
     assert made.asterisk.asked == []
+
+
+async def test_a_list_wanted_before_the_link_is_ready_is_read() -> None:
+    """The reconciliation may be over, and the checks before the link is ready not."""
+    made = parts().claimed()
+    made.asterisk.ready = False
+    made.tracker.feed(CALL_ID, OriginateUnclear())
+    await wait_until(lambda: made.followed.waited, "its Originate had its time")
+    await made.journal.wait_done()
+    made.asterisk.ready = True
+    assert (await made.ending()).result is Result.FAILED
 
 
 async def test_a_list_of_a_newer_link_ends_nothing() -> None:
@@ -165,7 +191,7 @@ async def test_a_list_of_a_newer_link_ends_nothing() -> None:
     made.asterisk.while_listing = another_session
     made.tracker.feed(CALL_ID, OriginateUnclear())
     await wait_until(lambda: made.asterisk.asked, "the channels are listed")
-    await made.journal.drain()
+    await made.journal.wait_done()
     assert made.written.endings == [], "its Originate can still come"
 
 
@@ -176,7 +202,7 @@ async def test_a_long_call_is_asked_for_alone(caplog: pytest.LogCaptureFixture) 
     ending = await made.ending()
     assert ending.result is Result.UNKNOWN
     assert made.asterisk.asked == ["channel", "record"]
-    assert "The end of a call was missed" in caplog.messages
+    assert "End of a call missed" in caplog.messages
 
 
 async def test_missing_amd_is_logged_once_until_it_works(
@@ -184,9 +210,9 @@ async def test_missing_amd_is_logged_once_until_it_works(
 ) -> None:
     made = accepted(amd="hangup").hear(UP)
     for verdict in (None, None, "HUMAN", "HUMAN", None):
-        made.hear(AmdHeard(uniqueid=CALL_ID, status=verdict))
+        made.hear(AmdReported(uniqueid=CALL_ID, status=verdict))
     assert [r.getMessage().split(",")[0] for r in caplog.records] == [
-        "Asterisk does not tell machines from people",
-        "Machines are told from people again",
-        "Asterisk does not tell machines from people",
+        "AMD does not run",
+        "AMD runs again",
+        "AMD does not run",
     ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dialer.domain.call import Result
 from dialer.domain.channel import (
     AgentJoined,
-    AmdHeard,
+    AmdReported,
     AmiEvent,
     ChannelCreated,
     ChannelUp,
@@ -134,7 +134,7 @@ def test_the_far_half_of_a_local_channel_is_another_channel(version: Version) ->
 @pytest.mark.parametrize("version", VERSIONS)
 def test_amd_and_agent_come_decoded(version: Version) -> None:
     events = of_the_call(version, "amd_userevent")
-    assert only(events, AmdHeard) == AmdHeard(uniqueid=CALL_ID, status="MACHINE")
+    assert only(events, AmdReported) == AmdReported(uniqueid=CALL_ID, status="MACHINE")
     assert only(events, AgentJoined) == AgentJoined(
         uniqueid=CALL_ID, agent="João Silva", wait_s=None
     )
@@ -163,7 +163,7 @@ def test_an_operator_without_a_name_is_known_by_its_interface() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_channel_is_created_before_anything_else_is_told_of_it(version: Version) -> None:
+def test_the_first_event_of_a_channel_is_its_creation(version: Version) -> None:
     for scenario in (*REFUSALS, *ANSWERED):
         own = [e for e in of_the_call(version, scenario) if not isinstance(e, OriginateEnded)]
         assert isinstance(own[0], ChannelCreated), scenario
@@ -171,7 +171,7 @@ def test_a_channel_is_created_before_anything_else_is_told_of_it(version: Versio
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_answers_to_questions_say_nothing_of_a_call(version: Version) -> None:
+def test_replies_to_actions_are_no_events_of_a_call(version: Version) -> None:
     for scenario in (
         "ping",
         "fullybooted",
@@ -272,7 +272,7 @@ def test_the_record_of_a_call_that_is_up_has_no_end(version: Version) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_record_of_a_call_that_is_over_says_when_and_why(version: Version) -> None:
+def test_the_record_of_an_ended_call_has_its_end_and_cause(version: Version) -> None:
     _, over = note_values(version)
     found = read_record(over)
     assert found is not None

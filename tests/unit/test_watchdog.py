@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dialer.watchdog import EXIT_HUNG, LIMIT_S, LOOKS, ServiceManager, Watchdog
+from dialer.watchdog import CHECKS, EXIT_HUNG, LIMIT_S, ServiceManager, Watchdog
 from tests.waiting import wait_until
 
 #: systemd's limit in these tests: heartbeats are looked at every 10 ms.
@@ -38,10 +38,10 @@ def watchdog_of(address: str | None, watchdog_s: float = WATCHDOG_S) -> Watchdog
 
 
 def pass_limit(watchdog: Watchdog) -> list[str]:
-    """As many looks as the limit has and one more; returns who is silent then."""
+    """As many looks as the limit has and one more; return who is silent then."""
     silent = []
-    for _ in range(LOOKS + 1):
-        silent = watchdog.look()
+    for _ in range(CHECKS + 1):
+        silent = watchdog.check()
     return silent
 
 
@@ -84,7 +84,7 @@ def test_a_systemd_that_does_not_listen_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     watchdog_of(str(tmp_path / "nobody")).beat("heartbeat")
-    assert "systemd does not take our message" in caplog.text
+    assert "systemd does not accept our message" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_one_silent_heartbeat_stops_the_reports_to_systemd(
     assert pass_limit(watchdog) == ["cell A", "cell B"]
     watchdog.beat("cell A")
     assert nothing_came(systemd)
-    assert watchdog.look() == ["cell B"]
+    assert watchdog.check() == ["cell B"]
 
 
 async def beating(
@@ -136,7 +136,7 @@ async def test_each_write_counts_as_a_heartbeat() -> None:
     watchdog = watchdog_of(None)
     task = await beating(watchdog, quick_write)
     assert pass_limit(watchdog) == ["heartbeat"]
-    await wait_until(lambda: watchdog.look() == [], "the next heartbeat")
+    await wait_until(lambda: watchdog.check() == [], "the next heartbeat")
     await cancelled(task)
 
 
@@ -145,7 +145,7 @@ async def test_a_wait_for_a_redis_that_is_down_is_no_silence() -> None:
     task = await beating(watchdog, silent_write, is_down=True)
     watchdog.beat("heartbeat")
     assert pass_limit(watchdog) == ["heartbeat"]
-    await wait_until(lambda: watchdog.look() == [], "the next heartbeat")
+    await wait_until(lambda: watchdog.check() == [], "the next heartbeat")
     await cancelled(task)
 
 
@@ -153,7 +153,7 @@ async def test_a_write_that_hangs_is_silence() -> None:
     watchdog = watchdog_of(None)
     watchdog.beat("heartbeat")
     task = await beating(watchdog, silent_write)
-    await wait_until(lambda: watchdog.look() == ["heartbeat"], "the silence")
+    await wait_until(lambda: watchdog.check() == ["heartbeat"], "the silence")
     await cancelled(task)
 
 
@@ -193,7 +193,7 @@ asyncio.run(main())
 """
 
 
-def test_a_hung_process_ends_and_says_where() -> None:
+def test_a_hung_process_ends_and_prints_its_stacks() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=30)
     assert done.returncode == EXIT_HUNG
     assert "Process hangs and ends now" in done.stderr

@@ -27,7 +27,7 @@ from dialer.settings.ami_tls import context_of, refusal
 
 logger = logging.getLogger(__name__)
 
-#: Event classes that we ask for; `system` brings FullyBooted, `agent` the events of queues.
+#: Event classes that we subscribe to; `system` brings FullyBooted, `agent` the events of queues.
 EVENT_MASK: Final = "system,call,user,agent"
 
 _NEVER_S: Final = 10**8
@@ -39,7 +39,7 @@ Fields = Mapping[str, str]
 
 
 class Connection(Manager):  # type: ignore[misc]
-    """One connection that never reconnects. `closed` is done when it is over."""
+    """One connection that never reconnects. `closed` is done when it is closed."""
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
@@ -53,14 +53,14 @@ class Connection(Manager):  # type: ignore[misc]
         return not future.cancelled() and super().login(future)
 
     def close(self) -> None:
-        """Close at once: what a hung Asterisk has not read yet is no longer sent."""
+        """Close at once; data that a hung Asterisk has not read yet is discarded."""
         super().close()
         if self.protocol is not None:
             self.protocol.transport.abort()
         self.connection_lost(None)
 
-    def forget_answered(self) -> None:
-        """Drop actions whose answer is no longer awaited; panoramisk keeps those without one."""
+    def drop_answered(self) -> None:
+        """Remove actions whose reply is no longer awaited; panoramisk never removes them."""
         responses = self.protocol.responses if self.protocol is not None else {}
         for action_id in [name for name, action in responses.items() if action.future.done()]:
             del responses[action_id]
@@ -72,9 +72,9 @@ async def connect(
     """Connect and begin to log in; `authenticated_future` is done when Asterisk has replied.
 
     Raises:
-        AmiCertificateRejected: the other end is not the PBX, or speaks no TLS.
-        ConfigError: there is no secret, or no certificate to trust.
-        OSError, TimeoutError: nobody answers there.
+        AmiCertificateRejected: the certificate is not trusted, or the port has no TLS.
+        ConfigError: there is no secret, or `tls_ca_file` cannot be used.
+        OSError, TimeoutError: there is no answer.
     """
     loop = asyncio.get_running_loop()
     connection = Connection(
@@ -126,7 +126,7 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]
             try:
                 self._handle(self._frames[0])
             except Exception:
-                logger.exception("AMI message failed; the link goes on")
+                logger.exception("AMI message failed; the link stays up")
             finally:
                 self._frames.popleft()
         if self._frames:
@@ -151,7 +151,7 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]
 
 
 def plain(message: Message) -> dict[str, str]:
-    """Headers under Asterisk's names; the first of a repeated header."""
+    """Return the headers by Asterisk's names; the first of repeated headers counts."""
     return {
         name: str(value[0] if isinstance(value, list) else value)
         for name, value in message.items()

@@ -1,4 +1,4 @@
-"""Translate AMI messages and AstDB records into the domain's words. Pure; knows no connection.
+"""Conversion of AMI messages and AstDB records to the domain's types. Pure.
 
 Header names are those of Asterisk 16 and 22 (tests/captures); other versions that keep these
 names work as well.
@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from dialer.domain.channel import (
     AgentJoined,
-    AmdHeard,
+    AmdReported,
     AmiEvent,
     ChannelCreated,
     ChannelUp,
@@ -27,17 +27,17 @@ from dialer.domain.channel import (
 )
 from dialer.domain.follow_events import ChannelListed, ChannelNotListed
 
-#: The AST_STATE_UP of ChannelState.
+#: ChannelState AST_STATE_UP.
 CHANNEL_UP: Final = "6"
 
 #: The highest Q.850 cause.
 CAUSE_MAX: Final = 127
 
-# The dialplan can write what it likes into a record or a UserEvent: `inf`, `1e400`, 5,000 digits.
+# A dialplan can write anything into a record or a UserEvent: `inf`, `1e400`, 5,000 digits.
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
-#: Events that say something about a call; all others are dropped before they are parsed.
+#: Events that `translate` uses; all others are dropped before they are parsed.
 WANTED_EVENTS: Final = frozenset(
     {
         "Newchannel", "Newstate", "DialEnd", "OriginateResponse", "Hangup", "UserEvent",
@@ -47,9 +47,9 @@ WANTED_EVENTS: Final = frozenset(
 
 
 def translate(message: Mapping[str, str]) -> AmiEvent | None:
-    """The meaning of an AMI event, None if it says nothing about a call.
+    """Return the event of the domain, None if the AMI event is not about a call.
 
-    `message` holds the event's headers under Asterisk's own names.
+    `message` has the event's headers by Asterisk's names.
     """
     get = message.get
     uniqueid = get("Uniqueid", "")
@@ -87,7 +87,7 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
 def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
     match message.get("UserEvent"):
         case "DialerAmd":
-            return AmdHeard(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
+            return AmdReported(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
         case "DialerAgent":
             return AgentJoined(
                 uniqueid=uniqueid,
@@ -98,7 +98,7 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
 
 
 def channel_found(channel: Mapping[str, str] | None, boot: str) -> ChannelListed | ChannelNotListed:
-    """What a channel list says of a call: its channel's headers, None if it is not listed."""
+    """Return the result of a channel list for a call; `None` headers: it is not listed."""
     if channel is None:
         return ChannelNotListed(boot=boot)
     is_up = channel.get("ChannelState") == CHANNEL_UP
@@ -113,7 +113,9 @@ def read_record(value: str) -> Record | None:
     fields: dict[str, str] = {}
     for part in value.split():
         key, _, text = part.partition("=")
-        fields.setdefault(key, text)  # what the dialplan wrote first, it wrote itself
+        fields.setdefault(
+            key, text
+        )  # the first of repeated keys counts; later ones may be injected
     answered_at = _moment(fields.get("answered"))
     if answered_at is None:
         return None
@@ -131,7 +133,7 @@ def _moment(text: str | None) -> datetime | None:
     seconds = _seconds(text)
     try:
         return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
-    except (OverflowError, ValueError, OSError):  # a year that no calendar has
+    except (OverflowError, ValueError, OSError):  # outside the years of datetime
         return None
 
 
@@ -140,7 +142,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _cause(text: str | None) -> int | None:
-    """A Q.850 cause, 0-127; None for anything else."""
+    """Return a Q.850 cause, 0-127; None for anything else."""
     cause = _number(text)
     return cause if cause is not None and cause <= CAUSE_MAX else None
 

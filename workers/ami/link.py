@@ -1,6 +1,6 @@
-"""The AMI link of one PBX: reconnects until it is stopped, and asks Asterisk's questions.
+"""The AMI link of one PBX: keep a connection up, and send actions over it.
 
-Every wait has a timeout. A single connection is described in `connection`.
+Every wait has a timeout. A single connection is in `connection`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from workers.ami.connection import Connection, Fields, connect, plain
 
 logger = logging.getLogger(__name__)
 
-#: Timeout of TCP, the login and any other question, in seconds.
+#: Timeout of TCP, the login and every other action, in seconds.
 ANSWER_WITHIN_S: Final = 5.0
 
-#: Wait this long for FullyBooted before connecting again: a session keeps the permissions that it
-#: logged in with, so one that lacks `system` never gets the event. In seconds.
+#: Reconnect if FullyBooted does not arrive within this time: a session keeps its permissions from
+#: the login, so one without `system` never gets the event. In seconds.
 BOOTED_WITHIN_S: Final = 30.0
 
 #: Warn if FullyBooted has not arrived after this many seconds; a user without `system` in `read`
@@ -44,7 +44,7 @@ LIST_WITHIN_S: Final = 30.0
 #: Pause between two pings, in seconds. A pong that takes longer than ANSWER_WITHIN_S ends the link.
 PING_EVERY_S: Final = 2.0
 
-#: Pauses between attempts to connect: doubled from the first to the last, in seconds.
+#: First and longest pause between attempts to connect; it doubles each time. In seconds.
 BACKOFF_S: Final = (0.25, 5.0)
 
 #: Items of a list that are handled in one turn of the event loop.
@@ -53,7 +53,7 @@ SLICE: Final = 100
 
 @dataclass(slots=True)
 class AmiLink:
-    """Keeps the link of one PBX up.
+    """Reconnecting link of one PBX.
 
     `on_event` gets the headers of every wanted event. `on_up` runs after the login, when Asterisk
     is fully booted; the link is `ready` only after it returns. `on_down` is called when a link
@@ -71,19 +71,19 @@ class AmiLink:
     _booted: asyncio.Event = field(default_factory=asyncio.Event)
     _trouble: str = ""
     _why: str = ""
-    _unforgotten: set[str] = field(default_factory=set)
+    _undeleted: set[str] = field(default_factory=set)
     _probe_reply: asyncio.Future[None] | None = None
 
     @property
     def ready(self) -> bool:
-        """True while calls can be dialed."""
+        """True if actions and calls can be sent now."""
         connection = self._connection
         return self.up.is_set() and connection is not None and not connection.closed.done()
 
-    # --- the connection's life -----------------------------------------------------
+    # --- connecting ----------------------------------------------------------------
 
     async def run(self) -> None:
-        """Connect, and connect again, until cancelled.
+        """Connect and reconnect until cancelled.
 
         Raises:
             AmiLoginRefused: the first attempt was refused; later ones are retried.
@@ -116,11 +116,11 @@ class AmiLink:
             pause = min(pause * 2, longest)
 
     def drop(self, why: str) -> None:
-        """Close the connection because of `why`; a new one is made."""
+        """Close the connection with `why` as the logged reason; `run` reconnects."""
         self._close(why)
 
     def _log_trouble(self, trouble: str) -> None:
-        """Log what is wrong, once until it changes or the link is back."""
+        """Log a problem once, until it changes or the link is back."""
         if trouble != self._trouble:
             self._trouble = trouble
             logger.error(
@@ -148,7 +148,7 @@ class AmiLink:
             raise AmiLoginRefused(
                 f"Asterisk at {self.pbx.host}:{self.pbx.port} refused the AMI login of "
                 f"{self.pbx.username!r} for {self.pbx.name}: make username and secret in "
-                "dialer.toml equal to manager.conf, and see that its permit line lets us in"
+                "dialer.toml equal to manager.conf, and check that its permit line allows this host"
             )
 
     async def _live(self) -> None:
@@ -158,7 +158,7 @@ class AmiLink:
         self._why = ""
         up = asyncio.create_task(self._get_ready(), name=f"AMI {self.pbx.name} gets ready")
         pings = asyncio.create_task(self._ping(), name=f"AMI {self.pbx.name} pings")
-        rest = asyncio.create_task(self._forget_rest(), name=f"AMI {self.pbx.name} deletes records")
+        rest = asyncio.create_task(self._delete_rest(), name=f"AMI {self.pbx.name} deletes records")
         try:
             await connection.closed
         finally:
@@ -187,11 +187,11 @@ class AmiLink:
                 self._trouble = ""
                 logger.warning("AMI link is back", extra={"pbx": self.pbx.name})
 
-    async def _forget_rest(self) -> None:
-        """Delete the records that the last connection did not get to; no call waits for it."""
+    async def _delete_rest(self) -> None:
+        """Delete records that earlier connections could not delete, after the link is ready."""
         await self.up.wait()
-        for call_id in tuple(self._unforgotten):
-            await self.forget(call_id)
+        for call_id in tuple(self._undeleted):
+            await self.delete_record(call_id)
 
     async def _fully_booted(self) -> None:
         for within_s in (BOOTED_SOON_S, BOOTED_WITHIN_S - BOOTED_SOON_S):
@@ -226,14 +226,14 @@ class AmiLink:
         else:
             self.on_event(fields)
 
-    # --- questions -----------------------------------------------------------------
+    # --- actions -------------------------------------------------------------------
 
     async def ask(self, action: Mapping[str, str | list[str]], **options: Any) -> Any:
         """Send an action; return Asterisk's reply, or its list if it sends one.
 
         Raises:
-            AmiUnavailable: the link is down, was lost, or gave no answer in time.
-            ValueError: a value contains a line end, or is no text.
+            AmiUnavailable: the link is down or was lost, or no reply arrived in time.
+            ValueError: a value contains a line end, or is not valid text.
         """
         _refuse_unsendable(action)
         connection = self._connection
@@ -244,7 +244,7 @@ class AmiLink:
         try:
             return await self._answer(future, within_s)
         finally:
-            connection.forget_answered()
+            connection.drop_answered()
 
     async def _answer(self, future: asyncio.Future[Any], within_s: float) -> Any:
         connection = self._connection
@@ -268,8 +268,8 @@ class AmiLink:
         Raises:
             AmiUnavailable: the link is not ready; nothing was sent.
             OriginateRefused: Asterisk refused it; nothing was dialed.
-            OriginateOutcomeUnknown: it was sent, and no reply came within `within_s` seconds.
-            ValueError: a value contains a line end, or is no text; nothing was sent.
+            OriginateOutcomeUnknown: it was sent, and no reply arrived in `within_s` seconds.
+            ValueError: a value contains a line end, or is not valid text; nothing was sent.
         """
         if not self.ready:
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
@@ -295,7 +295,9 @@ class AmiLink:
         try:
             await self._answer(reply, ANSWER_WITHIN_S)
         except AmiUnavailable as error:
-            await self.ask({"Action": "Ping"})  # a link that is lost or hangs is another matter
+            await self.ask(
+                {"Action": "Ping"}
+            )  # only if the link works: else the reason is the link
             raise AmiPermissionMissing(rights.missing_call_events(self.pbx)) from error
 
     async def _check_allowed(self) -> None:
@@ -304,16 +306,16 @@ class AmiLink:
             raise AmiPermissionMissing(trouble)
 
     async def _messages(self, action: Mapping[str, str], **options: Any) -> list[Any]:
-        """Ask, and return Asterisk's messages, whether it sends a list or a single one."""
+        """Send an action; return Asterisk's messages, also if it sends only one."""
         reply = await self.ask(action, **options)
         return reply if isinstance(reply, list) else [reply]
 
     async def _granted(self, action: Mapping[str, str], **options: Any) -> list[Any]:
-        """Ask what Asterisk has to answer, and return its messages.
+        """Send an action that must succeed; return Asterisk's messages.
 
         Raises:
-            AmiPermissionMissing: the AMI user may not ask.
-            AmiUnavailable: it did not answer, or refused for another reason.
+            AmiPermissionMissing: the AMI user may not send this action.
+            AmiUnavailable: there was no reply, or a refusal for another reason.
         """
         messages = await self._messages(action, **options)
         if not messages[0].success:
@@ -322,7 +324,7 @@ class AmiLink:
         return messages
 
     async def channels(self) -> dict[str, dict[str, str]]:
-        """The headers of every live channel, by Uniqueid. Asked once per connection, at most."""
+        """Return the headers of every live channel, by Uniqueid. Use rarely: it is a long list."""
         messages = await self._granted({"Action": "CoreShowChannels"}, within_s=LIST_WITHIN_S)
         found: dict[str, dict[str, str]] = {}
         for n, message in enumerate(messages, 1):
@@ -333,18 +335,18 @@ class AmiLink:
         return found
 
     async def has_channel(self, uniqueid: str) -> bool:
-        """True if a channel of that Uniqueid is up; asks for this channel alone."""
+        """True if a channel of that Uniqueid is up; asks only for this channel."""
         question = {"Action": "Getvar", "Channel": uniqueid, "Variable": "UNIQUEID"}
         (reply,) = await self._messages(question)
         return not (reply.response == "Error" and reply.message == "No such channel")
 
     async def boot(self) -> str:
-        """When this Asterisk started, as it says it: changes with every start."""
+        """Return the start time of Asterisk as text; it changes with every start."""
         (reply,) = await self._granted({"Action": "CoreStatus"})
         return f"{reply.corestartupdate} {reply.corestartuptime}"
 
     async def version(self) -> str:
-        """Asterisk's version, such as `22.10.0`."""
+        """Return Asterisk's version, such as `22.10.0`."""
         (reply,) = await self._granted({"Action": "CoreSettings"})
         return str(reply.asteriskversion)
 
@@ -352,8 +354,8 @@ class AmiLink:
         """True if the dialplan include that we ship is loaded."""
         return await self._value("DIALPLAN_EXISTS(dialer-end,s,1)") == "1"
 
-    async def has_hand_over(self) -> bool:
-        """True if that include is new enough for queues and AMD."""
+    async def has_current_include(self) -> bool:
+        """True if the loaded include supports queues and AMD."""
         return await self._value("DIALPLAN_EXISTS(dialer-hand-over,s,1)") == "1"
 
     async def has_context(self, context: str) -> bool:
@@ -361,29 +363,29 @@ class AmiLink:
         return await self._value(f"DIALPLAN_EXISTS({context})") != "0"
 
     async def has_queue(self, name: str) -> bool:
-        """True if app_queue is loaded and knows that queue, a realtime one too."""
+        """True if app_queue is loaded and has that queue (static or realtime)."""
         return await self._value(f"QUEUE_EXISTS({name})") == "1"
 
     async def has_amd(self) -> bool:
-        """False if app_amd is not loaded. Without amd.conf it is loaded and does not run.
+        """False if app_amd is not loaded. Without amd.conf it is loaded but does not run.
 
-        Only a call shows that. A reload would too, but app_amd then forgets its silence_threshold.
+        Only a call detects that. A reload would too, but it resets app_amd's silence_threshold.
         """
         messages = await self._messages({"Action": "ModuleCheck", "Module": "app_amd.so"})
         return bool(messages[0].success)
 
     async def _value(self, function: str) -> str:
-        """The value of a dialplan function; empty if there is no such function."""
+        """Return the value of a dialplan function; empty if there is no such function."""
         (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
         return str(reply.value)
 
     async def record(self, call_id: str) -> str | None:
-        """The call's record in AstDB, None if there is none."""
+        """Return the call's record in AstDB, None if there is none."""
         messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": call_id})
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
     async def records(self) -> dict[str, str]:
-        """All records in AstDB by call; empty before Asterisk 16.24, which cannot list them."""
+        """Return all records in AstDB by call; empty before Asterisk 16.24, which cannot list."""
         question = {"Action": "DBGetTree", "Family": "dialer"}
         messages = await self._messages(question, within_s=LIST_WITHIN_S)
         return {
@@ -392,12 +394,12 @@ class AmiLink:
             if m.event == "DBGetTreeResponse"
         }
 
-    async def forget(self, call_id: str) -> None:
+    async def delete_record(self, call_id: str) -> None:
         """Delete the call's record in AstDB; retried when the link comes back."""
-        self._unforgotten.add(call_id)
+        self._undeleted.add(call_id)
         with contextlib.suppress(AmiUnavailable):
             await self.ask({"Action": "DBDel", "Family": "dialer", "Key": call_id})
-            self._unforgotten.discard(call_id)
+            self._undeleted.discard(call_id)
 
 
 def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:
@@ -405,5 +407,5 @@ def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:
     for name, value in action.items():
         for text in (name, *value) if isinstance(value, list) else (name, value):
             if any(end in text for end in "\r\n\0"):
-                raise ValueError(f"{name!r} holds a line end")
-            text.encode()  # a lone surrogate would be dropped, and no reply would come
+                raise ValueError(f"{name!r} contains a line end")
+            text.encode()  # raises for lone surrogates; panoramisk would never get a reply

@@ -1,8 +1,8 @@
 """AMI permission checks and their error messages.
 
-Pure; `link` asks. A session keeps the permissions that it logged in with, so they are checked once
-per connection, before it dials. `read = user` and `agent` cannot be checked: no action that the
-user may run brings an event of them. The call's record has what those events say.
+Pure; `link` sends the actions. A session keeps its permissions from the login, so they are checked
+once per connection, before it dials. `read = user` and `agent` cannot be checked: none of the
+user's actions causes such an event. The call's record has the same information.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ NEEDED: Final = MappingProxyType(
     {"DBDel": "system", "Getvar": "reporting", "Originate": "originate"}
 )
 
-#: An Originate that calls nobody: Asterisk has no such channel technology, so it makes no channel
-#: and says so at once in an OriginateResponse, an event of class `call` like all events of a call.
-#: It logs "No channel type registered for 'DialerAsks'" (seen on 16 and 22).
+#: An Originate that calls nobody: Asterisk has no such channel technology, so it creates no channel
+#: and sends an OriginateResponse at once, an event of class `call` like all events of a call. It
+#: logs "No channel type registered for 'DialerAsks'" (seen on 16 and 22).
 PERMISSION_PROBE: Final = MappingProxyType(
     {
         "Action": "Originate",
@@ -34,34 +34,35 @@ PERMISSION_PROBE: Final = MappingProxyType(
 
 
 def is_probe_reply(event: Mapping[str, str]) -> bool:
-    """True for the event that PERMISSION_PROBE causes."""
+    """True if the event was caused by PERMISSION_PROBE."""
     return event.get("ActionID") == PERMISSION_PROBE["ActionID"]
 
 
 def not_allowed(pbx: Pbx, commands: Container[str]) -> str:
-    """What to add to `write` if these are the actions allowed; empty if nothing is missing."""
+    """Return the error if these allowed actions are not enough; empty if they are."""
     missing = [right for action, right in NEEDED.items() if action not in commands]
     if not missing:
         return ""
     return (
-        f"Asterisk at {pbx.host}:{pbx.port} does not allow the AMI user {pbx.username!r} all that "
-        f"calls take: add {','.join(missing)} to its write in manager.conf, and reload that"
+        f"Asterisk at {pbx.host}:{pbx.port} does not allow the AMI user {pbx.username!r} all "
+        f"actions that calls need: add {','.join(missing)} to its write in manager.conf, and "
+        "reload that"
     )
 
 
 def missing_call_events(pbx: Pbx) -> str:
-    """The message if the reply to PERMISSION_PROBE does not come."""
+    """Return the error for a missing reply to PERMISSION_PROBE."""
     return (
-        f"Asterisk at {pbx.host}:{pbx.port} tells the AMI user {pbx.username!r} nothing of calls: "
-        "add call to its read in manager.conf, and reload that (nor may an eventfilter there "
-        "leave OriginateResponse out)"
+        f"Asterisk at {pbx.host}:{pbx.port} sends the AMI user {pbx.username!r} no call events: "
+        "add call to its read in manager.conf, and reload that (and remove any eventfilter there "
+        "that excludes OriginateResponse)"
     )
 
 
 def not_booted(pbx: Pbx) -> str:
-    """The message if FullyBooted, an event of class `system`, does not come."""
+    """Return the error for a missing FullyBooted, an event of class `system`."""
     return (
-        f"Asterisk at {pbx.host}:{pbx.port} has not said that it is fully booted: wait for it; "
-        f"if it is, add system to the read of the AMI user {pbx.username!r} in manager.conf, and "
+        f"Asterisk at {pbx.host}:{pbx.port} has not sent FullyBooted: wait until it has booted; "
+        f"if it has, add system to the read of the AMI user {pbx.username!r} in manager.conf, and "
         "reload that"
     )

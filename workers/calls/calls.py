@@ -1,4 +1,4 @@
-"""The calls that this worker follows, those that it is claiming, and those that ended here."""
+"""The calls that this worker is claiming, is following, or followed until their end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.calls.remembered import Remembered
 
 @dataclass(slots=True)
 class Calls:
-    """Owns them all. Belongs to the worker's event loop."""
+    """Followed calls by id. Belongs to the worker's event loop."""
 
     remembered: Remembered = field(default_factory=Remembered)
     _followed: dict[str, Followed] = field(default_factory=dict)
@@ -27,34 +27,34 @@ class Calls:
         return call_id in self._followed
 
     def get(self, call_id: str) -> Followed | None:
-        """The followed call, None if it is not followed."""
+        """Return the followed call, None if it is not followed."""
         return self._followed.get(call_id)
 
     def followed(self) -> list[Followed]:
-        """Every followed call."""
+        """Return every followed call."""
         return [*self._followed.values()]
 
     def of_cell(self, cell: str) -> list[str]:
-        """The ids of a cell's calls that are followed or ended here not long ago."""
+        """Return the ids of a cell's calls that are followed, or that ended here recently."""
         up = [call_id for call_id, f in self._followed.items() if f.request.cell == cell]
         return [*up, *self.remembered.recent(cell)]
 
     def put(self, followed: Followed) -> None:
-        """Follow a call, or keep its new state."""
+        """Add a followed call, or replace its state."""
         self._followed[followed.call.call_id] = followed
 
     def drop(self, call_id: str) -> None:
-        """No longer follow a call that was given back."""
+        """Remove a call that was given back."""
         self._followed.pop(call_id, None)
 
     def end(self, call: Call, ending: Ending) -> None:
-        """No longer follow a call that ended; remember how."""
+        """Remove a call that ended, and remember its ending."""
         self._followed.pop(call.call_id, None)
         self.remembered.note(call, ending)
 
     @contextmanager
     def claiming(self, call_id: str) -> Iterator[None]:
-        """The ledger may say that the call is claimed, and its Originate is yet to be sent."""
+        """Mark the call as being claimed: in the ledger maybe claimed, its Originate not sent."""
         self._claiming[call_id] += 1
         try:
             yield
@@ -64,5 +64,5 @@ class Calls:
                 del self._claiming[call_id]
 
     def is_claiming(self, call_id: str) -> bool:
-        """True while the reply to a claim is awaited."""
+        """True while the reply to a claim, or to its return, is awaited."""
         return call_id in self._claiming

@@ -1,4 +1,4 @@
-"""The cells whose calls this PBX may have, each with its ledger."""
+"""Cells whose calls may be on this PBX, each with its ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dialer.store.ledger import WorkerLedger
 
 @dataclass(slots=True)
 class Cells:
-    """All cells, also those that do not name this PBX (any more): it may have their calls."""
+    """All cells, also those that do not list this PBX (any longer): it may have their calls."""
 
     _cells: dict[str, tuple[Cell, WorkerLedger]] = field(default_factory=dict)
 
@@ -26,14 +26,14 @@ class Cells:
         return iter([cell for cell, _ in self._cells.values()])
 
     def get(self, name: str) -> Cell | None:
-        """The cell of that name, None if it is not served."""
+        """Return the cell of that name, None if it is not served."""
         found = self._cells.get(name)
         return found[0] if found else None
 
     def ledger(self, name: str) -> WorkerLedger:
-        """The ledger of a served cell."""
+        """Return the ledger of a served cell."""
         return self._cells[name][1]
 
     def ledgers(self) -> list[WorkerLedger]:
-        """The ledgers of all cells."""
+        """Return the ledgers of all cells."""
         return [ledger for _, ledger in self._cells.values()]

@@ -25,13 +25,13 @@ class Journal:
     pbx: str
     refused_pause_s: float = REFUSED_PAUSE_S
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    #: What Redis refuses, by cell and step: logged once, not for each call.
+    #: (cell, step) pairs that Redis refuses; each is logged once, not for each call.
     _refused: set[tuple[str, str]] = field(default_factory=set)
 
     def write(self, cell: str, step: str, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
         """Run a ledger step; if Redis refuses it, retry until it succeeds.
 
-        No other process does it while this worker lives. The step itself waits through outages.
+        While this worker runs, no other process writes it. `Steps` retries through outages.
         """
         return self.start(self._until_taken((cell, step), work))
 
@@ -61,7 +61,7 @@ class Journal:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("Background work failed", exc_info=error, extra={"pbx": self.pbx})
 
-    async def drain(self) -> None:
+    async def wait_done(self) -> None:
         """Wait until all work is done."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

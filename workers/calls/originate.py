@@ -1,4 +1,4 @@
-"""Dial one call: claim it, send the Originate, and know what may be tried again."""
+"""Dial one call: claim it, send the Originate, retry only if nothing was dialed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -41,16 +42,16 @@ logger = logging.getLogger(__name__)
 #: Pause after Asterisk refused an Originate, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: A process that was stopped this long between claim and Originate does not send it: others may
-#: have given the call up in the meantime. In seconds.
+#: If a process was stopped this long between claim and Originate, it does not send the Originate,
+#: because the bridge may have ended the call in the meantime. In seconds.
 STALE_CLAIM_S: Final = 10.0
 
 
 @dataclass(slots=True)
 class Originator:
-    """Dials calls on one PBX. Belongs to the worker's event loop.
+    """Dialer of calls on one PBX. Belongs to the worker's event loop.
 
-    `now` returns the present time, `monotonic` seconds that only go forward.
+    `now` returns the present time, `monotonic` seconds of a monotonic clock.
     """
 
     pbx: Pbx
@@ -66,22 +67,22 @@ class Originator:
     monotonic: Callable[[], float] = time.monotonic
 
     async def dial(self, call_id: str, epoch: int) -> None:
-        """Dial the call if it is still this PBX's to dial; return when Asterisk has it.
+        """Dial the call if it is still queued to this PBX; return when Asterisk has replied.
 
-        A task that is void, late or repeated does nothing.
+        Do nothing for a void, late or repeated task.
 
         Raises:
             RedisError: the cell's Redis refused the claim; the call stays queued.
         """
         cell = self.cells.get(cell_of(call_id))
-        if cell is None or self.state.why_not(cell.name) is not None:
-            return  # it stays queued: the bridge sends it again, here or elsewhere
+        if cell is None or self.state.reason_not_to_dial(cell.name) is not None:
+            return  # it stays queued, and the bridge publishes or moves it
         began = self.monotonic()
         with self.calls.claiming(call_id):
             followed, expires_at = await self._claim(cell, call_id, epoch)
         if followed is None:
             return
-        if (failure := self._why_never(followed.request, cell, expires_at)) is not None:
+        if (failure := self._reason_never_to_dial(followed.request, cell, expires_at)) is not None:
             self.tracker.feed(call_id, failure)
         elif self._must_give_back(cell, followed, claimed_s=self.monotonic() - began):
             self._give_back(followed)
@@ -91,7 +92,7 @@ class Originator:
     async def _claim(
         self, cell: Cell, call_id: str, epoch: int
     ) -> tuple[Followed | None, datetime | None]:
-        """Claim the call and follow it; also returns when it may no longer be dialed."""
+        """Claim the call and follow it; return it with the time when it expires."""
         token = secrets.token_hex(8)
         entry: Entry | None = await self.cells.ledger(cell.name).claim(
             call_id,
@@ -104,15 +105,15 @@ class Originator:
         if entry is None:
             logger.info("Void task", extra={"call_id": call_id, "epoch": epoch})
             return None, None
-        if self.replay.recall(entry, token):  # a failed-over Redis forgot the claim
+        if self.replay.resend(entry, token):  # a failed-over Redis forgot the claim
             logger.error("Call claimed twice, dialed once", extra={"call_id": call_id})
             return None, None
         return self.tracker.follow(entry, token), entry.expires_at
 
-    def _why_never(
+    def _reason_never_to_dial(
         self, request: CallRequest, cell: Cell, expires_at: datetime | None
     ) -> GivenUp | None:
-        """Why the call must never be dialed, None if it may be."""
+        """Return why the call must never be dialed, None if it may be dialed."""
         trunk = request.trunk or cell.trunk
         if expires_at is not None and expires_at <= self.now():
             message = "ValidadeSeg passed before it was dialed"
@@ -126,10 +127,10 @@ class Originator:
         return None
 
     def _must_give_back(self, cell: Cell, followed: Followed, *, claimed_s: float) -> bool:
-        """True if the call must not be dialed now: too late, out of hours, or nowhere to go."""
+        """True if the call must not be dialed now: stale claim, calling hours, target missing."""
         is_stale = claimed_s > STALE_CLAIM_S or followed.boot != self.state.boot
         is_open = cell.limits.is_open(self.now())
-        return is_stale or not is_open or self.state.why_not(cell.name) is not None
+        return is_stale or not is_open or self.state.reason_not_to_dial(cell.name) is not None
 
     async def _originate(self, followed: Followed, cell: Cell) -> None:
         call_id = followed.call.call_id
@@ -145,7 +146,7 @@ class Originator:
                     within_s=cell.timeout_command_response,
                 )
             except ValueError as error:
-                message = f"the request cannot be said over AMI: {error}"
+                message = f"the request cannot be sent over AMI: {error}"
                 self.tracker.feed(call_id, _given_up("not_sendable", message, tried=True))
                 return
             except AmiUnavailable:
@@ -171,20 +172,24 @@ class Originator:
         self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
 
     def _give_back(self, followed: Followed) -> None:
-        """Return a call of which nothing was sent; the bridge finds another PBX for it."""
+        """Give back a call of which nothing was sent; the bridge queues it again."""
         call_id, cell = followed.call.call_id, followed.request.cell
         current = self.calls.get(call_id) or followed  # a replay may have claimed it again
         self.calls.drop(call_id)
-        self.journal.write(cell, "unclaim", partial(self._unclaim, call_id, current.token))
+        not_sent = ExitStack()  # until then a reconciliation must not adopt it
+        not_sent.enter_context(self.calls.claiming(call_id))
+        unclaim = partial(self._unclaim, call_id, current.token)
+        task = self.journal.write(cell, "unclaim", unclaim)
+        task.add_done_callback(lambda _: not_sent.close())
 
     async def _unclaim(self, call_id: str, token: str) -> None:
-        # The slot first: once unclaimed, the call may get a new one here at once.
+        # Release the slot first: after the unclaim the call may get a new one here at once.
         await self.tracker.registry.release(self.pbx.name, [call_id])
         ledger = self.cells.ledger(cell_of(call_id))
         await ledger.unclaim(call_id, pbx=self.pbx.name, token=token)
 
     def _fields(self, request: CallRequest, cell: Cell) -> dict[str, str | list[str]]:
-        """The headers of the Originate."""
+        """Return the headers of the Originate."""
         trunk = request.trunk or cell.trunk or self.pbx.default_trunk
         target = {
             "CONTEXT": request.context or cell.context,
@@ -194,8 +199,8 @@ class Originator:
         given = (*request.variables, *CARRIER_DIALS_NOTHING)
         variables = [variable_line(name, value) for name, value in given]
         if self.state.has_include:
-            orders = target | _orders(request, cell)
-            variables += [variable_line(f"DIALER_{name}", value) for name, value in orders.items()]
+            ours = target | _include_variables(request, cell)
+            variables += [variable_line(f"DIALER_{name}", value) for name, value in ours.items()]
             target = {"CONTEXT": "dialer-enter", "EXTEN": "s", "PRIORITY": "1"}
         fields: dict[str, str | list[str]] = {
             "Channel": dial_string(self.pbx.trunks[trunk], request.number),
@@ -217,13 +222,13 @@ def _given_up(
     return GivenUp(result=result, error=CallError(code=code, message=message), tried=tried)
 
 
-def _orders(request: CallRequest, cell: Cell) -> dict[str, str]:
-    """What the dialplan include does with the answered call, without its context."""
-    orders: dict[str, str] = {}
+def _include_variables(request: CallRequest, cell: Cell) -> dict[str, str]:
+    """Return the variables for the dialplan include, without the target."""
+    variables: dict[str, str] = {}
     if cell.amd != "off":
-        orders["AMD"] = cell.amd
+        variables["AMD"] = cell.amd
     if cell.amd_message is not None:
-        orders["AMD_MESSAGE"] = cell.amd_message
+        variables["AMD_MESSAGE"] = cell.amd_message
     if cell.queue is not None and request.context is None:
-        orders |= {"QUEUE": cell.queue, "QUEUE_TIMEOUT": str(cell.queue_timeout)}
-    return orders
+        variables |= {"QUEUE": cell.queue, "QUEUE_TIMEOUT": str(cell.queue_timeout)}
+    return variables

@@ -1,10 +1,10 @@
-"""Recently ended calls, kept in memory so that a Redis that lost its last writes can be repaired.
+"""Recently ended calls, kept in memory to repair a Redis that lost its last writes.
 
-A Redis that takes over from another, or starts again from its file, may lack the last writes. Then
-the ledger asks for a call to be dialed that was dialed. Asterisk's channel is gone, so only this
-memory knows. It ends with the worker.
+A Redis that replaces another, or starts again from its file, may lack the last writes. Its ledger
+then has a call as waiting that was already dialed. Asterisk's channel is gone, so only this memory
+prevents a second call. It is lost when the worker ends.
 
-A call is kept no longer than in the ledger: after that its `IdRequisicao` may be used again.
+A call is kept no longer than in the ledger, because its `IdRequisicao` may be used again later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dialer.store.keys import DONE_RETENTION_S
 #: Calls kept: some hours of a PBX that starts five calls a second. 0.7 kB each, 35 MB at most.
 MOST: Final = 50_000
 
-#: So many are compared with a ledger that came back; what it lacks is seconds old.
+#: How many are compared with a recovered ledger; it lacks only writes of the last seconds.
 RECENT: Final = 2_000
 
 
@@ -31,7 +31,7 @@ RECENT: Final = 2_000
 class Remembered:
     """The last `most` calls that ended here in the last `DONE_RETENTION_S`, oldest first.
 
-    `clock` returns seconds that only go forward.
+    `clock` returns seconds of a monotonic clock.
     """
 
     most: int = MOST
@@ -43,19 +43,19 @@ class Remembered:
         return len(self._calls)
 
     def note(self, call: Call, ending: Ending) -> None:
-        """Remember how a call ended."""
+        """Remember the ending of a call."""
         self._calls[call.call_id] = (self.clock(), call, ending)
         self._calls.move_to_end(call.call_id)
         self._drop_old()
 
     def get(self, call_id: str) -> tuple[Call, Ending] | None:
-        """The call as it was and how it ended, None if that is not known."""
+        """Return the call and its ending, None if it is not remembered."""
         self._drop_old()
         found = self._calls.get(call_id)
         return found[1:] if found else None
 
     def recent(self, cell: str) -> Iterator[str]:
-        """The ids of a cell's calls that ended last, the last one first."""
+        """Return the ids of a cell's last ended calls, the last one first."""
         self._drop_old()
         of_cell = (call_id for call_id in reversed(self._calls) if cell_of(call_id) == cell)
         return islice(of_cell, RECENT)

@@ -1,7 +1,7 @@
-"""Feed each followed call with its events and carry out what `domain.follow` asks for.
+"""Feed events to the followed calls and carry out the effects of `domain.follow`.
 
 Decides nothing about a call. An event changes the call in memory at once; its ledger writes are
-queued in the order in which the events came.
+queued in the order of the events.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
 
-#: If a cell's Redis is slow, an ended call gives its slot back after this long, in seconds.
+#: If a cell's Redis is slow, the slot of an ended call is released after this time. In seconds.
 SLOT_WITHIN_S: Final = 1.0
 
-#: Calls that want the channel list within this time share one, in seconds.
+#: Calls that need the channel list within this time share one list, in seconds.
 LIST_DELAY_S: Final = 0.05
 
 
 @dataclass(slots=True)
 class Tracker:
-    """Carries out effects. Belongs to the worker's event loop.
+    """Executor of effects. Belongs to the worker's event loop.
 
-    `on_done` is called for every call that ended here, for Celery's events. `clock` returns the
-    present time.
+    `on_done` is called for every call that ended here, to send Celery's task event. `clock`
+    returns the present time.
     """
 
     state: PbxState
@@ -73,38 +73,38 @@ class Tracker:
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    #: Events of calls that may be followed in a moment, while anybody listens for them.
+    #: Events of calls that are not followed yet; collected inside `buffering`.
     _unfollowed: dict[str, list[tuple[AmiEvent, datetime]]] = field(default_factory=dict)
-    _listeners: int = 0
+    _buffering: int = 0
     _to_list: set[str] = field(default_factory=set)
     _no_amd: bool = False
 
     # --- events --------------------------------------------------------------------
 
     def on_event(self, event: AmiEvent) -> None:
-        """Feed an AMI event to its call; those of other channels are ignored."""
+        """Feed an AMI event to its call; ignore events of other channels."""
         call_id = call_id_of(event)
         now = self.clock()
         if call_id in self.calls:
             self.feed(call_id, event, now)
-        elif self._listeners and cell_of(call_id) in self.cells:
+        elif self._buffering and cell_of(call_id) in self.cells:
             self._unfollowed.setdefault(call_id, []).append((event, now))
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Keep events of calls that are not followed yet, until they are adopted."""
-        self._listeners += 1
+    def buffering(self) -> Iterator[None]:
+        """Buffer events of calls that are not followed yet; `adopt` applies them."""
+        self._buffering += 1
         try:
             yield
         finally:
-            self._listeners -= 1
-            if not self._listeners:
+            self._buffering -= 1
+            if not self._buffering:
                 self._unfollowed.clear()
 
     def feed(
         self, call_id: str, event: FollowEvent, at: datetime | None = None
     ) -> list[asyncio.Task[Any]]:
-        """Apply an event to a followed call. Return the tasks of what was begun."""
+        """Apply an event to a followed call; return the background tasks that it started."""
         followed = self.calls.get(call_id)
         if followed is None:
             return []
@@ -114,7 +114,7 @@ class Tracker:
         return [task for task in tasks if task is not None]
 
     def follow(self, entry: Entry, token: str) -> Followed:
-        """Follow a call that was claimed with this `token` and is yet to be sent."""
+        """Follow a call that was claimed with this `token`; its Originate is not sent yet."""
         followed = self._followed(entry, token)
         self.calls.put(followed)
         return followed
@@ -150,11 +150,11 @@ class Tracker:
                 self.calls.end(f.call, ending)
                 return self.write_end(f.call, f.request, ending)
             case AskRecord():
-                return self.journal.start(self._read_record(call_id))
+                return self.journal.start(self._ask_record(call_id))
             case AskChannel():
-                return self.journal.start(self._look_for_channel(call_id))
+                return self.journal.start(self._ask_channel(call_id))
             case AskList():
-                self._want_list(call_id)
+                self._schedule_list(call_id)
             case _:
                 self._note(f, effect)
         return None
@@ -167,7 +167,7 @@ class Tracker:
             case NoteAmd(works=works):
                 self._note_amd(f.request.cell, works=works)
             case LogEndMissed():
-                logger.warning("The end of a call was missed", extra={"call_id": f.call.call_id})
+                logger.warning("End of a call missed", extra={"call_id": f.call.call_id})
             case _:
                 assert_never(effect)
 
@@ -194,41 +194,41 @@ class Tracker:
         return self.journal.write(cell, "answer", lambda: ledger.answer(f.call.call_id, at=at))
 
     def write_end(self, call: Call, request: CallRequest, ending: Ending) -> asyncio.Task[None]:
-        """Write the end: Response (now or with its code), then the slot."""
+        """Write the end with the Response (sent now or with the code), then release the slot."""
         return self.journal.start(self._write_end(call, request, ending))
 
     async def _write_end(self, call: Call, request: CallRequest, ending: Ending) -> None:
         cell, ledger = request.cell, self.cells.ledger(request.cell)
         ended = self.journal.write(cell, "end", lambda: ledger.end(call, request, ending))
         done, _ = await asyncio.wait({ended}, timeout=self.slot_within_s)
-        if not done:  # cells whose Redis answers need the slot
+        if not done:  # other cells need the slot
             self.release_slot(cell, call.call_id)
         reply = await ended
         self.release_slot(cell, call.call_id)
         if reply != "void":
             self.on_done(replace(call, ending=ending), ending)
         if self.state.has_include and (call.answered_at or ending.answered_at):
-            await self.link.forget(call.call_id)
+            await self.link.delete_record(call.call_id)
 
     def release_slot(self, cell: str, call_id: str) -> asyncio.Task[None]:
-        """Give the call's slot back to the registry."""
+        """Release the call's slot in the registry."""
         pbx = self.state.name
         return self.journal.write(cell, "release", lambda: self.registry.release(pbx, [call_id]))
 
-    # --- questions -----------------------------------------------------------------
+    # --- asking --------------------------------------------------------------------
 
-    async def _read_record(self, call_id: str) -> None:
+    async def _ask_record(self, call_id: str) -> None:
         answer: FollowEvent = RecordUnavailable()
         try:
             text = await self.link.record(call_id)
         except AmiUnavailable:
-            pass  # it is asked again a little later
+            pass  # RecordDue asks again a little later
         else:
             record = read_record(text) if text else None
             answer = RecordRead(record=record, has_include=self.state.has_include)
         self.feed(call_id, answer)
 
-    async def _look_for_channel(self, call_id: str) -> None:
+    async def _ask_channel(self, call_id: str) -> None:
         try:
             is_there = await self.link.has_channel(call_id)
         except AmiUnavailable:
@@ -236,42 +236,45 @@ class Tracker:
         if not is_there:
             self.feed(call_id, ChannelMissing())
 
-    def _want_list(self, call_id: str) -> None:
+    def _schedule_list(self, call_id: str) -> None:
         if not self._to_list:
-            self.journal.start(self._list())
+            self.journal.start(self._ask_list())
         self._to_list.add(call_id)
 
-    async def _list(self) -> None:
-        """Tell every call that asked whether Asterisk lists its channel.
+    async def _ask_list(self) -> None:
+        """Ask for the channel list; feed the result to every call that needs it.
 
-        Tells nothing if the link is lost: the reconciliation at its return does.
+        Do nothing if the link is lost: the reconciliation after the reconnect does the same.
         """
         await asyncio.sleep(LIST_DELAY_S)
         wanted, self._to_list = self._to_list, set()
-        if not self.link.ready:
+        if not self.link.ready:  # asked again: the reconciliation at its return may be over
+            for call_id in [one for one in wanted if one in self.calls]:
+                later = asyncio.get_running_loop().call_later
+                later(self.timeouts.channel_wait_s, self._schedule_list, call_id)
             return
         session = self.link.session
         try:
             live = await self.link.channels()
         except AmiUnavailable as error:
             if self.link.ready:
-                self.link.drop(f"Asterisk does not say which calls are up ({error})")
+                self.link.drop(f"Asterisk does not list its channels ({error})")
             return
         if self.link.session == session:
             for call_id in wanted:
                 self.feed(call_id, channel_found(live.get(call_id), self.state.boot))
 
     def _note_amd(self, cell: str, *, works: bool) -> None:
-        """Log if AMD does not run; once, until it runs again."""
+        """Log once if AMD does not run, and once if it runs again."""
         if works is not self._no_amd:
             return
         self._no_amd = not works
         extra = {"pbx": self.state.name, "cell": cell}
         if works:
-            logger.warning("Machines are told from people again", extra=extra)
+            logger.warning("AMD runs again", extra=extra)
         else:
             logger.error(
-                "Asterisk does not tell machines from people, everybody is taken for a person: put "
+                "AMD does not run, every answered call is treated as a person: put "
                 "deploy/asterisk/amd.conf into /etc/asterisk and load app_amd.so",
                 extra=extra,
             )

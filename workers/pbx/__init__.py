@@ -1,1 +1,1 @@
-"""What this worker knows of its Asterisk apart from the calls."""
+"""State of the worker's Asterisk, without the calls."""

@@ -1,4 +1,4 @@
-"""What this worker knows of its PBX, and why a cell's calls cannot be dialed there now."""
+"""State of the worker's PBX, and the reason if a cell's calls cannot be dialed on it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def _new_instance() -> str:
 class PbxState:
     """The state of one PBX. Belongs to the worker's event loop.
 
-    `boot` names Asterisk's present start, `has_include` says whether the dialplan include was
-    loaded when the link came up. `lacking` has a sentence, with the cure, for each cell that lacks
-    something here. `instance` changes whenever calls that were queued here may have been lost:
-    the bridge then sends them again.
+    `boot` identifies Asterisk's present start. `has_include` is true if the dialplan include was
+    loaded when the link came up. `lacking` has a sentence with the cure for each cell whose target
+    is missing here. `instance` changes whenever nudges to this PBX may have been lost; the bridge
+    then publishes its queued calls again.
     """
 
     name: str
@@ -34,18 +34,18 @@ class PbxState:
     instance: str = field(default_factory=_new_instance)
 
     def new_instance(self) -> None:
-        """Make the bridge send again what was queued here."""
+        """Change `instance`, so that the bridge publishes calls queued here again."""
         self.instance = _new_instance()
 
     @property
-    def word(self) -> Link:
-        """What the heartbeat says of this PBX."""
+    def link_state(self) -> Link:
+        """State of the AMI link for the heartbeat."""
         if self.is_stopping:
             return "stopping"
         return "up" if self.link.ready else "down"
 
-    def why_not(self, cell: str) -> str | None:
-        """Why calls of a cell cannot be dialed now, None if they can."""
+    def reason_not_to_dial(self, cell: str) -> str | None:
+        """Return why calls of a cell cannot be dialed now, None if they can."""
         if self.is_stopping:
             return f"the worker of {self.name} stops"
         if not self.link.ready:

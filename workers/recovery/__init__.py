@@ -1,1 +1,1 @@
-"""Bring ledger and Asterisk together again after an outage of the AMI link or of Redis."""
+"""Reconcile ledger and Asterisk after an outage of the AMI link or of Redis."""

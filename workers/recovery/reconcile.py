@@ -1,7 +1,7 @@
 """Compare the ledger with Asterisk's live channels whenever the AMI link comes up.
 
-Finds the calls that Asterisk may have, and asks for their channels. What that means for a call
-is decided in `dialer.domain.follow`.
+Finds the calls that Asterisk may have, asks for the channels and feeds the result to the calls.
+`dialer.domain.follow` decides what it means for a call.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A cell's Redis that takes longer to list its calls does not delay the other cells, in seconds.
+#: Longest wait for a cell's Redis to list its calls; the other cells go on. In seconds.
 CLAIMED_WITHIN_S: Final = 1.0
 
-#: A record may be needed by the next start of a worker for this long after its call, in seconds.
+#: A record is kept this long after its call, for a worker that starts later. In seconds.
 RECORD_KEPT_S: Final = 24 * 3600.0
 
 #: Pause between two calls that are checked, in seconds.
@@ -51,7 +51,7 @@ _CLAIMED: Final = frozenset({State.ORIGINATING, State.ACCEPTED, State.ANSWERED})
 
 @dataclass(slots=True)
 class Reconciler:
-    """Belongs to the worker's event loop."""
+    """Reconciler of one PBX. Belongs to the worker's event loop."""
 
     state: PbxState
     link: AmiLink
@@ -69,34 +69,36 @@ class Reconciler:
         Raises:
             AmiUnavailable: the link was lost in the meantime.
         """
-        with self.tracker.listening():
+        with self.tracker.buffering():
             async for followed in _in_slices(self.calls.followed()):
                 self.tracker.feed(followed.call.call_id, GapFound())
             self.state.boot = await self.link.boot()
             self.state.has_include = await self.link.has_include()
             live = await self.link.channels()
             async for entry in _in_slices(await self._claimed()):
-                self._take(entry)
-            await self._tell([f.call.call_id for f in self.calls.followed() if f.sent], live)
+                self._adopt_unknown(entry)
+            await self._feed_lookups(
+                [f.call.call_id for f in self.calls.followed() if f.sent], live
+            )
 
-    async def ledger_back(self, ledger: WorkerLedger) -> None:
-        """Replay lost writes to a cell's ledger that is back; adopt calls nobody follows."""
+    async def on_ledger_recovered(self, ledger: WorkerLedger) -> None:
+        """Replay lost writes to a recovered ledger; adopt claimed calls that are not followed."""
         await self.replay.replay(ledger)
-        with self.tracker.listening():
-            unknown = [e for e in await ledger.claimed(self.state.name) if self._is_unknown(e)]
-            if not unknown:
-                return
+        unknown = [e for e in await ledger.claimed(self.state.name) if self._is_unknown(e)]
+        if not unknown:
+            return
+        with self.tracker.buffering():  # not above: Redis may be unavailable for hours
             try:
                 live = await self.link.channels()
             except AmiUnavailable:
-                return  # the reconciliation at the link's return starts again
-            taken = [entry.call.call_id for entry in unknown if self._take(entry)]
-            await self._tell(taken, live)
+                return  # the reconciliation after the reconnect does it
+            adopted_ids = [entry.call.call_id for entry in unknown if self._adopt_unknown(entry)]
+            await self._feed_lookups(adopted_ids, live)
 
     async def check_long_calls(self) -> None:
         """Ask for the channel of each long call; its Hangup may have been missed.
 
-        One question a call, never the whole list: that would hold locks in Asterisk.
+        Asks for each channel alone: a list of all channels would lock Asterisk for too long.
         """
         for followed in self.calls.followed():
             if self.tracker.feed(followed.call.call_id, CheckDue()):
@@ -114,10 +116,10 @@ class Reconciler:
             last = (record.ended_at or record.answered_at) if record else None
             old = last is None or now - last > timedelta(seconds=RECORD_KEPT_S)
             if old and call_id not in self.calls:
-                await self.link.forget(call_id)
+                await self.link.delete_record(call_id)
 
     async def _claimed(self) -> list[Entry]:
-        """The claimed calls of every cell whose Redis answers now; the others' follow later."""
+        """Return the claimed calls of all cells whose Redis answers now; retry the others later."""
         found = await asyncio.gather(*(self._claimed_of(one) for one in self.cells.ledgers()))
         return [entry for entries in found for entry in entries]
 
@@ -128,11 +130,11 @@ class Reconciler:
                 claimed = await ledger.steps.or_none_if_down(ledger.claimed(self.state.name))
         except (TimeoutError, RedisError) as error:
             logger.warning(
-                "A cell's Redis does not list its calls; the PBX goes on without them",
+                "A cell's Redis does not list its calls; the PBX serves the other cells",
                 extra={"pbx": self.state.name, "cell": ledger.cell, "error": repr(error)},
             )
         if claimed is None:
-            self.journal.write(ledger.cell, "claimed", partial(self.ledger_back, ledger))
+            self.journal.write(ledger.cell, "claimed", partial(self.on_ledger_recovered, ledger))
         return claimed or []
 
     def _is_unknown(self, entry: Entry) -> bool:
@@ -140,19 +142,19 @@ class Reconciler:
         is_known = call_id in self.calls or self.calls.remembered.get(call_id) is not None
         return entry.call.state in _CLAIMED and not is_known
 
-    def _take(self, entry: Entry) -> bool:
-        """Adopt a claimed call that nobody follows; False if this worker knows it already."""
+    def _adopt_unknown(self, entry: Entry) -> bool:
+        """Adopt a claimed call; return false if this worker follows or remembers it."""
         if self.calls.is_claiming(entry.call.call_id):
-            return False  # its Originate is yet to be sent
+            return False  # its Originate is not sent yet
         if self._is_unknown(entry):
             self.tracker.adopt(entry)
             return True
         if entry.call.call_id not in self.calls:
-            self.replay.recall(entry)
+            self.replay.resend(entry)
         return False
 
-    async def _tell(self, call_ids: list[str], live: dict[str, dict[str, str]]) -> None:
-        """Tell calls whether their channel is listed."""
+    async def _feed_lookups(self, call_ids: list[str], live: dict[str, dict[str, str]]) -> None:
+        """Feed each call the result of the channel list."""
         adopted = 0
         async for call_id in _in_slices(call_ids):
             found = channel_found(live.get(call_id), self.state.boot)
@@ -166,7 +168,7 @@ class Reconciler:
 
 
 async def _in_slices(items: Sequence[T]) -> AsyncIterator[T]:
-    """Go through many items and let others use the event loop in between."""
+    """Yield the items; let other tasks run after each slice."""
     for n, item in enumerate(items, 1):
         yield item
         if n % SLICE == 0:

@@ -1,8 +1,8 @@
 """Replay lost writes to a ledger after a Redis failover: claims, ACKs, answers and ends.
 
-A replica that takes over, or a server that starts again from its file, is the ledger as it was
-a moment ago. What Asterisk did since then cannot be undone, so the ledger is told again. Every
-step may be repeated, so this harms nothing if nothing was lost.
+A replica that replaces its master, or a server that starts again from its file, may lack the last
+writes. The calls were dialed all the same, so these writes are sent again. Every step may be
+repeated, so this is harmless if nothing was lost.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _WAITING: Final = frozenset({State.ADMITTED, State.QUEUED})
 
 @dataclass(slots=True)
 class Replay:
-    """Belongs to the worker's event loop. `pbx` is the name of its PBX."""
+    """Replayer of lost writes. Belongs to the worker's event loop. `pbx` is its PBX's name."""
 
     pbx: str
     calls: Calls
     tracker: Tracker
 
     async def replay(self, ledger: WorkerLedger) -> None:
-        """Compare a cell's ledger with the calls followed here and those that ended last."""
+        """Compare a cell's ledger with the followed and remembered calls; resend what it lacks."""
         for entry in await ledger.entries(self.calls.of_cell(ledger.cell)):
             if entry.call.state in _WAITING:
                 await self._claim_again(ledger, entry.call)
             elif entry.call.pbx == self.pbx:
-                self.recall(entry)
+                self.resend(entry)
 
     async def _claim_again(self, ledger: WorkerLedger, call: Call) -> None:
-        """Claim a call again that was claimed here, before anybody else dials it."""
+        """Claim again a call that was claimed here, before another worker dials it."""
         followed = self.calls.get(call.call_id)
         if followed is None and self.calls.remembered.get(call.call_id) is None:
             return  # given back in the meantime
@@ -62,7 +62,7 @@ class Replay:
             token=token,
         )
         if entry is not None:
-            self.recall(entry, token)
+            self.resend(entry, token)
 
     def _dialed_at(self, call_id: str) -> datetime | None:
         followed = self.calls.get(call_id)
@@ -71,10 +71,10 @@ class Replay:
         over = self.calls.remembered.get(call_id)
         return over[0].dialed_at if over else None
 
-    def recall(self, entry: Entry, token: str | None = None) -> bool:
-        """Write again what the ledger lacks of a claimed call; `token` is that of a new claim.
+    def resend(self, entry: Entry, token: str | None = None) -> bool:
+        """Resend the writes that the ledger lacks of a claimed call; `token`: of a new claim.
 
-        Return False if nothing is known of the call here.
+        Return false if the call is not followed or remembered here.
         """
         call_id = entry.call.call_id
         followed = self.calls.get(call_id)

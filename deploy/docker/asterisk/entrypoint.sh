@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts Asterisk with the AMI secret from a file, copied to where only Asterisk can read it.
+# Start Asterisk with the AMI secret from a file, copied to a file that only Asterisk can read.
 set -eu
 umask 077
 secret=/run/secrets/AMI_SECRET

@@ -27,7 +27,7 @@ VIOLATIONS_SHOWN: Final = 20
 
 @dataclass(slots=True)
 class Screen:
-    """Shows the progress of the calls. The caller updates `counters` (Multcall's)."""
+    """Display of the progress of the calls. The caller updates `counters` (Multcall's)."""
 
     console: Console
     pbxs: list[SimulatedPbx]

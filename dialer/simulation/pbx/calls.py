@@ -255,7 +255,7 @@ class CallFloor:
                 variables=call.variables,
             )
 
-    # Small things --------------------------------------------------------------------
+    # Details -------------------------------------------------------------------------
 
     def _outcome_of(self, order: OriginateOrder) -> Outcome:
         return outcome_for(order.dial_string, self.habits.version)

@@ -31,7 +31,7 @@ class CallHabits:
 
 
 class Timing:
-    """Draws the delays of calls; the same seed gives the same delays."""
+    """Source of the delays of calls; the same seed gives the same delays."""
 
     def __init__(self, habits: CallHabits, seed: int | None) -> None:
         self._habits = habits

@@ -32,7 +32,7 @@ class AmiRequest:
 
 
 class AmiReader:
-    """Splits a byte stream into actions. Asterisk accepts a bare LF as line end too."""
+    """Splitter of a byte stream into actions. Like Asterisk it accepts a bare LF as line end."""
 
     __slots__ = ("_lines", "_rest")
 

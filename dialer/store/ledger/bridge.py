@@ -1,7 +1,7 @@
 """The bridge's steps: its hand, parked requests, admission, waiting calls, codes.
 
-Every method is one Lua step or one read. Which requests to take and where to place them is
-decided in `dialer.domain.room` and `dialer.bridge`.
+Every method is one Lua step or one read. `dialer.domain.room` and `dialer.bridge` decide which
+requests to fetch and which PBX gets a call.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dialer.store.ledger.waiting import WaitingCalls
 
 logger = logging.getLogger(__name__)
 
-#: A bridge without a heartbeat for this long is dead and its hand is taken over, in seconds.
+#: After this time without a heartbeat a bridge is dead; another takes over its hand. In seconds.
 BRIDGE_DEAD_AFTER_S: Final = 10.0
 
 
 class Delivery(StrEnum):
-    """What became of a code in hand."""
+    """Result of delivering a code in hand."""
 
     STORED = "stored"
     DONE = "done"
@@ -39,7 +39,7 @@ class Delivery(StrEnum):
 
 
 class Admission(StrEnum):
-    """How the ledger answered a request for admission."""
+    """Result of `admit`."""
 
     ADMITTED = "admitted"
     DUPLICATE = "duplicate"
@@ -50,7 +50,7 @@ class Admission(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What `fetch` found: this bridge's hand, oldest first, and the numbers of the cell.
+    """Result of `fetch`: this bridge's hand, oldest first, and the counts of the cell.
 
     `live` is how many calls are not done, `in_hand` how many requests all bridges have in hand,
     `parked` how many requests wait for each trunk.
@@ -63,7 +63,7 @@ class Fetched:
 
 
 class BridgeLedger(WaitingCalls):
-    """One cell's ledger as the bridge changes it."""
+    """One cell's ledger, with the steps of a bridge."""
 
     __slots__ = ()
 
@@ -72,7 +72,7 @@ class BridgeLedger(WaitingCalls):
     async def fetch(self, bridge: str, *, at_most: int, threads: int) -> Fetched:
         """Move requests from Multcall's list to this bridge's hand.
 
-        The hand is filled up to `at_most`, as far as the cell's `threads` have room.
+        The hand gets at most `at_most` elements, and only as many as the cell's `threads` allow.
         """
         keys = self.keys
         live, in_hand, hand, parked = await self.steps.run(
@@ -97,7 +97,7 @@ class BridgeLedger(WaitingCalls):
         )
 
     async def fetch_codes(self, bridge: str, *, at_most: int) -> list[bytes]:
-        """Fill the bridge's hand with codes up to `at_most`; return all that is in it."""
+        """Move codes to the bridge's hand, up to `at_most`; return the whole hand."""
         keys = self.keys
         hand = await self.steps.run(
             "fetch_codes",
@@ -109,7 +109,7 @@ class BridgeLedger(WaitingCalls):
     async def take_over(self, bridge: str) -> list[tuple[str, int]]:
         """Send the heartbeat of `bridge` and take over the hands of dead bridges.
 
-        Returns (dead bridge, number of elements) pairs.
+        Return (dead bridge, number of elements) pairs.
         """
         keys = self.keys
         flat = await self.steps.run(
@@ -127,9 +127,9 @@ class BridgeLedger(WaitingCalls):
         return [(name.decode(), int(n)) for name, n in zip(flat[::2], flat[1::2], strict=True)]
 
     async def return_hand(self, bridge: str) -> int:
-        """Put the hand of a bridge that stops, and the parked requests, back into Multcall's lists.
+        """Put the hand of a stopping bridge, and the parked requests, back into Multcall's lists.
 
-        Returns how many elements went back.
+        Return how many elements went back.
         """
         keys, wire = self.keys, self.wire
         back = await self.steps.run(
@@ -147,9 +147,9 @@ class BridgeLedger(WaitingCalls):
         return int(back)
 
     async def has_requests(self, bridge: str) -> bool:
-        """True if anything waits in this bridge's hands, or is parked and no other bridge lives.
+        """True if an element is in this bridge's hands, or is parked and no other bridge lives.
 
-        Another bridge that lives takes up the parked requests, or returns them when it stops.
+        Another living bridge dials the parked requests, or returns them when it stops.
         """
         keys = self.keys
         seconds, _ = await self.steps.read("TIME")
@@ -166,9 +166,9 @@ class BridgeLedger(WaitingCalls):
         return bool(hand or code_hand or (parking and is_alone))
 
     async def park(self, source: str, requests: Sequence[tuple[str, bytes]]) -> int:
-        """Move requests, each with its trunk, from the list `source` to the list of the trunk.
+        """Move requests from the list `source` to the parked list of their trunk.
 
-        Returns how many were in `source`.
+        Return how many were in `source`.
         """
         keys = self.keys
         n = await self.steps.run(
@@ -179,14 +179,14 @@ class BridgeLedger(WaitingCalls):
         return int(n)
 
     async def parked(self, wanted: Mapping[str, int]) -> dict[str, list[bytes]]:
-        """The first parked requests of trunks, as many of each as wanted, oldest first."""
+        """Return the first parked requests of each trunk, up to the given number, oldest first."""
         rows = await self.steps.read_many(
             [("LRANGE", self.keys.parked(t), 0, n - 1) for t, n in wanted.items()]
         )
         return dict(zip(wanted, rows, strict=True))
 
     async def parked_slice(self, trunk: str, start: int, n: int) -> list[bytes]:
-        """Up to `n` parked requests of a trunk, from position `start` on."""
+        """Return up to `n` parked requests of a trunk, from position `start` on."""
         key = self.keys.parked(trunk)
         return list(await self.steps.read("LRANGE", key, start, start + n - 1))
 
@@ -195,7 +195,7 @@ class BridgeLedger(WaitingCalls):
     async def check(
         self, requests: Sequence[CallRequest], *, number_window_s: float = 0
     ) -> list[int | None]:
-        """For each request the calls to its number within the window; None if its id was used.
+        """Return for each request the calls to its number in the window; None if its id was used.
 
         The count is 0 if there is no window.
         """
@@ -223,7 +223,7 @@ class BridgeLedger(WaitingCalls):
     ) -> Admission:
         """Admit a request that waits in the list `source` (hand or parked), queued to `pbx`.
 
-        Anything but `ADMITTED` changes nothing. A duplicate is to be buried then.
+        Only `ADMITTED` changes anything. The caller must bury a duplicate.
         """
         keys = self.keys
         from_admission = request.valid_for_s is not None and expires_at is None
@@ -263,12 +263,12 @@ class BridgeLedger(WaitingCalls):
     ) -> str:
         """Answer a request that waits in the list `source`, without dialing.
 
-        `dead` is its entry of the dead list, if it belongs there. Returns `refused`, `duplicate`
-        (nothing is changed; it is to be buried then) or `gone`.
+        `dead` is its entry for the dead list, None for no entry. Return `refused`, `duplicate`
+        (nothing was changed; the caller must bury it) or `gone`.
         """
         keys = self.keys
-        # Without an id the step touches no call; naming one key for all would make `Steps` run
-        # one refusal per round trip.
+        # Without an id the step uses no call key. The same key for all of them would make `Steps`
+        # run one refusal per round trip.
         call = keys.call(call_id(self.cell, request_id)) if request_id else keys.dead
         reply, dropped = await self.steps.run(
             "refuse",
@@ -279,7 +279,7 @@ class BridgeLedger(WaitingCalls):
         return str(reply.decode())
 
     async def bury(self, source: str, raw: bytes, dead: str) -> bool:
-        """Move an element from the list `source` to the dead list. False if it is gone."""
+        """Move an element from the list `source` to the dead list; return false if it is gone."""
         keys = self.keys
         dropped = await self.steps.run("bury", [source, keys.dead, keys.dropped], [raw, dead])
         self._check_dropped(int(dropped))
@@ -290,7 +290,7 @@ class BridgeLedger(WaitingCalls):
     async def code(self, bridge: str, raw: bytes, *, call_id: str, code_json: str) -> Delivery:
         """Deliver a code that is in hand.
 
-        An `ORPHAN` or `SECOND` code stays in the hand, for the caller to bury.
+        An `ORPHAN` or `SECOND` code stays in the hand; the caller must bury it.
         """
         keys, wire = self.keys, self.wire
         reply = await self.steps.run(
@@ -309,7 +309,7 @@ class BridgeLedger(WaitingCalls):
         return Delivery(reply.decode())
 
     async def late_codes(self) -> list[str]:
-        """Stop waiting for codes that are late; return the ids of their calls."""
+        """Time out overdue codes; return the ids of their calls."""
         keys, wire = self.keys, self.wire
         ids = await self.steps.run(
             "late_codes",

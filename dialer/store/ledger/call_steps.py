@@ -1,7 +1,7 @@
-"""The steps of a call that both the bridge and the worker take.
+"""The steps of a call that both the bridge and the worker run.
 
-Each method runs one Lua step of `lua/`. The states in which a step is legal come from the table
-of the domain, so nothing is decided here. Every step may be repeated.
+Each method runs one Lua step of `lua/`. The legal states of each step come from `LEGAL` of
+the domain. Every step may be repeated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _ALL: Final = frozenset(State)
 
 @cache
 def legal(event: type[domain.Event], within: frozenset[State] = _ALL) -> str:
-    """The states of `within` in which `event` is legal, each between blanks, for a Lua step."""
+    """Return the states of `within` in which `event` is legal, each between blanks, for Lua."""
     return " " + " ".join(sorted(LEGAL[event] & within)) + " "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A call that no worker has claimed. `pbx` is None if it is assigned to none."""
+    """A call that no worker has claimed. `pbx` is None if no PBX is assigned."""
 
     call_id: str
     state: State
@@ -38,12 +38,12 @@ class Waiting:
 
 
 class CallSteps(LedgerReads):
-    """Steps that the bridge and the worker take."""
+    """Steps for the bridge and the worker."""
 
     __slots__ = ()
 
     async def assign(self, waiting: Waiting, pbx: str) -> int:
-        """Queue a waiting call to `pbx`. Return its new epoch, 0 if it has changed since."""
+        """Queue a waiting call to `pbx`. Return its new epoch, 0 if the call has changed."""
         epoch = await self.steps.run(
             "assign",
             [self.keys.call(waiting.call_id), self.keys.queued],

@@ -1,4 +1,4 @@
-"""Reads of one cell's ledger, and its keys."""
+"""Read access to one cell's ledger, and its keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dialer.store.steps import Steps
 #: Entries read in one round trip: parsing them takes about 4 ms.
 SLICE: Final = 100
 
-#: States in which a call holds a slot of its PBX.
+#: States in which a call has a slot of its PBX.
 _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
 
 
@@ -40,7 +40,7 @@ class CellCounts:
 
 @dataclass(frozen=True, slots=True)
 class LedgerReads:
-    """Reads of one cell's ledger. `push` is the end at which Multcall appends (`multcall.push`)."""
+    """Read access to one cell's ledger. `push` is `multcall.push`, where Multcall appends."""
 
     steps: Steps
     cell: str
@@ -66,7 +66,7 @@ class LedgerReads:
         return "LEFT" if self.push == "right" else "RIGHT"
 
     async def claimed(self, pbx: str) -> list[Entry]:
-        """Return the calls that this PBX's worker has claimed and not ended."""
+        """Return the calls claimed by this PBX's worker that have not ended."""
         ids = await self.steps.read("SMEMBERS", self.keys.claimed(pbx))
         return await self.entries(i.decode() for i in ids)
 
@@ -75,7 +75,7 @@ class LedgerReads:
         return [i.decode() for i in await self.steps.read("ZRANGE", self.keys.live, 0, -1)]
 
     async def slot_holders(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return those of the calls that hold a slot: call id to PBX."""
+        """Return the calls among these that have a slot: call id to PBX."""
         names = list(ids)
         rows = await self.steps.read_many(
             [("HMGET", self.keys.call(i), "state", "pbx") for i in names]
@@ -87,7 +87,7 @@ class LedgerReads:
         }
 
     async def entries(self, ids: Iterable[str]) -> list[Entry]:
-        """Return the entries of those of the calls that are not done.
+        """Return the entries of the calls among these that are not done.
 
         Reads and parses them in slices, so that thousands do not block the event loop.
         """

@@ -1,6 +1,6 @@
-"""Steps of the bridge on calls that wait for a worker or are repaired, read in slices.
+"""The bridge's steps for waiting calls and for recovery, in slices.
 
-Reading many calls at once would block the event loop.
+Parsing many calls at once would block the event loop.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dialer.store.ledger.call_steps import CallSteps, Waiting
 
 logger = logging.getLogger(__name__)
 
-#: Calls read at once. Reading 50 takes about 5 ms, so that the event loop is never blocked.
+#: Calls read at once. Parsing 50 takes about 5 ms, so the event loop is not blocked for long.
 SLICE: Final = 50
 
-#: A call without a PBX is looked at again after this time, in ms.
+#: A call without a PBX is due again after this time, in ms.
 _NO_PBX_AGAIN_MS: Final = 250
 
 
@@ -42,26 +42,26 @@ def is_of_one_element(error: Exception) -> bool:
 
 
 def slices(ids: Iterable[str]) -> Iterator[list[str]]:
-    """The ids in parts of `SLICE`."""
+    """Yield the ids in lists of at most `SLICE`."""
     names = list(ids)
     for start in range(0, len(names), SLICE):
         yield names[start : start + SLICE]
 
 
 class WaitingCalls(CallSteps):
-    """Reads and steps of one cell's ledger that its bridge's recovery needs."""
+    """One cell's ledger, with the reads and steps for the recovery of a bridge."""
 
     __slots__ = ()
 
     async def due(
         self, *, older_than_s: float, pbx: str = "", at_most: int | None = None
     ) -> AsyncIterator[list[Waiting]]:
-        """Yield slices of the waiting calls not published for that long, marked as published now.
+        """Yield slices of waiting calls that are due, and mark them as published now.
 
         Args:
-            older_than_s: for how long they were not published.
-            pbx: only those queued to this PBX, '' for any.
-            at_most: how many in all, None for no limit.
+            older_than_s: a call is due this long after it was last published.
+            pbx: only calls queued to this PBX, '' for any.
+            at_most: total number of calls, None for no limit.
         """
         since, left = "", at_most
         while left is None or left > 0:
@@ -91,18 +91,18 @@ class WaitingCalls(CallSteps):
     # --- reads in slices -------------------------------------------------------------
 
     async def slot_holders(self, ids: Iterable[str]) -> dict[str, str]:
-        """See `LedgerReads.slot_holders`; read in slices."""
+        """Read in slices; otherwise as `LedgerReads.slot_holders`."""
         found: dict[str, str] = {}
         for part in slices(ids):
             found |= await super().slot_holders(part)
         return found
 
     async def claimed_ids(self, pbx: str) -> list[str]:
-        """Every call that this PBX's worker has claimed and not ended."""
+        """Return the calls claimed by this PBX's worker that have not ended."""
         return [i.decode() for i in await self.steps.read("SMEMBERS", self.keys.claimed(pbx))]
 
     async def readable(self, ids: Sequence[str]) -> tuple[list[Entry], list[Unreadable]]:
-        """The entries of those calls that are not done, and the ones that cannot be read."""
+        """Return the entries of the calls that are not done, and the calls that cannot be read."""
         try:
             return await self.entries(ids), []
         except Exception as error:
@@ -144,7 +144,7 @@ class WaitingCalls(CallSteps):
     # --- the dead list -------------------------------------------------------------
 
     def _check_dropped(self, dropped: int) -> None:
-        """Warn if the dead list was full, once for each cell."""
+        """Log a warning if the dead list was full, once for each cell."""
         if dropped > 0:
             _warn_dead_list_full(self.cell)
 
@@ -152,7 +152,7 @@ class WaitingCalls(CallSteps):
 @cache
 def _warn_dead_list_full(cell: str) -> None:
     logger.warning(
-        "Dead list full; its oldest entries are dropped. Read it, mend what Multcall sends, "
+        "Dead list full; its oldest entries are dropped. Read it, correct what Multcall sends, "
         "then delete it",
         extra={"cell": cell},
     )

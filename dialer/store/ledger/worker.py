@@ -21,7 +21,7 @@ class WorkerLedger(CallSteps):
     ) -> Entry | None:
         """Claim the call for this worker. Return None if its task is void.
 
-        A repeat with the same `token` is granted again.
+        A repeat with the same `token` succeeds again.
         """
         keys = self.keys
         flat = await self.steps.run(
@@ -32,9 +32,9 @@ class WorkerLedger(CallSteps):
         return Entry.from_hash(call_id, pairs(flat)) if flat else None
 
     async def unclaim(self, call_id: str, *, pbx: str, token: str) -> bool:
-        """Give a claimed call back. Only for a call of which nothing was sent to Asterisk.
+        """Give a claimed call back; only if nothing of it was sent to Asterisk.
 
-        Returns false if it is not claimed with this `token`.
+        Return false if it is not claimed with this `token`.
         """
         keys = self.keys
         reply = await self.steps.run(
@@ -56,7 +56,7 @@ class WorkerLedger(CallSteps):
     ) -> bool:
         """Record that Asterisk accepted the Originate, and send the ACK.
 
-        Returns false if the call is over.
+        Return false if the call is over.
         """
         keys, wire = self.keys, self.wire
         reply = await self.steps.run(

@@ -1,5 +1,5 @@
--- push_dead(dead, dropped, entry): append an entry to the dead list of a cell. Beyond DEAD_MAX
--- entries drop the oldest ones, and count them.
+-- push_dead(dead, dropped, entry): append an entry to the dead list of a cell. If it has more than
+-- DEAD_MAX entries, drop the oldest ones and count them.
 --   dead     list    dialer:dead:<cell>
 --   dropped  string  dialer:dropped:<cell>
 -- Returns how many were dropped now.

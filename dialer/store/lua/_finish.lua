@@ -1,5 +1,5 @@
--- keep_done(call, result, ended_ms, retention_s): keep of a call only that it is done, to catch
--- repeats of its request.
+-- keep_done(call, result, ended_ms, retention_s): reduce the entry of a done call to its result. It
+-- remains only to recognize repeats of its request.
 --   call     hash          dialer:call:<id>
 local function keep_done(call, result, ended_ms, retention_s)
   redis.call('DEL', call)
@@ -7,7 +7,7 @@ local function keep_done(call, result, ended_ms, retention_s)
   redis.call('EXPIRE', call, retention_s)
 end
 
--- finish(...): send the Response of an ended call, keep it as done, free the slot of its cell and
+-- finish(...): send the Response of an ended call, mark it as done, free its slot of the cell and
 -- set Counter.
 --   call     hash          dialer:call:<id>
 --   live     sorted set    dialer:live:<cell>

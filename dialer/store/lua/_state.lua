@@ -1,5 +1,5 @@
--- is_legal(state, legal): true if a call in `state` (false if there is no such call) may take the
--- step. `legal` holds the legal states, each between blanks: ' queued claimed '.
+-- is_legal(state, legal): true if the step is legal for a call in `state` (false: there is no such
+-- call). `legal` contains the legal states, each between blanks: ' queued claimed '.
 local function is_legal(state, legal)
   return state and string.find(legal, ' ' .. state .. ' ', 1, true) ~= nil
 end

@@ -1,4 +1,4 @@
--- Admit one request: ledger entry, slot of the cell, Counter. It leaves the list where it waits.
+-- Admit one request: ledger entry, slot of the cell, Counter. Remove it from its list.
 -- Enforces what dialer/domain/room.py decides (CellRoom.to_admit).
 -- Include: _time
 -- KEYS 1 list hand or parked   2 hash call   3 zset live   4 zset queued   5 string Counter
@@ -6,7 +6,7 @@
 -- ARGV 1 raw element   2 call id   3 threads of the cell   4 pbx   5 valid until, ms ('': always)
 --      6 most calls to a number, 0 for no limit   7 window of that limit, ms
 --      8 valid for, ms from now ('' if 5 is given)   9 token of this admission
--- A repeat of the same admission (the reply was lost) is granted again: the token tells.
+-- A repeat with the same token (the reply was lost) succeeds again.
 -- Returns 'admitted' | 'duplicate' | 'full' | 'number_limit' | 'gone' (no longer in this list).
 -- Only 'admitted' changes anything.
 local call = KEYS[2]

@@ -2,8 +2,8 @@
 -- Include: _time _state
 -- KEYS 1 hash call   2 zset queued
 -- ARGV 1 call id   2 legal states, each between blanks   3 expected epoch   4 pbx
--- Returns the call's epoch now, or 0 if the call has changed in the meantime. If the same PBX was
--- assigned just before (the reply was lost, or another bridge did it), returns that epoch.
+-- Returns the new epoch, or 0 if the call has changed in the meantime. If the same PBX was assigned
+-- just before (the reply was lost, or another bridge did it), returns that epoch.
 local f = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'pbx')
 if f[1] == 'queued' and f[3] == ARGV[4] and tonumber(f[2]) == ARGV[3] + 1 then
   return tonumber(f[2])

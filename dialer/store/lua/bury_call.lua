@@ -1,4 +1,4 @@
--- Put a call whose entry cannot be used on the dead list, once.
+-- Put a call with an unreadable entry on the dead list, once.
 -- Include: _list _dead
 -- KEYS 1 hash call   2 list dead   3 string dropped
 -- ARGV 1 dead entry

@@ -1,4 +1,4 @@
--- Tell of requests, before anything is leased for them, whether `admit` would refuse them.
+-- Find out which requests `admit` would refuse, before anything is leased for them.
 -- Include: _time
 -- KEYS for each request: 1 hash call   2 zset calls to its number
 -- ARGV 1 window of the limit per number, ms (0: there is no limit)

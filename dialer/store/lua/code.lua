@@ -1,12 +1,12 @@
--- Store Multcall's code of a call and take it from the bridge's hand. If the call has ended, send
--- its Response now.
+-- Store the code of a call and remove it from the bridge's hand. If the call has ended, send its
+-- Response now.
 -- Include: _list _state _finish
 -- KEYS 1 list code hand   2 hash call   3 zset live   4 zset awaiting
 --      5 string Counter   6 string CounterACK   7 list Response
 -- ARGV 1 raw element   2 call id   3 the code, JSON   4 RPUSH|LPUSH   5 retention, s
 --      6 legal states, each between blanks
--- Returns 'stored' | 'done' (the Response was sent) | 'gone' (not in this hand), and with the code
--- left in the hand, for the caller to bury: 'orphan' (no such call) | 'second' (it has a code).
+-- Returns 'stored' | 'done' (the Response was sent) | 'gone' (not in this hand), or, with the
+-- code still in the hand, for the caller to bury: 'orphan' (no such call) | 'second' (has a code).
 must_be_list(KEYS[7])
 local f = redis.call('HMGET', KEYS[2], 'state', 'code_state')
 local verdict = not is_legal(f[1], ARGV[6]) and 'orphan' or f[2] == 'came' and 'second'

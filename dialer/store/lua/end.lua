@@ -1,4 +1,4 @@
--- End a call. Its Response is sent now, or with the call's code if that is awaited.
+-- End a call. Send its Response now; if its code is awaited, the Response follows later.
 -- Include: _time _list _state _finish
 -- KEYS 1 hash call   2 zset live   3 zset queued   4 set claimed at its PBX
 --      5 string Counter   6 list Response

@@ -3,13 +3,13 @@
 -- Include: _time
 -- KEYS 1 list Request   2 list the bridge's hand   3 zset live calls   4 zset bridges
 --      5 set trunks with parked requests
--- ARGV 1 how many the hand may hold   2 'LEFT'|'RIGHT' the head   3 threads of the cell
+-- ARGV 1 how many elements the hand may have   2 'LEFT'|'RIGHT' the head   3 threads of the cell
 --      4 prefix of every bridge's hand   5 this bridge   6 lifetime of the bridges, s
 --      7 prefix of every parked list
--- Returns how many calls are live; how many requests all hands hold now; the whole hand, so that
--- a lost reply leaves nothing there unseen; then trunk, number of parked requests, trunk, …
--- A bridge that was considered dead and forgotten is registered again, so that what it takes can
--- be taken over.
+-- Returns how many calls are live; how many requests are in all hands; the whole hand, so that the
+-- next reply also has what a lost reply had; then trunk, number of parked requests, trunk, …
+-- A bridge that was considered dead and forgotten is registered again, so that another bridge can
+-- take over its hand.
 local now = now_ms()
 if redis.call('ZADD', KEYS[4], 'NX', now, ARGV[5]) == 1 then
   redis.call('EXPIRE', KEYS[4], ARGV[6])

@@ -1,10 +1,10 @@
 -- Move codes from Multcall's list to a bridge's hand.
 -- Include: _time
 -- KEYS 1 list CODLIGACAO   2 list the bridge's hand of codes   3 zset bridges
--- ARGV 1 how many the hand may hold   2 'LEFT'|'RIGHT' the head   3 this bridge
+-- ARGV 1 how many elements the hand may have   2 'LEFT'|'RIGHT' the head   3 this bridge
 --      4 lifetime of the bridges, s
--- Returns the whole hand, so that a lost reply leaves nothing there unseen. A bridge that was
--- considered dead and forgotten is registered again, so that what it takes can be taken over.
+-- Returns the whole hand, so that the next reply also has what a lost reply had. A bridge that was
+-- considered dead and forgotten is registered again, so that another bridge can take over its hand.
 local now = now_ms()
 if redis.call('ZADD', KEYS[3], 'NX', now, ARGV[3]) == 1 then
   redis.call('EXPIRE', KEYS[3], ARGV[4])

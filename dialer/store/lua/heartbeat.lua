@@ -2,7 +2,7 @@
 -- Include: _time
 -- KEYS 1 hash heartbeat
 -- ARGV 1 instance   2 'up'|'down'|'stopping'   3 lifetime, s   4… field, value, …
--- Returns 1, or 0 if a worker that stops was replaced by another: it must not overwrite that one.
+-- Returns 1, or 0 if another worker has replaced this one, which stops: nothing is written then.
 if ARGV[2] == 'stopping' and redis.call('HGET', KEYS[1], 'instance') ~= ARGV[1] then return 0 end
 local now = now_ms()
 redis.call('HSET', KEYS[1], 'instance', ARGV[1], 'link', ARGV[2], 'seen_ms', now)

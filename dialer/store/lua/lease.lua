@@ -2,8 +2,8 @@
 -- Enforces what dialer/domain/room.py decides (PbxLoad.room, Pace).
 -- KEYS 1 zset slots   2 string pace (time of the next start, µs)
 -- ARGV 1 max_calls   2 µs between starts   3 burst, starts   4… call ids
--- Returns how many of the ids were granted, then those that hold their slot only from now on.
--- A call that holds its slot keeps it and its start.
+-- Returns how many of the ids have a slot now, then the ids that had none before.
+-- A call that already has a slot keeps it and its start.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local gap = tonumber(ARGV[2])

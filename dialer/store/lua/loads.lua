@@ -1,7 +1,7 @@
--- Read what the registry knows of some PBXs.
+-- Read the state of PBXs.
 -- KEYS for each PBX: 1 hash heartbeat   2 zset slots   3 string pace
 -- Returns the time now, µs; then for each PBX: seen_ms, link, instance, ready_ms, lacking, slots
--- leased, time of the next start, µs (0 if any). dialer/domain/room.py makes the room of these.
+-- leased, time of the next start, µs (0 if any). dialer/domain/room.py computes the room.
 local t = redis.call('TIME')
 local out = {string.format('%.0f', t[1] * 1000000 + t[2])}
 for i = 1, #KEYS, 3 do

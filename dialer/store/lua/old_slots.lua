@@ -1,7 +1,7 @@
--- Find the calls of one cell that have held a slot of a PBX for long.
+-- Find the calls of one cell whose slot of a PBX is old.
 -- Include: _time
 -- KEYS for each PBX: zset slots
--- ARGV 1 for how long, ms   2 what the cell's call ids begin with
+-- ARGV 1 minimum age of the slot, ms   2 prefix of the cell's call ids
 -- Returns for each PBX a list of call ids.
 local now = now_ms()
 local out = {}

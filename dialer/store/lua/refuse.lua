@@ -1,4 +1,4 @@
--- Answer a request that is not dialed. It leaves the list where it waits.
+-- Answer a request that is not dialed. Remove it from its list.
 -- Include: _time _list _dead _finish
 -- KEYS 1 list hand or parked   2 hash call   3 list dead   4 list Response   5 string dropped
 -- ARGV 1 raw element   2 dead entry ('' for none)   3 Response ('' if no id could be read)

@@ -1,4 +1,4 @@
--- Release the slots that calls hold on a PBX.
+-- Release the slots of calls on a PBX.
 -- KEYS 1 zset slots
 -- ARGV call ids
 -- Returns how many slots were released.

@@ -1,4 +1,4 @@
--- Keep the settings by which a cell is served.
+-- Store the last-used settings of a cell.
 -- KEYS 1 hash cells
 -- ARGV 1 cell   2 its settings   3 lifetime of the key, s
 -- Returns 1.

@@ -1,4 +1,4 @@
--- Give calls that are up a slot of their PBX if they have none, even if the PBX is full.
+-- Add the missing slots of calls that are up, even if the PBX is full.
 -- Include: _time
 -- KEYS 1 zset slots
 -- ARGV call ids

@@ -4,7 +4,7 @@
 -- ARGV 1 this bridge   2 dead after, ms   3 prefix of request hands   4 prefix of code hands
 --      5 lifetime of the key, s   6 forgotten after, ms
 -- Returns dead bridge, elements taken over, dead bridge, … of those that had any. A dead bridge
--- is kept for a while, because it may only have been slow.
+-- stays registered for a while, because it may only have been slow.
 local now = now_ms()
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[5])

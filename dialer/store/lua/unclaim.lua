@@ -1,4 +1,4 @@
--- Give a claimed call back, if certainly nothing was sent to Asterisk.
+-- Give a claimed call back. The caller is sure that nothing of it was sent to Asterisk.
 -- Include: _state
 -- KEYS 1 hash call   2 zset queued   3 set claimed at this PBX
 -- ARGV 1 call id   2 legal states, each between blanks   3 claim token

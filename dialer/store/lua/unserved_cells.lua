@@ -1,5 +1,5 @@
--- List the cells that no bridge serves though they have calls or elements in a hand. Delete the
--- settings of those that have neither.
+-- List the cells without a bridge that have calls, elements in a hand or parked requests. Delete
+-- the settings of cells without a bridge that have none of them.
 -- Include: _time
 -- KEYS 1 hash cells
 -- ARGV 1 a bridge is dead after, ms

@@ -113,7 +113,7 @@ async def test_pbx_that_never_answers_the_login_is_retried(
 # --- the link's life ------------------------------------------------------------------
 
 
-async def test_a_lost_link_is_told_and_remade(pbx: SimulatedPbx) -> None:
+async def test_a_lost_link_is_logged_and_reconnected(pbx: SimulatedPbx) -> None:
     async with linked(pbx_at(pbx.port)) as rig:
         await rig.up()
         for losses in range(1, 4):
@@ -191,7 +191,7 @@ async def test_absent_pbx_is_logged_once_and_taken_when_it_appears(
     assert "AMI link is back" in caplog.messages
 
 
-async def test_trouble_after_every_login_is_said_once_and_backs_off(
+async def test_an_error_after_every_login_is_logged_once_and_backs_off(
     pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ami, "BACKOFF_S", (0.01, 0.2))
@@ -292,7 +292,7 @@ async def test_exception_in_an_event_callback_keeps_the_link_up(
         await rig.originate("1190000070")
         await wait_until(lambda: any(e["Event"] == "Hangup" for e in rig.events), "events go on")
         assert rig.downs == []
-    assert "AMI message failed; the link goes on" in caplog.messages
+    assert "AMI message failed; the link stays up" in caplog.messages
 
 
 async def test_unwanted_events_are_not_even_parsed(
@@ -332,7 +332,7 @@ async def test_live_channels_notes_and_versions_are_told(pbx: SimulatedPbx) -> N
         assert await rig.link.has_include()
         assert (await rig.link.record("ASR_TIM:1") or "").startswith("answered=")
         assert await rig.link.record("ASR_TIM:9") is None
-        await rig.link.forget("ASR_TIM:1")
+        await rig.link.delete_record("ASR_TIM:1")
         assert await rig.link.record("ASR_TIM:1") is None
 
 
@@ -346,7 +346,7 @@ async def test_record_that_was_not_deleted_is_deleted_after_reconnect(
         pbx.refuse_connections(True)
         pbx.drop_links()
         await rig.down()
-        await rig.link.forget("ASR_TIM:1")
+        await rig.link.delete_record("ASR_TIM:1")
         pbx.refuse_connections(False)
         await rig.up()
         assert pbx.astdb == {}
@@ -409,7 +409,7 @@ async def test_a_refused_originate_gives_asterisks_reason(pbx: SimulatedPbx) -> 
             await rig.originate("1190000085")
 
 
-async def test_an_originate_without_a_word_is_of_unknown_outcome(pbx: SimulatedPbx) -> None:
+async def test_an_originate_without_a_reply_has_an_unknown_outcome(pbx: SimulatedPbx) -> None:
     async with linked(pbx_at(pbx.port)) as rig:
         await rig.up()
         with pytest.raises(OriginateOutcomeUnknown, match=r"no answer within 0\.2 s"):

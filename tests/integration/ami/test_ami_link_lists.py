@@ -78,8 +78,26 @@ async def test_a_question_that_timed_out_is_not_kept() -> None:
 async def test_no_call_waits_for_the_deletion_of_old_records() -> None:
     async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
         await rig.up()
-        rig.link._unforgotten |= {f"C:{n}" for n in range(100)}
+        rig.link._undeleted |= {f"C:{n}" for n in range(100)}
         raw.cut()
         await rig.lost(1)
         await rig.up()  # this manager answers no DBDel, and each would take a second
         await wait_until(lambda: raw.actions("DBDel"), "a deletion is asked for")
+
+
+async def test_records_are_listed_by_call() -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        records = asyncio.create_task(rig.link.records())
+        (question,) = await wait_until(lambda: raw.actions("DBGetTree"), "it is asked")
+        assert "Family: dialer\r\n" in question
+        action_id = question.partition("ActionID: ")[2].partition("\r\n")[0]
+        await raw.say(
+            f"Response: Success\r\nActionID: {action_id}\r\nEventList: start\r\n"
+            "Message: Result will follow\r\n\r\n"
+            f"Event: DBGetTreeResponse\r\nActionID: {action_id}\r\nKey: /dialer/C:1\r\n"
+            "Val: answered=1.000\r\n\r\n"
+            f"Event: DBGetTreeComplete\r\nActionID: {action_id}\r\nEventList: Complete\r\n"
+            "ListItems: 1\r\n\r\n".encode()
+        )
+        assert await records == {"C:1": "answered=1.000"}

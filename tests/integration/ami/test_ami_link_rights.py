@@ -73,8 +73,8 @@ async def test_missing_permission_is_logged_once_with_its_cure(
     async with with_rights(write=write, on_up=on_up) as (pbx, rig):
         await wait_until(lambda: tries >= 3, "it was tried three times")
         assert down_reasons(caplog) == [
-            f"Asterisk at 127.0.0.1:{pbx.port} does not allow the AMI user 'dialer' all that calls "
-            f"take: add {lacking} to its write in manager.conf, and reload that"
+            f"Asterisk at 127.0.0.1:{pbx.port} does not allow the AMI user 'dialer' all "
+            f"actions that calls need: add {lacking} to its write in manager.conf, and reload that"
         ]
         pbx.exchange.write_permissions = events.EVERYTHING
         await rig.up()
@@ -100,9 +100,9 @@ async def test_user_without_call_events_dials_nothing(
         with pytest.raises(AmiUnavailable):
             await rig.originate("1190000090")
         assert down_reasons(caplog) == [
-            f"Asterisk at 127.0.0.1:{pbx.port} tells the AMI user 'dialer' nothing of calls: add "
-            "call to its read in manager.conf, and reload that (nor may an eventfilter there "
-            "leave OriginateResponse out)"
+            f"Asterisk at 127.0.0.1:{pbx.port} sends the AMI user 'dialer' no call events: add "
+            "call to its read in manager.conf, and reload that (and remove any eventfilter there "
+            "that excludes OriginateResponse)"
         ]
         pbx.exchange.read_permissions = events.EVERYTHING
         await rig.up()
@@ -118,7 +118,7 @@ async def test_link_lost_during_the_probe_is_no_missing_permission(
         pbx.drop_links()
         await wait_until(lambda: down_reasons(caplog), "it was said")
         assert not rig.link.ready
-    assert "nothing of calls" not in reasons(caplog)
+    assert "no call events" not in reasons(caplog)
 
 
 async def test_slow_boot_is_waited_for_and_names_the_permission(
@@ -128,8 +128,8 @@ async def test_slow_boot_is_waited_for_and_names_the_permission(
     async with RawPbx(is_booted=False) as raw, linked(pbx_at(raw.port)) as rig:
         await wait_until(lambda: down_reasons(caplog), "it was said")
         assert down_reasons(caplog) == [
-            f"Asterisk at 127.0.0.1:{raw.port} has not said that it is fully booted: wait for it; "
-            "if it is, add system to the read of the AMI user 'dialer' in manager.conf, and "
+            f"Asterisk at 127.0.0.1:{raw.port} has not sent FullyBooted: wait until it has booted; "
+            "if it has, add system to the read of the AMI user 'dialer' in manager.conf, and "
             "reload that"
         ]
         await raw.say(FULLY_BOOTED.encode())

@@ -1,0 +1,226 @@
+"""One worker in this process: what it does again and again, its stop, and a Redis that is back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dialer.domain.call import Call, Ending
+from dialer.settings import Settings
+from dialer.settings.kept import text_of
+from dialer.simulation.pbx.server import SimulatedPbx
+from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store.cells import CellBook
+from tests.integration.cell_rig import CELL, Site, cell
+from tests.waiting import wait_until
+from workers.recovery.reconcile import Reconciler
+from workers.worker import DIALING_WITHIN_S, PbxWorker
+
+R1 = f"{CELL}:r-1"
+SECRET = "s"
+
+
+@asynccontextmanager
+async def working(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator[PbxWorker]:
+    """A worker of the site's cell, once it is ready; `fields` are the cell's."""
+    table = {"name": "pbx01", "port": pbx.port, "secret": SECRET, "max_calls": 10, "cps": 100}
+    settings = Settings.model_validate(
+        {
+            "multcall": {"redis_url": site.url},
+            "broker": {"url": site.url},
+            "pbxs": [{**table, "trunks": {"tim": "PJSIP/{number}@tim"}}],
+            "cells": [{"nome": CELL, "threads": 10, "pbxs": ["pbx01"], **fields}],
+        }
+    )
+
+    def on_done(call: Call, ending: Ending) -> None: ...
+
+    worker = PbxWorker(settings, settings.pbx("pbx01"), on_done, check_every_s=0.05)
+    await worker.start()
+    try:
+        async with asyncio.timeout(15):
+            await worker.until_ready()
+        yield worker
+    finally:
+        await worker.stop()
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        yield site
+
+
+@pytest.fixture
+async def pbx() -> AsyncIterator[SimulatedPbx]:
+    """An Asterisk at which every number rings for an hour."""
+    async with SimulatedPbx(secret=SECRET, ring_time=(3600, 3600)) as simulated:
+        yield simulated
+
+
+async def ringing(site: Site, worker: PbxWorker) -> None:
+    """Dial r-1 until its ACK."""
+    await site.admitted()
+    worker.dial(R1, 1)
+    await wait_until(site.acks, "the call is accepted")
+
+
+# --- a Redis, and cells that left the settings --------------------------------------------
+
+
+async def test_a_redis_that_is_back_has_its_calls_answered_for(pbx: SimulatedPbx) -> None:
+    with EmbeddedValkey(appendonly=True) as server:
+        async with Site(server.url()) as site, working(site, pbx) as worker:
+            await site.admitted()
+            await site.claimed()  # by a worker that forgot it
+            server.kill()
+            await wait_until(lambda: worker._registry.steps.is_down, "the outage is noticed")
+            await asyncio.to_thread(server.start)
+            await site.redis.connection_pool.disconnect()
+            await wait_until(site.responses, "the call is answered for")
+    assert worker.failure.cancelled() or not worker.failure.done()
+
+
+async def test_a_cell_that_left_is_served_while_it_has_calls(
+    redis_url: str, site: Site, pbx: SimulatedPbx
+) -> None:
+    async with Site(redis_url, cell="LEFT") as left:
+        for name in ("LEFT", "IDLE", CELL):
+            await CellBook(site.steps).write(name, text_of(cell(nome=name, threads=3)))
+        await left.admitted()
+        async with working(site, pbx) as worker:
+            assert {one.name: one.threads for one in worker._cells} == {CELL: 10, "LEFT": 3}
+            worker.dial("LEFT:r-1", 1)
+            await wait_until(left.acks, "its call is dialed")
+
+
+async def test_cells_that_cannot_be_read_stop_no_worker(
+    site: Site, pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
+) -> None:
+    await site.redis.set("dialer:cells", "no hash")
+    async with working(site, pbx) as worker:
+        assert [one.name for one in worker._cells] == [CELL]
+    assert any(m.startswith("Redis refused to list removed cells") for m in caplog.messages)
+
+
+async def test_a_refused_claim_leaves_the_call_queued(
+    site: Site, pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
+) -> None:
+    await site.admitted()
+    await site.redis.delete(site.ledger.keys.queued)
+    await site.redis.set(site.ledger.keys.queued, "no sorted set")
+    async with working(site, pbx) as worker:
+        worker.dial(R1, 1)
+        said = "Redis refused a claim; the call stays queued"
+        await wait_until(lambda: said in caplog.messages, "it is logged")
+        assert await site.state() == "queued"
+        assert not worker._calls
+
+
+# --- what is done again and again -----------------------------------------------------------
+
+
+async def test_a_long_call_whose_end_was_missed_is_ended(site: Site, pbx: SimulatedPbx) -> None:
+    async with working(site, pbx) as worker:
+        await ringing(site, worker)
+        followed = worker._calls.get(R1)
+        assert followed is not None
+        long_ago = datetime.now(UTC) - timedelta(hours=1)
+        worker._calls.put(replace(followed, call=replace(followed.call, dialed_at=long_ago)))
+        pbx.exchange.floor.vanish()  # without a Hangup
+        await wait_until(lambda: not worker._calls, "the call is ended")
+
+
+async def test_old_records_are_deleted_once_per_link(site: Site, pbx: SimulatedPbx) -> None:
+    async with working(site, pbx) as worker:
+        done: list[str] = []
+
+        async def check_long_calls() -> None:
+            done.append("check")
+
+        async def delete_old_records() -> None:
+            done.append("delete")
+
+        spy = SimpleNamespace(
+            check_long_calls=check_long_calls,
+            delete_old_records=delete_old_records,
+            run=worker._reconciler.run,
+        )
+        worker._reconciler = cast("Reconciler", spy)
+        session = worker.link.session
+        pbx.drop_links()
+        await wait_until(lambda: worker.link.session > session and worker.link.ready, "a new link")
+        await wait_until(lambda: "delete" in done, "the old records are deleted")
+        done.clear()
+        await wait_until(lambda: len(done) > 3, "it checks again")
+        assert "delete" not in done
+        pbx.refuse_connections(True)
+        pbx.drop_links()
+        await wait_until(lambda: not worker.link.ready, "the link is down")
+        done.clear()
+        await asyncio.sleep(4 * worker.check_every_s)
+        assert done == []
+
+
+async def test_a_missing_target_is_in_the_heartbeat(site: Site, pbx: SimulatedPbx) -> None:
+    async def beat() -> dict[str, str]:
+        raw: Any = await site.redis.hgetall("dialer:pbx:pbx01")
+        return {name.decode(): value.decode() for name, value in raw.items()}
+
+    async def lacking() -> list[str]:
+        return [*json.loads((await beat()).get("lacking", "{}"))]
+
+    async def found_again() -> bool:
+        return await lacking() == []
+
+    async with working(site, pbx, queue="not-there") as worker:
+        await wait_until(lacking, "the queue is missing")
+        assert await lacking() == [CELL]
+        before = await beat()
+        assert (before["calls"], before["include"], before["link"]) == ("0", "1", "up")
+        assert before["boot"] == worker.state.boot
+        await worker._check_targets()
+        assert worker.state.instance == before["instance"]
+        worker.state.lacking = {CELL: "no queue"}
+        worker._cells.add(cell(), worker._cells.ledger(CELL))  # which needs no queue
+        await wait_until(found_again, "nothing is missing")
+        after = await beat()
+        assert after["instance"] != before["instance"], "what was queued here is sent again"
+
+
+# --- the stop ---------------------------------------------------------------------------------
+
+
+async def test_a_stop_waits_for_a_call_that_is_being_dialed(site: Site, pbx: SimulatedPbx) -> None:
+    await site.admitted()
+    async with working(site, pbx) as worker:
+        pbx.hang()
+        worker.dial(R1, 1)
+        await wait_until(lambda: (f := worker._calls.get(R1)) and f.sent, "the Originate is sent")
+        stopping = asyncio.create_task(worker.begin_stop())
+        await wait_until(lambda: worker.state.link_state == "stopping", "the stop has begun")
+        assert worker._dialing
+        pbx.unhang()
+        await stopping
+        assert not worker._dialing
+        await wait_until(site.acks, "the call is accepted")
+    assert not worker.failure.done()
+
+
+async def test_a_stop_does_not_wait_for_a_silent_asterisk(site: Site, pbx: SimulatedPbx) -> None:
+    await site.admitted()
+    async with working(site, pbx, timeout_command_response=60) as worker:
+        pbx.hang()
+        worker.dial(R1, 1)
+        await wait_until(lambda: (f := worker._calls.get(R1)) and f.sent, "the Originate is sent")
+        async with asyncio.timeout(DIALING_WITHIN_S + 2):
+            await worker.begin_stop()
+    assert await site.state() == "originating", "the next start adopts it"
