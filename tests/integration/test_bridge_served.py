@@ -129,7 +129,7 @@ async def test_draining_cell_leaves_parked_requests_to_a_living_bridge(site: Sit
     raw = element(Tronco="tim")
     await site.accepted()
     await site.in_hand(raw, bridge="other")
-    await site.ledger.park("other", [("tim", raw)])
+    await site.ledger.park(site.ledger.keys.hand("other"), [("tim", raw)])
     await site.ledger.take_over("other")
     async with serving_of(site, plan(site.url, draining=True)) as served:
         await served.start()
