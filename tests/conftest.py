@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("dialer")
 
 
 class RequireService(Protocol):
-    """Ends the test where `name` is missing; goes on where `problem` is None."""
+    """End the test if `name` is missing; do nothing if `problem` is None."""
 
     def __call__(self, name: str, problem: str | None) -> None: ...
 

@@ -83,7 +83,7 @@ class Program:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
-        """Starts it; `environment` is added to this process's own."""
+        """Start it; `environment` is added to this process's own."""
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 self.command,
@@ -116,12 +116,12 @@ class Program:
         return stat.rpartition(")")[2].split()[0] == "T"
 
     def send(self, signum: signal.Signals) -> None:
-        """Sends it a signal, if it still runs."""
+        """Send it a signal, if it still runs."""
         if self.is_running:
             os.kill(self.pid, signum)
 
     def stop(self) -> int:
-        """SIGTERM, and SIGKILL when that takes too long; returns the exit code."""
+        """SIGTERM, and SIGKILL when that takes too long; return the exit code."""
         if self.process is None:
             return 0
         self.send(signal.SIGCONT)
@@ -168,13 +168,13 @@ class Site:
         self.programs[name] = Program(name, command, config, log)
 
     def start(self) -> None:
-        """Starts everything and waits until every PBX takes calls."""
+        """Start everything and wait until every PBX takes calls."""
         for program in self.programs.values():
             program.start()
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Waits until every PBX's worker says that its link is up."""
+        """Wait until every PBX's worker says that its link is up."""
         with Redis.from_url(self.redis_url) as redis:
 
             def all_up() -> bool:
@@ -186,11 +186,11 @@ class Site:
     def wait_until(
         self, true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S
     ) -> None:
-        """Waits for a condition; fails with the logs where it does not come true."""
+        """Wait for a condition; fail with the logs if it stays false."""
         wait_blocking(true, what, within_s=within_s, logs=self.logs)
 
     def stop(self) -> dict[str, int]:
-        """Stops everything gracefully; returns the exit codes."""
+        """Stop everything gracefully; return the exit codes."""
         for program in self.programs.values():
             program.send(signal.SIGCONT)
             program.send(signal.SIGTERM)

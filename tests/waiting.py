@@ -25,7 +25,7 @@ async def wait_until(condition: Callable[[], T], what: str, *, within_s: float =
 async def wait_until(
     condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S
 ) -> Any:
-    """Returns the first true value of `condition`, which may be a coroutine function.
+    """Return the first true value of `condition`, which may be a coroutine function.
 
     Raises:
         AssertionError: it was not true in time; the text says `what` was waited for.
@@ -50,7 +50,7 @@ def wait_blocking(
     look_every_s: float = LOOK_EVERY_S,
     logs: Callable[[], str] = str,
 ) -> None:
-    """Waits for a condition where there is no event loop.
+    """Wait for a condition where there is no event loop.
 
     Raises:
         AssertionError: it did not come true in time; the text ends with the `logs`.

@@ -17,7 +17,13 @@ from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
-from dialer.errors import AmiUnavailable, DialerError, StepsStopped
+from dialer.errors import (
+    AmiLoginRefused,
+    AmiUnavailable,
+    ConfigError,
+    DialerError,
+    StepsStopped,
+)
 from dialer.settings import Pbx, Settings
 from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
@@ -142,11 +148,12 @@ class PbxWorker:
         if self.state.is_stopping or self.failure.done():
             return
         error = None if task.cancelled() else task.exception()
-        logger.critical(
-            "A part of the worker ended unexpectedly; the worker ends",
-            exc_info=None if isinstance(error, DialerError) else error,
-            extra={"pbx": self.pbx.name, "part": task.get_name(), "error": str(error or "")},
-        )
+        if not isinstance(error, AmiLoginRefused | ConfigError):  # the start says those
+            logger.critical(
+                "A part of the worker ended unexpectedly; the worker ends",
+                exc_info=None if isinstance(error, DialerError) else error,
+                extra={"pbx": self.pbx.name, "part": task.get_name(), "error": str(error or "")},
+            )
         self.failure.set_result(None)
 
     async def _add_removed_cells(self, steps: Steps) -> None:

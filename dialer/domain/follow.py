@@ -60,7 +60,7 @@ from dialer.domain.follow_events import (
     WriteAnswered,
     WriteEnd,
 )
-from dialer.domain.followed import Followed
+from dialer.domain.followed import Followed, changed
 
 #: Calls older than this are checked periodically, because their Hangup may have been missed.
 CHECK_AFTER: Final = timedelta(minutes=3)
@@ -104,9 +104,9 @@ def _on_originate(
         return f, ()
     match event:
         case OriginateSent(attempt=attempt):
-            return replace(f, sent=True, call=replace(f.call, attempts=attempt)), ()
+            return changed(f, sent=True, call=replace(f.call, attempts=attempt)), ()
         case OriginateNotSent():
-            return replace(f, sent=False), ()
+            return changed(f, sent=False), ()
         case OriginateAccepted():
             return _accept(f, now)
         case OriginateUnclear():
@@ -122,7 +122,7 @@ def _accept(f: Followed, now: datetime) -> Step:
     accepted = Accepted(at=now, uniqueid=f.call.call_id, attempts=max(1, f.call.attempts))
     call, _ = advance(f.call, accepted)
     early = f.early
-    f = replace(f, call=call, sent=True, early=())
+    f = changed(f, call=call, sent=True, early=())
     done: tuple[FollowEffect, ...] = (WriteAck(),)
     for event, at in early:
         f, more = _apply(f, event, at)
@@ -134,7 +134,7 @@ def _give_up(f: Followed, event: GivenUp, now: datetime) -> Step:
     if f.is_accepted:
         return f, ()
     if not event.tried:
-        f = replace(f, call=replace(f.call, dialed_at=None, attempts=0))
+        f = changed(f, call=replace(f.call, dialed_at=None, attempts=0))
     return _end(f, Ending(result=event.result, ended_at=now, error=event.error))
 
 
@@ -145,9 +145,9 @@ def _on_ami(f: Followed, event: AmiEvent, at: datetime) -> Step:
     if isinstance(event, OriginateEnded) and _is_of_another_attempt(f, event):
         return f, ()
     if isinstance(event, ChannelCreated):
-        f = replace(f, channel=event.channel, appeared=True)
+        f = changed(f, channel=event.channel, appeared=True)
     if not f.is_accepted:
-        return replace(f, early=(*f.early, (event, at))), ()
+        return changed(f, early=(*f.early, (event, at))), ()
     return _apply(f, event, at)
 
 
@@ -165,7 +165,7 @@ def _apply(f: Followed, event: AmiEvent, at: datetime) -> Step:
         case OriginateEnded():
             return _originate_ended(f, event, at)
         case AmdReported(status=status):
-            reported = replace(f, amd=status, has_amd_event=True)
+            reported = changed(f, amd=status, has_amd_event=True)
             return reported, (NoteAmd(works=status is not None),) if f.wants_amd else ()
         case _:
             return _on_queue(f, event, at), ()
@@ -184,13 +184,13 @@ def _on_queue(
 ) -> Followed:
     match event:
         case DialEnded(status=status):
-            return replace(f, dial_status=status)
+            return changed(f, dial_status=status)
         case QueueJoined():
-            return replace(f, waiting_since=f.waiting_since or at)
+            return changed(f, waiting_since=f.waiting_since or at)
         case QueueLeft():
-            return replace(f, wait_s=_waited_s(f, at))
+            return changed(f, wait_s=_waited_s(f, at))
         case AgentJoined(agent=agent, wait_s=wait_s):
-            return replace(f, agent=agent, wait_s=_waited_s(f, at) or wait_s)
+            return changed(f, agent=agent, wait_s=_waited_s(f, at) or wait_s)
         case _:
             assert_never(event)
 
@@ -205,16 +205,16 @@ def _waited_s(f: Followed, until: datetime) -> float | None:
 def _hung_up(f: Followed, event: HungUp, at: datetime) -> Step:
     if f.hangup is not None:
         return f, ()
-    return _end_if_over(replace(f, hangup=event, over_at=at))
+    return _end_if_over(changed(f, hangup=event, over_at=at))
 
 
 def _originate_ended(f: Followed, event: OriginateEnded, at: datetime) -> Step:
     if f.originate is not None:
         return f, ()
-    f = replace(f, originate=event)
+    f = changed(f, originate=event)
     if event.answered:
         return _answer_or_end(f, at)
-    return _end_if_over(replace(f, over_at=f.over_at or at))
+    return _end_if_over(changed(f, over_at=f.over_at or at))
 
 
 def _answer_or_end(f: Followed, at: datetime) -> Step:
@@ -228,7 +228,7 @@ def _answer(f: Followed, at: datetime) -> Step:
     if f.is_answered:
         return f, ()
     call, _ = advance(f.call, Answered(at=at))
-    return replace(f, call=call), (WriteAnswered(at=at),)
+    return changed(f, call=call), (WriteAnswered(at=at),)
 
 
 def _end_if_over(f: Followed) -> Step:
@@ -237,11 +237,11 @@ def _end_if_over(f: Followed) -> Step:
         waits = f.has_failed_without_channel and not f.is_answered
         # OriginateResponse may arrive even before Newchannel, so wait for a channel.
         return f, _timer(PairingTimedOut()) if waits else ()
+    if not f.is_answered and f.originate is None and _is_unclear(f.hangup):
+        return f, _timer(PairingTimedOut())
     if f.missed or f.needs_amd_from_record:
         return _ask_record(f)
-    if f.is_answered or not _is_unclear(f.hangup) or f.originate is not None:
-        return _end_by_events(f, f.hangup)
-    return f, _timer(PairingTimedOut())
+    return _end_by_events(f, f.hangup)
 
 
 def _is_unclear(hangup: HungUp) -> bool:
@@ -266,7 +266,7 @@ def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | Record
             # After a new gap, the wait begins again with the timer of that gap.
             if gap != f.gaps or not f.sent or (f.is_accepted and f.appeared):
                 return f, ()
-            return replace(f, waited=True), (AskList(),)
+            return changed(f, waited=True), (AskList(),)
         case RecordDue():
             return f, (AskRecord(),) if f.asking else ()
         case _:
@@ -285,8 +285,8 @@ def _on_lookup(
         return f, ()
     match event:
         case GapFound():
-            gap = replace(f, missed=True, gaps=f.gaps + 1, appeared=False)
-            return replace(gap, waited=False, is_gone=False), ()
+            gap = changed(f, missed=True, gaps=f.gaps + 1, appeared=False)
+            return changed(gap, waited=False, is_gone=False), ()
         case ChannelListed():
             return _listed(f, event, now)
         case ChannelNotListed(boot=boot):
@@ -300,16 +300,16 @@ def _on_lookup(
             if f.hangup is not None or f.is_gone:
                 return f, ()
             # Its Hangup may still arrive.
-            return replace(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
+            return changed(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
         case _:
             assert_never(event)
 
 
 def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:
-    f, effects = _accept(replace(f, channel=event.channel, appeared=True), now)
-    if not event.is_up or not f.is_up or f.is_answered or f.hangup is not None:
+    f, effects = _accept(changed(f, channel=event.channel, appeared=True), now)
+    if not event.is_up or not f.is_up or f.is_answered:
         return f, effects
-    f, asks = _ask_record(replace(f, seen_up_at=f.seen_up_at or now))
+    f, asks = _ask_record(changed(f, seen_up_at=f.seen_up_at or f.over_at or now))
     return f, effects + asks
 
 
@@ -321,7 +321,7 @@ def _not_listed(f: Followed, boot: str, now: datetime) -> Step:
         return f, effects  # its events or the pairing timer end it
     if _can_still_appear(f, boot):
         return f, effects + _timer(ChannelWaitTimedOut(gap=f.gaps))
-    f = replace(f, is_gone=True, restarted=f.boot not in ("", boot))
+    f = changed(f, is_gone=True, restarted=f.boot not in ("", boot))
     f, asks = _ask_record(f)
     return f, effects + asks
 
@@ -333,7 +333,7 @@ def _can_still_appear(f: Followed, boot: str) -> bool:
 
 def _on_ledger(f: Followed, event: LedgerRead) -> Step:
     """Write again what the ledger lost."""
-    f = replace(f, token=event.token or f.token, call=replace(f.call, epoch=event.epoch))
+    f = changed(f, token=event.token or f.token, call=replace(f.call, epoch=event.epoch))
     if not f.is_accepted or event.state is f.call.state:
         return f, ()
     effects: tuple[FollowEffect, ...] = ()
@@ -350,7 +350,7 @@ def _on_ledger(f: Followed, event: LedgerRead) -> Step:
 def _ask_record(f: Followed) -> Step:
     if f.asking:
         return f, ()
-    return replace(f, asking=True), (AskRecord(),)
+    return changed(f, asking=True), (AskRecord(),)
 
 
 def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
@@ -360,26 +360,28 @@ def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
     is_over = f.hangup is not None or f.is_gone
     lacks_end = record is not None and record.ended_at is None and not f.restarted
     if is_over and lacks_end and not f.asked_again:
-        return replace(f, asked_again=True), _timer(RecordDue())
-    f = replace(_merge_record(f, record), asking=False)
+        return changed(f, asked_again=True), _timer(RecordDue())
+    f = changed(_merge_record(f, record), asking=False)
+    answered: tuple[FollowEffect, ...] = ()
+    if f.is_accepted and f.seen_up_at is not None and not (is_over and record):
+        f, answered = _answer(f, record.answered_at if record else f.seen_up_at)
+    ended: tuple[FollowEffect, ...] = ()
     if f.hangup is not None:
-        return _end_by_record_or_events(f, f.hangup, event, now)
-    if f.is_gone:
-        return _end(f, ending_unseen(f, record, has_include=event.has_include, now=now))
-    if f.is_accepted and f.seen_up_at is not None:
-        return _answer(f, record.answered_at if record else f.seen_up_at)
-    return f, ()
+        f, ended = _end_by_record_or_events(f, f.hangup, event, now)
+    elif f.is_gone:
+        f, ended = _end(f, ending_unseen(f, record, has_include=event.has_include, now=now))
+    return f, answered + ended
 
 
 def _merge_record(f: Followed, record: Record | None) -> Followed:
     """Add the record's values; those from events have precedence."""
     if record is None:
         return f
-    f = replace(f, amd=f.amd or record.amd)
+    f = changed(f, amd=f.amd or record.amd)
     if f.agent is not None:
         return f
     wait_s = record.wait_s if f.wait_s is None else f.wait_s
-    return replace(f, agent=record.agent, wait_s=wait_s)
+    return changed(f, agent=record.agent, wait_s=wait_s)
 
 
 def _end_by_record_or_events(f: Followed, hangup: HungUp, event: RecordRead, now: datetime) -> Step:
@@ -409,4 +411,4 @@ def _end(f: Followed, ending: Ending) -> Step:
     if ending.answered_at is not None:  # more exact than the time of a late adoption
         call = replace(call, answered_at=ending.answered_at)
     call, _ = advance(call, Ended(ending=ending))
-    return replace(f, call=call), (WriteEnd(ending=ending),)
+    return changed(f, call=call), (WriteEnd(ending=ending),)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dialer.domain.call import Call, State
 from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded
 from dialer.domain.request import CallRequest
 
+__all__ = ["Followed", "changed"]
+
 _UP: Final = frozenset({State.ORIGINATING, State.ACCEPTED, State.ANSWERED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see `changed`
 class Followed:
     """A claimed call.
 
@@ -82,3 +84,14 @@ class Followed:
         Asterisk sends none when the customer hangs up during detection; the record may have it.
         """
         return self.is_answered and self.wants_amd and not self.has_amd_event
+
+
+if TYPE_CHECKING:
+    from dataclasses import replace as changed  # so that names and types are checked
+else:
+
+    def changed(followed: Followed, **changes: Any) -> Followed:
+        """Return a copy with these changes. `replace` takes ten times as long, for each event."""
+        copy = object.__new__(Followed)
+        object.__setattr__(copy, "__dict__", followed.__dict__ | changes)
+        return copy

@@ -94,13 +94,13 @@ class LedgerKeys:
     def dead(self) -> str:
         """List: refused elements with the reason; the newest `DEAD_MAX` of `_dead.lua`.
 
-        No lifetime: an operator deletes it.
+        Kept until an operator deletes it.
         """
         return f"dialer:dead:{self.cell}"
 
     @property
     def dropped(self) -> str:
-        """String: number of entries that the full dead list dropped. No lifetime."""
+        """String: number of entries that the full dead list dropped. Kept until it is deleted."""
         return f"dialer:dropped:{self.cell}"
 
     def number(self, number: str) -> str:
@@ -136,4 +136,4 @@ def dnc_reply(change_id: str) -> str:
 
 
 DO_NOT_CALL: Final = "dialer:dnc"
-"""Set in the registry: numbers that are never called. No lifetime: the operator owns it."""
+"""Set in the registry: numbers that are never called. Kept: the operator owns it."""

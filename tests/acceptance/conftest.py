@@ -68,7 +68,7 @@ def running(site: Site) -> Iterator[Site]:
 
 @pytest.fixture
 def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
-    """Makes and starts a site on both Asterisks; more fields are the cell's."""
+    """Make and start a site on both Asterisks; more fields are the cell's."""
     with ExitStack() as stack:
 
         def make(

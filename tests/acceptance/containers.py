@@ -66,7 +66,7 @@ class Worker(CeleryTestWorker):  # type: ignore[misc]  # it has no types
         return str(self.logs())
 
     def stop(self) -> int:
-        """SIGTERM, as `docker stop` sends it; returns the exit code (137: it took too long)."""
+        """SIGTERM, as `docker stop` sends it; return the exit code (137: it took too long)."""
         self.box.stop(timeout=STOP_S)
         return int(self.box.wait()["StatusCode"])
 
@@ -125,7 +125,7 @@ def own_redis_url(own_redis: RedisContainer) -> str:
 
 @pytest.fixture
 def make_bridge(lab: Lab, own_redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Makes a site of these PBXs with a bridge; the test starts it. The lab is without calls."""
+    """Make a site of these PBXs with a bridge; the test starts it. The lab is without calls."""
     sites: list[Site] = []
 
     def make(*pbxs: str, broker_url: str = "") -> Site:
@@ -153,7 +153,7 @@ def start_worker(
     own_redis: RedisContainer,
     tmp_path: Path,
 ) -> Iterator[StartWorker]:
-    """Starts a worker container of a PBX of this site, and waits until it takes calls."""
+    """Start a worker container of a PBX of this site, and wait until it takes calls."""
     from dialer.celery import app
 
     boxes: list[Container] = []

@@ -131,10 +131,8 @@ def site_of(
         PbxPlace(name=n, port=lab.ami_port("22"), secret=AMI_SECRET, username=u, trunks=TRUNKS)
         for n, u in users.items()
     ]
-    fields = {
-        cell: {"pbxs": pbxs, "timeout_command_ack": 1, "ring_timeout": 5}
-        for cell, pbxs in cells.items()
-    }
+    common = {"timeout_command_ack": 1, "ring_timeout": 5, "variables": ["LAB_*"]}
+    fields = {cell: {"pbxs": pbxs, **common} for cell, pbxs in cells.items()}
     toml = site_toml(redis_url, redis_url.removesuffix("/0") + "/1", places, cells=fields)
     site = Site(folder, toml, redis_url, [*users])
     try:

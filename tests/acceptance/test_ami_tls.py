@@ -75,7 +75,7 @@ def test_calls_are_placed_over_tls(
     ("host", "trusted", "said"),
     [
         ("127.0.0.1", "other.pem", "is not trusted (self"),
-        ("localhost", "own", "is for another name: host in dialer.toml"),
+        ("localhost", "own", "is for another name: set host in dialer.toml"),
     ],
 )
 async def test_who_is_not_the_pbx_is_refused_with_the_cure(

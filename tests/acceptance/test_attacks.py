@@ -56,7 +56,7 @@ def request(request_id: str, number: str, **fields: Any) -> str:
 
 
 def pushed(redis_url: str, site: Site, start: str, attacks: list[dict[str, Any]]) -> str:
-    """Pushes the attacks and one sound request; returns its number once its call is over."""
+    """Pushes the attacks and one sound request; return its number once its call is over."""
     good, good_id = f"{start}00001{STAYS}", f"good-{start[1:]}"
     wire = CellKeys(CELL)
     with Redis.from_url(redis_url) as redis:

@@ -51,7 +51,7 @@ def prefix() -> str:
 def played(
     lab: Lab, redis_url: str, calls: int, rate: float, **more: Any
 ) -> tuple[Summary, list[Played]]:
-    """Plays Multcall against the site; returns the summary and every call."""
+    """Plays Multcall against the site; return the summary and every call."""
     book: list[Checker] = []
     start = prefix()
 

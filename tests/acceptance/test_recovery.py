@@ -141,7 +141,7 @@ def test_a_rolling_restart_delays_no_request_over_5_s(
 
 
 def _restart(site: Site, name: str) -> float:
-    """Stops it in order and starts it until it works; returns the seconds that the stop took."""
+    """Stop it in order and start it until it works; return the seconds that the stop took."""
     program = site.programs[name]
     before = program.said().count("Bridge ready")
     began = time.monotonic()

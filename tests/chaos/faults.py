@@ -13,17 +13,20 @@ WORKERS = ("pbx22", "pbx16")
 #: The named steps, each with a failure point before and after it, by who takes them.
 STEPS = {
     "bridge": (
-        "fetch", "fetch_codes", "check", "admit", "refuse", "bury", "due", "assign", "takeover",
-        "return_hand", "code",
-        "late_codes", "lease", "loads", "publish", "release", "old_slots", "end",
-        "remember_cell", "unserved_cells",
+        "fetch", "fetch_codes", "check", "park", "admit", "refuse", "bury", "bury_call", "due",
+        "assign", "takeover", "return_hand", "code", "late_codes",
+        "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
+        "unserved_cells",
     ),
     "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim"),
 }  # fmt: skip
 
 #: Steps met at the first chance, for only other faults bring them.
 RARE = {
-    "bridge": {"refuse", "bury", "assign", "return_hand", "end", "old_slots", "release"},
+    "bridge": {
+        *("refuse", "bury", "bury_call", "park", "assign", "return_hand", "end", "old_slots"),
+        "release",
+    },
     "worker": {"unclaim"},
 }
 
@@ -69,7 +72,7 @@ RARE_AT_ONCE = 4
 
 
 class Points:
-    """Failure points to be armed: each comes up until it has fired, then the round begins anew."""
+    """Failure points to be armed: each comes up until it has fired, then the round begins again."""
 
     def __init__(self, who: str, rng: random.Random) -> None:
         self._rare = RARE[who]

@@ -28,7 +28,7 @@ class Proxy:
         self.cut()
 
     def cut(self) -> None:
-        """Ends every connection at once."""
+        """End every connection at once."""
         for writer in list(self._writers):
             writer.transport.abort()
 

@@ -97,7 +97,7 @@ class Chaos:
         return self._site
 
     async def run(self) -> Summary:
-        """The whole run; returns Multcall's summary."""
+        """The whole run; return Multcall's summary."""
         await asyncio.to_thread(self.lab.up)
         for version in VERSION.values():
             await asyncio.to_thread(self.lab.hang_up_everything, version)

@@ -72,7 +72,7 @@ class Nudges:
         return [(n.call_id, n.pbx, n.epoch) for n in self.sent]
 
     async def until(self, n: int) -> None:
-        """Waits until `n` were sent; a call is in the ledger before its nudge is sent."""
+        """Wait until `n` were sent; a call is in the ledger before its nudge is sent."""
         await wait_until(lambda: len(self.sent) >= n, f"{n} nudges")
 
 
@@ -193,7 +193,7 @@ class Site:
     # --- a call's life, by the ledger's own steps ------------------------------------
 
     async def in_hand(self, *raw: bytes, bridge: str = BRIDGE) -> None:
-        """Puts requests into a bridge's hand."""
+        """Put requests into a bridge's hand."""
         await self.redis.rpush(self.ledger.keys.hand(bridge), *raw)
 
     async def admitted(
@@ -287,7 +287,7 @@ class Site:
             await asyncio.sleep(BEAT_EVERY_S)
 
     async def silence(self, name: str, *, seconds: float) -> None:
-        """Makes the PBX's last heartbeat that old."""
+        """Make the PBX's last heartbeat that old."""
         self._beats.pop(name, None)
         key = f"dialer:pbx:{name}"
         now_s, _ = await self.redis.time()
@@ -371,7 +371,7 @@ class Bridge:
 
 @asynccontextmanager
 async def task_of(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs coroutines that never end while the block runs; an error in one is raised at its end."""
+    """Run coroutines that never end while the block runs; an error in one is raised at its end."""
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         yield

@@ -44,7 +44,7 @@ class Watched:
 
     @classmethod
     def prepared(cls, config: Mapping[str, str] | None = None) -> Self:
-        """Starts the master and its replica, and waits until the replica has all."""
+        """Start the master and its replica, and wait until the replica has all."""
         common = {
             "repl-diskless-sync-delay": "0",
             "repl-ping-replica-period": "1",
@@ -63,14 +63,14 @@ class Watched:
         return f"sentinel://{hosts}/{SERVICE}?db={db}"
 
     async def watch(self, stack: Stack) -> None:
-        """Starts the sentinels and waits until they know each other and the replica."""
+        """Start the sentinels and wait until they know each other and the replica."""
         await self.until_followed()
         for n in range(1, SENTINELS + 1):
             self.sentinels.append(await self._start_sentinel(stack, n))
         await wait_until(self._agree, "the sentinels know each other and the replica")
 
     async def until_followed(self) -> None:
-        """Waits until the replica has all and hears of more."""
+        """Wait until the replica has all and hears of more."""
         await wait_until(self._has_replica, "the replica follows the master")
 
     async def _start_sentinel(self, stack: Stack, n: int) -> Program:
@@ -113,7 +113,7 @@ class Watched:
         await asyncio.to_thread(self.master.kill)
 
     async def until_promoted(self, redis: Redis) -> None:
-        """Waits until a client of the sentinels is sent to the replica, now the master."""
+        """Wait until a client of the sentinels is sent to the replica, now the master."""
 
         async def promoted() -> bool:
             try:

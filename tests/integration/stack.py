@@ -105,12 +105,12 @@ class Program:
         await self.process.wait()
 
     async def stop(self, within_s: float = EXIT_WITHIN_S) -> int:
-        """SIGTERM; returns the exit code."""
+        """SIGTERM; return the exit code."""
         self._signal(signal.SIGTERM)
         return await self.exit_code(within_s)
 
     async def exit_code(self, within_s: float = EXIT_WITHIN_S) -> int:
-        """Waits until it ends by itself; returns the exit code."""
+        """Wait until it ends by itself; return the exit code."""
         async with asyncio.timeout(within_s):
             return await self.process.wait()
 
@@ -122,7 +122,7 @@ class Program:
         self._signal(signal.SIGCONT)
 
     def hang_up(self) -> None:
-        """SIGHUP: a bridge reads its settings anew."""
+        """SIGHUP: a bridge reads its settings again."""
         self._signal(signal.SIGHUP)
 
     def rss_mb(self) -> float:
@@ -162,7 +162,7 @@ class Multcall:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
-        """Runs for ever; waits through outages of Redis."""
+        """Run until cancelled; wait through outages of Redis."""
         keys = CellKeys(self.cell)
         while True:
             async with self.turn:
@@ -276,11 +276,11 @@ class Stack:
         self._cell_tables.setdefault(name, {}).update(fields)
 
     def forget_pbx(self, name: str) -> None:
-        """Takes a PBX out of the settings; it and its worker run on."""
+        """Take a PBX out of the settings; it and its worker run on."""
         del self._pbx_tables[name]
 
     def forget_cell(self, name: str) -> None:
-        """Takes a cell out of the settings; Multcall plays on."""
+        """Take a cell out of the settings; Multcall plays on."""
         del self._cell_tables[name]
 
     # --- life ----------------------------------------------------------------------
@@ -315,7 +315,7 @@ class Stack:
             self._guard.communicate(b"bye\n")
 
     async def start(self, *, bridges: int = 1, workers: bool = True) -> None:
-        """Starts everything and waits until calls can be placed."""
+        """Start everything and wait until calls can be placed."""
         if not self.pbxs:
             self.add_pbx()
         for pbx in self.pbxs.values():
@@ -341,7 +341,7 @@ class Stack:
         return multcall
 
     async def start_valkey(self) -> None:
-        """Starts (or starts again) the Valkey server; empty unless it was told to keep."""
+        """Start (or start again) the Valkey server; empty unless it keeps its data."""
         await asyncio.to_thread(self.valkey.start)
         if self._redis is None:
             self._redis = redis.asyncio.Redis.from_url(
@@ -350,7 +350,7 @@ class Stack:
             await self._redis.flushall()
 
     def write_config(self) -> None:
-        """Writes dialer.toml from what was added."""
+        """Write dialer.toml from what was added."""
         self.folder.mkdir(parents=True, exist_ok=True)
         pbxs = [
             {
@@ -393,7 +393,7 @@ class Stack:
     async def reread(
         self, bridge: Program, says: str = "New settings are in force", *, write: bool = True
     ) -> None:
-        """Writes dialer.toml, sends SIGHUP and waits for the bridge's word on it."""
+        """Write dialer.toml, send SIGHUP and wait for the log message of the bridge."""
         if write:
             self.write_config()
         said = bridge.log.count(says)
@@ -421,7 +421,7 @@ class Stack:
     async def run(
         self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None
     ) -> Program:
-        """Starts a program of ours with this stack's dialer.toml; does not wait."""
+        """Start a program of ours with this stack's dialer.toml; does not wait."""
         log_path = self.folder / f"{name}.{len(self.programs)}.log"
         environment = {
             **os.environ,
@@ -456,7 +456,7 @@ class Stack:
         *,
         other_than: bytes | None = None,
     ) -> None:
-        """Waits until the PBX's heartbeat says so, from another instance than that one."""
+        """Wait until the PBX's heartbeat says so, from another instance than that one."""
 
         async def says() -> bool:
             self._refuse_dead(name)
@@ -483,7 +483,7 @@ class Stack:
         await wait_until(ready, f"{bridge.name} is ready", within_s=START_WITHIN_S)
 
     async def until_live(self, calls: int, *, within_s: float = START_WITHIN_S) -> None:
-        """Waits until at least that many calls are up on the PBXs together; 0: until none is."""
+        """Wait until at least that many calls are up on the PBXs together; 0: until none is."""
 
         def reached() -> bool:
             live = sum(pbx.live for pbx in self.pbxs.values())
@@ -496,19 +496,19 @@ class Stack:
         )
 
     async def until_dialed(self, calls: int, *, within_s: float = START_WITHIN_S) -> None:
-        """Waits until at least that many calls were dialed since the start."""
+        """Wait until at least that many calls were dialed since the start."""
         await wait_until(
             lambda: self.rings.total() >= calls, f"{calls} calls are dialed", within_s=within_s
         )
 
     async def responses(self, n: int, *, within_s: float = START_WITHIN_S) -> list[dict[str, Any]]:
-        """Waits until the first cell has got `n` Responses; returns them, in their order."""
+        """Wait until the first cell has got `n` Responses; return them, in their order."""
         got = self.multcall.responses
         await wait_until(lambda: len(got) >= n, f"{n} Responses, not {len(got)}", within_s=within_s)
         return got
 
     async def at_rest(self, *, slots: bool = True, within_s: float = START_WITHIN_S) -> None:
-        """Waits until nothing is under way and both counters and all slots are back.
+        """Wait until nothing is under way and both counters and all slots are back.
 
         `slots` false: without the PBXs' slots. One that a killed worker left behind comes back
         when the bridge next looks for such, 10 to 20 s later.

@@ -59,7 +59,7 @@ async def parked(site: Site, trunk: str, expected: list[bytes]) -> bool:
 
 
 class Rounds:
-    """Counts how often the intake went round its loop."""
+    """Count how often the intake went round its loop."""
 
     def __init__(self, bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0

@@ -36,12 +36,12 @@ def pair(site: Site, **fields: int) -> tuple[Bridge, Bridge]:
 
 
 async def die(site: Site, name: str) -> None:
-    """Makes the others hold that bridge for dead."""
+    """Make the others hold that bridge for dead."""
     await site.redis.zincrby(site.ledger.keys.bridges, -11_000, name)
 
 
 async def until_nudged(n: int, *bridges: Bridge) -> None:
-    """Waits for the nudges: a call may be over before its nudge is sent."""
+    """Wait for the nudges: a call may be over before its nudge is sent."""
     await wait_until(lambda: sum(len(b.nudges.sent) for b in bridges) >= n, f"{n} nudges")
 
 

@@ -31,7 +31,7 @@ def bridge_of(site: Site, name: str = BRIDGE, threads: int = 50) -> Bridge:
 
 
 async def beats(site: Site, *names: str) -> None:
-    """Keeps PBXs ready, as their workers do."""
+    """Keep PBXs ready, as their workers do."""
     while True:
         for name in names:
             await site.beat(name)
@@ -39,7 +39,7 @@ async def beats(site: Site, *names: str) -> None:
 
 
 async def ends_calls(site: Site) -> None:
-    """Ends calls as workers would."""
+    """End calls as workers would."""
     while True:
         await end_live(site)
         await asyncio.sleep(0.01)
@@ -176,6 +176,20 @@ async def test_parked_request_of_a_removed_trunk_is_refused(site: Site) -> None:
     async with Bridge.of(site, name="two", pbxs=PBXS[:1]).running():
         await wait_until(site.responses, "its Response")
     assert [r["Resultado"] for r in await site.responses()] == ["INVALID_REQUEST"]
+
+
+async def test_parked_request_of_a_changed_trunk_makes_way(site: Site) -> None:
+    """The cell's default trunk was tim, and is vivo now; a killed bridge left one parked."""
+    pbxs = (pbx("pbx01", trunks=TIM, max_calls=1), PBXS[1])
+    bridge = Bridge.of(site, pbxs=pbxs, cell_table=cell("pbx01", "pbx02", trunk="vivo"))
+    tim = site.ledger.keys.parked("tim")
+    left, behind = element("b-1"), element("o-1", Tronco="tim")
+    await site.redis.rpush(tim, left, behind)
+    await site.redis.sadd(site.ledger.keys.parking, "tim")
+    for _ in range(2):
+        await bridge.intake.handle(*await bridge.intake.fetch())
+    assert nudged(bridge, "") == ["o-1"]
+    assert await site.listed(site.ledger.keys.parked("vivo")) == [left]
 
 
 async def test_newer_request_does_not_pass_a_parked_one(site: Site) -> None:

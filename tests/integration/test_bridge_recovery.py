@@ -33,7 +33,7 @@ async def look(bridge: Bridge) -> None:
 
 
 async def age(site: Site, *, seconds: float) -> None:
-    """Makes every publishing and every slot of pbx01 that old."""
+    """Make every publishing and every slot of pbx01 that old."""
     for key in (site.ledger.keys.queued, "dialer:slots:pbx01"):
         for member in cast("list[bytes]", await site.redis.zrange(key, 0, -1)):
             await site.redis.zincrby(key, -seconds * 1000, member)

@@ -1,4 +1,4 @@
-"""SIGHUP: a running bridge reads its settings anew, and no promise is hurt."""
+"""SIGHUP: a running bridge reads its settings again and breaks no promise."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ async def test_bridge_stops_in_time_during_a_reload(tmp_path: Path, mute: int) -
 
 
 async def until_connected(bridge: Program, port: int) -> None:
-    """Waits until something of this machine has a connection to that port."""
+    """Wait until something of this machine has a connection to that port."""
     table = Path(f"/proc/{bridge.pid}/net/tcp")
 
     def is_connected() -> bool:

@@ -17,7 +17,7 @@ Dnc = Callable[..., Result]
 
 @pytest.fixture
 def dnc(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dnc:
-    """Runs `dialer dnc ...` with settings whose registry is `redis_url`."""
+    """Run `dialer dnc ...` with settings whose registry is `redis_url`."""
     config = tmp_path / "dialer.toml"
     pbx = PbxPlace(name="pbx01", port=5038, secret="x")
     config.write_text(site_toml(redis_url, redis_url, [pbx], cells={"ASR_TIM": {}}))

@@ -63,7 +63,7 @@ async def queued(stack: Stack) -> bool:
 
 
 async def each_rang_once(stack: Stack, requests: list[dict[str, Any]]) -> None:
-    """Waits for the Response of every request; none was dialed twice, nothing is left."""
+    """Wait for the Response of every request; none was dialed twice, nothing is left."""
     wanted = {request["IdRequisicao"] for request in requests}
     got = stack.multcall.responses
     await wait_until(lambda: {r["IdRequisicao"] for r in got} >= wanted, "every Response")

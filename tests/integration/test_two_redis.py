@@ -48,7 +48,7 @@ class Place:
         return await self.redis.zcard(f"dialer:{index}:{self.cell}")
 
     async def all_answered(self) -> None:
-        """Waits until each request has its one Response, and the cell is at rest."""
+        """Wait until each request has its one Response, and the cell is at rest."""
         responses = self.multcall.responses
         await wait_until(
             lambda: len(responses) >= len(self.pushed),
@@ -74,7 +74,7 @@ class Place:
             await asyncio.to_thread(self.server.kill)
 
     async def revive(self) -> None:
-        """Starts its Redis again, over the same data."""
+        """Start its Redis again, over the same data."""
         await asyncio.to_thread(self.server.start)
         await self.redis.connection_pool.disconnect(inuse_connections=False)
 

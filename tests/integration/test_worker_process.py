@@ -35,7 +35,7 @@ def moment(text: str) -> float:
 async def each_once(
     stack: Stack, requests: list[dict[str, Any]], *, slots: bool = True
 ) -> dict[str, Response]:
-    """Waits until every request has its Response and all is at rest; none came twice."""
+    """Wait until every request has its Response and all is at rest; none came twice."""
     responses = await stack.responses(len(requests))
     await stack.at_rest(slots=slots)
     ids = [response["IdRequisicao"] for response in responses]
@@ -231,6 +231,7 @@ async def test_a_worker_with_a_wrong_secret_says_so_and_ends(tmp_path: Path) -> 
         assert await worker.exit_code() == 2
         assert "refused the AMI login of 'dialer' for pbx01" in the_sentence(worker)
         assert "not-the-secret" not in worker.log
+        assert "ended unexpectedly" not in worker.log  # it is no fault of ours
 
 
 async def test_a_worker_without_redis_says_so_and_ends(tmp_path: Path) -> None:

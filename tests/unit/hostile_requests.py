@@ -138,7 +138,7 @@ def _with(rng: random.Random, request_id: str, **fields: Any) -> Made:
 
 
 def _in_some_text(rng: random.Random, request_id: str, poison: str) -> Made:
-    """Puts `poison` where text goes: a field, a variable's value, its name, or the id."""
+    """Put `poison` where text goes: a field, a variable's value, its name, or the id."""
     place = rng.choice([*TEXT_FIELDS, "value", "name", "IdRequisicao"])
     if place == "value":
         return _with(rng, request_id, Variaveis={"MC_CPF": f"1{poison}"})
@@ -320,6 +320,8 @@ MEANT_BY_ASTERISK = [
     "MACRO_CONTEXT",
     "GOSUB_RETVAL",
     "QUEUE_PRIO",
+    "VXML_URL",
+    "MEETME_AGI_BACKGROUND",
 ]
 
 

@@ -120,7 +120,7 @@ async def note(client: Client, call_id: str) -> str:
 
 
 class MakePbx(Protocol):
-    """Starts a simulated PBX with short calls."""
+    """Start a simulated PBX with short calls."""
 
     async def __call__(self, **more: Any) -> SimulatedPbx: ...
 

@@ -52,6 +52,7 @@ from dialer.domain.follow_events import (
     WriteAck,
     WriteAnswered,
 )
+from dialer.domain.followed import changed
 from tests.unit.captured import CALL_ID, VERSIONS, Version
 from tests.unit.lives import RESULTS, T0, Life, claimed, expected_cause, lived, told
 from tests.unit.test_translate import ANSWERED, NO_CHANNEL
@@ -335,9 +336,16 @@ def test_unclear_originate_that_was_accepted_is_not_looked_for() -> None:
 
 def test_a_hangup_after_a_gap_asks_the_record() -> None:
     life = Life(record=record()).dial().feed(CREATED, GapFound(), hung_up(16))
-    assert len(life.effects_of(AskRecord)) == 1
     assert life.ending.result is Result.ANSWERED
+    assert len(life.effects_of(AskRecord)) == 1
     assert life.followed.call.answered_at == record().answered_at
+
+
+def test_a_call_that_rings_out_after_a_gap_was_not_answered() -> None:
+    """Its OriginateResponse says so, some milliseconds after the Hangup."""
+    life = Life().dial().feed(CREATED, GapFound(), LISTED, hung_up(16))
+    life.feed(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3), after_s=0.006)
+    assert life.ending.result is Result.NO_ANSWER
 
 
 def test_a_listed_call_is_followed_on() -> None:
@@ -364,11 +372,19 @@ def test_a_hangup_while_the_answer_is_asked_for_ends_the_call() -> None:
     assert life.endings[0].result is Result.ANSWERED
 
 
-def test_a_hangup_before_the_list_is_read_counts() -> None:
-    life = Life(answers=False).dial().feed(GapFound(), hung_up(16), LISTED_UP)
-    assert life.followed.seen_up_at is None
+@pytest.mark.parametrize("events", [[hung_up(31), LISTED_UP], [LISTED_UP, hung_up(31)]])
+def test_a_call_listed_up_that_hung_up_was_answered(events: list[FollowEvent]) -> None:
+    """Without the include there is no record, so the list alone says that it was answered."""
+    life = Life(answers=False).dial().feed(GapFound(), *events)
+    life.feed(RecordRead(record=None, has_include=False))
+    assert life.endings[0].result is Result.ANSWERED
+    assert life.names[-2:] == ["WriteAnswered", "WriteEnd"]
+
+
+def test_a_call_listed_up_and_then_gone_may_have_talked() -> None:
+    life = Life(answers=False).dial().feed(GapFound(), LISTED_UP, GapFound(), NOT_LISTED)
     life.feed(RecordRead(record=None, has_include=True))
-    assert life.endings[0].result is Result.FAILED
+    assert life.endings[0].result is Result.UNKNOWN
 
 
 def test_a_channel_that_came_after_the_list_is_followed() -> None:
@@ -573,3 +589,10 @@ def test_a_complete_ledger_gets_nothing_again() -> None:
 def test_an_event_names_its_call() -> None:
     assert call_id_of(CREATED) == call_id_of(FAILED) == CALL_ID
     assert call_id_of(OriginateEnded(action_id="x/1/1", answered=False, reason=5)) == ""
+
+
+def test_changed_is_replace() -> None:
+    before = claimed(amd="HUMAN", early=((UP, T0),))
+    after = changed(before, sent=True, amd=None)
+    assert after == replace(before, sent=True, amd=None)
+    assert (before.sent, before.amd) == (False, "HUMAN")

@@ -127,6 +127,20 @@ async def test_a_link_lost_before_the_originate_gives_the_call_back() -> None:
     assert CALL_ID not in made.calls
 
 
+async def test_a_reconnect_does_not_adopt_a_call_being_given_back() -> None:
+    """The registry's Redis may be away, and the unclaim waits for it."""
+    made = waiting(AmiUnavailable("down"))
+    made.written.refusals = {"release": 10_000}
+    await made.originator.dial(CALL_ID, 1)
+    made.written.has_claimed = [entry()]
+    await made.reconciler.run()
+    assert CALL_ID not in made.calls
+    made.written.refusals.clear()
+    await made.journal.wait_done()
+    assert made.written.done == ["claim", "unclaim"]
+    assert not made.calls.is_claiming(CALL_ID)
+
+
 async def test_reconnect_during_a_claim_leaves_the_call_to_it() -> None:
     made = waiting()
     made.written.has_claimed = [entry()]

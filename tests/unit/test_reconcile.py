@@ -16,7 +16,7 @@ from dialer.domain.follow_events import OriginateAccepted
 from dialer.settings import Cell
 from tests.loop_watch import watched_loop
 from tests.unit.captured import CALL_ID
-from tests.unit.lives import T0
+from tests.unit.lives import CELL, T0
 from tests.unit.parts import Parts, Written, entry, parts
 from workers.recovery.reconcile import RECORD_KEPT_S
 
@@ -188,3 +188,16 @@ async def test_two_thousand_calls_do_not_block_the_loop() -> None:
         gc.enable()
     assert len(made.calls) == 2_000
     assert watched.longest_s < 0.02, watched
+
+
+async def test_no_events_are_kept_while_a_redis_is_away() -> None:
+    """Calls of other cells go on meanwhile, for hours perhaps."""
+    made = of_another_worker()
+    made.written.answers.clear()
+    back = made.journal.start(made.reconciler.on_ledger_recovered(made.cells.ledger(CELL)))
+    await asyncio.sleep(0)
+    made.hear(CREATED)
+    assert not made.tracker._unfollowed
+    made.written.answers.set()
+    await back
+    assert made.followed.missed

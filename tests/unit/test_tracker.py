@@ -171,6 +171,17 @@ async def test_no_list_is_asked_for_while_the_link_is_down() -> None:
     assert made.asterisk.asked == []
 
 
+async def test_a_list_wanted_before_the_link_is_ready_is_read() -> None:
+    """The reconciliation may be over, and the checks before the link is ready not."""
+    made = parts().claimed()
+    made.asterisk.ready = False
+    made.tracker.feed(CALL_ID, OriginateUnclear())
+    await wait_until(lambda: made.followed.waited, "its Originate had its time")
+    await made.journal.wait_done()
+    made.asterisk.ready = True
+    assert (await made.ending()).result is Result.FAILED
+
+
 async def test_a_list_of_a_newer_link_ends_nothing() -> None:
     made = parts().claimed()
 

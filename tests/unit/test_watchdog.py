@@ -38,7 +38,7 @@ def watchdog_of(address: str | None, watchdog_s: float = WATCHDOG_S) -> Watchdog
 
 
 def pass_limit(watchdog: Watchdog) -> list[str]:
-    """As many looks as the limit has and one more; returns who is silent then."""
+    """As many looks as the limit has and one more; return who is silent then."""
     silent = []
     for _ in range(CHECKS + 1):
         silent = watchdog.check()

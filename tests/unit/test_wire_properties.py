@@ -192,7 +192,7 @@ def test_accepted_values_have_no_control_or_expression(
 
 
 def separate_arguments(line: str, limit: int = 64) -> list[str]:
-    """Splits as `__ast_app_separate_args` does (main/app.c, 16 and 22), removing characters."""
+    """Split as `__ast_app_separate_args` does (main/app.c, 16 and 22), removing characters."""
     arguments: list[str] = []
     argument = ""
     paren = bracket = 0

@@ -64,5 +64,5 @@ class Calls:
                 del self._claiming[call_id]
 
     def is_claiming(self, call_id: str) -> bool:
-        """True while the reply to a claim is awaited."""
+        """True while the reply to a claim, or to its return, is awaited."""
         return call_id in self._claiming

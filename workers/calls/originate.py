@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -175,7 +176,11 @@ class Originator:
         call_id, cell = followed.call.call_id, followed.request.cell
         current = self.calls.get(call_id) or followed  # a replay may have claimed it again
         self.calls.drop(call_id)
-        self.journal.write(cell, "unclaim", partial(self._unclaim, call_id, current.token))
+        not_sent = ExitStack()  # until then a reconciliation must not adopt it
+        not_sent.enter_context(self.calls.claiming(call_id))
+        unclaim = partial(self._unclaim, call_id, current.token)
+        task = self.journal.write(cell, "unclaim", unclaim)
+        task.add_done_callback(lambda _: not_sent.close())
 
     async def _unclaim(self, call_id: str, token: str) -> None:
         # Release the slot first: after the unclaim the call may get a new one here at once.

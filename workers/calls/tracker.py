@@ -248,7 +248,10 @@ class Tracker:
         """
         await asyncio.sleep(LIST_DELAY_S)
         wanted, self._to_list = self._to_list, set()
-        if not self.link.ready:
+        if not self.link.ready:  # asked again: the reconciliation at its return may be over
+            for call_id in [one for one in wanted if one in self.calls]:
+                later = asyncio.get_running_loop().call_later
+                later(self.timeouts.channel_wait_s, self._schedule_list, call_id)
             return
         session = self.link.session
         try:

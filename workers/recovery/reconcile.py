@@ -84,10 +84,10 @@ class Reconciler:
     async def on_ledger_recovered(self, ledger: WorkerLedger) -> None:
         """Replay lost writes to a recovered ledger; adopt claimed calls that are not followed."""
         await self.replay.replay(ledger)
-        with self.tracker.buffering():
-            unknown = [e for e in await ledger.claimed(self.state.name) if self._is_unknown(e)]
-            if not unknown:
-                return
+        unknown = [e for e in await ledger.claimed(self.state.name) if self._is_unknown(e)]
+        if not unknown:
+            return
+        with self.tracker.buffering():  # not above: Redis may be unavailable for hours
             try:
                 live = await self.link.channels()
             except AmiUnavailable:

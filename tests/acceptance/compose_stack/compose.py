@@ -51,7 +51,7 @@ class ComposeSite:
     # --- what an operator does ---------------------------------------------------------
 
     def up(self, *services: str, options: tuple[str, ...] = ()) -> float:
-        """`docker compose --profile demo up`, builds included; returns the seconds it took."""
+        """`docker compose --profile demo up`, builds included; return the seconds it took."""
         began = time.monotonic()
         self.compose(
             "--profile", "demo", "up", "--detach", "--build", *options, *services,
@@ -129,7 +129,7 @@ class ComposeSite:
         return by_service
 
     def exec(self, service: str, *command: str) -> str:
-        """Runs a command in a service's container."""
+        """Run a command in a service's container."""
         return self.docker("exec", f"{self.project}-{service}-1", *command)
 
     def asterisk(self, service: str, command: str) -> str:
@@ -152,11 +152,11 @@ class ComposeSite:
     def wait_until(
         self, true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S
     ) -> None:
-        """Waits for a condition; fails with the logs where it does not come true."""
+        """Wait for a condition; fail with the logs if it stays false."""
         wait_blocking(true, what, within_s=within_s, look_every_s=0.1, logs=self.logs)
 
     def wait_healthy(self, *services: str) -> None:
-        """Waits until Docker calls these services healthy."""
+        """Wait until Docker calls these services healthy."""
 
         def all_healthy() -> bool:
             states = self.containers()
@@ -169,7 +169,7 @@ class ComposeSite:
         return self._told(pbx, "instance")
 
     def wait_link(self, pbx: str, link: str) -> None:
-        """Waits until a PBX's worker says this of its AMI link."""
+        """Wait until a PBX's worker says this of its AMI link."""
         self.wait_until(lambda: self._told(pbx, "link") == link.encode(), f"{pbx} {link}")
 
     def _told(self, pbx: str, field: str) -> bytes | None:

@@ -66,7 +66,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def picture(page: Page, name: str) -> None:
-    """Keeps what the page shows, where git does not look."""
+    """Keep what the page shows, where git does not look."""
     PICTURES.mkdir(exist_ok=True)
     path = PICTURES / f"{name}.png"
     page.screenshot(path=path, full_page=True)

@@ -50,7 +50,7 @@ def machine(
 
 
 def _hand_over(site: ComposeSite, secrets: Path) -> None:
-    """Gives each secret to the user who needs it, and to nobody else, as docs/install.md does."""
+    """Give each secret to the user who needs it, and to nobody else, as docs/install.md does."""
     redis = int(site.docker("run", "--rm", "--user", "redis", "redis:8", "id", "-u"))
     for secret in secrets.iterdir():
         secret.chmod(0o600)

@@ -7,6 +7,7 @@ Reads the lab's images of Asterisk 16 and 22 (`docker compose ... build`). Needs
 `readelf` of binutils; takes about 15 s. A name is listed if, in one of the two versions,
 
 - machine code loads it shortly before a call to one of `READERS`, or inside one of them;
+- machine code loads it just after a call to `ast_var_name`, to compare it with each variable;
 - the program or a module has it in a format of `NAME=value` pairs, or as `${NAME}`;
 - the XML documentation that `core show application` prints has it as a variable or as `${NAME}`.
 
@@ -28,11 +29,12 @@ from typing import Final
 IMAGES: Final = ("multcall-asterisk:16", "multcall-asterisk:22")
 TARGET: Final = Path(__file__).resolve().parents[3] / "dialer" / "domain" / "asterisk_names.py"
 
-#: Prefixes of modules that read or set variables under names of their own. Some channel drivers
-#: (chan_sip, chan_dahdi) are missing from one image or both, and a site may have them.
+#: Prefixes of modules that read or set variables under names of their own. Some modules
+#: (chan_sip, chan_dahdi, chan_misdn, app_meetme) are missing from one image or both, and a site
+#: may have them.
 FAMILIES: Final = """
-CDR* CEL* DAHDI* DIALER_* DYNAMIC_* GOSUB_* IAX* LIMIT_* MACRO_* MIXMONITOR_* MONITOR_* MVM_*
-PJSIP* QUEUE_* SIP* TOUCH_* VM_*
+CDR* CEL* DAHDI* DIALER_* DYNAMIC_* GOSUB_* IAX* LIMIT_* MACRO_* MEETME* MISDN* MIXMONITOR_*
+MONITOR_* MVM_* PJSIP* QUEUE_* SIP* SS7_* TOUCH_* VM_*
 """
 
 #: Functions of Asterisk that take the name of a channel variable.
@@ -50,6 +52,9 @@ READERS: Final = frozenset(
 
 #: A name is loaded at most this many instructions before the call that takes it.
 WINDOW: Final = 14
+
+#: Instructions after `ast_var_name` in which the name is loaded that it is compared with.
+COMPARED_WITHIN: Final = 4
 
 _HEAD: Final = '''"""Names of variables to which Asterisk 16 or 22 gives a meaning. Generated.
 
@@ -105,7 +110,7 @@ def _of_program(file: Path) -> set[str]:
 
 
 def _loaded(file: Path, image: bytes) -> Iterator[str]:
-    """Strings whose address is loaded just before a call to a reader, or inside one."""
+    """Strings loaded just before a call to a reader, inside one, or after `ast_var_name`."""
     sections = [
         tuple(int(number, 16) for number in match)
         for match in _SECTION.findall(_output("readelf", "-SW", str(file)))
@@ -120,6 +125,7 @@ def _loaded(file: Path, image: bytes) -> Iterator[str]:
 
     recent: deque[int | None] = deque(maxlen=WINDOW)
     function = ""
+    compares = 0
     for line in _output("objdump", "-d", "--no-show-raw-insn", str(file)).splitlines():
         if begins := _FUNCTION.match(line):
             function = begins[1]
@@ -127,8 +133,9 @@ def _loaded(file: Path, image: bytes) -> Iterator[str]:
             continue
         load, call = _LOAD.search(line), _CALL.search(line)
         recent.append(int(load[1], 16) if load else None)
-        if load and function in READERS:
+        if load and (function in READERS or compares > 0):
             yield string_at(int(load[1], 16))
+        compares = COMPARED_WITHIN if call and call[1] == "ast_var_name" else compares - 1
         if call and call[1] in READERS:
             yield from (string_at(address) for address in recent if address is not None)
 

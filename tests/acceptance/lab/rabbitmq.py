@@ -35,7 +35,7 @@ class RabbitMq:
         return f"amqp://{LOGIN}@127.0.0.1:{self.port}/{VHOST}"
 
     def start(self) -> None:
-        """Starts it, anew or after `kill`, and waits until it takes connections."""
+        """Start it, again or after `kill`, and wait until it takes connections."""
         if self._container is None:
             self.client.images.build(path=str(HERE / "rabbitmq"), tag=IMAGE)
             self._container = self.client.containers.run(

@@ -28,7 +28,7 @@ _SDP: Final = "".join(
 
 
 class Redirector:
-    """Sends every call on to `target`. A context manager; `heard` are the requests and replies."""
+    """Send every call on to `target`. A context manager; `heard` are the requests and replies."""
 
     def __init__(self, how: Literal["302", "REFER"], target: str) -> None:
         self.how, self.target = how, target

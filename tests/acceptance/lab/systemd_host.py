@@ -59,7 +59,7 @@ class SystemdHost:
         return done.stdout
 
     def follow(self, step: Step) -> str:
-        """Gives a block of the page in the shell; returns what it prints.
+        """Give a block of the page in the shell; return what it prints.
 
         A block for a terminal of its own goes on; what is returned is what was to be seen there.
         """
@@ -105,7 +105,7 @@ class SystemdHost:
         return self.run(f"journalctl --unit {unit} --no-pager --output cat")
 
     def place(self, request_id: str) -> None:
-        """One call that is answered and stays up, and its code; returns once it has its ACK."""
+        """One call that is answered and stays up, and its code; return once it has its ACK."""
         # The page lets an answered call end after two seconds; this one is to stay.
         stay = "dialplan add extension answered,1,Wait(60) into dialer-try replace"
         self.run(f"asterisk -rx '{stay}'")
@@ -120,7 +120,7 @@ class SystemdHost:
         return self._take("Response")
 
     def wait_for(self, what: str, ready: Callable[[], object]) -> None:
-        """Waits until `ready` says something true. Raises HostError after a minute."""
+        """Wait until `ready` says something true. Raises HostError after a minute."""
         try:
             wait_blocking(ready, what, within_s=READY_S, look_every_s=0.2)
         except AssertionError as error:

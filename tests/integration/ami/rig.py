@@ -134,7 +134,7 @@ class RawPbx:
         self._writers.clear()
 
     async def say(self, data: bytes, *, in_pieces: bool = False) -> None:
-        """Sends to the newest connection, byte by byte if asked."""
+        """Send to the newest connection, byte by byte if asked."""
         writer = self._writers[-1]
         for piece in [data[i : i + 1] for i in range(len(data))] if in_pieces else [data]:
             writer.write(piece)
