@@ -64,7 +64,7 @@ class RedisAddress:
     hosts: tuple[tuple[str, int], ...] = ()
     path: str | None = None
     service: str | None = None
-    db: int = 0
+    db: int
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     sentinel_username: str | None = None

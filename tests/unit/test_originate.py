@@ -199,6 +199,15 @@ async def test_reconnect_during_a_claim_leaves_the_call_to_it() -> None:
     assert len((await dial(made)).asterisk.sent) == 1
 
 
+def test_a_call_is_being_claimed_until_its_last_claim_ends() -> None:
+    calls = waiting().calls
+    with calls.claiming(CALL_ID):
+        with calls.claiming(CALL_ID):
+            pass
+        assert calls.is_claiming(CALL_ID)
+    assert not calls.is_claiming(CALL_ID)
+
+
 async def test_a_refused_originate_is_tried_again() -> None:
     made = await dial(waiting(OriginateRefused("busy"), OriginateRefused("busy"), None))
     assert [action_id for action_id, _ in made.asterisk.sent] == [

@@ -12,6 +12,7 @@ from dialer.errors import AmiUnavailable
 from tests.integration.ami.rig import RawPbx, linked, pbx_at
 from tests.loop_watch import watched_loop
 from tests.waiting import wait_until
+from workers.ami import AmiLink
 from workers.ami import link as ami
 
 #: As many calls as one PBX may have (`max_calls`).
@@ -101,3 +102,16 @@ async def test_records_are_listed_by_call() -> None:
             "ListItems: 1\r\n\r\n".encode()
         )
         assert await records == {"C:1": "answered=1.000"}
+
+
+async def test_old_records_are_deleted_only_once_the_link_is_up() -> None:
+    asked: list[int] = []
+
+    async def on_up(link: AmiLink) -> None:
+        await link.ask({"Action": "Ping"})
+        asked.append(len(raw.actions("DBDel")))
+
+    async with RawPbx() as raw, linked(pbx_at(raw.port), on_up=on_up) as rig:
+        rig.link._undeleted.add("C:1")
+        await wait_until(lambda: raw.actions("DBDel"), "a deletion is asked for")
+        assert asked == [0]
