@@ -37,7 +37,7 @@ from workers.ami.connection import Fields
 from workers.ami.events import WANTED_EVENTS, translate
 from workers.calls.calls import Calls
 from workers.calls.cells import Cells
-from workers.calls.journal import REFUSED_PAUSE_S, Journal
+from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
 from workers.pbx.state import PbxState
@@ -266,7 +266,7 @@ class PbxWorker:
                 logger.exception(
                     "Redis refused a command; trying again", extra={"pbx": self.pbx.name}
                 )
-                await asyncio.sleep(REFUSED_PAUSE_S)
+                await asyncio.sleep(self._journal.refused_pause_s)
             else:
                 return
 

@@ -177,6 +177,19 @@ async def test_old_records_are_deleted_once_per_link(site: Site, pbx: SimulatedP
         assert done == []
 
 
+async def test_a_refused_heartbeat_is_tried_again(
+    site: Site, pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working(site, pbx) as worker:
+        worker._journal.refused_pause_s = 0.05
+        await site.redis.set("dialer:pbx:pbx01", "no hash")
+        said = "Redis refused a command; trying again"
+        await wait_until(lambda: caplog.messages.count(said) > 1, "it is tried again")
+        await site.redis.delete("dialer:pbx:pbx01")
+        await wait_until(lambda: site.redis.hgetall("dialer:pbx:pbx01"), "it is written")
+        assert not worker.failure.done()
+
+
 async def test_a_missing_target_is_in_the_heartbeat(site: Site, pbx: SimulatedPbx) -> None:
     async def beat() -> dict[str, str]:
         raw: Any = await site.redis.hgetall("dialer:pbx:pbx01")
