@@ -356,6 +356,20 @@ async def test_a_waiting_call_without_an_entry_is_forgotten(site: Site) -> None:
     assert await site.redis.zcard(site.ledger.keys.queued) == 0
 
 
+async def test_a_call_behind_a_thousand_of_another_pbx_is_due(site: Site) -> None:
+    keys = site.ledger.keys
+    async with site.redis.pipeline(transaction=False) as pipe:
+        for n in range(1_001):
+            fields = {"state": "queued", "epoch": 1, "pbx": "pbx01" if n == 1_000 else "pbx02"}
+            pipe.hset(keys.call(f"{CELL}:{n}"), mapping=fields)
+            pipe.zadd(keys.queued, {f"{CELL}:{n}": n})
+        await pipe.execute()
+    (last,) = await due(site, older_than_s=30, pbx="pbx01", at_most=2)
+    assert last.call_id == f"{CELL}:1000"
+    others = await due(site, older_than_s=30)
+    assert len({waiting.call_id for waiting in others}) == len(others) == 1_000
+
+
 async def test_call_without_a_pbx_is_due_until_assigned(site: Site) -> None:
     await site.admitted()
     await site.claimed()

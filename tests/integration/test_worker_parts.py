@@ -29,8 +29,8 @@ SECRET = "s"
 
 
 @asynccontextmanager
-async def working(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator[PbxWorker]:
-    """A worker of the site's cell, once it is ready; `fields` are the cell's."""
+async def started(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator[PbxWorker]:
+    """A worker of the site's cell; `fields` are the cell's."""
     table = {"name": "pbx01", "port": pbx.port, "secret": SECRET, "max_calls": 10, "cps": 100}
     settings = Settings.model_validate(
         {
@@ -46,11 +46,18 @@ async def working(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator
     worker = PbxWorker(settings, settings.pbx("pbx01"), on_done, check_every_s=0.05)
     await worker.start()
     try:
-        async with asyncio.timeout(15):
-            await worker.until_ready()
         yield worker
     finally:
         await worker.stop()
+
+
+@asynccontextmanager
+async def working(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator[PbxWorker]:
+    """The same worker, once it is ready."""
+    async with started(site, pbx, **fields) as worker:
+        async with asyncio.timeout(15):
+            await worker.until_ready()
+        yield worker
 
 
 @pytest.fixture
@@ -194,6 +201,33 @@ async def test_a_missing_target_is_in_the_heartbeat(site: Site, pbx: SimulatedPb
         await wait_until(found_again, "nothing is missing")
         after = await beat()
         assert after["instance"] != before["instance"], "what was queued here is sent again"
+
+
+# --- an Asterisk that is not as it should be ---------------------------------------------------
+
+
+async def test_a_worker_is_not_ready_without_its_ami_permissions(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        SimulatedPbx(secret=SECRET, write="system,reporting") as pbx,
+        started(site, pbx) as worker,
+    ):
+
+        def reasons() -> str:
+            return " ".join(str(vars(record).get("reason")) for record in caplog.records)
+
+        await wait_until(lambda: "add originate to its write" in reasons(), "it is logged")
+        assert not worker.link.ready
+
+
+async def test_a_missing_include_is_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with SimulatedPbx(secret=SECRET, include=False) as pbx, working(site, pbx):
+        missing = [m for m in caplog.messages if m.startswith("The dialplan include is missing")]
+        assert len(missing) == 1
+        ready = next(record for record in caplog.records if record.getMessage() == "PBX ready")
+        assert str(vars(ready)["asterisk"]).startswith("22.")
 
 
 # --- the stop ---------------------------------------------------------------------------------

@@ -140,8 +140,8 @@ def test_amd_and_agent_are_in_the_ending(version: Version) -> None:
 def test_the_wait_is_in_the_ending_to_the_millisecond(version: Version) -> None:
     life = Life().dial()
     for event in ours(told(version, "queue_operator_takes_the_call")):
-        life.feed(event, after_s=1.25 if isinstance(event, QueueLeft | AgentJoined) else 0)
-    assert (life.ending.agent, life.ending.wait_s) == ("Maria José", 2.5)
+        life.feed(event, after_s=1.1234 if isinstance(event, QueueLeft | AgentJoined) else 0)
+    assert (life.ending.agent, life.ending.wait_s) == ("Maria José", 2.247)
 
 
 # --- hangup and OriginateResponse, in any order -------------------------------------------
@@ -277,6 +277,20 @@ def test_a_call_that_was_not_dialed_has_no_attempts() -> None:
     assert (life.followed.call.attempts, life.followed.call.dialed_at) == (0, None)
     tried = Life().feed(GivenUp(result=Result.FAILED, error=error, tried=True))
     assert (tried.followed.call.attempts, tried.followed.call.dialed_at) == (1, T0)
+
+
+def test_an_accepted_call_is_not_sent_again() -> None:
+    life = Life().dial()
+    accepted = life.followed
+    late: list[FollowEvent] = [
+        OriginateSent(attempt=2),
+        OriginateNotSent(),
+        OriginateUnclear(),
+        OriginateAccepted(),
+    ]
+    life.feed(*late)
+    assert life.followed == accepted
+    assert life.effects == [WriteAck()]
 
 
 def test_an_accepted_call_cannot_be_given_up() -> None:

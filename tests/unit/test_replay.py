@@ -58,6 +58,7 @@ async def test_a_lost_course_is_written_again(state: State, steps: list[str]) ->
         (State.QUEUED, ["claim", "end"]),
         (State.ANSWERED, ["end"]),
         (State.ENDED, []),
+        (State.DONE, []),
     ],
 )
 async def test_a_lost_end_is_written_again(state: State, steps: list[str]) -> None:

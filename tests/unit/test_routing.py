@@ -112,3 +112,10 @@ def test_full_or_unready_pbx_has_no_room() -> None:
 def test_call_without_room_on_its_trunk_is_overtaken() -> None:
     pbxs = [pbx("a", trunks=frozenset({"tim"})), pbx("b", calls=10, trunks=frozenset({"vivo"}))]
     assert plan(["vivo", "tim", None], pbxs) == [None, "a", "a"]
+
+
+def test_no_more_calls_are_planned_than_the_cell_has_room_for() -> None:
+    only_tim = pbx("a", trunks=frozenset({"tim"}))
+    assert plan([None] * 3, [pbx("a")], at_most=2) == ["a", "a", None]
+    assert plan([None], [pbx("a")], at_most=0) == [None]
+    assert plan(["vivo", None, None], [only_tim], at_most=1) == [None, "a", None]
