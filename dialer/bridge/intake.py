@@ -8,6 +8,7 @@ all bridges of the cell), or in the ledger.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -115,22 +116,24 @@ class Intake:
         ]
 
     async def _park(self, candidates: Sequence[Candidate], room: Room) -> list[Candidate]:
-        """Park requests in the hand whose trunk has no room; return the others.
+        """Park requests whose trunk has no room; return the others.
 
         Also park requests if older ones wait for the same trunk, to keep the order of each trunk.
+        Move a parked request to the list of another trunk if it needs that one by now (the cell's
+        `trunk` was changed), so that it does not block those behind it.
         """
-        hand = self.cell.ledger.keys.hand(self.cell.bridge)
-        blocked: list[tuple[str, bytes]] = []
+        ledger = self.cell.ledger
+        blocked: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
         others: list[Candidate] = []
         for candidate in candidates:
-            trunk = self.cell.trunk(candidate.request)
-            is_in_hand = candidate.element.source == hand
-            if trunk and is_in_hand and (trunk in self.parked or room.is_blocked(trunk)):
-                blocked.append((trunk, candidate.element.raw))
+            element, trunk = candidate.element, self.cell.trunk(candidate.request)
+            is_due = trunk is None or element.source == ledger.keys.parked(trunk)
+            if trunk and not is_due and (trunk in self.parked or room.is_blocked(trunk)):
+                blocked[element.source].append((trunk, element.raw))
             else:
                 others.append(candidate)
-        if blocked:
-            await self.cell.ledger.park(self.cell.bridge, blocked)
+        for source, requests in blocked.items():
+            await ledger.park(source, requests)
         return others
 
     # --- waiting -------------------------------------------------------------------

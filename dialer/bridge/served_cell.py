@@ -19,6 +19,7 @@ from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.plans import CellPlan
 from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
+from dialer.errors import StepsStopped
 from dialer.settings.kept import text_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
@@ -168,7 +169,7 @@ class ServedCell:
         try:
             async with asyncio.timeout(RETURN_HAND_WITHIN_S):
                 await self.cell.ledger.return_hand(self.cell.bridge)
-        except (TimeoutError, RedisError) as error:
+        except (TimeoutError, RedisError, StepsStopped) as error:
             logger.warning(
                 "Requests in hand could not be put back; another bridge will take them over",
                 extra={

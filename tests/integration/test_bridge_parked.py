@@ -178,6 +178,20 @@ async def test_parked_request_of_a_removed_trunk_is_refused(site: Site) -> None:
     assert [r["Resultado"] for r in await site.responses()] == ["INVALID_REQUEST"]
 
 
+async def test_parked_request_of_a_changed_trunk_makes_way(site: Site) -> None:
+    """The cell's default trunk was tim, and is vivo now; a killed bridge left one parked."""
+    pbxs = (pbx("pbx01", trunks=TIM, max_calls=1), PBXS[1])
+    bridge = Bridge.of(site, pbxs=pbxs, cell_table=cell("pbx01", "pbx02", trunk="vivo"))
+    tim = site.ledger.keys.parked("tim")
+    left, behind = element("b-1"), element("o-1", Tronco="tim")
+    await site.redis.rpush(tim, left, behind)
+    await site.redis.sadd(site.ledger.keys.parking, "tim")
+    for _ in range(2):
+        await bridge.intake.handle(*await bridge.intake.fetch())
+    assert nudged(bridge, "") == ["o-1"]
+    assert await site.listed(site.ledger.keys.parked("vivo")) == [left]
+
+
 async def test_newer_request_does_not_pass_a_parked_one(site: Site) -> None:
     """The first parked request leaves its place to the second, and not to one in the hand."""
     bridge = Bridge.of(site, pbxs=(PBXS[0], pbx("pbx02", trunks=VIVO, max_calls=1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -78,6 +79,25 @@ async def test_bridge_fails_when_redis_steps_stop(site: Site) -> None:
         await served.close()
 
 
+async def test_stop_returns_the_hands_of_other_cells_if_steps_stopped(
+    site: Site, valkey_server: EmbeddedValkey
+) -> None:
+    """The steps of one cell's Redis stop just before; the other cell's hand goes back."""
+    broken = replace(plan(valkey_server.url(1), draining=False), cell=cell(nome="BROKEN"))
+    sound = plan(site.url, draining=False)
+    served = await Served.connect(
+        [broken, sound], site.url, bridge=BRIDGE, dispatcher=cast(Any, Nudges())
+    )
+    try:
+        with pytest.raises(StepsStopped):
+            await served.cells[0].cell.ledger.steps.run("no_such_step", [])
+        await site.in_hand(element())
+        await served.stop()
+        assert await site.listed(site.ledger.wire.request) == [element()]
+    finally:
+        await served.close()
+
+
 async def test_drained_cell_releases_every_slot(site: Site) -> None:
     await site.accepted()
     await site.registry.restore_slots("pbx01", [f"{CELL}:fresh", "OTHER:call"])
@@ -109,7 +129,7 @@ async def test_draining_cell_leaves_parked_requests_to_a_living_bridge(site: Sit
     raw = element(Tronco="tim")
     await site.accepted()
     await site.in_hand(raw, bridge="other")
-    await site.ledger.park("other", [("tim", raw)])
+    await site.ledger.park(site.ledger.keys.hand("other"), [("tim", raw)])
     await site.ledger.take_over("other")
     async with serving_of(site, plan(site.url, draining=True)) as served:
         await served.start()

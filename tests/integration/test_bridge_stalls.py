@@ -19,7 +19,7 @@ CLAIMED = 3_000
 
 #: CPU seconds of the loop's thread between two of its turns. The longest seen is 0.005; reading all
 #: the calls at once takes 0.11 and more.
-LONGEST_TURN_S = 0.05
+LONGEST_TURN_S = 0.02
 
 
 @pytest.fixture

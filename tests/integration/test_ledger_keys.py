@@ -91,7 +91,7 @@ async def a_day(site: Site) -> None:
     await ledger.take_over(BRIDGE)
     await site.push_requests(element("taken"))
     await ledger.fetch(BRIDGE, at_most=1, threads=9)
-    await ledger.park(BRIDGE, [("tim", element("taken"))])
+    await ledger.park(ledger.keys.hand(BRIDGE), [("tim", element("taken"))])
     parked = ledger.keys.parked("tim")
     await ledger.refuse(parked, element("taken"), request_id="taken", response="{}", dead="{}")
     await ledger.fetch(BRIDGE, at_most=1, threads=9)

@@ -73,7 +73,7 @@ async def return_hand(site: Site) -> object:
 
 
 async def park(site: Site) -> object:
-    return await site.ledger.park(BRIDGE, [("tim", REQUEST)])
+    return await site.ledger.park(site.ledger.keys.hand(BRIDGE), [("tim", REQUEST)])
 
 
 @pytest.mark.parametrize(

@@ -430,6 +430,13 @@ def test_a_restart_of_asterisk_ends_its_calls(known: Record | None, result: Resu
     assert (ending.error.code if ending.error else None) == code
 
 
+def test_a_call_of_an_unknown_boot_did_not_end_by_a_restart() -> None:
+    life = Life(replace(claimed(), boot="")).dial().feed(CREATED, GapFound(), NOT_LISTED)
+    (ending,) = life.endings
+    assert ending.error is not None
+    assert ending.error.code == "end_not_seen"
+
+
 def test_an_answered_call_without_record_ended_unknown() -> None:
     life = Life().dial().feed(CREATED, UP, GapFound(), NOT_LISTED)
     assert life.ending.result is Result.UNKNOWN

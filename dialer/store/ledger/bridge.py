@@ -165,15 +165,15 @@ class BridgeLedger(WaitingCalls):
         is_alone = not set(living) - {bridge.encode()}
         return bool(hand or code_hand or (parking and is_alone))
 
-    async def park(self, bridge: str, requests: Sequence[tuple[str, bytes]]) -> int:
-        """Move requests from the hand to the parked list of their trunk.
+    async def park(self, source: str, requests: Sequence[tuple[str, bytes]]) -> int:
+        """Move requests from the list `source` to the parked list of their trunk.
 
-        Return how many were in the hand.
+        Return how many were in `source`.
         """
         keys = self.keys
         n = await self.steps.run(
             "park",
-            [keys.hand(bridge), keys.parking],
+            [source, keys.parking],
             [keys.parked(""), *(value for pair in requests for value in pair)],
         )
         return int(n)

@@ -1,8 +1,8 @@
--- Move requests from a bridge's hand to the list of their trunk, which has no room.
+-- Move requests from the list where they wait to the list of their trunk, which has no room.
 -- Include: _list
--- KEYS 1 list hand   2 set trunks with parked requests
+-- KEYS 1 list hand or parked   2 set trunks with parked requests
 -- ARGV 1 prefix of every parked list   2… trunk, raw element, trunk, raw element, …
--- Returns how many were in the hand. A parked list belongs to all bridges of the cell.
+-- Returns how many were in the first list. A parked list belongs to all bridges of the cell.
 redis.call('SCARD', KEYS[2]) -- a set, or nothing is changed (WRONGTYPE)
 for i = 2, #ARGV, 2 do must_be_list(ARGV[1] .. ARGV[i]) end
 local n = 0
