@@ -89,7 +89,7 @@ def _checked(numbers: Sequence[str]) -> list[str]:
 
 
 def _with_registry(work: Callable[[Registry], Awaitable[_Answer]]) -> _Answer:
-    """Connect to the registry's Redis of these settings and return the result of `work`."""
+    """Connect to the registry's Redis, await `work` and return its result."""
     import asyncio
 
     from dialer.settings import load
