@@ -89,6 +89,7 @@ async def dialed_of_removed(redis_url: str, kept: dict[str, Any], asked: dict[st
         ({"extensions": ["_0X."]}, {"Extensao": "0044"}),
         ({"variables": ["CPF"]}, {"Variaveis": {"CPF": "1"}}),
         ({"queue": "RECORDED"}, {}),
+        ({"amd": "message", "amd_message": "any/file"}, {}),
         ({"queue": "COBRANCA", "extensions": ["_0X."]}, {"Extensao": "0044"}),
     ],
 )

@@ -42,6 +42,7 @@ class Cells:
         )
         return any(
             (filled.context is not None or other.queue == cell.queue)
+            and cell.amd_message in (None, other.amd_message)
             and other.allowed.refusal(filled) is None
             for other in self
             if other.name not in self._removed
