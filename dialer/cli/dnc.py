@@ -43,13 +43,17 @@ def remove(numbers: Numbers) -> None:
 
 @dnc.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="One number per line; # starts a comment.")],
+    file: Annotated[
+        Path, typer.Argument(readable=False, help="One number per line; # starts a comment.")
+    ],
 ) -> None:
     """Add the numbers of a file to the do-not-call list."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise DialerError(f"{file} cannot be read as text") from None
+        raise DialerError(
+            f"{file} cannot be read as text; name a file that you can read, saved as UTF-8"
+        ) from None
     checked = _checked([text for line in lines if (text := line.partition("#")[0].strip())])
     added = _with_registry(lambda registry: _add_in_batches(registry, checked))
     typer.echo(f"{added} added, {len(checked) - added} were on the list")
