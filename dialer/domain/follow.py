@@ -367,7 +367,7 @@ def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
         f, answered = _answer(f, record.answered_at if record else f.seen_up_at)
     ended: tuple[FollowEffect, ...] = ()
     if f.hangup is not None:
-        f, ended = _end_by_record_or_events(f, f.hangup, event, now)
+        f, ended = _end_by_record_or_events(f, f.hangup, event)
     elif f.is_gone:
         f, ended = _end(f, ending_unseen(f, record, has_include=event.has_include, now=now))
     return f, answered + ended
@@ -384,15 +384,15 @@ def _merge_record(f: Followed, record: Record | None) -> Followed:
     return changed(f, agent=record.agent, wait_s=wait_s)
 
 
-def _end_by_record_or_events(f: Followed, hangup: HungUp, event: RecordRead, now: datetime) -> Step:
+def _end_by_record_or_events(f: Followed, hangup: HungUp, event: RecordRead) -> Step:
     """End a call that hung up, by its record if its events were incomplete."""
     if f.is_answered:
         return _end_by_events(f, hangup)
+    assert f.over_at is not None, "set at the Hangup"
     if event.record is not None:
-        return _end(f, event.record.ending(fallback_end=f.over_at or now))
+        return _end(f, event.record.ending(fallback_end=f.over_at))
     if f.originate is None and _is_unclear(hangup):
-        at = f.over_at or now
-        return _end(f, ending_unseen(f, None, has_include=event.has_include, now=at))
+        return _end(f, ending_unseen(f, None, has_include=event.has_include, now=f.over_at))
     return _end_by_events(f, hangup)
 
 

@@ -205,6 +205,13 @@ async def test_admission_takes_one_of_two_equal_elements(site: Site) -> None:
     assert await site.ledger.hand(BRIDGE) == [element()]
 
 
+async def test_parking_takes_one_of_two_equal_elements(site: Site) -> None:
+    await site.in_hand(element(), element())
+    assert await site.ledger.park(hand(site), [("tim", element())]) == 1
+    assert await site.ledger.hand(BRIDGE) == [element()]
+    assert await site.listed(site.ledger.keys.parked("tim")) == [element()]
+
+
 async def test_number_limit_counts_a_number_with_and_without_plus(site: Site) -> None:
     for i, number in enumerate(("5511987654321", "+5511987654321")):
         raw = element(f"r-{i}", number)
