@@ -151,6 +151,11 @@ def test_a_telling_cause_ends_the_call_at_once() -> None:
     assert lived([CREATED, hung_up(17)]).endings[0].result is Result.BUSY
 
 
+def test_the_ending_has_the_text_of_the_cause() -> None:
+    busy = HungUp(uniqueid=CALL_ID, cause=17, cause_text="User busy")
+    assert lived([CREATED, busy]).ending.cause_text == "User busy"
+
+
 def test_a_mute_cause_waits_for_originate_response() -> None:
     life = lived([CREATED, hung_up(0)])
     assert life.effects_of(StartTimer) == [StartTimer(timer=PairingTimedOut())]
