@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-#: Numbers per Redis command of `dnc import`.
-_BATCH: Final = 1000
 
 dnc = group("Manage the do-not-call list: numbers that are never dialed.")
 
@@ -55,7 +53,7 @@ def import_file(
             f"{file} cannot be read as text; name a file that you can read, saved as UTF-8"
         ) from None
     checked = _checked([text for line in lines if (text := line.partition("#")[0].strip())])
-    added = _with_registry(lambda registry: _add_in_batches(registry, checked))
+    added = _with_registry(lambda registry: registry.dnc_add(checked))
     typer.echo(f"{added} added, {len(checked) - added} were on the list")
 
 
@@ -68,11 +66,6 @@ def check(numbers: Numbers) -> None:
         typer.echo(f"{number} is {'on the list' if is_listed else 'not on the list'}")
     if not all(listed):
         raise typer.Exit(EXIT_NO)
-
-
-async def _add_in_batches(registry: Registry, numbers: Sequence[str]) -> int:
-    batches = (numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH))
-    return sum([await registry.dnc_add(batch) for batch in batches])
 
 
 def _checked(numbers: Sequence[str]) -> list[str]:
