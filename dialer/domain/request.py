@@ -65,4 +65,4 @@ def digits(number: str) -> str:
 
 def mask(number: str) -> str:
     """Return the number for logs and screens: all but the last four digits are hidden."""
-    return "*" * max(0, len(number) - 4) + number[-4:]
+    return "*" * (len(number) - 4) + number[-4:]

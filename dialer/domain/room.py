@@ -88,7 +88,7 @@ class CellRoom:
 
     threads: int
     live: int
-    in_hand: int = 0
+    in_hand: int
 
     @property
     def to_fetch(self) -> int:

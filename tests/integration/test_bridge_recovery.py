@@ -12,6 +12,7 @@ from tests.integration.cell_rig import CELL, Bridge, Site, cell, pbx
 from tests.integration.test_bridge_intake import shut
 
 TWO = (pbx("pbx01"), pbx("pbx02"))
+ENDED = "Call ended by the bridge"
 R1 = f"{CELL}:r-1"
 
 
@@ -176,7 +177,9 @@ async def test_two_bridges_that_move_the_same_call_leave_it_its_slot(
 # --- ending -------------------------------------------------------------------------
 
 
-async def test_a_waiting_call_past_its_time_is_answered_expired(site: Site) -> None:
+async def test_a_waiting_call_past_its_time_is_answered_expired(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     bridge = Bridge.of(site)
     await site.admitted(ValidadeSeg=1)
     old = int((datetime.now(UTC) - timedelta(seconds=1)).timestamp() * 1000)
@@ -188,10 +191,12 @@ async def test_a_waiting_call_past_its_time_is_answered_expired(site: Site) -> N
     assert await site.slots() == set()
     assert bridge.nudges.calls == []
     assert await site.counters() == (0, 0)
+    (logged,) = [vars(r) for r in caplog.records if r.getMessage() == ENDED]
+    assert (logged["call_id"], logged["pbx"], logged["error"]) == (R1, "pbx01", "expired")
 
 
 async def test_a_call_that_was_claimed_in_that_moment_does_not_expire(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bridge = Bridge.of(site)
     await site.admitted(ValidadeSeg=1)
@@ -209,6 +214,7 @@ async def test_a_call_that_was_claimed_in_that_moment_does_not_expire(
     assert await site.state() == "originating"
     assert await site.responses() == []
     assert await site.slots() == {"r-1"}
+    assert ENDED not in caplog.messages
 
 
 async def test_expired_call_is_answered_while_no_pbx_is_ready(site: Site) -> None:

@@ -367,8 +367,8 @@ async def test_a_call_behind_a_thousand_of_another_pbx_is_due(site: Site) -> Non
     keys = site.ledger.keys
     async with site.redis.pipeline(transaction=False) as pipe:
         for n in range(1_001):
-            fields: dict[Any, Any] = {"state": "queued", "epoch": 1}
-            fields["pbx"] = "pbx01" if n == 1_000 else "pbx02"
+            pbx = "pbx01" if n == 1_000 else "pbx02"
+            fields: Any = {"state": "queued", "epoch": 1, "pbx": pbx}
             pipe.hset(keys.call(f"{CELL}:{n}"), mapping=fields)
             pipe.zadd(keys.queued, {f"{CELL}:{n}": n})
         await pipe.execute()

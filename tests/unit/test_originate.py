@@ -101,6 +101,52 @@ async def test_a_call_names_its_trunk_or_gets_the_default() -> None:
     assert fields["Channel"] == "SIP/5511987650@vivo"
 
 
+async def fields_of(made: Parts) -> dict[str, Any]:
+    ((_, fields),) = (await dial(made)).asterisk.sent
+    return fields
+
+
+async def test_the_originate_of_a_cell_without_wishes() -> None:
+    made = waiting(cell={"context": "ivr", "exten": "9", "priority": 3, "ring_timeout": 45})
+    made.state.has_include = False
+    assert await fields_of(made) == {
+        "Channel": "PJSIP/5511987650@tim",
+        "ChannelId": CALL_ID,
+        "Context": "ivr",
+        "Exten": "9",
+        "Priority": "3",
+        "Timeout": "45000",
+        "Variable": ["FORWARD_CONTEXT=dialer-nowhere", "TRANSFER_CONTEXT=dialer-nowhere"],
+    }
+
+
+async def test_the_originate_has_the_wishes_of_its_request() -> None:
+    wishes = {"ring_timeout_s": 20, "caller_id": "1133334444", "variables": (("MC_A", "1"),)}
+    amd = {"amd": "message", "amd_message": "beep"}
+    fields = await fields_of(waiting(cell={"queue": "Q", "queue_timeout": 7, **amd}, **wishes))
+    assert (fields["Timeout"], fields["CallerID"]) == ("20000", "1133334444")
+    assert (fields["Context"], fields["Exten"], fields["Priority"]) == ("dialer-enter", "s", "1")
+    assert fields["Variable"] == [
+        "MC_A=1",
+        "FORWARD_CONTEXT=dialer-nowhere",
+        "TRANSFER_CONTEXT=dialer-nowhere",
+        "DIALER_CONTEXT=dialer-ura",
+        "DIALER_EXTEN=s",
+        "DIALER_PRIORITY=1",
+        "DIALER_AMD=message",
+        "DIALER_AMD_MESSAGE=beep",
+        "DIALER_QUEUE=Q",
+        "DIALER_QUEUE_TIMEOUT=7",
+    ]
+
+
+async def test_a_request_with_a_context_is_not_for_the_queue() -> None:
+    made = waiting(cell={"queue": "Q", "contexts": ["ivr"]}, context="ivr")
+    lines = (await fields_of(made))["Variable"]
+    assert "DIALER_CONTEXT=ivr" in lines
+    assert not any(line.startswith("DIALER_QUEUE") for line in lines)
+
+
 @pytest.mark.parametrize("why", ["lacking", "link", "stopping"])
 async def test_a_call_that_cannot_be_dialed_here_is_not_claimed(why: str) -> None:
     made = waiting()

@@ -74,10 +74,12 @@ async def test_a_ledger_back_adopts_a_call_with_its_events() -> None:
     assert (await made.ending()).result is Result.BUSY
 
 
-async def test_an_adopted_call_is_followed_to_its_end() -> None:
+async def test_an_adopted_call_is_followed_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
     made = of_another_worker()
     made.asterisk.listed = {CALL_ID: CHANNEL}
     await reconcile(made)
+    (logged,) = [vars(r) for r in caplog.records if r.getMessage().startswith("Reconciled")]
+    assert (logged["pbx"], logged["adopted"], logged["gone"]) == ("pbx01", 1, 0)
     assert made.followed.call.state is State.ACCEPTED
     made.hear(hung_up(17))
     assert (await made.ending()).result is Result.BUSY

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dialer.domain.call import Result
 from dialer.domain.channel import AmdReported, ChannelCreated, ChannelUp, HungUp, OriginateEnded
-from dialer.domain.follow_events import CheckDue, OriginateAccepted, OriginateUnclear
+from dialer.domain.follow_events import (
+    ChannelWaitTimedOut,
+    CheckDue,
+    OriginateAccepted,
+    OriginateUnclear,
+)
 from tests.unit.captured import CALL_ID, VERSIONS, Version
 from tests.unit.lives import CELL, RESULTS, expected_cause, told
 from tests.unit.parts import Parts, entry, parts
@@ -68,6 +75,13 @@ async def test_a_record_that_cannot_be_read_is_read_again() -> None:
     await wait_until(lambda: made.asterisk.asked.count("record") > 2, "it is asked again")
     made.asterisk.is_lost = False
     assert (await made.ending()).result is Result.FAILED
+
+
+async def test_a_fed_event_returns_the_work_it_began() -> None:
+    made = parts().claimed()
+    assert made.tracker.feed(CALL_ID, OriginateUnclear()) == []  # a timer is no work
+    assert len(made.tracker.feed(CALL_ID, OriginateAccepted())) == 1
+    await made.journal.wait_done()
 
 
 async def test_events_of_other_channels_are_ignored() -> None:
@@ -148,8 +162,11 @@ async def test_a_slow_ledger_does_not_delay_the_release_of_the_slot() -> None:
 
 async def test_calls_without_reply_share_one_channel_list() -> None:
     made = parts().claimed()
-    made.tracker.feed(CALL_ID, OriginateUnclear())
-    made.tracker.feed(CALL_ID, OriginateUnclear())
+    made.tracker.feed(CALL_ID, ChannelWaitTimedOut(gap=0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert made.asterisk.asked == [], "others may want the list in a moment"
+    made.tracker.feed(CALL_ID, ChannelWaitTimedOut(gap=0))
     await made.ending()
     assert made.asterisk.asked == ["channels", "record"]
 
@@ -216,3 +233,4 @@ async def test_missing_amd_is_logged_once_until_it_works(
         "AMD runs again",
         "AMD does not run",
     ]
+    assert {vars(r)["cell"] for r in caplog.records} == {CELL}

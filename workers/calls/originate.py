@@ -156,7 +156,6 @@ class Originator:
                 self.tracker.feed(call_id, _given_up("not_sendable", message, tried=True))
                 return
             except AmiUnavailable:
-                self.tracker.feed(call_id, OriginateNotSent())
                 self._give_back(followed)
                 return
             except OriginateRefused as error:

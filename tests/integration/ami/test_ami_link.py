@@ -359,6 +359,22 @@ async def test_a_missing_include_is_known() -> None:
     ):
         await rig.up()
         assert not await rig.link.has_include()
+        assert not await rig.link.has_current_include()
+
+
+async def test_an_asterisk_says_what_it_has(pbx: SimulatedPbx) -> None:
+    async with linked(pbx_at(pbx.port)) as rig:
+        await rig.up()
+        assert await rig.link.has_include()
+        assert await rig.link.has_current_include()
+        assert await rig.link.has_queue("sales")
+        assert not await rig.link.has_queue("not-there")
+        assert await rig.link.has_context("ivr")
+        assert not await rig.link.has_context("not-there")
+        await rig.originate("1190000090", n=1)
+        await wait_until(lambda: pbx.live == 1, "a call is up")
+        assert await rig.link.has_channel("ASR_TIM:1")
+        assert not await rig.link.has_channel("ASR_TIM:2")
 
 
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\0"])
