@@ -4,9 +4,9 @@
 #   make test         lint, types, import rules, every test that this machine can run
 #
 #   make lint | unit | integration | acceptance | chaos | bench | bench-check
-#   make mutants      change the code in small ways, one at a time; report those no test detects
 #                     bench-check compares with benchmarks/baseline.toml: 10 % worse fails with
 #                     exit code 1; 3 means not measured (no Docker, or a busy machine)
+#   make mutants      change the code in small ways, one at a time; report those no test detects
 #   make fuzz         the hypothesis tests with random examples, 20 times as many. It prints its
 #                     FUZZ_SEED, and `make fuzz FUZZ_SEED=...` repeats that run. All other targets
 #                     use the same 100 examples of each test every time

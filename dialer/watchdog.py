@@ -6,7 +6,7 @@ thread to standard error and ends the process; systemd or Docker starts it again
 same heartbeats for its own watchdog, which also ends a process whose threads all hang.
 A Redis outage does not count as silence: the task waits, and the event loop runs.
 
-Owns the messages to systemd, see sd_notify(3). Knows nothing of what the heartbeats write.
+Owns the messages to systemd, see sd_notify(3). Must not know what the heartbeats write.
 """
 
 from __future__ import annotations

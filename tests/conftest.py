@@ -7,6 +7,7 @@ DIALER_REQUIRE_DOCKER=1 is set, as in CI, it fails them.
 from __future__ import annotations
 
 import os
+import signal
 from collections import defaultdict
 from typing import Protocol
 
@@ -26,6 +27,12 @@ hypothesis.settings.register_profile(
     "fuzz", derandomize=False, max_examples=2_000, deadline=None, print_blob=True
 )
 hypothesis.settings.load_profile("dialer")
+
+
+# A shell that starts the tests in the background ignores SIGINT, and every program that a test
+# starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class RequireService(Protocol):

@@ -162,7 +162,7 @@ class PbxWorker:
             for cell in cells_of(await CellBook(steps).read()):
                 ledger = self._ledger(cell.name, steps)
                 if cell.name not in self._cells and await ledger.calls():
-                    self._cells.add(cell, ledger)
+                    self._cells.add_removed(cell, ledger)
         except RedisError as error:
             logger.error(  # noqa: TRY400  # needs no traceback
                 "Redis refused to list removed cells; their calls wait until this worker is "

@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 #: Pause before a retry while the broker is unavailable, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: RabbitMQ must confirm each message within this many seconds. Otherwise a message lost by a server
-#: that crashed or is full would be noticed only when recovery publishes it again. (A Redis answers
-#: each message, and its transport ignores these options.)
+#: RabbitMQ must confirm each message within this many seconds. Without confirmations a message that
+#: a crashed or full server lost would be missing until recovery publishes it again. (Redis replies
+#: to each message; kombu's Redis transport ignores these options.)
 CONFIRMED: Final = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nudge:
-    """One task to publish. `shown` is the arguments that Flower shows, numbers masked."""
+    """One task to publish. `shown`: its arguments as Flower shows them, with masked numbers."""
 
     call_id: str
     pbx: str
@@ -51,7 +51,7 @@ _Work = tuple[list[Nudge], "Future[list[Nudge]]"]
 class Dispatcher:
     """Publisher with a separate thread, because kombu blocks. Belongs to one event loop.
 
-    The thread is a daemon, so that the program can end although the broker hangs.
+    The thread is a daemon, so that the program can end even if the broker hangs.
     """
 
     app: Celery
@@ -74,7 +74,7 @@ class Dispatcher:
         failpoint("publish.after")
 
     def close(self) -> None:
-        """End the thread after its current message, if the program still runs then."""
+        """Let the thread end after the queued batches; do not wait for it."""
         self._work.put(None)
 
     def _hand_over(self, nudges: list[Nudge]) -> Future[list[Nudge]]:

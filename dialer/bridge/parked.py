@@ -10,7 +10,7 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.intake import Intake
 from dialer.bridge.refusals import Element
 
-#: Requests read in one slice, and the pause between two: 1,000 requests take 2 s.
+#: Requests per slice, and the pause in seconds after each: 1,000 requests take 2 s.
 SLICE: Final = 50
 PAUSE_S: Final = 0.1
 

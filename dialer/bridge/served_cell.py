@@ -138,6 +138,8 @@ class ServedCell:
         while True:
             if await ledger.has_requests(bridge):  # of a dead bridge
                 await ledger.return_hand(bridge)
+                while await ledger.return_parked(bridge):
+                    pass  # in slices: one long step would make every client of Redis wait
             elif not await ledger.calls():
                 break
             await asyncio.sleep(DRAIN_EVERY_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-#: Numbers per Redis command of `dnc import`.
-_BATCH: Final = 1000
 
 dnc = group("Manage the do-not-call list: numbers that are never dialed.")
 
@@ -43,15 +41,19 @@ def remove(numbers: Numbers) -> None:
 
 @dnc.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="One number per line; # starts a comment.")],
+    file: Annotated[
+        Path, typer.Argument(readable=False, help="One number per line; # starts a comment.")
+    ],
 ) -> None:
     """Add the numbers of a file to the do-not-call list."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise DialerError(f"{file} cannot be read as text") from None
+        raise DialerError(
+            f"{file} cannot be read as text; name a file that you can read, saved as UTF-8"
+        ) from None
     checked = _checked([text for line in lines if (text := line.partition("#")[0].strip())])
-    added = _with_registry(lambda registry: _add_in_batches(registry, checked))
+    added = _with_registry(lambda registry: registry.dnc_add(checked))
     typer.echo(f"{added} added, {len(checked) - added} were on the list")
 
 
@@ -64,11 +66,6 @@ def check(numbers: Numbers) -> None:
         typer.echo(f"{number} is {'on the list' if is_listed else 'not on the list'}")
     if not all(listed):
         raise typer.Exit(EXIT_NO)
-
-
-async def _add_in_batches(registry: Registry, numbers: Sequence[str]) -> int:
-    batches = (numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH))
-    return sum([await registry.dnc_add(batch) for batch in batches])
 
 
 def _checked(numbers: Sequence[str]) -> list[str]:
@@ -89,7 +86,7 @@ def _checked(numbers: Sequence[str]) -> list[str]:
 
 
 def _with_registry(work: Callable[[Registry], Awaitable[_Answer]]) -> _Answer:
-    """Connect to the registry's Redis of these settings and return the result of `work`."""
+    """Connect to the registry's Redis, await `work` and return its result."""
     import asyncio
 
     from dialer.settings import load

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 config = group("Check or show the settings, or import an old settings file.")
 
-File = Annotated[Path | None, typer.Argument(help="Default: DIALER_CONFIG, or ./dialer.toml.")]
+# Typer's own check of readability would print a usage box instead of our sentence.
+File = Annotated[
+    Path | None, typer.Argument(readable=False, help="Default: DIALER_CONFIG, or ./dialer.toml.")
+]
 
 
 def cells() -> None:
@@ -66,7 +69,10 @@ def show(file: File = None) -> None:
 
 @config.command("import")
 def import_old(
-    old: Annotated[Path, typer.Argument(metavar="SETTINGS.PY", help="The old dialer's file.")],
+    old: Annotated[
+        Path,
+        typer.Argument(readable=False, metavar="SETTINGS.PY", help="The old dialer's file."),
+    ],
     output: Annotated[
         Path | None, typer.Option(help="File to write; default: standard output.")
     ] = None,

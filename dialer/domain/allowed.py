@@ -15,7 +15,7 @@ from typing import Final
 from dialer.domain.asterisk_names import ASTERISK_NAMES
 from dialer.domain.request import CallRequest
 
-#: The variables of every cell: Multcall's own prefix.
+#: Variables that every cell allows: names with Multcall's own prefix.
 ALWAYS: Final = "MC_*"
 
 _LISTED: Final = ASTERISK_NAMES.split()
@@ -64,7 +64,7 @@ class Allowed:
         return None
 
     def _wrong_variable(self, name: str) -> str | None:
-        """Return the sentence for a refused name. Leading underscores only control inheritance."""
+        """Return the sentence if the name is refused. Ignore leading underscores (inheritance)."""
         bare = name.lstrip("_")
         if meant := asterisk_name_in(bare):
             return f"Variaveis.{name}: Asterisk gives {meant} a meaning of its own; rename it"

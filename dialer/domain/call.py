@@ -71,9 +71,9 @@ class CallError:
 class Ending:
     """How a call ended.
 
-    `cause` is the Q.850 hangup cause (0-127), None if unknown. `answered_at` is set only if the
-    answer was not recorded before (recovery). `wait_s` is how long the answered customer waited
-    for an agent, in seconds.
+    `cause` is the Q.850 hangup cause (0-127), None if unknown. `answered_at` is set only if
+    recovery found an answer that the ledger may lack. `wait_s` is how long the answered customer
+    waited for an agent, in seconds.
     """
 
     result: Result
@@ -92,7 +92,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """A PBX was chosen. Also moves a queued call to another PBX: its epoch rises."""
+    """A PBX was chosen for an admitted call, or another one for a queued call. Epoch + 1."""
 
     pbx: str
 

@@ -20,7 +20,7 @@ def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> E
     )
     return Ending(
         result=result,
-        # The time of the answer of an adopted call is a guess and may be after `over_at`.
+        # The answer time of an adopted call is an estimate and may be later than `over_at`.
         ended_at=max(over_at, f.call.answered_at or over_at),
         cause=hangup.cause if hangup else None,
         cause_text=hangup.cause_text if hangup else None,

@@ -1,7 +1,7 @@
 """Parser for the broker's URL (Redis or RabbitMQ), and its conversion to Celery's settings.
 
-Accepts every URL that `redis_url` accepts, and `amqp://` and `amqps://`. Owns all differences
-between the two kinds for Celery (kombu 5.7, py-amqp 5.4). Opens no connection.
+Accepts every URL that `redis_url` accepts, and `amqp://` and `amqps://`. Owns every Celery setting
+that differs between Redis and RabbitMQ (kombu 5.7, py-amqp 5.4). Opens no connection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TLS_FILES: Final = {
 }
 
 _REDIS_OPTIONS: Final[dict[str, Any]] = {
-    "priority_steps": [0],  # one list per queue, not four
+    "priority_steps": [0],  # one Redis list per queue; kombu's default is four
     "socket_keepalive": True,
     "socket_timeout": 15,  # longer than the transport's own blocking wait
     "socket_connect_timeout": 5,
@@ -62,7 +62,7 @@ class AmqpAddress:
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if not is_plain(url) or parts.fragment or not parts.hostname or parts.port == 0:
             raise ValueError
-        if {"/", "@"} & set(parts.path[1:]):  # within a name they are written %2F and %40
+        if {"/", "@"} & set(parts.path[1:]):  # a vhost's name has %2F and %40 instead
             raise ValueError
         if scheme is AmqpScheme.TCP:
             if options:

@@ -40,7 +40,7 @@ def effective(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def source(variable: str, environment: Mapping[str, str]) -> str:
-    """Return how an error names the source of an effective variable: its name, or the file."""
+    """Return how an error names the origin of a value: the variable, or the file that set it."""
     file = None if variable in environment else _files(environment).get(variable)
     return f"the file {file}" if file else variable
 

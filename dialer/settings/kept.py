@@ -16,13 +16,13 @@ logger = logging.getLogger(__name__)
 def text_of(cell: Cell) -> str:
     """Return a cell as JSON, without its `redis_url`, which may contain a password.
 
-    Fields that were not set are left out: another version of the program has its own defaults.
+    Unset fields are omitted, so that another version of the program uses its own defaults.
     """
     return cell.model_dump_json(by_alias=True, exclude={"redis_url"}, exclude_unset=True)
 
 
 def cells_of(texts: Mapping[str, bytes]) -> list[Cell]:
-    """Return the cells that can be read; log a warning for each other. `texts`: name to JSON."""
+    """Return the readable cells; warn of each unreadable one. `texts`: name of a cell to JSON."""
     return list(_readable(texts))
 
 

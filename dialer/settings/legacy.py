@@ -107,7 +107,7 @@ def _parsed(path: Path) -> ast.Module:
             raise ConfigError(f"is larger than {MAX_BYTES} bytes; is it the old settings.py?")
         return ast.parse(text)
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
+        problem = f"cannot be read: {error.strerror}; name a file that you can read"
     except SyntaxError as error:
         problem = f"line {error.lineno}: is not Python: {error.msg}"
     except (ValueError, RecursionError, MemoryError):

@@ -80,13 +80,16 @@ def read(path: Path) -> dict[str, Any]:
             "or start from the example deploy/dialer.toml"
         )
     except UnicodeDecodeError:
-        problem = "is not UTF-8 text"
+        problem = "is not UTF-8 text; save it as UTF-8"
     except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {error}"
     except ValueError:  # of int(): more digits than Python reads
         problem = "is not TOML: a number in it has too many digits"
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
+        problem = (
+            f"cannot be read: {error.strerror}; it must be a file, "
+            "readable for the user that this program runs as"
+        )
     # Raised outside `except`, so that the parser's exception, which may contain the whole text
     # of the file, is not attached as context.
     raise ConfigError(f"{path}: {problem}")

@@ -106,8 +106,8 @@ def _variable_entry(value: str) -> str:
     """Reject a variable name or `NAME*` that covers a name with a meaning in Asterisk."""
     if meant := asterisk_name_in(value):
         raise ValueError(
-            f"{value} covers {meant}, to which Asterisk gives a meaning of its own: a request "
-            "could change what Asterisk does; it takes other names, such as CPF or X_*"
+            f"{value} would let a request set {meant}, which can change what Asterisk does; "
+            "it takes other names, such as CPF or X_*"
         )
     return value
 
@@ -412,7 +412,7 @@ class Cell(_Table):
             )
         if (self.amd == "message") != (self.amd_message is not None):
             raise ValueError(
-                'has one of amd = "message" and amd_message; it takes both, or neither'
+                'amd = "message" and amd_message belong together; set both, or neither'
             )
         return self
 

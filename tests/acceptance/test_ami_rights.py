@@ -32,7 +32,7 @@ from workers.ami.events import WANTED_EVENTS
 
 #: What is said of each user less one right.
 SAID = {
-    "no-read-system": "if it is, add system to the read of the AMI user 'no-read-system'",
+    "no-read-system": "add system to the read of the AMI user 'no-read-system'",
     "no-read-call": "sends the AMI user 'no-read-call' no call events: add call to its read",
     "no-write-system": "'no-write-system' all actions that calls need: add system",
     "no-write-reporting": "'no-write-reporting' all actions that calls need: add reporting",

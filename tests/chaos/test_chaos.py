@@ -17,7 +17,8 @@ ARGUMENTS = "--seed 20261123 --runs 1 --faults 60 --calls 500"
 
 def test_every_step_that_writes_is_named_in_steps() -> None:
     named = {step for steps in STEPS.values() for step in steps}
-    assert SOURCES.keys() - {"restore_slots", "dnc_change"} == named - {"publish", "originate"}
+    elsewhere = {"restore_slots", "dnc_change", "return_parked"}  # no fault brings them
+    assert SOURCES.keys() - elsewhere == named - {"publish", "originate"}
 
 
 @pytest.mark.chaos

@@ -118,18 +118,44 @@ async def test_two_bridges_dial_each_parked_request_once(site: Site) -> None:
     assert await site.dead() == []
 
 
-async def test_stopping_bridge_returns_parked_requests_in_order(site: Site) -> None:
+async def test_stopping_bridge_leaves_parked_requests_to_the_next(site: Site) -> None:
     bridge = bridge_of(site)
-    waiting = blocked(5)
-    await push(site, *waiting)
+    await push(site, *blocked(5))
     async with bridge.running():
         await wait_until(lambda: has_parked(site, 5), "they are parked")
     await push(site, element("newer"))
     await site.in_hand(element("hand"))
-    assert await bridge.cell.ledger.return_hand(BRIDGE) == 6
-    listed = await site.listed(site.ledger.wire.request)
-    assert listed == [*waiting, element("hand"), element("newer")]
+    assert await bridge.cell.ledger.return_hand(BRIDGE) == 1
+    assert await site.listed(site.ledger.wire.request) == [element("hand"), element("newer")]
+    after = bridge_of(site)
+    async with after.running(), task_of(beats(site, "pbx02")), task_of(ends_calls(site)):
+        await wait_until(lambda: len(nudged(after, "b-")) == 5, "they are dialed")
+    assert nudged(after, "b-") == [f"b-{i}" for i in range(5)]
+
+
+async def test_parked_requests_go_back_in_slices_and_in_order(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialer.store.ledger.bridge.RETURNED", 2)
+    bridge = bridge_of(site)
+    await push(site, *blocked(5))
+    async with bridge.running():
+        await wait_until(lambda: has_parked(site, 5), "they are parked")
+    await push(site, element("newer"))
+    ledger = bridge.cell.ledger
+    assert [await ledger.return_parked(BRIDGE) for _ in range(4)] == [2, 2, 1, 0]
+    assert await site.listed(site.ledger.wire.request) == [*blocked(5), element("newer")]
     assert not await site.redis.exists(site.ledger.keys.parking)
+
+
+async def test_parked_requests_stay_while_another_bridge_lives(site: Site) -> None:
+    bridge = bridge_of(site)
+    await push(site, *blocked(5))
+    async with bridge.running():
+        await wait_until(lambda: has_parked(site, 5), "they are parked")
+    await site.ledger.take_over("another")
+    assert await bridge.cell.ledger.return_parked(BRIDGE) == 0
+    assert await has_parked(site, 5)
 
 
 async def test_parked_requests_do_not_use_up_threads(site: Site) -> None:

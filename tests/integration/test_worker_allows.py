@@ -59,3 +59,50 @@ async def test_a_carrier_finds_no_context_to_dial_in(redis_url: str) -> None:
     variables = worker.fields[0]["Variable"]
     assert variables[0] == "MC_A=1"
     assert {"FORWARD_CONTEXT=dialer-nowhere", "TRANSFER_CONTEXT=dialer-nowhere"} <= {*variables}
+
+
+REMOVED = "GONE"
+
+
+async def dialed_of_removed(redis_url: str, kept: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether a worker dials a call of a cell that only Redis knows."""
+    async with Site(redis_url, cell=REMOVED) as site:
+        worker = Worker(site)
+        worker.originator.cells.add(cell(queue="COBRANCA", nome="OTHER"), site.ledger)
+        worker.originator.cells.add_removed(cell(nome=REMOVED, **kept), site.ledger)
+        await site.admitted(raw=element("r-1", **asked))
+        await worker.originator.dial(f"{REMOVED}:r-1", 1)
+        await worker.journal.wait_done()
+        responses = await site.responses()
+        refused = [r["Erro"]["Codigo"] for r in responses] == ["not_allowed"]
+        assert refused is not bool(worker.sent)
+        return bool(worker.sent)
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"),
+    [
+        ({"context": "internal", "exten": "0044"}, {}),
+        ({"exten": "0044"}, {}),
+        ({"priority": 2}, {}),
+        ({"contexts": ["internal"]}, {"Contexto": "internal"}),
+        ({"extensions": ["_0X."]}, {"Extensao": "0044"}),
+        ({"variables": ["CPF"]}, {"Variaveis": {"CPF": "1"}}),
+        ({"queue": "RECORDED"}, {}),
+        ({"amd": "message", "amd_message": "any/file"}, {}),
+        ({"queue": "COBRANCA", "extensions": ["_0X."]}, {"Extensao": "0044"}),
+    ],
+)
+async def test_a_removed_cell_in_redis_allows_no_more_than_the_file(
+    redis_url: str, kept: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    assert not await dialed_of_removed(redis_url, kept, asked)
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"), [({}, {}), ({"queue": "COBRANCA"}, {"Variaveis": {"MC_A": "1"}})]
+)
+async def test_a_removed_cell_is_dialed_where_the_file_allows_it(
+    redis_url: str, kept: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    assert await dialed_of_removed(redis_url, kept, asked)

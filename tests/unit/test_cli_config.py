@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -57,6 +58,22 @@ def dialer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 # --- config check and show ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [("config", "check"), ("config", "show"), ("config", "import"), ("dnc", "import")]
+)
+def test_unreadable_file_is_one_sentence_with_the_cure(
+    dialer: Dialer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    # os.access answers as for a user without the right; the tests may run as root.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    ran = dialer(*command, str(tmp_path))
+    assert ran.code == 2
+    assert ran.out == ""
+    assert ran.err.startswith("dialer: ")
+    assert ran.err.count("\n") == 1
+    assert "read" in ran.err.partition(";")[2]
 
 
 def test_check_accepts_a_valid_file(dialer: Dialer) -> None:

@@ -72,23 +72,23 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             cell("amd", "message"),
-            'cells[ASR_TIM]: has one of amd = "message" and amd_message; it takes both, or neither',
+            'cells[ASR_TIM]: amd = "message" and amd_message belong together; set both, or neither',
         ),
         (
             cell("amd_message", "custom/recado"),
-            'cells[ASR_TIM]: has one of amd = "message" and amd_message; it takes both, or neither',
+            'cells[ASR_TIM]: amd = "message" and amd_message belong together; set both, or neither',
         ),
         (
             cell("variables", ["CPF", "MONITOR_EXEC"]),
-            "cells[ASR_TIM].variables[#2]: MONITOR_EXEC covers MONITOR_EXEC, to which Asterisk "
-            "gives a meaning of its own: a request could change what Asterisk does; it takes "
-            "other names, such as CPF or X_*",
+            "cells[ASR_TIM].variables[#2]: MONITOR_EXEC would let a request set "
+            "MONITOR_EXEC, which can change what Asterisk does; it takes other names, such as CPF "
+            "or X_*",
         ),
         (
             cell("variables", ["tran*"]),
-            "cells[ASR_TIM].variables[#1]: tran* covers TRANSFERERNAME, to which Asterisk "
-            "gives a meaning of its own: a request could change what Asterisk does; it takes "
-            "other names, such as CPF or X_*",
+            "cells[ASR_TIM].variables[#1]: tran* would let a request set "
+            "TRANSFERERNAME, which can change what Asterisk does; it takes other names, such as "
+            "CPF or X_*",
         ),
         (
             cell("variables", ["A*B"]),

@@ -9,6 +9,7 @@ import pytest
 from dialer.domain.allowed import Allowed
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
+from dialer.multcall import identity
 from dialer.multcall.code import parse_code
 from dialer.multcall.identity import request_id_of
 from dialer.multcall.request import admissible_request
@@ -91,3 +92,10 @@ def test_accepted_request_has_no_line_end_outside_json() -> None:
             json.loads(request.pop(name).replace("9" * 5000, "9"))
         assert "\\n" not in repr(request)
         assert "\\r" not in repr(request)
+
+
+def test_readable_id_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert identity.readable_id(b'{"IdRequisicao": "r-1", "Telefone": 1}') == '"r-1"'
+    assert identity.readable_id(b"\xff") is None
+    monkeypatch.setattr(identity, "read_object", lambda _: 1 / 0)
+    assert identity.readable_id(b'{"IdRequisicao": "r-1"}') is None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from dialer.domain.request import CallRequest
 from dialer.settings import Cell
 from dialer.store.ledger import WorkerLedger
 
@@ -14,10 +15,38 @@ class Cells:
     """All cells, also those that do not list this PBX (any longer): it may have their calls."""
 
     _cells: dict[str, tuple[Cell, WorkerLedger]] = field(default_factory=dict)
+    _removed: set[str] = field(default_factory=set)
 
     def add(self, cell: Cell, ledger: WorkerLedger) -> None:
         """Serve a cell from now on."""
         self._cells[cell.name] = (cell, ledger)
+
+    def add_removed(self, cell: Cell, ledger: WorkerLedger) -> None:
+        """Serve a cell that is no longer in `dialer.toml`. Its settings come from Redis."""
+        self._removed.add(cell.name)
+        self.add(cell, ledger)
+
+    def is_in_file(self, request: CallRequest, cell: Cell) -> bool:
+        """True if `dialer.toml` lets the call go to its target with its variables.
+
+        Whoever writes to Redis also writes the settings of removed cells. So their calls need a
+        cell of the file that allows the same.
+        """
+        if cell.name not in self._removed:
+            return True
+        filled = replace(
+            request,
+            context=request.context or (cell.context if cell.queue is None else None),
+            exten=request.exten or cell.exten,
+            priority=request.priority or cell.priority,
+        )
+        return any(
+            (filled.context is not None or other.queue == cell.queue)
+            and cell.amd_message in (None, other.amd_message)
+            and other.allowed.refusal(filled) is None
+            for other in self
+            if other.name not in self._removed
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self._cells

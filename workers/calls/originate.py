@@ -124,6 +124,12 @@ class Originator:
             return _given_up("no_trunk", message)
         if (refusal := cell.allowed.refusal(request)) is not None:
             return _given_up("not_allowed", refusal.sentence)
+        if not self.cells.is_in_file(request, cell):
+            message = (
+                f"{cell.name} is not in dialer.toml, and no cell there allows this target and "
+                "these variables: put the cell back until its calls are over"
+            )
+            return _given_up("not_allowed", message)
         return None
 
     def _must_give_back(self, cell: Cell, followed: Followed, *, claimed_s: float) -> bool:

@@ -48,7 +48,7 @@ from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
 
-#: If a cell's Redis is slow, the slot of an ended call is released after this time. In seconds.
+#: Longest wait for the ledger write of an ended call before its PBX slot is released, in seconds.
 SLOT_WITHIN_S: Final = 1.0
 
 #: Calls that need the channel list within this time share one list, in seconds.
@@ -222,7 +222,7 @@ class Tracker:
         try:
             text = await self.link.record(call_id)
         except AmiUnavailable:
-            pass  # RecordDue asks again a little later
+            pass  # the timer RecordDue asks again
         else:
             record = read_record(text) if text else None
             answer = RecordRead(record=record, has_include=self.state.has_include)
@@ -244,11 +244,12 @@ class Tracker:
     async def _ask_list(self) -> None:
         """Ask for the channel list; feed the result to every call that needs it.
 
-        Do nothing if the link is lost: the reconciliation after the reconnect does the same.
+        If the link is down, try again later. If it breaks while Asterisk lists its channels, do
+        nothing: the reconciliation after the reconnect compares all calls with the list.
         """
         await asyncio.sleep(LIST_DELAY_S)
         wanted, self._to_list = self._to_list, set()
-        if not self.link.ready:  # asked again: the reconciliation at its return may be over
+        if not self.link.ready:  # the reconciliation after the reconnect may be over already
             for call_id in [one for one in wanted if one in self.calls]:
                 later = asyncio.get_running_loop().call_later
                 later(self.timeouts.channel_wait_s, self._schedule_list, call_id)

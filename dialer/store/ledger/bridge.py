@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: After this time without a heartbeat a bridge is dead; another takes over its hand. In seconds.
 BRIDGE_DEAD_AFTER_S: Final = 10.0
 
+#: Most parked requests that one step puts back into the list of Multcall.
+RETURNED: Final = 1_000
+
 
 class Delivery(StrEnum):
     """Result of delivering a code in hand."""
@@ -127,22 +130,29 @@ class BridgeLedger(WaitingCalls):
         return [(name.decode(), int(n)) for name, n in zip(flat[::2], flat[1::2], strict=True)]
 
     async def return_hand(self, bridge: str) -> int:
-        """Put the hand of a stopping bridge, and the parked requests, back into Multcall's lists.
+        """Put the hand of a stopping bridge back into Multcall's lists.
 
         Return how many elements went back.
         """
         keys, wire = self.keys, self.wire
         back = await self.steps.run(
             "return_hand",
-            [
-                keys.bridges,
-                keys.hand(bridge),
-                wire.request,
-                keys.code_hand(bridge),
-                wire.code,
-                keys.parking,
-            ],
-            [bridge, self.head, int(BRIDGE_DEAD_AFTER_S * 1000), keys.parked("")],
+            [keys.bridges, keys.hand(bridge), wire.request, keys.code_hand(bridge), wire.code],
+            [bridge, self.head, int(BRIDGE_DEAD_AFTER_S * 1000)],
+        )
+        return int(back)
+
+    async def return_parked(self, bridge: str) -> int:
+        """Put up to `RETURNED` parked requests of a removed cell back into Multcall's list.
+
+        Return how many went back: 0 if none is parked, or if another bridge serves the cell.
+        """
+        keys = self.keys
+        dead_after_ms = int(BRIDGE_DEAD_AFTER_S * 1000)
+        back = await self.steps.run(
+            "return_parked",
+            [keys.bridges, self.wire.request, keys.parking],
+            [bridge, self.head, dead_after_ms, keys.parked(""), RETURNED],
         )
         return int(back)
 

@@ -37,8 +37,9 @@ class Unreadable:
 
 
 def is_of_one_element(error: Exception) -> bool:
-    """True if one element caused the error, and not Redis, the network or the end of the steps."""
-    return not isinstance(error, RedisError | OSError | StepsStopped | StoreUnavailable)
+    """True if one element caused the error, and not Redis, the network, memory or stopped steps."""
+    others = RedisError | OSError | MemoryError | StepsStopped | StoreUnavailable
+    return not isinstance(error, others)
 
 
 def slices(ids: Iterable[str]) -> Iterator[list[str]]:
