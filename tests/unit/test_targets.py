@@ -95,6 +95,7 @@ async def test_a_missing_target_is_logged_once_and_so_is_its_return(
         "Calls of a cell are not dialed here, because answered calls would be cut off",
         "Calls of a cell are dialed here again",
     ]
+    assert {(vars(r)["pbx"], vars(r)["cell"]) for r in caplog.records} == {("pbx01", "C")}
 
 
 @pytest.mark.parametrize(
