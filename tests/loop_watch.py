@@ -23,7 +23,7 @@ class Watched:
 
 @contextmanager
 def watched_loop() -> Iterator[Watched]:
-    """Measures every callback that any event loop of this thread runs meanwhile."""
+    """Measure every callback that any event loop of this thread runs inside the block."""
     watched = Watched()
     run = asyncio.Handle._run
 

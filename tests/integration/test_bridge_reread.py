@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from celery.app.amqp import Queues
+from redis.asyncio import Redis
 
 from dialer.multcall.keys import CellKeys
 from tests.integration.stack import CELL, Multcall, Program, Stack
@@ -336,7 +337,10 @@ async def test_calls_of_a_cell_removed_before_a_restart_are_answered(
 
 
 async def queued(stack: Stack, n: int) -> bool:
-    return bool(await stack.redis.zcard(f"dialer:queued:{OTHER}") == n)
+    """True if n calls are queued and their nudges published: a bridge may die between the two."""
+    async with Redis.from_url(stack.broker_url) as broker:
+        nudges = await broker.llen("pbx01")
+    return bool(await stack.redis.zcard(f"dialer:queued:{OTHER}") == n == nudges)
 
 
 async def forgotten(stack: Stack) -> bool:

@@ -116,7 +116,7 @@ class Life:
                 self.feed(ChannelNotListed(boot=self.boot))
 
     def run_timers(self, at_most: int = 100) -> Life:
-        """Let every timer run out, also those that are started meanwhile."""
+        """Let every timer run out, also those that a timer starts."""
         for _ in range(at_most):
             if not self.timers:
                 break

@@ -43,7 +43,7 @@ QUICK = Timeouts(pairing_s=0.01, channel_wait_s=0.01, record_s=0.01)
 
 @dataclass(slots=True)
 class Written:
-    """A ledger and a registry that only write down what they are told."""
+    """A ledger and a registry that only record their calls."""
 
     cell: str = CELL
     steps: Any = None

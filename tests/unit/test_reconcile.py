@@ -193,7 +193,7 @@ async def test_two_thousand_calls_do_not_block_the_loop() -> None:
 
 
 async def test_no_events_are_kept_while_a_redis_is_away() -> None:
-    """Calls of other cells go on meanwhile, for hours perhaps."""
+    """Calls of other cells go on, for hours perhaps."""
     made = of_another_worker()
     made.written.answers.clear()
     back = made.journal.start(made.reconciler.on_ledger_recovered(made.cells.ledger(CELL)))

@@ -1,4 +1,4 @@
-"""What systemd is told, and when a heartbeat counts as silent."""
+"""What systemd gets, and when a heartbeat counts as silent."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ class Checker:
         self._found.append(Violation(kind=kind, request_id=request_id, text=text))
 
     def _of(self, played: Played) -> Iterator[Violation]:
-        """Yield the violations of one call; no more answers are expected."""
+        """Yield the violations of one call; all its answers have arrived."""
         response, found, asked = played.response, played.response_raw, played.asked
         if response is None or found is None:
             yield _violation(asked, "no_response", "no Response arrived")

@@ -1,4 +1,4 @@
-"""Long answers of Asterisk: none blocks the event loop, and none is kept for ever."""
+"""Long answers of Asterisk: none blocks the event loop, and none is kept after its use."""
 
 from __future__ import annotations
 
