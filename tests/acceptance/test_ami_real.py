@@ -86,7 +86,7 @@ def _request(start: str, n: int, value: str) -> str:
 
 
 def deleter_of(link: AmiLink) -> Reconciler:
-    """What deletes old records; it needs no more than the link and the calls that are up."""
+    """Make a reconciler for the deletion of old records, which uses only the link and the calls."""
     none = cast(Any, None)
     return Reconciler(none, link, none, Calls(), none, none, none)
 

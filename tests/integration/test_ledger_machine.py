@@ -106,7 +106,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=names, pbx=_pbxs)
     def admit(self, pbx: str) -> str:
         name = f"r-{len(self.calls)}"
-        if len(self.calls) == 3:  # more calls cost time and find no more
+        if len(self.calls) == 3:  # more calls only cost time
             return "r-0"
         raw = element(name)
         self.requests[name] = parse_request(raw, cell=self.site.cell)

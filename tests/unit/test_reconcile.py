@@ -43,9 +43,9 @@ def during_the_list(made: Parts, *events: AmiEvent) -> Parts:
     return made
 
 
-async def reconcile(made: Parts, *meanwhile: AmiEvent) -> Parts:
+async def reconcile(made: Parts, *events: AmiEvent) -> Parts:
     """Reconcile; these events come while the channels are listed."""
-    await during_the_list(made, *meanwhile).reconciler.run()
+    await during_the_list(made, *events).reconciler.run()
     return made
 
 
