@@ -50,6 +50,7 @@ from dialer.settings.tables import (
     Cell,
     Log,
     Multcall,
+    Numbers,
     Pbx,
     Recovery,
     Registry,
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     multcall: Multcall
     broker: Broker
     registry: Registry = Registry()
+    numbers: Numbers = Numbers()
     log: Log = Log()
     recovery: Recovery = Recovery()
     pbxs: Annotated[tuple[Pbx, ...], Field(min_length=1, description="one [[pbxs]] table or more")]

@@ -27,6 +27,7 @@ from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from dialer.failpoints import failpoint
+from dialer.multcall.fields import BETWEEN
 from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
 from workers.ami import AmiLink
@@ -114,16 +115,16 @@ class Originator:
         self, request: CallRequest, cell: Cell, expires_at: datetime | None
     ) -> GivenUp | None:
         """Return why the call must never be dialed, None if it may be dialed."""
-        trunk = request.trunk or cell.trunk
+        trunk, fields = request.trunk or cell.trunk, self.cells.ledger(cell.name).fields
         if expires_at is not None and expires_at <= self.now():
-            message = "ValidadeSeg passed before it was dialed"
+            message = fields.said("ValidadeSeg passed before it was dialed", "ValidadeSeg")
             return _given_up("expired", message, result=Result.EXPIRED)
         if trunk is not None and trunk not in self.pbx.trunks:
             name = self.pbx.name
             message = f"{name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
             return _given_up("no_trunk", message)
-        if (refusal := cell.allowed.refusal(request)) is not None:
-            return _given_up("not_allowed", refusal.sentence)
+        if refusals := [fields.said(r.sentence, r.field) for r in cell.allowed.refusals(request)]:
+            return _given_up("not_allowed", BETWEEN.join(refusals))
         if not self.cells.is_in_file(request, cell):
             message = (
                 f"{cell.name} is not in dialer.toml, and no cell there allows this target and "
