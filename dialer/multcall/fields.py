@@ -13,9 +13,6 @@ from typing import Final
 
 from dialer.multcall.rawjson import RawObject
 
-#: Stands between the problems of one element. No name or value in a sentence contains it.
-BETWEEN: Final = " | "
-
 
 @dataclass(frozen=True, slots=True)
 class Fields:

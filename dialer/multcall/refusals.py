@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from dialer.domain.numbers import without_separators
 from dialer.errors import InvalidRequest
-from dialer.multcall.fields import BETWEEN, Fields
+from dialer.multcall.fields import Fields
 from dialer.multcall.identity import id_json
 from dialer.multcall.lenient import EMPTY_DATE
 from dialer.multcall.rawjson import PLAIN_NAME, RawObject
@@ -64,7 +64,7 @@ def refused(problems: Iterable[Problem], found: RawObject, fields: Fields) -> In
     """Return the error for an element with these problems, in the names of the wire."""
     found_problems = tuple(dict.fromkeys(problems))
     return InvalidRequest(
-        BETWEEN.join(fields.said(problem.sentence, problem.field) for problem in found_problems),
+        *(fields.said(problem.sentence, problem.field) for problem in found_problems),
         field=fields.name(found_problems[0].field),
         request_id_json=id_json(found),
     )

@@ -25,9 +25,13 @@ from dialer.domain.follow_events import (
 from dialer.domain.followed import Followed
 from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable_line
 from dialer.domain.request import CallRequest, cell_of
-from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
+from dialer.errors import (
+    BETWEEN_PROBLEMS,
+    AmiUnavailable,
+    OriginateOutcomeUnknown,
+    OriginateRefused,
+)
 from dialer.failpoints import failpoint
-from dialer.multcall.fields import BETWEEN
 from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
 from workers.ami import AmiLink
@@ -124,7 +128,7 @@ class Originator:
             message = f"{name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
             return _given_up("no_trunk", message)
         if refusals := [fields.said(r.sentence, r.field) for r in cell.allowed.refusals(request)]:
-            return _given_up("not_allowed", BETWEEN.join(refusals))
+            return _given_up("not_allowed", BETWEEN_PROBLEMS.join(refusals))
         if not self.cells.is_in_file(request, cell):
             message = (
                 f"{cell.name} is not in dialer.toml, and no cell there allows this target and "
