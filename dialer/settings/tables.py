@@ -85,6 +85,11 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _path(value: Path | None) -> Path | None:
+    _one_line(str(value or ""))
+    return value
+
+
 def _secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not text:
@@ -329,9 +334,13 @@ class Pbx(_Table):
     given_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = Field(
         default=None, alias="secret", description="text"
     )
-    secret_file: Annotated[Path | None, Field(description="the path of a file")] = None
+    secret_file: Annotated[
+        Path | None, AfterValidator(_path), Field(description="the path of a file")
+    ] = None
     tls: Flag = False
-    tls_ca_file: Annotated[Path | None, Field(description="the path of a PEM file")] = None
+    tls_ca_file: Annotated[
+        Path | None, AfterValidator(_path), Field(description="the path of a PEM file")
+    ] = None
     max_calls: Annotated[Whole, _whole(1, 10_000)]
     cps: Annotated[Decimal, Field(ge=0.1, le=1000, description="calls a second, 0.1 to 1000")]
     trunks: Annotated[

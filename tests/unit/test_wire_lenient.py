@@ -257,17 +257,19 @@ def request_of(raw: bytes, wire: Wire) -> CallRequest | None:
     try:
         return parse_request(raw, cell="c", wire=wire)
     except InvalidRequest as error:
-        return said(error)
+        check_sentence(error)
+        return None
 
 
 def code_of(raw: bytes, wire: Wire) -> str | None:
     try:
         return parse_code(raw, wire).code_json
     except InvalidRequest as error:
-        return said(error)
+        check_sentence(error)
+        return None
 
 
-def said(error: InvalidRequest) -> None:
+def check_sentence(error: InvalidRequest) -> None:
     if not str(error) or "\n" in str(error):
         pytest.fail(f"not a sentence: {error!s}")
 
