@@ -122,7 +122,8 @@ class PbxWorker:
             self._cells.add(cell, self._ledger(cell.name, steps[cell.name]))
 
     def _ledger(self, cell: str, steps: Steps) -> WorkerLedger:
-        return WorkerLedger(steps, cell, self.settings.multcall.push)
+        multcall = self.settings.multcall
+        return WorkerLedger(steps, cell, multcall.push, multcall.wire.fields)
 
     def _build(self) -> None:
         """Create the parts; each one knows only those created before it."""

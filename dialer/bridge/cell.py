@@ -9,6 +9,7 @@ from datetime import datetime
 from dialer.bridge.dispatch import Dispatcher, Nudge
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.room import PbxLimits
+from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell
 from dialer.store.ledger import BridgeLedger
 from dialer.store.registry import Registry
@@ -19,7 +20,7 @@ class BridgeCell:
     """One cell that a bridge serves.
 
     `bridge` is the name of this process in the ledger. `pbxs` are those of the cell, in its
-    order; `all_pbxs` are the names of all PBXs of the settings.
+    order; `all_pbxs` are the names of all PBXs of the settings. `wire` is how Multcall writes.
     """
 
     bridge: str
@@ -29,6 +30,7 @@ class BridgeCell:
     ledger: BridgeLedger
     registry: Registry
     dispatcher: Dispatcher
+    wire: Wire = STRICT
 
     @property
     def name(self) -> str:

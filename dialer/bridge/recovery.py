@@ -228,7 +228,9 @@ class Recovery:
         for entry in await self._entries([w.call_id for w in waiting]):
             is_expired = entry.expires_at is not None and entry.expires_at <= now
             (expired if is_expired else fresh).append(entry)
-        error = CallError(code="expired", message="ValidadeSeg passed before it was dialed")
+        message = "ValidadeSeg passed before it was dialed"
+        message = self.cell.wire.fields.said(message, "ValidadeSeg")
+        error = CallError(code="expired", message=message)
         await self._end(expired, Result.EXPIRED, error, within=_WAITING)
         if is_over:
             error = CallError(code="outside_hours", message="the cell's calling hours are over")

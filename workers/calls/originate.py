@@ -30,7 +30,12 @@ from dialer.domain.originate import (
     variable_line,
 )
 from dialer.domain.request import CallRequest, cell_of
-from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
+from dialer.errors import (
+    BETWEEN_PROBLEMS,
+    AmiUnavailable,
+    OriginateOutcomeUnknown,
+    OriginateRefused,
+)
 from dialer.failpoints import failpoint
 from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
@@ -119,9 +124,9 @@ class Originator:
         self, request: CallRequest, cell: Cell, expires_at: datetime | None
     ) -> GivenUp | None:
         """Return why the call must never be dialed, None if it may be dialed."""
-        trunk = request.trunk or cell.trunk
+        trunk, fields = request.trunk or cell.trunk, self.cells.ledger(cell.name).fields
         if expires_at is not None and expires_at <= self.now():
-            message = "ValidadeSeg passed before it was dialed"
+            message = fields.said("ValidadeSeg passed before it was dialed", "ValidadeSeg")
             return _given_up("expired", message, result=Result.EXPIRED)
         if trunk is not None and trunk not in self.pbx.trunks:
             name = self.pbx.name
@@ -130,8 +135,8 @@ class Originator:
                 "trunks there, and restart the worker"
             )
             return _given_up("no_trunk", message)
-        if (refusal := cell.allowed.refusal(request)) is not None:
-            return _given_up("not_allowed", refusal.sentence)
+        if refusals := [fields.said(r.sentence, r.field) for r in cell.allowed.refusals(request)]:
+            return _given_up("not_allowed", BETWEEN_PROBLEMS.join(refusals))
         if not self.cells.is_in_file(request, cell):
             message = (
                 f"{cell.name} is not in dialer.toml, and no cell there allows this target and "

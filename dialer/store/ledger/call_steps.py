@@ -73,6 +73,7 @@ class CallSteps(LedgerReads):
             dialed_at=call.dialed_at,
             answered_at=call.answered_at or ending.answered_at,
             ending=ending,
+            fields=self.fields,
         )
         reply = await self.steps.run(
             "end",
