@@ -9,11 +9,17 @@ import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
 
 from dialer.domain.request import digits
-from dialer.domain.room import PbxLimits, PbxLoad
+from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts
+from dialer.domain.taking import (
+    TRIAL_LOST_AFTER_MS,
+    TRIAL_PAUSE_MS,
+    Results,
+    Verdict,
+)
 from dialer.store import keys
 from dialer.store.steps import Arg, Steps
 
@@ -21,7 +27,13 @@ from dialer.store.steps import Arg, Steps
 HEARTBEAT_EVERY_S: Final = 1.0
 
 #: A PBX whose last heartbeat is older than this gets no new calls, in seconds.
+PBX_SILENT_AFTER_S: Final = 4.0
+
+#: A worker whose last heartbeat is older than this is dead, in seconds.
 PBX_DEAD_AFTER_S: Final = 10.0
+
+#: A PBX whose host has a clock that differs more from Redis gets no calls, in seconds.
+SKEW_MAX_S: Final = 30.0
 
 #: Numbers in one change of the do-not-call set; Lua unpacks at most about 8,000 arguments.
 DNC_BATCH: Final = 1000
@@ -34,9 +46,13 @@ class PbxState:
     """State of a PBX according to its worker's heartbeat.
 
     `silent_s` is the time since the last heartbeat, `unready_s` since the last one with the
-    AMI link up; infinite if there never was one. `instance` changes with every start of the
-    worker and every return of its link. `lacking` has a sentence for each cell whose
-    calls the PBX does not take: the target that is missing.
+    AMI link up; infinite if there never was one. `instance` names the worker. `lacking` has a
+    sentence for each cell whose calls the PBX does not take: the target that is missing.
+    `trouble` says why the worker takes no calls at all although its link may be up, '' if it does.
+    `skew_s` is how far its host's clock is ahead of Redis. `cap` is how many calls asterisk.conf
+    leaves room for, 0 for no limit. `verdict`: the bridges found that it takes no calls; `lifted`
+    are the results until the last verdict was lifted. Workers of older releases write none of
+    `trouble`, `skew_s`, `cap` and `results`.
     """
 
     load: PbxLoad
@@ -45,6 +61,12 @@ class PbxState:
     lacking: Mapping[str, str]
     silent_s: float
     unready_s: float
+    trouble: str = ""
+    skew_s: float = 0.0
+    cap: int = 0
+    results: Results = field(default_factory=Results)
+    verdict: Verdict | None = None
+    lifted: Results = field(default_factory=Results)
 
     @property
     def is_alive(self) -> bool:
@@ -77,9 +99,8 @@ class Registry:
 
     async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
         """Read the state of each PBX; with `cell`, its readiness for the calls of that cell."""
-        names = [k for p in pbxs for k in (keys.pbx(p.name), keys.slots(p.name), keys.pace(p.name))]
-        now_us, *flat = await self.steps.run("loads", names)
-        rows = [flat[i * 7 : i * 7 + 7] for i in range(len(pbxs))]
+        names = [key for p in pbxs for key in _pbx_keys(p.name)]
+        now_us, *rows = await self.steps.run("loads", names)
         return {
             p.name: _state(p, cell, int(now_us), row) for p, row in zip(pbxs, rows, strict=True)
         }
@@ -89,10 +110,54 @@ class Registry:
         pace = pbx.pace
         granted, *new = await self.steps.run(
             "lease",
-            [keys.slots(pbx.name), keys.pace(pbx.name)],
-            [pbx.max_calls, pace.gap_us, pace.burst, *call_ids],
+            [
+                keys.slots(pbx.name),
+                keys.pace(pbx.name),
+                keys.pbx(pbx.name),
+                keys.verdict(pbx.name),
+                keys.starts(pbx.name),
+            ],
+            [
+                pbx.max_calls,
+                pace.gap_us,
+                pace.burst,
+                int(START_COUNTS_S * 1e6),
+                keys.STARTS_RETENTION_S,
+                TRIAL_PAUSE_MS,
+                TRIAL_LOST_AFTER_MS,
+                *call_ids,
+            ],
         )
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
+
+    async def condemn(self, state: PbxState, reason: str) -> bool:
+        """Record that a PBX takes no calls; return false if that stands or its worker is new."""
+        pbx = state.load.name
+        condemned = await self.steps.run(
+            "condemn",
+            [keys.verdict(pbx), keys.pbx(pbx)],
+            [reason, state.instance, keys.VERDICT_RETENTION_S],
+        )
+        return bool(condemned)
+
+    async def try_with(self, pbx: str, call_id: str) -> bool:
+        """Make a call that is queued to the PBX its trial call; return false if none is due."""
+        is_trial = await self.steps.run(
+            "try", [keys.verdict(pbx)], [call_id, TRIAL_PAUSE_MS, TRIAL_LOST_AFTER_MS]
+        )
+        return bool(is_trial)
+
+    async def tried(self, pbx: str, call_id: str, *, success: bool) -> bool:
+        """Record how a trial call went; a success lifts the verdict.
+
+        Return false if that call is not the trial of the PBX.
+        """
+        was_trial = await self.steps.run(
+            "tried",
+            [keys.verdict(pbx), keys.pbx(pbx)],
+            [call_id, int(success), keys.VERDICT_RETENTION_S, keys.RESULTS_OF_S],
+        )
+        return bool(was_trial)
 
     async def release(self, pbx: str, call_ids: Iterable[str]) -> None:
         """Release the slots of calls. Calls without a slot are ignored."""
@@ -148,26 +213,83 @@ class Registry:
         return changed
 
 
-def _state(
-    pbx: PbxLimits, cell: str | None, now_us: int, fields: Sequence[bytes | int]
-) -> PbxState:
-    seen, link, instance, ready, lacks, calls, next_start_us = fields
-    lacking = json.loads(lacks) if isinstance(lacks, bytes) and lacks else {}
+def _pbx_keys(pbx: str) -> tuple[str, ...]:
+    """Return the keys that `loads` reads of each PBX."""
+    return keys.pbx(pbx), keys.slots(pbx), keys.pace(pbx), keys.starts(pbx), keys.verdict(pbx)
+
+
+def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) -> PbxState:
+    beat, calls, next_start_us, (started, started_us), judged = row
+    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results = map(_text, beat)
+    lacking = _mapping(lacks)
     silent_s = now_us / 1e6 - int(seen) / 1e3 if seen else math.inf
-    link_name = bytes(link).decode() if isinstance(link, bytes) else ""
-    is_up = silent_s < PBX_DEAD_AFTER_S and link_name == "up"
+    skew_s = _number(skew_ms) / 1000
+    can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S
+    verdict = _verdict(judged, instance)
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
-            ready=is_up and cell not in lacking,
+            ready=silent_s < PBX_SILENT_AFTER_S and can_place and cell not in lacking,
             calls=int(calls),
-            max_calls=pbx.max_calls,
+            max_calls=min(pbx.max_calls, _number(cap) or pbx.max_calls),
             starts=pbx.pace.starts(int(next_start_us), now_us),
             trunks=pbx.trunks,
+            recent_starts=recent_starts(float(started or 0), int(started_us or 0), now_us),
+            is_held=verdict is not None,
+            is_trial_due=verdict is not None and verdict.is_trial_due(now_us // 1000),
         ),
-        instance=instance.decode() if isinstance(instance, bytes) else "",
-        link=link_name,
-        lacking=lacking,
+        instance=instance,
+        link=link,
+        lacking={name: str(sentence) for name, sentence in lacking.items()},
         silent_s=silent_s,
         unready_s=now_us / 1e6 - int(ready) / 1e3 if ready else math.inf,
+        trouble=trouble,
+        skew_s=skew_s,
+        cap=_number(cap),
+        results=_results(results),
+        verdict=verdict,
+        lifted=_results(_text(judged[-1])),
     )
+
+
+def _verdict(judged: Sequence[bytes], instance: str) -> Verdict | None:
+    """Return the verdict, None if there is none or the worker was restarted since."""
+    reason, judged_instance, since_ms, trial, trial_ms, trials, _ = map(_text, judged)
+    if not reason or judged_instance != instance:
+        return None
+    return Verdict(
+        reason=reason,
+        instance=instance,
+        since_ms=_number(since_ms),
+        trial=trial,
+        trial_ms=_number(trial_ms),
+        trials=_number(trials),
+    )
+
+
+def _results(text: str) -> Results:
+    """Return the results of a heartbeat. Unknown names of a newer worker are ignored."""
+    found = _mapping(text)
+    names = [f.name for f in fields(Results)]
+    return Results(**{name: _number(found.get(name, 0)) for name in names})
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _number(value: object) -> int:
+    """Return a whole number of a heartbeat; 0 if it is missing or no number."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return 0
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Return a JSON object of a heartbeat; empty if it is missing or no object."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
