@@ -114,21 +114,22 @@ class Verdict:
     """A PBX is not taking calls. `reason` says why, with numbers.
 
     `instance` is the worker that was judged; a restart of the worker makes the verdict void.
-    `trial` is the id of the call that tries the PBX, '' if none does. `trial_ms` is when that
-    call got its slot, or when the last trial failed. `trials` is how many failed.
+    `trial` is the id of the call that tries the PBX, '' if none does. `trial_age_s` is how long
+    ago that call got its slot, or the last trial failed. `trials` is how many failed.
     """
 
     reason: str
     instance: str
-    since_ms: int
+    age_s: float
     trial: str = ""
-    trial_ms: int = 0
+    trial_age_s: float = 0.0
     trials: int = 0
 
-    def is_trial_due(self, now_ms: int) -> bool:
+    @property
+    def is_trial_due(self) -> bool:
         """True if another trial call may start now."""
         pause_ms = TRIAL_LOST_AFTER_MS if self.trial else TRIAL_PAUSE_MS
-        return now_ms - self.trial_ms >= pause_ms
+        return self.trial_age_s * 1000 >= pause_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,11 @@ class Trial:
     up_s: float = 0.0
     result: str = ""
     error: str = ""
+
+    @property
+    def is_up(self) -> bool:
+        """True if Asterisk accepted it and it has not ended."""
+        return self.state in {State.ACCEPTED, State.ANSWERED}
 
     def is_success(self, pbx: str) -> bool | None:
         """Return true if the trial on `pbx` succeeded, false if it failed, None if it goes on."""

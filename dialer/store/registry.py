@@ -73,6 +73,24 @@ class PbxState:
         """True if the worker's heartbeat is recent and the worker is not stopping."""
         return self.silent_s < PBX_DEAD_AFTER_S and self.link != "stopping"
 
+    def why_not_taking(self, cell: str | None = None) -> str:
+        """Return why the PBX takes no calls, or none of that cell; '' if it takes them."""
+        if not self.instance:
+            return "no worker of it ever came"
+        if self.link == "stopping":
+            return "its worker was stopped"
+        if self.silent_s >= PBX_SILENT_AFTER_S:
+            return f"no heartbeat of its worker for {self.silent_s:.0f} s"
+        if self.trouble:
+            return self.trouble
+        if self.link != "up":
+            return f"no AMI link for {self.unready_s:.0f} s"
+        if abs(self.skew_s) > SKEW_MAX_S:
+            return skew_words(self.skew_s)
+        if cell is not None and cell in self.lacking:
+            return self.lacking[cell]
+        return self.verdict.reason if self.verdict is not None else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
@@ -213,6 +231,13 @@ class Registry:
         return changed
 
 
+def skew_words(skew_s: float) -> str:
+    """Return how the clock of a host differs from Redis, with the cure."""
+    way = "ahead of" if skew_s > 0 else "behind"
+    by = f"{abs(skew_s):.0f} s {way}"
+    return f"the clock of its host is {by} that of Redis; run chrony or ntpd on both"
+
+
 def _pbx_keys(pbx: str) -> tuple[str, ...]:
     """Return the keys that `loads` reads of each PBX."""
     return keys.pbx(pbx), keys.slots(pbx), keys.pace(pbx), keys.starts(pbx), keys.verdict(pbx)
@@ -225,7 +250,7 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
     silent_s = now_us / 1e6 - int(seen) / 1e3 if seen else math.inf
     skew_s = _number(skew_ms) / 1000
     can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S
-    verdict = _verdict(judged, instance)
+    verdict = _verdict(judged, instance, now_us / 1e6)
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
@@ -236,7 +261,7 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
             trunks=pbx.trunks,
             recent_starts=recent_starts(float(started or 0), int(started_us or 0), now_us),
             is_held=verdict is not None,
-            is_trial_due=verdict is not None and verdict.is_trial_due(now_us // 1000),
+            is_trial_due=verdict is not None and verdict.is_trial_due,
         ),
         instance=instance,
         link=link,
@@ -252,7 +277,7 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
     )
 
 
-def _verdict(judged: Sequence[bytes], instance: str) -> Verdict | None:
+def _verdict(judged: Sequence[bytes], instance: str, now_s: float) -> Verdict | None:
     """Return the verdict, None if there is none or the worker was restarted since."""
     reason, judged_instance, since_ms, trial, trial_ms, trials, _ = map(_text, judged)
     if not reason or judged_instance != instance:
@@ -260,9 +285,9 @@ def _verdict(judged: Sequence[bytes], instance: str) -> Verdict | None:
     return Verdict(
         reason=reason,
         instance=instance,
-        since_ms=_number(since_ms),
+        age_s=now_s - _number(since_ms) / 1000,
         trial=trial,
-        trial_ms=_number(trial_ms),
+        trial_age_s=now_s - _number(trial_ms) / 1000,
         trials=_number(trials),
     )
 

@@ -114,7 +114,7 @@ async def test_call_with_an_internal_error_is_answered_once(
     bridge = Bridge.of(site)
     for _ in range(2):
         states = await bridge.cell.registry.pbxs(bridge.cell.pbxs)
-        await bridge.recovery.republish(states)
+        await bridge.recovery.move_late(states)
         await bridge.recovery.end_lost(states)
     by_id = {r["IdRequisicao"]: r for r in await site.responses()}
     assert (by_id[POISON]["Resultado"], by_id[POISON]["Erro"]["Codigo"]) == (

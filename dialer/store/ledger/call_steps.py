@@ -93,6 +93,7 @@ class CallSteps(LedgerReads):
                 ending.result,
                 self._push,
                 DONE_RETENTION_S,
+                ending.error.code if ending.error else "",
             ],
         )
         return str(reply.decode())
