@@ -32,6 +32,9 @@ PBX_SILENT_AFTER_S: Final = 4.0
 #: A worker whose last heartbeat is older than this is dead, in seconds.
 PBX_DEAD_AFTER_S: Final = 10.0
 
+#: A clock that differs more from Redis is a trouble, in seconds.
+SKEW_WARNED_S: Final = 2.0
+
 #: A PBX whose host has a clock that differs more from Redis gets no calls, in seconds.
 SKEW_MAX_S: Final = 30.0
 
@@ -50,9 +53,9 @@ class PbxState:
     sentence for each cell whose calls the PBX does not take: the target that is missing.
     `trouble` says why the worker takes no calls at all although its link may be up, '' if it does.
     `skew_s` is how far its host's clock is ahead of Redis. `cap` is how many calls asterisk.conf
-    leaves room for, 0 for no limit. `verdict`: the bridges found that it takes no calls; `lifted`
-    are the results until the last verdict was lifted. Workers of older releases write none of
-    `trouble`, `skew_s`, `cap` and `results`.
+    leaves room for, 0 for no limit; `max_calls` is that of the settings. `verdict`: the bridges
+    found that it takes no calls; `lifted` are the results until the last verdict was lifted.
+    Workers of older releases write none of `trouble`, `skew_s`, `cap` and `results`.
     """
 
     load: PbxLoad
@@ -65,6 +68,7 @@ class PbxState:
     skew_s: float = 0.0
     cap: int = 0
     results: Results = field(default_factory=Results)
+    max_calls: int = 0
     verdict: Verdict | None = None
     lifted: Results = field(default_factory=Results)
 
@@ -93,6 +97,17 @@ class PbxState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeState:
+    """What a bridge says of itself. `broker`: why it cannot publish, '' if it can.
+
+    `skew_s` is how far its host's clock is ahead of the registry's Redis.
+    """
+
+    skew_s: float
+    broker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """Result of `lease`: the first `granted` ids have a slot; those in `new` had none before."""
 
@@ -114,6 +129,29 @@ class Registry:
         await self.steps.run(
             "heartbeat", [keys.pbx(pbx)], [instance, link, keys.IDLE_RETENTION_S, *flat]
         )
+
+    async def bridge_beat(self, bridge: str, state: BridgeState) -> None:
+        """Store what a bridge says of itself."""
+        await self.steps.run(
+            "bridge_beat",
+            [keys.bridge(bridge)],
+            [
+                keys.BRIDGE_SHOWN_S,
+                *("skew_ms", int(state.skew_s * 1000)),
+                *("broker", state.broker),
+            ],
+        )
+
+    async def bridges(self, names: Sequence[str]) -> dict[str, BridgeState]:
+        """Return what these bridges say of themselves; those that said nothing are missing."""
+        rows = await self.steps.read_many(
+            [("HMGET", keys.bridge(name), "skew_ms", "broker") for name in names]
+        )
+        return {
+            name: BridgeState(skew_s=_number(_text(skew_ms)) / 1000, broker=_text(broker or b""))
+            for name, (skew_ms, broker) in zip(names, rows, strict=True)
+            if skew_ms is not None
+        }
 
     async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
         """Read the state of each PBX; with `cell`, its readiness for the calls of that cell."""
@@ -271,6 +309,7 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
         trouble=trouble,
         skew_s=skew_s,
         cap=_number(cap),
+        max_calls=pbx.max_calls,
         results=_results(results),
         verdict=verdict,
         lifted=_results(_text(judged[-1])),

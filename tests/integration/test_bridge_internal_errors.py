@@ -124,4 +124,4 @@ async def test_call_with_an_internal_error_is_answered_once(
     assert len(await site.responses()) == (2 if is_claimed else 1)
     assert [d["reason"] for d in await site.dead()] == ["internal_error"]
     assert await site.slots() == (set() if is_claimed else {"other"})
-    assert bridge.nudges.calls == ([] if is_claimed else [(f"{CELL}:other", "pbx01", 1)])
+    assert bridge.nudges.calls == []

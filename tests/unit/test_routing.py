@@ -1,4 +1,4 @@
-"""Which PBX takes a call: never over its room, the one with the fewest starts, the same each time."""
+"""Which PBX takes a call: never over its room, the fewest starts, the same every time."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _LOOKED_AT: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Late:
-    """Calls that a PBX has not claimed. `oldest_s` is how long the first of them has waited."""
+    """Calls that a PBX leaves waiting. `oldest_s` is how long the first of them has waited."""
 
     calls: int
     oldest_s: float
@@ -163,6 +163,21 @@ class LedgerReads:
                 oldest_s = before.oldest_s if before else (now_ms - float(since_ms)) / 1000
                 found[name] = Late(calls=(before.calls if before else 0) + 1, oldest_s=oldest_s)
         return found
+
+    async def unanswered(self, pbx: str, *, older_than_s: float) -> Late | None:
+        """Return the calls that the PBX claimed so long ago and Asterisk has not accepted."""
+        seconds, _ = await self.steps.read("TIME")
+        ids = await self.steps.read("SRANDMEMBER", self.keys.claimed(pbx), _LOOKED_AT)
+        rows = await self.steps.read_many(
+            [("HMGET", self.keys.call(i.decode()), "state", "dialed_ms") for i in ids]
+        )
+        ages = [
+            int(seconds) - int(dialed_ms) / 1000
+            for state, dialed_ms in rows
+            if state == State.ORIGINATING.encode() and dialed_ms
+        ]
+        late = [age for age in ages if age >= older_than_s]
+        return Late(calls=len(late), oldest_s=max(late)) if late else None
 
     async def served_by(self) -> dict[str, float]:
         """Return the bridges of the cell with the seconds since their last heartbeats."""
