@@ -100,8 +100,10 @@ class Judge:
         if success is None:
             return
         self._up.pop(call_id, None)
-        if await self.cell.registry.tried(pbx, call_id, success=success):
-            message = "PBX takes calls again" if success else "Trial call failed; another follows"
-            logger.warning(
-                message, extra={"pbx": pbx, "call_id": call_id, "failed_trials": verdict.trials}
-            )
+        if not await self.cell.registry.tried(pbx, call_id, success=success):
+            return
+        extra = {"pbx": pbx, "call_id": call_id, "failed_trials": verdict.trials}
+        if success:
+            logger.warning("PBX takes calls again", extra=extra)
+        else:
+            logger.warning("Trial call failed; another one follows", extra=extra)

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from dialer.bridge.dispatch import Dispatcher
 from dialer.store.clock import RedisClock
-from dialer.store.registry import SKEW_MAX_S, SKEW_WARNED_S, BridgeState, Registry, skew_words
+from dialer.store.registry import SKEW_WARNED_S, BridgeState, Registry, skew_words
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,13 @@ class OwnState:
     def _warn_of_skew(self, skew_s: float) -> None:
         """Log once that the clock differs, and once that it agrees again."""
         is_skewed = abs(skew_s) > SKEW_WARNED_S
-        if is_skewed is not self._is_skewed:
-            self._is_skewed = is_skewed
-            level = logging.ERROR if abs(skew_s) > SKEW_MAX_S else logging.WARNING
-            if is_skewed:
-                message = "Clock of this host differs from Redis; the time of Redis is used"
-                logger.log(level, message, extra={"problem": skew_words(skew_s)})
-            else:
-                logger.warning("Clock of this host agrees with Redis again")
+        if is_skewed is self._is_skewed:
+            return
+        self._is_skewed = is_skewed
+        if is_skewed:
+            logger.error(
+                "Clock of this host differs from Redis; the time of Redis is used",
+                extra={"problem": skew_words(skew_s)},
+            )
+        else:
+            logger.warning("Clock of this host agrees with Redis again")
