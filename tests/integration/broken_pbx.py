@@ -38,13 +38,13 @@ datetime.datetime = Wrong
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breakage:
-    """One way. `says` are words of the monitor's sentence; '' if nothing is to be said.
+    """One way. `says` are words of which the monitor's sentence has some; none: nothing is broken.
 
     `before` prepares the worker's start: it returns its environment.
     """
 
     name: str
-    says: str
+    says: tuple[str, ...]
     breaks: Callable[[Stack], AbstractAsyncContextManager[None]]
     before: Callable[[Stack], Any] | None = None
 
@@ -201,19 +201,24 @@ async def originates_silent(stack: Stack) -> AsyncIterator[None]:
         yield
 
 
+#: What the monitor says of Originates without a word.
+SILENT = ("has not answered the Originate", "got no word from Asterisk")
+
 BREAKAGES = (
-    Breakage(name="consumer cancelled", says="consumer was cancelled", breaks=consumer_cancelled),
-    Breakage(name="frozen worker", says="no heartbeat", breaks=frozen),
-    Breakage(name="silent Originates", says="", breaks=originates_silent),
-    Breakage(name="clock 10 min fast", says="clock", breaks=nothing_more, before=clock_ahead),
     Breakage(
-        name="broker cut off", says="not connected to the broker", breaks=cut_off,
+        name="consumer cancelled", says=("consumer was cancelled",), breaks=consumer_cancelled
+    ),
+    Breakage(name="frozen worker", says=("no heartbeat",), breaks=frozen),
+    Breakage(name="silent Originates", says=SILENT, breaks=originates_silent),
+    Breakage(name="clock 10 min fast", says=("clock",), breaks=nothing_more, before=clock_ahead),
+    Breakage(
+        name="broker cut off", says=("not connected to the broker",), breaks=cut_off,
         before=broker_by_proxy,
     ),
     Breakage(
-        name="registry cut off", says="no heartbeat", breaks=cut_off, before=registry_by_proxy
+        name="registry cut off", says=("no heartbeat",), breaks=cut_off, before=registry_by_proxy
     ),
-    Breakage(name="Asterisk hangs", says="", breaks=asterisk_hangs),
-    Breakage(name="nudges lost", says="", breaks=nudges_lost),
-    Breakage(name="rights lost", says="no heartbeat", breaks=rights_lost, before=other_user),
+    Breakage(name="Asterisk hangs", says=(*SILENT, "no AMI link"), breaks=asterisk_hangs),
+    Breakage(name="nudges lost", says=(), breaks=nudges_lost),
+    Breakage(name="rights lost", says=("no heartbeat",), breaks=rights_lost, before=other_user),
 )  # fmt: skip
