@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.stack import BIN, CELL, Program, Stack
+from tests.integration.stack import BIN, CELL, ROOT, Program, Stack
 from tests.waiting import wait_until
 
 
@@ -263,3 +263,25 @@ async def test_other_options_work(tmp_path: Path, arguments: list[str]) -> None:
         await stack.until_link("pbx01", "up")
         await stack.push(20)
         await stack.responses(20)
+
+
+async def test_the_rights_of_the_manual_are_enough(tmp_path: Path) -> None:
+    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    line = next(one for one in manual.splitlines() if one.startswith("ACL SETUSER"))
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01")
+        await stack.start_valkey()
+        redis: Any = stack.redis
+        await redis.execute_command(*line.replace("PASSWORD", "word").split())
+        login = "redis://dialer:word@"
+        stack.settings["broker"] = {"url": stack.broker_url.replace("redis://", login)}
+        stack.settings["multcall"] = {"redis_url": stack.valkey.url(0).replace("redis://", login)}
+        await stack.start()
+        await until_trouble(stack, "pbx01", "")
+        await stack.push(10)
+        await stack.responses(10)
+        pong = await control(stack, "ping", action="inspect")
+        assert "pong" in pong.log
+        log = stack.logs()
+        assert "NOPERM" not in log
+        assert "no permissions" not in log
