@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from dialer.bridge.cell import BridgeCell
 from dialer.domain.call import CallError, Ending, Result
@@ -127,7 +127,7 @@ class Refusals:
         message = self.cell.wire.fields.said(
             "this IdRequisicao was used before; it was not dialed again", "IdRequisicao"
         )
-        entry = _dead(element.raw, "duplicate_request", message)
+        entry = _dead(element.raw, "duplicate_request", message, self.cell.clock.now())
         if await self.cell.ledger.bury(element.source, element.raw, entry):
             logger.warning("Duplicate request, not dialed again", extra={"call_id": call_id})
 
@@ -144,7 +144,7 @@ class Refusals:
             extra={"cell": self.cell.name},
             exc_info=error,
         )
-        id_json = readable_id(element.raw, self.cell.wire)
+        id_json, now = readable_id(element.raw, self.cell.wire), self.cell.clock.now()
         response = (
             self._response(_unknown(self.cell.name, id_json), Result.FAILED, INTERNAL_ERROR)
             if id_json
@@ -154,7 +154,7 @@ class Refusals:
             element,
             id_json,
             response,
-            _dead(element.raw, "internal_error", INTERNAL_ERROR.message),
+            _dead(element.raw, "internal_error", INTERNAL_ERROR.message, now),
             Result.FAILED,
         )
 
@@ -190,7 +190,8 @@ class Refusals:
         self, request: CallRequest, *, on_list: bool, attempts: int
     ) -> tuple[Result, CallError] | None:
         """Return why the request must never be dialed, None if it may be dialed."""
-        limits, fields, now = self.cell.settings.limits, self.cell.wire.fields, datetime.now(UTC)
+        limits, fields = self.cell.settings.limits, self.cell.wire.fields
+        now = self.cell.clock.now()
         expires_at = expiry(request)
         if on_list:
             code, message = "do_not_call", "the number is on the do-not-call set"
@@ -213,7 +214,7 @@ class Refusals:
         return Result.CANCELLED, CallError(code="number_limit", message=message)
 
     async def _refuse_invalid(self, element: Element, error: InvalidRequest) -> None:
-        now, id_json = datetime.now(UTC), error.request_id_json
+        now, id_json = self.cell.clock.now(), error.request_id_json
         logger.warning("Request refused", extra={"cell": self.cell.name, "reason": str(error)})
         response = (
             invalid_response(
@@ -227,7 +228,7 @@ class Refusals:
             else ""
         )
         await self._refuse_dead(
-            element, id_json, response, _dead(element.raw, "invalid_request", str(error))
+            element, id_json, response, _dead(element.raw, "invalid_request", str(error), now)
         )
 
     async def _refuse_dead(
@@ -258,7 +259,7 @@ class Refusals:
             attempts=0,
             dialed_at=None,
             answered_at=None,
-            ending=Ending(result=result, ended_at=datetime.now(UTC), error=error),
+            ending=Ending(result=result, ended_at=self.cell.clock.now(), error=error),
             fields=self.cell.wire.fields,
         )
         return f"{parts.head}null{parts.tail}"
@@ -276,5 +277,5 @@ def _unknown(cell: str, id_json: str) -> CallRequest:
     return CallRequest(cell=cell, request_id="", request_id_json=id_json, number="")
 
 
-def _dead(raw: bytes, reason: DeadReason, message: str) -> str:
-    return dead(raw=raw, source="request", reason=reason, message=message, at=datetime.now(UTC))
+def _dead(raw: bytes, reason: DeadReason, message: str, at: datetime) -> str:
+    return dead(raw=raw, source="request", reason=reason, message=message, at=at)
