@@ -297,6 +297,11 @@ class PbxWorker:
                 "boot": self.state.boot,
                 "include": int(self.state.has_include),
                 "lacking": json.dumps(self.state.lacking),
+                "trouble": self.state.trouble,
+                "cap": self.state.cap,
+                "skew_ms": self.state.skew_ms,
+                "fence": self.state.fence,
+                "results": json.dumps(self.state.results.last_minute()),
             },
         )
 

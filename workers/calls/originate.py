@@ -108,6 +108,7 @@ class Originator:
         if self.replay.resend(entry, token):  # a failed-over Redis forgot the claim
             logger.error("Call claimed twice, dialed once", extra={"call_id": call_id})
             return None, None
+        self.state.results.count("claimed")
         return self.tracker.follow(entry, token), entry.expires_at
 
     def _reason_never_to_dial(
@@ -116,6 +117,7 @@ class Originator:
         """Return why the call must never be dialed, None if it may be dialed."""
         trunk = request.trunk or cell.trunk
         if expires_at is not None and expires_at <= self.now():
+            self.state.results.count("expired")
             message = "ValidadeSeg passed before it was dialed"
             return _given_up("expired", message, result=Result.EXPIRED)
         if trunk is not None and trunk not in self.pbx.trunks:
@@ -171,6 +173,7 @@ class Originator:
                 return
             else:
                 failpoint("originate.after")
+                self.state.results.count("accepted")
                 self.tracker.feed(call_id, OriginateAccepted())
                 return
         message = f"Asterisk refused it: {refusal}"
