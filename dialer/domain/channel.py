@@ -10,6 +10,7 @@ from datetime import datetime
 
 from dialer.domain.call import Ending
 from dialer.domain.causes import result_of
+from dialer.domain.hand_over import not_handed_over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +30,15 @@ class ChannelUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialEnded:
-    """DialEnd: how dialing went, in upper case, such as `BUSY`."""
+    """DialEnd: how dialing went, in upper case, such as `BUSY`.
+
+    `forward` is where Asterisk dials on, because the carrier forwarded the call (SIP 302); empty
+    if it did not. The channel's own life is then over.
+    """
 
     uniqueid: str
     status: str
+    forward: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,21 @@ class QueueLeft:
     uniqueid: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOverReported:
+    """UserEvent DialerHanded: `yes`, or why the include could not hand the call over."""
+
+    uniqueid: str
+    handed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarEndCleared:
+    """HangupRequest: the far end hung up; Asterisk did not end the call by itself."""
+
+    uniqueid: str
+
+
 AmiEvent = (
     ChannelCreated
     | ChannelUp
@@ -98,6 +119,8 @@ AmiEvent = (
     | AgentJoined
     | QueueJoined
     | QueueLeft
+    | HandOverReported
+    | FarEndCleared
 )
 
 
@@ -115,7 +138,11 @@ def action_id(call_id: str, attempt: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A call's record in AstDB, written by the dialplan include. `ended_at` is None while up."""
+    """A call's record in AstDB, written by the dialplan include. `ended_at` is None while up.
+
+    `handed` is as in `HandOverReported`; empty while the call is on its way to its target, and in
+    records of an older include.
+    """
 
     answered_at: datetime
     ended_at: datetime | None
@@ -123,6 +150,7 @@ class Record:
     amd: str | None
     agent: str | None
     wait_s: float | None
+    handed: str = ""
 
     def ending(self, *, fallback_end: datetime) -> Ending:
         """Return how the call ended; `fallback_end` is the end if the record has none."""
@@ -134,4 +162,5 @@ class Record:
             amd=self.amd,
             agent=self.agent,
             wait_s=self.wait_s,
+            error=not_handed_over(self.handed),
         )

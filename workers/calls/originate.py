@@ -142,6 +142,7 @@ class Originator:
 
     async def _originate(self, followed: Followed, cell: Cell) -> None:
         call_id = followed.call.call_id
+        self.tracker.hand_overs.dialed(cell.name, call_id)
         fields = self._fields(followed.request, cell)
         refusal = ""
         for attempt in range(1, cell.retries + 2):
@@ -184,6 +185,7 @@ class Originator:
         call_id, cell = followed.call.call_id, followed.request.cell
         current = self.calls.get(call_id) or followed  # a replay may have claimed it again
         self.calls.drop(call_id)
+        self.tracker.hand_overs.ended(cell, call_id)
         not_sent = ExitStack()  # until then a reconciliation must not adopt it
         not_sent.enter_context(self.calls.claiming(call_id))
         unclaim = partial(self._unclaim, call_id, current.token)

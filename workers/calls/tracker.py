@@ -26,6 +26,7 @@ from dialer.domain.follow_events import (
     FollowEvent,
     LogEndMissed,
     NoteAmd,
+    NoteHandOver,
     RecordRead,
     RecordUnavailable,
     StartTimer,
@@ -44,6 +45,7 @@ from workers.ami.events import channel_found, read_record
 from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Tracker:
     calls: Calls
     journal: Journal
     registry: Registry
+    hand_overs: HandOvers
     on_done: Callable[[Call, Ending], None]
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
@@ -135,6 +138,8 @@ class Tracker:
             boot=entry.boot,
             token=token,
             wants_amd=cell is not None and cell.amd != "off",
+            confirms=self.state.confirms,
+            ring_timeout_s=entry.request.ring_timeout_s or (cell.ring_timeout if cell else 30),
         )
 
     # --- effects -------------------------------------------------------------------
@@ -148,6 +153,7 @@ class Tracker:
                 return self._write_answered(f, at)
             case WriteEnd(ending=ending):
                 self.calls.end(f.call, ending)
+                self.hand_overs.ended(f.request.cell, call_id)
                 return self.write_end(f.call, f.request, ending)
             case AskRecord():
                 return self.journal.start(self._ask_record(call_id))
@@ -159,13 +165,17 @@ class Tracker:
                 self._note(f, effect)
         return None
 
-    def _note(self, f: Followed, effect: StartTimer | NoteAmd | LogEndMissed) -> None:
+    def _note(
+        self, f: Followed, effect: StartTimer | NoteAmd | NoteHandOver | LogEndMissed
+    ) -> None:
         match effect:
             case StartTimer(timer=timer):
                 after_s = self.timeouts.of(timer)
                 asyncio.get_running_loop().call_later(after_s, self.feed, f.call.call_id, timer)
             case NoteAmd(works=works):
                 self._note_amd(f.request.cell, works=works)
+            case NoteHandOver(handed=handed):
+                self.hand_overs.note(f.request.cell, f.call.call_id, handed)
             case LogEndMissed():
                 logger.warning("End of a call missed", extra={"call_id": f.call.call_id})
             case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,17 +26,20 @@ class PbxState:
     """The state of one PBX. Belongs to the worker's event loop.
 
     `boot` identifies Asterisk's present start. `has_include` is true if the dialplan include was
-    loaded when the link came up. `lacking` has a sentence with the cure for each cell whose target
-    is missing here. `troubles` has sentences with the cure for what prevents all calls although the
-    link may be up. `cap` is how many calls `maxcalls` of asterisk.conf leaves room for, 0 for no
-    limit. `skew_ms` is this host's clock minus the registry's, `fence` the number of the lease, 0 for
-    none. `instance` changes whenever nudges to this PBX may have been lost.
+    loaded when the link came up, `confirms` if it reports the hand-over. `answered` counts the
+    followed calls that are answered now. `lacking` has a sentence with the cure for each cell whose
+    target is missing here. `troubles` has sentences with the cure for what prevents all calls
+    although the link may be up. `cap` is how many calls `maxcalls` of asterisk.conf leaves room
+    for, 0 for no limit. `skew_ms` is this host's clock minus the registry's, `fence` the number of
+    the lease, 0 for none. `instance` changes whenever nudges to this PBX may have been lost.
     """
 
     name: str
     link: AmiLink
     boot: str = ""
     has_include: bool = False
+    confirms: bool = False
+    answered: Callable[[], int] = lambda: 0
     lacking: dict[str, str] = field(default_factory=dict)
     troubles: dict[Source, str] = field(default_factory=dict)
     cap: int = 0
