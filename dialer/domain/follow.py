@@ -136,7 +136,7 @@ def _accept(f: Followed, now: datetime) -> Step:
     """Write the ACK, then apply the events that arrived before it."""
     if f.is_accepted:
         return f, ()
-    accepted = Accepted(at=now, uniqueid=f.call.call_id, attempts=max(1, f.call.attempts))
+    accepted = Accepted(at=now, uniqueid=f.uniqueids[0], attempts=max(1, f.call.attempts))
     call, _ = advance(f.call, accepted)
     early = f.early
     f = changed(f, call=call, sent=True, early=())
@@ -162,7 +162,8 @@ def _on_ami(f: Followed, event: AmiEvent, at: datetime) -> Step:
     if isinstance(event, OriginateEnded) and _is_of_another_attempt(f, event):
         return f, ()
     if isinstance(event, ChannelCreated):
-        f = changed(f, channel=event.channel, appeared=True)
+        uniqueid = f.uniqueid or event.uniqueid
+        f = changed(f, channel=event.channel, appeared=True, uniqueid=uniqueid)
     if not f.is_accepted:
         return changed(f, early=(*f.early, (event, at))), ()
     return _apply(f, event, at)
@@ -196,7 +197,8 @@ def _is_of_another_attempt(f: Followed, event: OriginateEnded) -> bool:
 
     If the ChannelId is in use, Asterisk refuses a second Originate with the live call's Uniqueid.
     """
-    return event.action_id != action_id(f.call.call_id, max(1, f.call.attempts))
+    attempt = max(1, f.call.attempts)
+    return event.action_id not in [action_id(one, attempt) for one in f.uniqueids]
 
 
 def _on_queue(f: Followed, event: QueueLeft | AgentJoined, at: datetime) -> Followed:
@@ -359,7 +361,8 @@ def _on_lookup(
 
 
 def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:
-    f, effects = _accept(changed(f, channel=event.channel, appeared=True), now)
+    uniqueid = f.uniqueid or event.uniqueid
+    f, effects = _accept(changed(f, channel=event.channel, appeared=True, uniqueid=uniqueid), now)
     if not event.is_up or not f.is_up or f.is_answered:
         return f, effects
     f, asks = _ask_record(changed(f, seen_up_at=f.seen_up_at or f.over_at or now))

@@ -55,6 +55,7 @@ class GapFound:
 class ChannelListed:
     """Asterisk's channel list has the call's channel. `is_up`: it is answered."""
 
+    uniqueid: str = ""
     channel: str
     is_up: bool
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dialer.domain.call import Call, State
 from dialer.domain.causes import REDIRECTED
-from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded
+from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded, uniqueids_of
 from dialer.domain.request import CallRequest
 
 __all__ = ["Followed", "changed"]
@@ -21,7 +21,8 @@ class Followed:
     """A claimed call.
 
     `boot` identifies the start of Asterisk during which it was claimed; `token` is the token of
-    its claim. `sent`: its Originate may have been sent. `missed`: some of its events may have been
+    its claim. `uniqueid` is its channel's, empty while it may be either of `uniqueids_of`. `sent`:
+    its Originate may have been sent. `missed`: some of its events may have been
     missed. `gaps` counts the reconnects since the claim. After the last reconnect: `appeared`:
     its channel was created or listed; `waited`: the time limit of its Originate has passed.
     `is_gone`: Asterisk does not list its channel; `restarted`: because Asterisk restarted.
@@ -37,6 +38,7 @@ class Followed:
     request: CallRequest
     boot: str
     token: str = ""
+    uniqueid: str = ""
     wants_amd: bool = False
     confirms: bool = False
     ring_timeout_s: float = 30.0
@@ -64,6 +66,11 @@ class Followed:
     cleared: bool = False
     forward: str = ""
     early: tuple[tuple[AmiEvent, datetime], ...] = ()
+
+    @property
+    def uniqueids(self) -> tuple[str, ...]:
+        """The Uniqueids that its channel may have; the most probable one is the first."""
+        return (self.uniqueid,) if self.uniqueid else uniqueids_of(self.call.call_id)
 
     @property
     def is_up(self) -> bool:

@@ -7,7 +7,7 @@ names work as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote
@@ -112,12 +112,16 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
     return None
 
 
-def channel_found(channel: Mapping[str, str] | None, boot: str) -> ChannelListed | ChannelNotListed:
-    """Return the result of a channel list for a call; `None` headers: it is not listed."""
-    if channel is None:
-        return ChannelNotListed(boot=boot)
-    is_up = channel.get("ChannelState") == CHANNEL_UP
-    return ChannelListed(channel=channel.get("Channel", ""), is_up=is_up)
+def channel_found(
+    live: Mapping[str, Mapping[str, str]], uniqueids: Iterable[str], boot: str
+) -> ChannelListed | ChannelNotListed:
+    """Return the result of a channel list for a call whose channel has one of these Uniqueids."""
+    for uniqueid in uniqueids:
+        if (channel := live.get(uniqueid)) is not None:
+            is_up = channel.get("ChannelState") == CHANNEL_UP
+            name = channel.get("Channel", "")
+            return ChannelListed(uniqueid=uniqueid, channel=name, is_up=is_up)
+    return ChannelNotListed(boot=boot)
 
 
 # --- records written by the dialplan include (deploy/asterisk/dialer.conf) ---------------

@@ -190,8 +190,8 @@ class AmiLink:
     async def _delete_rest(self) -> None:
         """Delete records that earlier connections could not delete, after the link is ready."""
         await self.up.wait()
-        for call_id in tuple(self._undeleted):
-            await self.delete_record(call_id)
+        for uniqueid in tuple(self._undeleted):
+            await self.delete_record(uniqueid)
 
     async def _fully_booted(self) -> None:
         for within_s in (BOOTED_SOON_S, BOOTED_WITHIN_S - BOOTED_SOON_S):
@@ -379,13 +379,13 @@ class AmiLink:
         (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
         return str(reply.value)
 
-    async def record(self, call_id: str) -> str | None:
-        """Return the call's record in AstDB, None if there is none."""
-        messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": call_id})
+    async def record(self, uniqueid: str) -> str | None:
+        """Return a channel's record in AstDB, None if there is none."""
+        messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": uniqueid})
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
     async def records(self) -> dict[str, str]:
-        """Return all records in AstDB by call; empty before Asterisk 16.24, which cannot list."""
+        """Return all AstDB records by Uniqueid; empty before Asterisk 16.24, which cannot list."""
         question = {"Action": "DBGetTree", "Family": "dialer"}
         messages = await self._messages(question, within_s=LIST_WITHIN_S)
         return {
@@ -394,12 +394,12 @@ class AmiLink:
             if m.event == "DBGetTreeResponse"
         }
 
-    async def delete_record(self, call_id: str) -> None:
-        """Delete the call's record in AstDB; retried when the link comes back."""
-        self._undeleted.add(call_id)
+    async def delete_record(self, uniqueid: str) -> None:
+        """Delete a channel's record in AstDB; retried when the link comes back."""
+        self._undeleted.add(uniqueid)
         with contextlib.suppress(AmiUnavailable):
-            await self.ask({"Action": "DBDel", "Family": "dialer", "Key": call_id})
-            self._undeleted.discard(call_id)
+            await self.ask({"Action": "DBDel", "Family": "dialer", "Key": uniqueid})
+            self._undeleted.discard(uniqueid)
 
 
 def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from dialer.domain.call import CallError, Result
-from dialer.domain.channel import action_id
+from dialer.domain.channel import action_id, channel_id
 from dialer.domain.follow_events import (
     GivenUp,
     OriginateAccepted,
@@ -23,7 +23,12 @@ from dialer.domain.follow_events import (
     OriginateUnclear,
 )
 from dialer.domain.followed import Followed
-from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable_line
+from dialer.domain.originate import (
+    CALL_ID_VARIABLE,
+    CARRIER_DIALS_NOTHING,
+    dial_string,
+    variable_line,
+)
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from dialer.failpoints import failpoint
@@ -151,7 +156,7 @@ class Originator:
                 self.tracker.feed(call_id, OriginateSent(attempt=attempt))
                 await self.link.originate(
                     fields,
-                    action_id=action_id(call_id, attempt),
+                    action_id=action_id(channel_id(call_id), attempt),
                     within_s=cell.timeout_command_response,
                 )
             except ValueError as error:
@@ -206,7 +211,7 @@ class Originator:
             "EXTEN": request.exten or cell.exten,
             "PRIORITY": str(request.priority or cell.priority),
         }
-        given = (*request.variables, *CARRIER_DIALS_NOTHING)
+        given = (*request.variables, *CARRIER_DIALS_NOTHING, (CALL_ID_VARIABLE, request.call_id))
         variables = [variable_line(name, value) for name, value in given]
         if self.state.has_include:
             ours = target | _include_variables(request, cell)
@@ -214,7 +219,8 @@ class Originator:
             target = {"CONTEXT": "dialer-enter", "EXTEN": "s", "PRIORITY": "1"}
         fields: dict[str, str | list[str]] = {
             "Channel": dial_string(self.pbx.trunks[trunk], request.number),
-            "ChannelId": request.call_id,
+            "ChannelId": channel_id(request.call_id),
+            "Account": request.call_id,
             "Context": target["CONTEXT"],
             "Exten": target["EXTEN"],
             "Priority": target["PRIORITY"],
