@@ -42,10 +42,10 @@ def note_hand_over(f: Followed, handed: str) -> Step:
 
 def judge_hand_over(f: Followed, record: Record | None) -> Step:
     """Conclude from the record what became of a hand-over that no event reported."""
-    if not f.awaits_hand_over:
-        return f, ()
     if record is not None and record.handed:
         return note_hand_over(f, record.handed)
+    if not f.awaits_hand_over:
+        return f, ()
     if f.hangup is None:
         is_detecting = record is not None and f.wants_amd and not f.has_amd_event
         return (f, ()) if is_detecting else note_hand_over(f, LATE)
