@@ -220,12 +220,20 @@ def test_a_channel_that_only_rings_is_not_up() -> None:
 
 @pytest.mark.parametrize("wait", ["nan", "inf", "-1", "1e9", "soon", ""])
 def test_a_wait_that_is_no_number_of_seconds_is_unknown(wait: str) -> None:
-    message = {"Event": "UserEvent", "UserEvent": "DialerAgent", "Uniqueid": "A:1", "Wait": wait}
+    message = {"Event": "UserEvent", "Uniqueid": "A:1", "UserEvent": "DialerAgent", "Wait": wait}
     assert translate(message) == AgentJoined(uniqueid="A:1", agent="", wait_s=None)
 
 
 def test_user_events_of_others_mean_nothing() -> None:
-    assert translate({"Event": "UserEvent", "UserEvent": "Queue", "Uniqueid": "A:1"}) is None
+    assert translate({"Event": "UserEvent", "Uniqueid": "A:1", "UserEvent": "Queue"}) is None
+
+
+@pytest.mark.parametrize("name", ["DialerAmd", "DialerAgent"])
+def test_a_user_event_of_another_ami_user_is_no_event(name: str) -> None:
+    """Asterisk puts what the AMI user wrote after `UserEvent` (seen on 16 and 22)."""
+    sent = {"Event": "UserEvent", "Privilege": "user,all", "UserEvent": name, "Uniqueid": "A:1"}
+    assert translate({**sent, "Status": "MACHINE", "Agent": "x"}) is None
+    assert translate({"Event": "UserEvent", "Uniqueid": "A:1"}) is None
 
 
 HEADERS = (

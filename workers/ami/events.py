@@ -98,6 +98,8 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
 
 
 def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
+    if not _is_of_channel(message):
+        return None
     match message.get("UserEvent"):
         case "DialerAmd":
             return AmdReported(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
@@ -110,6 +112,16 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
                 wait_s=_seconds(message.get("Wait")),
             )
     return None
+
+
+def _is_of_channel(user_event: Mapping[str, str]) -> bool:
+    """True if the dialplan of a channel sent the UserEvent, false if an AMI user did.
+
+    Asterisk 16 and 22 put the channel's headers before `UserEvent`; what an AMI user or the
+    dialplan writes comes after it.
+    """
+    names = list(user_event)
+    return "Uniqueid" in names[: names.index("UserEvent")] if "UserEvent" in names else False
 
 
 def channel_found(
