@@ -42,9 +42,11 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.lease import PbxLease
+from workers.pbx.questions import Questions
 from workers.pbx.state import PbxState
-from workers.pbx.targets import Targets
+from workers.pbx.targets import QUEUE_EVENTS, Targets
 from workers.recovery.reconcile import Reconciler
 from workers.recovery.replay import Replay
 
@@ -101,7 +103,8 @@ class PbxWorker:
     _dialing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up)
+        wanted = WANTED_EVENTS | QUEUE_EVENTS
+        self.link = AmiLink(self.pbx, wanted, self._on_event, self._on_up)
         self.state = PbxState(self.pbx.name, self.link)
         self._journal = Journal(self.pbx.name)
         self._fence = Fence(self.pbx.name)
@@ -150,16 +153,28 @@ class PbxWorker:
 
     def _ledger(self, cell: str, steps: Steps) -> WorkerLedger:
         multcall = self.settings.multcall
-        return WorkerLedger(steps, cell, multcall.push, self._fence, multcall.wire.fields)
+        return WorkerLedger(
+            steps, cell, multcall.push, fields=multcall.wire.fields, fence=self._fence
+        )
 
     def _build(self) -> None:
         """Create the parts; each one knows only those created before it."""
         state, link, cells, calls, journal = (
             self.state, self.link, self._cells, self._calls, self._journal,
         )  # fmt: skip
-        self._targets = Targets(state, link)
+        state.answered = calls.answered
+        hand_overs = HandOvers(state)
+        self._targets = Targets(self.pbx, state, link, hand_overs, Questions(link))
         self._tracker = Tracker(
-            state, link, cells, calls, journal, self._registry, self.on_done, fence=self._fence
+            state,
+            link,
+            cells,
+            calls,
+            journal,
+            self._registry,
+            hand_overs,
+            self.on_done,
+            fence=self._fence,
         )
         replay = Replay(self.pbx.name, calls, self._tracker)
         self._originator = Originator(
@@ -262,6 +277,9 @@ class PbxWorker:
     # --- the AMI link --------------------------------------------------------------
 
     def _on_event(self, fields: Fields) -> None:
+        if fields.get("Event") in QUEUE_EVENTS:
+            self._targets.on_event(fields)
+            return
         event = translate(fields)
         if event is not None:
             self._tracker.on_event(event)
@@ -276,6 +294,12 @@ class PbxWorker:
             logger.warning(
                 "The dialplan include is missing: calls that end while this worker or its link is "
                 "down are answered UNKNOWN; put deploy/asterisk/dialer.conf into extensions.conf",
+                extra={"pbx": self.pbx.name},
+            )
+        elif not self.state.confirms:
+            logger.warning(
+                "The dialplan include is an old one: nothing reports if answered calls reach their "
+                "target; replace it by deploy/asterisk/dialer.conf and reload the dialplan",
                 extra={"pbx": self.pbx.name},
             )
         await self._check_targets()
@@ -410,7 +434,7 @@ class PbxWorker:
                     cleaned = self.link.session
 
     async def _check_targets(self) -> None:
-        """Check that each cell's queue, context and AMD exist on this Asterisk.
+        """Check that each cell's answered calls can be taken on this Asterisk.
 
         Raises:
             AmiUnavailable: the link was lost in the meantime.
@@ -420,7 +444,7 @@ class PbxWorker:
 
     async def _check_targets_again(self) -> None:
         while True:
-            await asyncio.sleep(self._targets.pause_s)
+            await self._targets.wait_until_due()
             if self.link.ready:
                 with contextlib.suppress(AmiUnavailable):  # checked again with the next link
                     await self._check_targets()

@@ -14,6 +14,7 @@ from typing import Final
 
 from dialer.domain.call import Ending
 from dialer.domain.causes import result_of
+from dialer.domain.hand_over import not_handed_over
 from dialer.domain.request import cell_of
 
 #: Characters of the cell's name and of the hash in a ChannelId. Base32 has 5 bits a character, so
@@ -66,10 +67,15 @@ class ChannelUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialEnded:
-    """DialEnd: how dialing went, in upper case, such as `BUSY`."""
+    """DialEnd: how dialing went, in upper case, such as `BUSY`.
+
+    `forward` is where Asterisk dials on, because the carrier forwarded the call (SIP 302); empty
+    if it did not. The channel's own life is then over.
+    """
 
     uniqueid: str
     status: str
+    forward: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +131,21 @@ class QueueLeft:
     uniqueid: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOverReported:
+    """UserEvent DialerHanded: `yes`, or why the include could not hand the call over."""
+
+    uniqueid: str
+    handed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarEndCleared:
+    """HangupRequest: the far end hung up; Asterisk did not end the call by itself."""
+
+    uniqueid: str
+
+
 AmiEvent = (
     ChannelCreated
     | ChannelUp
@@ -135,6 +156,8 @@ AmiEvent = (
     | AgentJoined
     | QueueJoined
     | QueueLeft
+    | HandOverReported
+    | FarEndCleared
 )
 
 
@@ -152,7 +175,11 @@ def action_id(uniqueid: str, attempt: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A call's record in AstDB, written by the dialplan include. `ended_at` is None while up."""
+    """A call's record in AstDB, written by the dialplan include. `ended_at` is None while up.
+
+    `handed` is as in `HandOverReported`; empty while the call is on its way to its target, and in
+    records of an older include.
+    """
 
     answered_at: datetime
     ended_at: datetime | None
@@ -160,6 +187,7 @@ class Record:
     amd: str | None
     agent: str | None
     wait_s: float | None
+    handed: str = ""
 
     def ending(self, *, fallback_end: datetime) -> Ending:
         """Return how the call ended; `fallback_end` is the end if the record has none."""
@@ -171,4 +199,5 @@ class Record:
             amd=self.amd,
             agent=self.agent,
             wait_s=self.wait_s,
+            error=not_handed_over(self.handed),
         )

@@ -217,7 +217,16 @@ async def getvar_dialplan_exists(manager: Manager) -> None:
 
 
 QUEUE = ("DIALER_QUEUE=COBRANCA", "DIALER_QUEUE_TIMEOUT=10")
-NO_OPERATOR = ("DIALER_QUEUE=EMPTY", "DIALER_QUEUE_TIMEOUT=1")
+NO_OPERATOR = ("DIALER_QUEUE=BUSY", "DIALER_QUEUE_TIMEOUT=1")
+EMPTY = ("DIALER_QUEUE=EMPTY", "DIALER_QUEUE_TIMEOUT=1")
+NO_EXTENSION = ("DIALER_CONTEXT=dialer-ura", "DIALER_EXTEN=77", "DIALER_PRIORITY=1")
+#: As the worker sends it: a redirected call is not dialed on.
+NOWHERE = (
+    "DIALER_CONTEXT=dialer-ura",
+    "DIALER_EXTEN=s",
+    "DIALER_PRIORITY=1",
+    "FORWARD_CONTEXT=dialer-nowhere",
+)
 
 
 async def queue_note(manager: Manager) -> None:
@@ -251,16 +260,38 @@ SCENARIOS: dict[str, Scenario] = {
     "originate_error": refused(trunk("00"), Context="no-such-context"),
     "originate_error_technology": refused("NOSUCH/1@carrier"),
     "no_channel": refused("PJSIP/123@nosuch"),
-    "amd_userevent": call(trunk("60"), *AMD, "AMDSTATUS=MACHINE", "DIALER_AGENT=João Silva"),
+    "amd_userevent": call(
+        trunk("60"), *AMD, "AMDSTATUS=MACHINE", "LAB_AMD=MACHINE", "DIALER_AGENT=João Silva"
+    ),
     "queue_operator_takes_the_call": queue_note,
     "queue_customer_gives_up": call(trunk("10"), *NO_OPERATOR[:1], "DIALER_QUEUE_TIMEOUT=10"),
     "queue_nobody_takes_the_call": call(trunk("60"), *NO_OPERATOR),
+    "queue_without_operator": call(trunk("90"), *EMPTY),
+    "queue_missing": call(trunk("90"), "DIALER_QUEUE=NOSUCH", "DIALER_QUEUE_TIMEOUT=1"),
+    "extension_missing": call(trunk("90"), *NO_EXTENSION),
+    "forwarded_before_ringing": call(trunk("85"), *NOWHERE),
+    "forwarded_after_ringing": call(trunk("86"), *NOWHERE),
+    "forwarded_and_dialed_on": call(f"PJSIP/{NUMBER}85@dials-on", *NOWHERE),
     "core_show_channels": core_show_channels,
     "core_status_settings": core_status_settings,
     "db_get_found": db_get_found,
     "db_get_missing": ask("DBGet", Family="dialer", Key="ASR_TIM:9999"),
     "getvar_dialplan_exists": getvar_dialplan_exists,
 }
+
+
+#: Needs an Asterisk with maxcalls = 1 in asterisk.conf, so it is recorded only if it is named.
+async def cut_off_by_maxcalls(manager: Manager) -> None:
+    """A second answered call than maxcalls allows: it never enters the dialplan."""
+    await manager.originate(trunk("90"), ActionID=SECOND, ChannelId="other")
+    await manager.until(Event="OriginateResponse", ActionID=SECOND)
+    await manager.until(UserEvent="DialerHanded", Uniqueid="other")
+    await call(trunk("90"))(manager)
+    await manager.send("Hangup", ActionID="ask#9", Channel="/^PJSIP/", Cause=16)
+    await manager.until(Event="Hangup", Uniqueid="other")
+
+
+ON_DEMAND: dict[str, Scenario] = {"cut_off_by_maxcalls": cut_off_by_maxcalls}
 
 
 async def record(pbx: str, name: str) -> None:
@@ -273,7 +304,7 @@ async def record(pbx: str, name: str) -> None:
         else:
             await manager.login()
             await manager.until(Event="FullyBooted")
-            await SCENARIOS[name](manager)
+            await (SCENARIOS | ON_DEMAND)[name](manager)
         await manager.quiet()
     finally:
         manager.close()
@@ -289,7 +320,7 @@ async def main() -> None:
     parser.add_argument("--pbx", choices=sorted(PORTS), action="append")
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=", ".join(names))
     asked = parser.parse_args()
-    if unknown := sorted(set(asked.scenario) - set(names)):
+    if unknown := sorted(set(asked.scenario) - {*names, *ON_DEMAND}):
         parser.error(f"no such scenario: {', '.join(unknown)}")
     for pbx in asked.pbx or sorted(PORTS):
         for name in asked.scenario or names:

@@ -19,6 +19,7 @@ from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.remembered import Remembered
 from workers.calls.tracker import Tracker
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 from workers.recovery.replay import Replay
 
@@ -45,12 +46,16 @@ class Worker:
             self.sent.append(action_id)
             self.fields.append(fields)
 
+        async def ask(action: object, **_: object) -> object:
+            return SimpleNamespace(value="1")
+
         async def delete_record(call_id: str) -> None: ...
         def on_done(call: Call, ending: Ending) -> None:
             self.ended.append(call)
 
         link = cast(
-            Any, SimpleNamespace(ready=True, originate=originate, delete_record=delete_record)
+            Any,
+            SimpleNamespace(ready=True, ask=ask, originate=originate, delete_record=delete_record),
         )
         state = PbxState("pbx01", link)
         cells = Cells()
@@ -58,7 +63,14 @@ class Worker:
         self.calls = Calls(Remembered(clock=lambda: self.now))
         self.journal = Journal("pbx01")
         self.tracker = Tracker(
-            state, link, cells, self.calls, self.journal, self.site.registry, on_done
+            state,
+            link,
+            cells,
+            self.calls,
+            self.journal,
+            self.site.registry,
+            HandOvers(state),
+            on_done,
         )
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.originator = Originator(

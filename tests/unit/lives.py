@@ -84,8 +84,8 @@ class Life:
     """One call and everything that came of it.
 
     `record` is what its record says; `boot` names the Asterisk that is asked. `answers`: what is
-    asked is answered at once; `in_use`: a channel with the call's ChannelId is up. `effects` are all
-    effects in order, `timers` those that run.
+    asked is answered at once; `in_use`: a channel with the call's ChannelId is up. `effects` are
+    all effects in order, `timers` those that run.
     """
 
     followed: Followed = field(default_factory=claimed)

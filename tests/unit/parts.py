@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 from redis.exceptions import ResponseError
@@ -28,6 +29,7 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 from workers.recovery.reconcile import Reconciler
 from workers.recovery.replay import Replay
@@ -137,7 +139,10 @@ class Asterisk:
     #: What each Originate raises, None if Asterisk accepts it.
     replies: list[Exception | None] = field(default_factory=list)
     started: str = "b"
+    #: Values of dialplan functions; 1 for all others.
+    values: dict[str, str] = field(default_factory=dict)
     include: bool = True
+    confirms: bool = False
     is_lost: bool = False
     ready: bool = True
     session: int = 1
@@ -153,6 +158,10 @@ class Asterisk:
         if self.replies and (error := self.replies.pop(0)) is not None:
             raise error
 
+    async def ask(self, action: dict[str, str], **_: Any) -> Any:
+        await self._ask(action["Variable"])
+        return SimpleNamespace(value=self.values.get(action["Variable"], "1"))
+
     async def boot(self) -> str:
         await self._ask("boot")
         return self.started
@@ -160,6 +169,10 @@ class Asterisk:
     async def has_include(self) -> bool:
         await self._ask("include")
         return self.include
+
+    async def has_current_include(self) -> bool:
+        await self._ask("hand-over")
+        return self.confirms
 
     async def channels(self) -> dict[str, dict[str, str]]:
         self.while_listing()
@@ -208,11 +221,11 @@ class Parts:
     written: Written = field(default_factory=Written)
     timeouts: Timeouts = QUICK
     done: list[Call] = field(default_factory=list)
-    counted: list[str] = field(default_factory=list)
     calls: Calls = field(default_factory=Calls)
     cells: Cells = field(default_factory=Cells)
     journal: Journal = field(default_factory=lambda: Journal("pbx01", refused_pause_s=0.0))
     state: PbxState = field(init=False)
+    hand_overs: HandOvers = field(init=False)
     tracker: Tracker = field(init=False)
     replay: Replay = field(init=False)
     reconciler: Reconciler = field(init=False)
@@ -222,8 +235,10 @@ class Parts:
         link = cast(AmiLink, self.asterisk)
         self.state = PbxState("pbx01", link, boot="b", has_include=True)
         self.cells.add(self.cell, cast(WorkerLedger, self.written))
+        self.hand_overs = HandOvers(self.state)
         self.tracker = Tracker(
             state=self.state,
+            hand_overs=self.hand_overs,
             link=link,
             cells=self.cells,
             calls=self.calls,
@@ -231,7 +246,6 @@ class Parts:
             registry=cast(Registry, self.written),
             on_done=lambda call, _: self.done.append(call),
             timeouts=self.timeouts,
-            count=self.counted.append,
         )
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.reconciler = Reconciler(

@@ -216,7 +216,7 @@ async def test_restart_drops_calls_silently_and_keeps_astdb(make_pbx: MakePbx) -
     assert int(booted["Uptime"]) < 60
     assert before["CoreStartupTime"] != after["CoreStartupTime"]
     assert after["CoreCurrentCalls"] == "0"
-    assert (await note(again, "c1")).endswith(" ended= cause= amd= agent= wait=")
+    assert (await note(again, "c1")).endswith(" wait= handed=yes")
     assert "Hangup" not in client.names()
 
 

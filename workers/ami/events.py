@@ -19,6 +19,8 @@ from dialer.domain.channel import (
     ChannelCreated,
     ChannelUp,
     DialEnded,
+    FarEndCleared,
+    HandOverReported,
     HungUp,
     OriginateEnded,
     QueueJoined,
@@ -40,10 +42,19 @@ _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 #: Events that `translate` uses; all others are dropped before they are parsed.
 WANTED_EVENTS: Final = frozenset(
     {
-        "Newchannel", "Newstate", "DialEnd", "OriginateResponse", "Hangup", "UserEvent",
+        "Newchannel", "Newstate", "DialEnd", "OriginateResponse", "HangupRequest", "Hangup",
+        "UserEvent",
         "QueueCallerJoin", "QueueCallerLeave", "AgentConnect", "FullyBooted",
     }
 )  # fmt: skip
+
+
+#: Events of which only the channel matters.
+_WITHOUT_DETAILS: Final[Mapping[str, type[QueueJoined | QueueLeft | FarEndCleared]]] = {
+    "QueueCallerJoin": QueueJoined,
+    "QueueCallerLeave": QueueLeft,
+    "HangupRequest": FarEndCleared,
+}
 
 
 def translate(message: Mapping[str, str]) -> AmiEvent | None:
@@ -59,7 +70,11 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
         case "Newstate" if get("ChannelState") == CHANNEL_UP:
             return ChannelUp(uniqueid=uniqueid)
         case "DialEnd":
-            return DialEnded(uniqueid=get("DestUniqueid", ""), status=get("DialStatus", "").upper())
+            return DialEnded(
+                uniqueid=get("DestUniqueid", ""),
+                status=get("DialStatus", "").upper(),
+                forward=get("Forward", ""),
+            )
         case "OriginateResponse":
             return OriginateEnded(
                 action_id=get("ActionID", ""),
@@ -74,10 +89,8 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
             )
         case "UserEvent":
             return _user_event(message, uniqueid)
-        case "QueueCallerJoin":
-            return QueueJoined(uniqueid=uniqueid)
-        case "QueueCallerLeave":
-            return QueueLeft(uniqueid=uniqueid)
+        case "QueueCallerJoin" | "QueueCallerLeave" | "HangupRequest" as name:
+            return _WITHOUT_DETAILS[name](uniqueid=uniqueid)
         case "AgentConnect":
             agent = get("MemberName") or get("Interface", "")
             return AgentJoined(uniqueid=uniqueid, agent=agent, wait_s=_seconds(get("HoldTime")))
@@ -90,6 +103,8 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
     match message.get("UserEvent"):
         case "DialerAmd":
             return AmdReported(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
+        case "DialerHanded":
+            return HandOverReported(uniqueid=uniqueid, handed=message.get("Handed", ""))
         case "DialerAgent":
             return AgentJoined(
                 uniqueid=uniqueid,
@@ -142,6 +157,7 @@ def read_record(value: str) -> Record | None:
         amd=unquote(fields.get("amd", "")) or None,
         agent=unquote(fields.get("agent", "")) or None,
         wait_s=_seconds(fields.get("wait")),
+        handed=fields.get("handed", ""),
     )
 
 

@@ -387,8 +387,8 @@ class AmiLink:
         return await self._value("DIALPLAN_EXISTS(dialer-end,s,1)") == "1"
 
     async def has_current_include(self) -> bool:
-        """True if the loaded include supports queues and AMD."""
-        return await self._value("DIALPLAN_EXISTS(dialer-hand-over,s,1)") == "1"
+        """True if the loaded include reports the hand-over; it then supports queues and AMD."""
+        return await self._value("DIALPLAN_EXISTS(dialer-handed,s,1)") == "1"
 
     async def has_context(self, context: str) -> bool:
         """False if the dialplan has no such context; without func_dialplan always True."""

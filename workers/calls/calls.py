@@ -40,6 +40,10 @@ class Calls:
         """Return every followed call."""
         return [*self._followed.values()]
 
+    def answered(self) -> int:
+        """Return how many followed calls are answered."""
+        return sum(f.is_answered for f in self._followed.values())
+
     def of_cell(self, cell: str) -> list[str]:
         """Return the ids of a cell's calls that are followed, or that ended here recently."""
         up = [call_id for call_id, f in self._followed.items() if f.request.cell == cell]

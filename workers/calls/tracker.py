@@ -36,6 +36,7 @@ from dialer.domain.follow_events import (
     FollowEvent,
     LogEndMissed,
     NoteAmd,
+    NoteHandOver,
     RecordRead,
     RecordUnavailable,
     StartTimer,
@@ -55,6 +56,7 @@ from workers.ami.events import channel_found, read_record
 from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ class Tracker:
     calls: Calls
     journal: Journal
     registry: Registry
+    hand_overs: HandOvers
     on_done: Callable[[Call, Ending], None]
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
@@ -148,6 +151,8 @@ class Tracker:
             token=token,
             uniqueid=uniqueid,
             wants_amd=cell is not None and cell.amd != "off",
+            confirms=self.state.confirms,
+            ring_timeout_s=entry.request.ring_timeout_s or (cell.ring_timeout if cell else 30),
         )
 
     # --- effects -------------------------------------------------------------------
@@ -163,6 +168,7 @@ class Tracker:
                 self.calls.end(f.call, ending)
                 if ending.error is not None and ending.error.code == NO_WORD:
                     self.state.results.count(NO_WORD)
+                self.hand_overs.ended(f.request.cell, call_id)
                 return self.write_end(f.call, f.request, ending)
             case AskRecord():
                 return self.journal.start(self._ask_record(call_id))
@@ -174,13 +180,17 @@ class Tracker:
                 self._note(f, effect)
         return None
 
-    def _note(self, f: Followed, effect: StartTimer | NoteAmd | LogEndMissed) -> None:
+    def _note(
+        self, f: Followed, effect: StartTimer | NoteAmd | NoteHandOver | LogEndMissed
+    ) -> None:
         match effect:
             case StartTimer(timer=timer):
                 after_s = self.timeouts.of(timer)
                 asyncio.get_running_loop().call_later(after_s, self.feed, f.call.call_id, timer)
             case NoteAmd(works=works):
                 self._note_amd(f.request.cell, works=works)
+            case NoteHandOver(handed=handed):
+                self.hand_overs.note(f.request.cell, f.call.call_id, handed)
             case LogEndMissed():
                 logger.warning("End of a call missed", extra={"call_id": f.call.call_id})
             case _:

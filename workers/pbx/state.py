@@ -23,8 +23,9 @@ class PbxState:
     """The state of one PBX. Belongs to the worker's event loop.
 
     `boot` identifies Asterisk's present start, `asterisk` names the Asterisk for people.
-    `has_include` is true if the dialplan include was loaded when the link came up. `lacking` has a
-    sentence with the cure for each cell whose target is missing here. `looks` are the looks for
+    `has_include` is true if the dialplan include was loaded when the link came up, `confirms` if it
+    reports the hand-over. `answered` counts the followed calls that are answered now. `lacking` has
+    a sentence with the cure for each cell whose target is missing here. `looks` are the looks for
     what prevents all calls although the link may be up: each returns a sentence with the cure, or
     ''. `cap` is how many calls `maxcalls` of asterisk.conf leaves room for, 0 for no limit.
     `instance` changes whenever nudges to this PBX may have been lost.
@@ -35,6 +36,8 @@ class PbxState:
     boot: str = ""
     asterisk: str = ""
     has_include: bool = False
+    confirms: bool = False
+    answered: Callable[[], int] = lambda: 0
     lacking: dict[str, str] = field(default_factory=dict)
     looks: list[Callable[[], str]] = field(default_factory=list)
     cap: int = 0

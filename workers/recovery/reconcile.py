@@ -74,6 +74,7 @@ class Reconciler:
                 self.tracker.feed(followed.call.call_id, GapFound())
             self.state.boot = await self.link.boot()
             self.state.has_include = await self.link.has_include()
+            self.state.confirms = await self.link.has_current_include()
             live = await self.link.channels()
             async for entry in _in_slices(await self._claimed()):
                 self._adopt_unknown(entry)

@@ -14,7 +14,14 @@ from urllib.parse import quote
 ENTRY_CONTEXT: Final = "dialer-enter"
 NOTE_FAMILY: Final = "dialer"
 INCLUDED_CONTEXTS: Final = frozenset(
-    {ENTRY_CONTEXT, "dialer-hand-over", "dialer-end", "dialer-amd", "dialer-agent"}
+    {
+        ENTRY_CONTEXT,
+        "dialer-hand-over",
+        "dialer-handed",
+        "dialer-end",
+        "dialer-amd",
+        "dialer-agent",
+    }
 )
 ABSENT_START: Final = "not-"
 """The simulated call centre has every context and queue except those with this prefix."""
@@ -49,11 +56,15 @@ class UserEventStep:
 
 def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
     """Return the user events of an answered call's dialplan, in order."""
+    handed = UserEventStep(
+        context="dialer-handed", priority=2, name="DialerHanded", headers={"Handed": "yes"}
+    )
     if not detects(variables):
-        return []
+        return [handed]
     found = detection(variables)
     amd, agent = (quote(found[name], safe="") for name in ("AMDSTATUS", "DIALER_AGENT"))
     return [
+        handed,
         UserEventStep(context="dialer-amd", priority=1, name="DialerAmd", headers={"Status": amd}),
         UserEventStep(
             context="dialer-agent",
@@ -66,7 +77,7 @@ def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
 
 def answer_note(*, answered_at: float) -> str:
     """Return the note of a call that is up; `answered_at` in seconds since 1970 UTC."""
-    return f"answered={_moment(answered_at)} ended= cause= amd= agent= wait="
+    return f"answered={_moment(answered_at)} ended= cause= amd= agent= wait= handed=yes"
 
 
 def end_note(
@@ -77,7 +88,7 @@ def end_note(
     agent = quote(variables.get("DIALER_AGENT", ""), safe="")
     return (
         f"answered={_moment(answered_at)} ended={_moment(ended_at)} cause={cause} "
-        f"amd={amd} agent={agent} wait="
+        f"amd={amd} agent={agent} wait= handed=yes"
     )
 
 
@@ -88,13 +99,13 @@ def _moment(seconds: float) -> str:
 
 
 def exists(expression: str, *, is_included: bool) -> str | None:
-    """Evaluate DIALPLAN_EXISTS(context,exten,priority) or QUEUE_EXISTS(name); None for others."""
+    """Evaluate what the worker asks of dialplan and queues; None for other functions."""
     function, opened, rest = expression.strip().partition("(")
     if not opened or not rest.endswith(")"):
         return None
     name, *position = [part.strip() for part in rest[:-1].split(",")]
     if function == "DIALPLAN_EXISTS" and name in INCLUDED_CONTEXTS:
         return "1" if is_included and (not position or position[0] == "s") else "0"
-    if function in ("DIALPLAN_EXISTS", "QUEUE_EXISTS"):
+    if function in ("DIALPLAN_EXISTS", "QUEUE_EXISTS", "QUEUE_MEMBER"):
         return "0" if name.startswith(ABSENT_START) else "1"
     return None
