@@ -21,6 +21,7 @@ from dialer.errors import (
     AmiUnavailable,
     AsteriskTooOld,
     ConfigError,
+    Fenced,
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
@@ -96,6 +97,7 @@ class AmiLink:
         Raises:
             AmiLoginRefused: the first attempt was refused; later ones are retried.
             ConfigError: there is no secret at the first attempt.
+            Fenced: another worker has taken over this PBX.
         """
         pause, longest = BACKOFF_S
         first = True
@@ -113,6 +115,8 @@ class AmiLink:
                 self._log_trouble(
                     f"no AMI at {self.pbx.host}:{self.pbx.port} ({str(error) or 'no answer'})"
                 )
+            except Fenced:
+                raise
             except Exception:
                 logger.exception("AMI link failed; trying again", extra={"pbx": self.pbx.name})
             finally:
