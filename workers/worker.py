@@ -381,8 +381,9 @@ class PbxWorker:
         """Dial queued calls of which no message came, such as those of a broker that lost some."""
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY_S)
-            cells = [one.cell for one in self._cells.ledgers() if one.steps is steps]
-            if not cells or not self.link.ready or self.state.is_stopping or self.state.trouble:
+            ledgers = [one for one in self._cells.ledgers() if one.steps is steps]
+            cells = [one.cell for one in ledgers if not self.state.reason_not_to_dial(one.cell)]
+            if not cells:
                 continue
             look = unannounced(steps, cells, self.pbx.name, older_than_s=ANNOUNCED_WITHIN_S)
             found = await steps.or_none_if_down(look) or []

@@ -40,7 +40,9 @@ REPLICA_WITHIN_MS: Final = 500
 REPLICA_AWAY_MS: Final = 10
 
 #: Steps whose loss does harm: they decide who may dial a call, and what Multcall reads.
-_REPLICATED: Final = frozenset({"claim", "unclaim", "end", "code", "late_codes", "refuse"})
+_REPLICATED: Final = frozenset(
+    {"hold", "fence", "claim", "unclaim", "end", "code", "late_codes", "refuse"}
+)
 
 Arg = str | bytes | int | float
 T = TypeVar("T")

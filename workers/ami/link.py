@@ -18,6 +18,7 @@ from dialer.errors import (
     AmiPermissionMissing,
     AmiUnavailable,
     ConfigError,
+    Fenced,
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
@@ -88,6 +89,7 @@ class AmiLink:
         Raises:
             AmiLoginRefused: the first attempt was refused; later ones are retried.
             ConfigError: there is no secret at the first attempt.
+            Fenced: another worker has taken over this PBX.
         """
         pause, longest = BACKOFF_S
         first = True
@@ -105,6 +107,8 @@ class AmiLink:
                 self._log_trouble(
                     f"no AMI at {self.pbx.host}:{self.pbx.port} ({str(error) or 'no answer'})"
                 )
+            except Fenced:
+                raise
             except Exception:
                 logger.exception("AMI link failed; trying again", extra={"pbx": self.pbx.name})
             finally:
