@@ -27,7 +27,7 @@ from dialer.store.steps import Arg, Steps
 HEARTBEAT_EVERY_S: Final = 1.0
 
 #: A PBX whose last heartbeat is older than this gets no new calls, in seconds.
-PBX_SILENT_AFTER_S: Final = 4.0
+PBX_SILENT_AFTER_S: Final = 5.0
 
 #: A worker whose last heartbeat is older than this is dead, in seconds.
 PBX_DEAD_AFTER_S: Final = 10.0

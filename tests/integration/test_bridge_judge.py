@@ -11,7 +11,7 @@ import pytest
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.taking import Results
 from dialer.store.registry import PbxState
-from tests.integration.cell_rig import BUSY, CELL, T0, Bridge, Site, pbx
+from tests.integration.cell_rig import BUSY, CELL, T0, Bridge, Site, pbx, task_of
 from tests.integration.test_bridge_recovery import age, look
 
 TWO = (pbx("pbx01"), pbx("pbx02"))
@@ -27,7 +27,8 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
     async with Site(redis_url) as site:
         await site.beat("pbx01")
         await site.beat("pbx02")
-        yield site
+        async with task_of(site.beat_on()):
+            yield site
 
 
 def ids(*names: str) -> list[str]:
@@ -264,6 +265,32 @@ async def test_worker_in_trouble_is_not_ready(site: Site, facts: dict[str, Any])
     assert (state.link, state.load.ready) == ("up", False)
     assert state.why_not_taking()
     assert (await state_of(site, "pbx02")).why_not_taking() == ""
+
+
+async def test_silent_worker_gets_no_calls_long_before_it_is_dead(site: Site) -> None:
+    await site.silence("pbx01", seconds=2)
+    assert (await state_of(site)).load.ready
+    await site.silence("pbx01", seconds=6)
+    state = await state_of(site)
+    assert (state.load.ready, state.is_alive) == (False, True)
+    assert state.why_not_taking().startswith("no heartbeat of its worker for ")
+
+
+async def test_reason_not_to_take_calls_is_that_of_the_first_cause(site: Site) -> None:
+    async def why(cell: str | None = None) -> str:
+        return (await state_of(site)).why_not_taking(cell)
+
+    await site.silence("pbx01", seconds=0)  # beats no longer
+    await site.redis.delete("dialer:pbx:pbx01")
+    assert await why() == "no worker of it ever came"
+    await site.beat("pbx01", "down")
+    assert (await why()).startswith("no AMI link for ")
+    await site.beat("pbx01", "up", lacking=json.dumps({CELL: "no queue"}))
+    assert (await why(), await why(CELL)) == ("", "no queue")
+    await condemned(site, Bridge.of(site, pbxs=TWO))
+    assert "8 got no word from Asterisk" in await why()
+    await site.beat("pbx01", "stopping")
+    assert await why() == "its worker was stopped"
 
 
 async def test_call_leaves_a_pbx_whose_worker_is_in_trouble_at_once(site: Site) -> None:
