@@ -81,6 +81,12 @@ class AmiLoginRefused(DialerError):
     code = "ami_login_refused"
 
 
+class AmiLoginInUse(AmiUnavailable):
+    """Another session is logged in as our AMI user, and manager.conf allows only one."""
+
+    code = "ami_login_in_use"
+
+
 class AmiCertificateRejected(DialerError):
     """The certificate at the PBX's TLS port is not trusted; nothing was sent."""
 

@@ -38,6 +38,8 @@ from dialer.domain.follow_events import (
     ChannelListed,
     ChannelMissing,
     ChannelNotListed,
+    ChannelThere,
+    ChannelUnavailable,
     ChannelWaitTimedOut,
     CheckDue,
     FollowEffect,
@@ -78,8 +80,10 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
             return _on_originate(followed, event, now)
         case PairingTimedOut() | ChannelWaitTimedOut() | RecordDue():
             return _on_timer(followed, event)
-        case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue() | ChannelMissing():
+        case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue():
             return _on_lookup(followed, event, now)
+        case ChannelMissing() | ChannelThere() | ChannelUnavailable():
+            return _on_channel(followed, event)
         case RecordRead():
             return _on_record(followed, event, now)
         case RecordUnavailable():
@@ -109,8 +113,8 @@ def _on_originate(
             return changed(f, sent=False), ()
         case OriginateAccepted():
             return _accept(f, now)
-        case OriginateUnclear():
-            return f, _timer(ChannelWaitTimedOut(gap=f.gaps))
+        case OriginateUnclear(within_s=within_s):
+            return changed(f, unanswered_s=within_s), _timer(ChannelWaitTimedOut(gap=f.gaps))
         case _:
             assert_never(event)
 
@@ -263,7 +267,8 @@ def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | Record
         case PairingTimedOut():
             if f.hangup is not None or f.is_gone:
                 return _ask_record(f)
-            return _end_by_events(f, None) if f.has_failed_without_channel else (f, ())
+            # Asterisk also creates no channel if one with this ChannelId is up.
+            return f, (AskChannel(),) if f.has_failed_without_channel else ()
         case ChannelWaitTimedOut(gap=gap):
             # After a new gap, the wait begins again with the timer of that gap.
             if gap != f.gaps or not f.sent or (f.is_accepted and f.appeared):
@@ -280,7 +285,7 @@ def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | Record
 
 def _on_lookup(
     f: Followed,
-    event: GapFound | ChannelListed | ChannelNotListed | CheckDue | ChannelMissing,
+    event: GapFound | ChannelListed | ChannelNotListed | CheckDue,
     now: datetime,
 ) -> Step:
     if not f.sent:  # its Originate was not sent (yet)
@@ -298,13 +303,26 @@ def _on_lookup(
             is_old = dialed_at is not None and now - dialed_at > CHECK_AFTER
             is_due = is_old and f.hangup is None and not f.is_gone
             return f, (AskChannel(),) if is_due else ()
-        case ChannelMissing():
-            if f.hangup is not None or f.is_gone:
-                return f, ()
-            # Its Hangup may still arrive.
-            return changed(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
         case _:
             assert_never(event)
+
+
+def _on_channel(f: Followed, event: ChannelMissing | ChannelThere | ChannelUnavailable) -> Step:
+    if f.hangup is not None or f.is_gone or not f.sent:
+        return f, ()
+    has_failed = f.has_failed_without_channel
+    match event:
+        case ChannelMissing() if has_failed:
+            return _end_by_events(f, None)
+        case ChannelMissing():  # its Hangup may still arrive
+            gone = changed(f, is_gone=True, vanished=True)
+            return gone, (LogEndMissed(), *_timer(PairingTimedOut()))
+        case ChannelThere() if has_failed:  # an earlier Originate of this call made it: follow that
+            return changed(f, originate=None, over_at=None, missed=True), (AskList(),)
+        case ChannelUnavailable() if has_failed:
+            return f, _timer(PairingTimedOut())
+        case _:
+            return f, ()
 
 
 def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:

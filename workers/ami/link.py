@@ -15,6 +15,7 @@ from typing import Any, Final
 from dialer.domain.asterisk_version import is_too_old
 from dialer.errors import (
     AmiCertificateRejected,
+    AmiLoginInUse,
     AmiLoginRefused,
     AmiPermissionMissing,
     AmiUnavailable,
@@ -106,7 +107,7 @@ class AmiLink:
                 if first:
                     raise
                 self._log_trouble(str(error))
-            except AmiCertificateRejected as error:
+            except (AmiCertificateRejected, AmiLoginInUse) as error:
                 self._log_trouble(str(error))
             except (OSError, TimeoutError, AmiUnavailable) as error:
                 self._log_trouble(
@@ -149,14 +150,12 @@ class AmiLink:
         self.session += 1
         connection = await connect(self.pbx, self.wanted, self._event, within_s=ANSWER_WITHIN_S)
         self._connection = connection
-        await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
+        reply = await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
         await asyncio.sleep(0)  # panoramisk sets `authenticated` in a callback of that future
         if not connection.authenticated:
-            raise AmiLoginRefused(
-                f"Asterisk at {self.pbx.host}:{self.pbx.port} refused the AMI login of "
-                f"{self.pbx.username!r} for {self.pbx.name}: make username and secret in "
-                "dialer.toml equal to manager.conf, and check that its permit line allows this host"
-            )
+            if str(reply.message) == rights.LOGIN_IN_USE:
+                raise AmiLoginInUse(rights.login_in_use(self.pbx))
+            raise AmiLoginRefused(rights.login_refused(self.pbx))
 
     async def _live(self) -> None:
         """Run from the login until the connection is lost."""
