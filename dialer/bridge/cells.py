@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.own_state import OwnState
 from dialer.bridge.plans import CellPlan, plan_of
 from dialer.bridge.served_cell import ServedCell
 from dialer.errors import TaskEnded
@@ -42,6 +43,7 @@ class Served:
     _servers: Servers = field(default_factory=Servers)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _own: list[asyncio.Task[Any]] = field(default_factory=list)
+    _own_state: OwnState | None = None
     _is_stopping: bool = False
 
     @classmethod
@@ -71,7 +73,8 @@ class Served:
         try:
             servers = served._servers
             served._stack.push_async_callback(servers.close)
-            registry = Registry(await servers.at(registry_url, "the registry's Redis"))
+            registry = await servers.at(registry_url, "the registry's Redis")
+            served._own_state = OwnState(bridge, Registry(registry), dispatcher)
             staying = {plan.cell.name: plan.redis_url for plan in plans if not plan.draining}
             for name, url in staying.items():
                 if known and url not in known:
@@ -87,9 +90,12 @@ class Served:
                         settings=plan.cell,
                         pbxs=tuple(pbx.limits for pbx in plan.pbxs),
                         all_pbxs=plan.all_pbxs,
-                        ledger=BridgeLedger(steps, plan.cell.name, plan.push),
-                        registry=registry,
+                        ledger=BridgeLedger(
+                            steps, plan.cell.name, plan.push, plan.wire.fields, plan.numbering
+                        ),
+                        registry=Registry(registry, plan.numbering),
                         dispatcher=dispatcher,
+                        wire=plan.wire,
                     ),
                 )
         except BaseException:
@@ -137,6 +143,8 @@ class Served:
     async def start(self) -> None:
         """Start to serve every cell."""
         self._supervise(asyncio.create_task(self._servers.watch(), name="Redis steps"))
+        if self._own_state is not None:
+            self._supervise(asyncio.create_task(self._own_state.run(), name="own state"))
         for cell in self.cells:
             await cell.start()
             for task in cell.tasks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from redis.asyncio import Redis
@@ -86,7 +85,7 @@ class Codes:
     async def _deliver(self, raw: bytes) -> None:
         ledger = self.cell.ledger
         try:
-            code = parse_code(raw)
+            code = parse_code(raw, self.cell.wire)
         except InvalidRequest as error:
             logger.warning("Code refused", extra={"cell": ledger.cell, "reason": str(error)})
             await self._bury(raw, "invalid_code", str(error))
@@ -105,5 +104,7 @@ class Codes:
     async def _bury(self, raw: bytes, reason: DeadReason, message: str) -> None:
         """Move an unusable code from the hand to the dead list."""
         hand = self.cell.ledger.keys.code_hand(self.cell.bridge)
-        entry = dead(raw=raw, source="code", reason=reason, message=message, at=datetime.now(UTC))
+        entry = dead(
+            raw=raw, source="code", reason=reason, message=message, at=self.cell.clock.now()
+        )
         await self.cell.ledger.bury(hand, raw, entry)

@@ -1,4 +1,4 @@
-"""One validated call request of Multcall, the call id, and the forms of telephone numbers.
+"""One validated call request of Multcall, the call id, and the masked form of its number.
 
 `call_id` identifies the call in ledger, Celery task and log. In Asterisk its channel is named
 after a hash of it (`dialer.domain.channel.channel_id`).
@@ -52,14 +52,6 @@ class CallRequest:
     def call_id(self) -> str:
         """See the function `call_id`."""
         return call_id(self.cell, self.request_id)
-
-
-def digits(number: str) -> str:
-    """Return the form in which numbers are compared: `+5511…` and `5511…` are the same telephone.
-
-    Does not know country codes: a number with and one without the code are two telephones.
-    """
-    return number.removeprefix("+")
 
 
 def mask(number: str) -> str:

@@ -16,18 +16,19 @@ STEPS = {
         "fetch", "fetch_codes", "check", "park", "admit", "refuse", "bury", "bury_call", "due",
         "assign", "takeover", "return_hand", "code", "late_codes",
         "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
-        "unserved_cells",
+        "unserved_cells", "bridge_beat", "condemn", "try", "tried",
     ),
-    "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim"),
+    "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim",
+               "hold", "let_go", "fence", "unannounced"),
 }  # fmt: skip
 
 #: Steps met at the first chance, for only other faults bring them.
 RARE = {
     "bridge": {
         *("refuse", "bury", "bury_call", "park", "assign", "return_hand", "end", "old_slots"),
-        "release",
+        *("release", "condemn", "try", "tried"),
     },
-    "worker": {"unclaim"},
+    "worker": {"unclaim", "hold", "let_go", "fence"},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import pytest
@@ -14,6 +14,8 @@ from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
+from dialer.store.ledger.fence import Fence
+from dialer.store.registry import BridgeState, Holder
 from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
 
 #: Phrase of a builder's docstring to a check of the key's TTL (-1: none) while there are no calls.
@@ -22,6 +24,9 @@ LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`DONE_RETENTION_S` once done": lambda ttl: 0 < ttl <= DONE_RETENTION_S,
     r"`IDLE_RETENTION_S`": lambda ttl: 0 < ttl <= IDLE_RETENTION_S,
     r"Lives for `DNC_REPLY_RETENTION_S`": lambda ttl: 0 < ttl <= keys.DNC_REPLY_RETENTION_S,
+    r"`STARTS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.STARTS_RETENTION_S,
+    r"`VERDICT_RETENTION_S`": lambda ttl: 0 < ttl <= keys.VERDICT_RETENTION_S,
+    r"`BRIDGE_SHOWN_S`": lambda ttl: 0 < ttl <= keys.BRIDGE_SHOWN_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
     r"Expires when past": lambda ttl: 0 <= ttl <= 30,
@@ -77,7 +82,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 24
+    assert len(every) == 28
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -97,6 +102,9 @@ async def a_day(site: Site) -> None:
     await ledger.fetch(BRIDGE, at_most=1, threads=9)
     lease = await site.registry.lease(pbx(cps=1), [f"{CELL}:leased"])
     await site.registry.release("pbx01", lease.new)
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert await site.registry.condemn(state, "it placed no calls")
+    await site.registry.bridge_beat(BRIDGE, BridgeState(skew_s=0, broker=""))
     raw = element("limited")
     await site.in_hand(raw)
     request = (await site.admitted("plain")).call_id
@@ -110,6 +118,9 @@ async def a_day(site: Site) -> None:
         number_window_s=3600,
     )
     await site.claimed("limited")
+    await replace(ledger, fence=Fence("pbx01", 7)).fence_off()
+    await site.registry.hold("pbx01", Holder(name="w", host="h", pid="1", place=""))
+    await site.registry.let_go("pbx01", "w")
     await ledger.unclaim(f"{CELL}:limited", pbx="pbx01", token="t")
     await ledger.assign(await site.waiting("limited"), "pbx02")
     await site.end("limited")

@@ -15,6 +15,7 @@ from dialer.domain.channel import AmiEvent
 from dialer.domain.follow_events import OriginateSent, Timeouts
 from dialer.domain.followed import Followed
 from dialer.errors import AmiUnavailable
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
 from dialer.store.ledger import Waiting, WorkerLedger
@@ -47,6 +48,7 @@ class Written:
 
     cell: str = CELL
     steps: Any = None
+    fields: Fields = PLAIN
     done: list[str] = field(default_factory=list)
     endings: list[tuple[Call, Ending]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
@@ -76,6 +78,9 @@ class Written:
 
     async def or_none_if_down(self, work: Any) -> Any:
         return await work
+
+    async def fence_off(self) -> None:
+        await self.answers.wait()
 
     async def claimed(self, pbx: str) -> list[Entry]:
         await self.answers.wait()
@@ -113,7 +118,7 @@ class Written:
         self.endings.append((call, ending))
         return self.reply
 
-    async def release(self, pbx: str, call_ids: list[str]) -> None:
+    async def release(self, pbx: str, call_ids: list[str], *, fence: int = 0) -> None:
         if self.refusals.get("release"):
             self.refusals["release"] -= 1
             raise ResponseError("NOPERM")
@@ -205,7 +210,6 @@ class Parts:
     written: Written = field(default_factory=Written)
     timeouts: Timeouts = QUICK
     done: list[Call] = field(default_factory=list)
-    counted: list[str] = field(default_factory=list)
     calls: Calls = field(default_factory=Calls)
     cells: Cells = field(default_factory=Cells)
     journal: Journal = field(default_factory=lambda: Journal("pbx01", refused_pause_s=0.0))
@@ -228,7 +232,6 @@ class Parts:
             registry=cast(Registry, self.written),
             on_done=lambda call, _: self.done.append(call),
             timeouts=self.timeouts,
-            count=self.counted.append,
         )
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.reconciler = Reconciler(

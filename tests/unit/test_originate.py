@@ -23,7 +23,7 @@ def waiting(*replies: Exception | None, cell: dict[str, Any] | None = None, **fi
     made = parts(**(cell or {}))
     made.written.to_claim = entry(**fields)
     made.asterisk.replies = [*replies]
-    made.originator.now = lambda: NOON
+    made.state.clock.host = lambda: NOON
     return made
 
 
@@ -235,7 +235,7 @@ async def test_an_originate_without_reply_is_not_sent_again() -> None:
     assert ending.error is not None
     assert ending.error.code == "no_word"
     assert "within 20 s" in ending.error.message
-    assert made.counted == ["no_word"]
+    assert made.state.results.last_minute()["no_word"] == 1
     assert len(made.asterisk.sent) == 1
 
 

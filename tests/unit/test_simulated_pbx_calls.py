@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from dialer.simulation.pbx import dialplan
 from dialer.simulation.pbx.outcomes import outcome_for
 from dialer.simulation.pbx.timing import CallHabits, Timing
 from tests.unit.simulated_pbx_client import LONG, Client, MakePbx, note, quick_pbxs
@@ -300,3 +301,10 @@ async def test_two_thousand_calls_at_once_take_little_processor(make_pbx: MakePb
     assert (pbx.live, pbx.peak_live) == (2000, 2000)
     # With the client, under coverage and other load: 300 starts per second fit one core.
     assert spent / 2000 < 1 / 300
+
+
+def test_a_note_cuts_its_times_off_to_milliseconds_as_asterisk() -> None:
+    note = dialplan.end_note(
+        answered_at=1795712684.0009, ended_at=1795712687.339789, cause=16, variables={}
+    )
+    assert note.startswith("answered=1795712684.000 ended=1795712687.339 cause=16 ")

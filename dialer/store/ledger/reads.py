@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dialer.domain.call import State
+from dialer.domain.numbers import BY_DIGITS, Numbering
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
 from dialer.store.entry import Entry
 from dialer.store.keys import LedgerKeys
@@ -17,6 +19,18 @@ SLICE: Final = 100
 
 #: States in which a call has a slot of its PBX.
 _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
+
+
+#: Calls that are looked at to find those that wait too long, in one reading.
+_LOOKED_AT: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """Calls that a PBX leaves waiting. `oldest_s` is how long the first of them has waited."""
+
+    calls: int
+    oldest_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +54,22 @@ class CellCounts:
 
 @dataclass(frozen=True, slots=True)
 class LedgerReads:
-    """Read access to one cell's ledger. `push` is `multcall.push`, where Multcall appends."""
+    """Read access to one cell's ledger.
+
+    `push` is `multcall.push`, where Multcall appends. `fields` are the names in the answers to it.
+    `numbering` says which numbers are the same telephone.
+    """
 
     steps: Steps
     cell: str
     push: Literal["right", "left"] = "right"
+    fields: Fields = PLAIN
+    numbering: Numbering = BY_DIGITS
 
     @property
     def keys(self) -> LedgerKeys:
         """The ledger's keys of this cell."""
-        return LedgerKeys(self.cell)
+        return LedgerKeys(self.cell, self.numbering)
 
     @property
     def wire(self) -> CellKeys:
@@ -132,6 +152,49 @@ class LedgerReads:
             dropped=int(dropped or 0),
         )
 
+    async def late(self, *, older_than_s: float) -> dict[str, Late]:
+        """Return the calls that were queued so long ago and are not claimed, by PBX."""
+        seconds, micros = await self.steps.read("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        until_ms = int(now_ms - older_than_s * 1000)
+        flat = await self.steps.read(
+            *("ZRANGEBYSCORE", self.keys.queued, 1, until_ms),
+            *("WITHSCORES", "LIMIT", 0, _LOOKED_AT),
+        )
+        scored = _scored(flat)
+        pbxs = await self.steps.read_many(
+            [("HGET", self.keys.call(name), "pbx") for name, _ in scored]
+        )
+        found: dict[str, Late] = {}
+        for pbx, (_, since_ms) in zip(pbxs, scored, strict=True):
+            if pbx:
+                before = found.get(name := pbx.decode())
+                oldest_s = before.oldest_s if before else (now_ms - since_ms) / 1000
+                found[name] = Late(calls=(before.calls if before else 0) + 1, oldest_s=oldest_s)
+        return found
+
+    async def unanswered(self, pbx: str, *, older_than_s: float) -> Late | None:
+        """Return the calls that the PBX claimed so long ago and Asterisk has not accepted."""
+        seconds, _ = await self.steps.read("TIME")
+        ids = await self.steps.read("SRANDMEMBER", self.keys.claimed(pbx), _LOOKED_AT)
+        rows = await self.steps.read_many(
+            [("HMGET", self.keys.call(i.decode()), "state", "dialed_ms") for i in ids]
+        )
+        ages = [
+            int(seconds) - int(dialed_ms) / 1000
+            for state, dialed_ms in rows
+            if state == State.ORIGINATING.encode() and dialed_ms
+        ]
+        late = [age for age in ages if age >= older_than_s]
+        return Late(calls=len(late), oldest_s=max(late)) if late else None
+
+    async def served_by(self) -> dict[str, float]:
+        """Return the bridges of the cell with the seconds since their last heartbeats."""
+        seconds, micros = await self.steps.read("TIME")
+        flat = await self.steps.read("ZRANGE", self.keys.bridges, 0, -1, "WITHSCORES")
+        now_ms = int(seconds) * 1000 + int(micros) / 1000
+        return {name: (now_ms - seen_ms) / 1000 for name, seen_ms in _scored(flat)}
+
     async def hand(self, bridge: str) -> list[bytes]:
         """Return the requests in the bridge's hand, oldest first."""
         return list(await self.steps.read("LRANGE", self.keys.hand(bridge), 0, -1))
@@ -139,3 +202,10 @@ class LedgerReads:
     async def code_hand(self, bridge: str) -> list[bytes]:
         """Return the codes in the bridge's hand, oldest first."""
         return list(await self.steps.read("LRANGE", self.keys.code_hand(bridge), 0, -1))
+
+
+def _scored(reply: Sequence[Any]) -> list[tuple[str, float]]:
+    """Return members and scores of a reply, which has pairs in RESP3 and is flat in RESP2."""
+    if reply and isinstance(reply[0], bytes):
+        reply = list(zip(reply[::2], reply[1::2], strict=True))
+    return [(member.decode(), float(score)) for member, score in reply]
