@@ -389,7 +389,7 @@ class PbxWorker:
                 "boot": self.state.boot,
                 "include": int(self.state.has_include),
                 "lacking": json.dumps(self.state.lacking),
-                "trouble": self.state.trouble,
+                "trouble": self.state.trouble or self.link.trouble,
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
                 **({"asterisk": self.state.asterisk} if self.state.asterisk else {}),

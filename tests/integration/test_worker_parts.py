@@ -251,6 +251,12 @@ async def test_an_asterisk_before_12_takes_no_calls(
         await wait_until(lambda: "12 or later" in worker.link.trouble, "it is refused")
         assert (worker.link.ready, worker.state.link_state) == (False, "down")
 
+        async def told() -> bool:
+            trouble: Any = await site.redis.hget("dialer:pbx:pbx01", "trouble")
+            return b"12 or later" in (trouble or b"")
+
+        await wait_until(told, "the heartbeat says it")
+
 
 async def test_a_missing_include_is_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")

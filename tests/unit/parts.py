@@ -16,6 +16,7 @@ from dialer.domain.channel import AmiEvent
 from dialer.domain.follow_events import OriginateSent, Timeouts
 from dialer.domain.followed import Followed
 from dialer.errors import AmiUnavailable
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
 from dialer.store.ledger import Waiting, WorkerLedger
@@ -49,6 +50,7 @@ class Written:
 
     cell: str = CELL
     steps: Any = None
+    fields: Fields = PLAIN
     done: list[str] = field(default_factory=list)
     endings: list[tuple[Call, Ending]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)

@@ -32,6 +32,8 @@ from dialer.domain.follow_events import (
     ChannelListed,
     ChannelMissing,
     ChannelNotListed,
+    ChannelThere,
+    ChannelUnavailable,
     ChannelWaitTimedOut,
     CheckDue,
     FollowEvent,
@@ -664,6 +666,13 @@ def test_a_channel_with_the_calls_id_is_followed() -> None:
     assert life.effects_of(AskList) == [AskList()]
     life.feed(LISTED_UP, hung_up(16))
     assert life.ending.result is Result.ANSWERED
+
+
+def test_a_channel_that_is_there_changes_nothing_else() -> None:
+    for life in (lived([CREATED, UP]), Life(followed=claimed())):
+        before = life.followed
+        assert life.feed(ChannelThere(), ChannelUnavailable()).followed == before
+        assert life.endings == []
 
 
 def test_a_lost_link_asks_for_the_channel_again() -> None:

@@ -22,7 +22,7 @@ from dialer.domain.channel import (
     QueueLeft,
 )
 from tests.unit.captured import UNIQUEID, VERSIONS, Version, messages, scenarios
-from workers.ami.events import WANTED_EVENTS, read_record, translate
+from workers.ami.events import TEXT_MAX, WANTED_EVENTS, read_record, translate
 
 FIRST, SECOND = f"{UNIQUEID}#1", f"{UNIQUEID}#2"
 
@@ -226,6 +226,26 @@ def test_a_wait_that_is_no_number_of_seconds_is_unknown(wait: str) -> None:
 
 def test_user_events_of_others_mean_nothing() -> None:
     assert translate({"Event": "UserEvent", "Uniqueid": "A:1", "UserEvent": "Queue"}) is None
+
+
+def test_long_texts_are_cut_off() -> None:
+    long = "x" * 100_000
+    sent = {"Event": "UserEvent", "Uniqueid": "A:1", "Status": long, "Agent": long}
+    amd = translate({**sent, "UserEvent": "DialerAmd"})
+    agent = translate({**sent, "UserEvent": "DialerAgent"})
+    member = translate({"Event": "AgentConnect", "Uniqueid": "A:1", "MemberName": long})
+    hangup = translate({"Event": "Hangup", "Uniqueid": "A:1", "Cause-txt": long})
+    assert isinstance(amd, AmdReported)
+    assert amd.status == "x" * TEXT_MAX
+    assert isinstance(agent, AgentJoined)
+    assert agent.agent == "x" * TEXT_MAX
+    assert isinstance(member, AgentJoined)
+    assert member.agent == "x" * TEXT_MAX
+    assert isinstance(hangup, HungUp)
+    assert hangup.cause_text == "x" * TEXT_MAX
+    record = read_record(f"answered=1 ended=2 amd={long} agent={long}")
+    assert record is not None
+    assert (record.amd, record.agent) == ("x" * TEXT_MAX, "x" * TEXT_MAX)
 
 
 @pytest.mark.parametrize("name", ["DialerAmd", "DialerAgent"])

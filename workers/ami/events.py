@@ -35,6 +35,9 @@ CHANNEL_UP: Final = "6"
 #: The highest Q.850 cause.
 CAUSE_MAX: Final = 127
 
+#: Longest name of an agent, AMD result or text of a cause, in characters; the rest is cut off.
+TEXT_MAX: Final = 256
+
 # A dialplan can write anything into a record or a UserEvent: `inf`, `1e400`, 5,000 digits.
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
@@ -85,14 +88,14 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
             return HungUp(
                 uniqueid=uniqueid,
                 cause=_cause(get("Cause")),
-                cause_text=get("Cause-txt") or None,
+                cause_text=_text(get("Cause-txt")) or None,
             )
         case "UserEvent":
             return _user_event(message, uniqueid)
         case "QueueCallerJoin" | "QueueCallerLeave" | "HangupRequest" as name:
             return _WITHOUT_DETAILS[name](uniqueid=uniqueid)
         case "AgentConnect":
-            agent = get("MemberName") or get("Interface", "")
+            agent = _text(get("MemberName") or get("Interface"))
             return AgentJoined(uniqueid=uniqueid, agent=agent, wait_s=_seconds(get("HoldTime")))
     return None
 
@@ -102,13 +105,14 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
         return None
     match message.get("UserEvent"):
         case "DialerAmd":
-            return AmdReported(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
+            status = _text(unquote(message.get("Status", "")))
+            return AmdReported(uniqueid=uniqueid, status=status or None)
         case "DialerHanded":
             return HandOverReported(uniqueid=uniqueid, handed=message.get("Handed", ""))
         case "DialerAgent":
             return AgentJoined(
                 uniqueid=uniqueid,
-                agent=unquote(message.get("Agent", "")),
+                agent=_text(unquote(message.get("Agent", ""))),
                 wait_s=_seconds(message.get("Wait")),
             )
     return None
@@ -154,8 +158,8 @@ def read_record(value: str) -> Record | None:
         answered_at=answered_at,
         ended_at=_moment(fields.get("ended")),
         cause=_cause(fields.get("cause")),
-        amd=unquote(fields.get("amd", "")) or None,
-        agent=unquote(fields.get("agent", "")) or None,
+        amd=_text(unquote(fields.get("amd", ""))) or None,
+        agent=_text(unquote(fields.get("agent", ""))) or None,
         wait_s=_seconds(fields.get("wait")),
         handed=fields.get("handed", ""),
     )
@@ -167,6 +171,11 @@ def _moment(text: str | None) -> datetime | None:
         return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
     except (OverflowError, ValueError, OSError):  # outside the years of datetime
         return None
+
+
+def _text(text: str | None) -> str:
+    """Return a name for the Response; a dialplan can set one of any length."""
+    return (text or "")[:TEXT_MAX]
 
 
 def _number(text: str | None) -> int | None:
