@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dialer.multcall.rawjson import RawObject
+from dialer.multcall.rawjson import RawObject, read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,32 @@ class Fields:
             spans={ours: found.spans[theirs] for ours, theirs in sent.items()},
             unknown=tuple(name for name in found.values if name not in used),
         )
+
+    def to_wire(self, raw: bytes) -> bytes:
+        """Return an element that has our names with the names of the wire."""
+        return _renamed(raw, self.renamed) if self.renamed else raw
+
+    def to_ours(self, raw: bytes) -> bytes:
+        """Return an answer that has the names of the wire, also in its `Erro`, with our names."""
+        if not self.renamed:
+            return raw
+        names = {theirs: ours for ours, theirs in self.renamed.items()}
+        return _renamed(raw, names, inside=self.name("Erro"))
+
+
+def _renamed(raw: bytes, names: Mapping[str, str], *, inside: str = "") -> bytes:
+    """Rename the members of a JSON object, and those of its member `inside`; keep their text."""
+    found = read_object(raw)
+    if found.fault is not None:
+        return raw
+    texts = {name: found.json(name) for name in found.values}
+    if isinstance(found.values.get(inside), dict):
+        texts[inside] = _renamed(texts[inside].encode(), names).decode()
+    members = (
+        f"{json.dumps(names.get(name, name), ensure_ascii=False)}:{text}"
+        for name, text in texts.items()
+    )
+    return f"{{{','.join(members)}}}".encode("utf-8", "surrogatepass")
 
 
 #: Our own names.
