@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from typer.testing import CliRunner, Result
 
+from dialer.cli import app
 from dialer.domain.numbers import Numbering
 from dialer.multcall.fields import Fields
 from dialer.multcall.wire import Wire
 from dialer.settings.tables import LenientTable
 from dialer.store.ledger import WorkerLedger
 from tests.integration.cell_rig import BUSY, CELL, T0, Bridge, Site, cell, element, pbx
+from tests.processes import PbxPlace, site_toml
 from tests.unit.hostile_requests import hostile_requests
 from tests.waiting import wait_until
 
@@ -184,3 +189,32 @@ async def test_limit_counts_both_spellings_of_a_number(site: Site) -> None:
         (response,) = await responses(site, 1)
     assert (response["IdRequisicao"], response["Erro"]["Codigo"]) == ("n-2", "number_limit")
     assert (await site.entry("n-0")).request.number == "11900000010"  # dialed as it was sent
+
+
+# --- dialer wire check on a cell's list -----------------------------------------------------
+
+
+@pytest.mark.parametrize("push", ["right", "left"])
+def test_wire_check_reads_the_oldest_and_leaves_it(
+    push: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = PbxPlace(name="pbx01", port=5038, secret="x")
+    text = site_toml(redis_url, redis_url, [place], cells={"ASR_TIM": {}})
+    config = tmp_path / "dialer.toml"
+    config.write_text(text.replace("[broker]", f'push = "{push}"\n[broker]'))
+    monkeypatch.setenv("DIALER_CONFIG", str(config))
+
+    def check(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["wire", "check", *arguments])
+
+    assert str(check().exception) == (
+        "ZancURA2.0-Request-ASR_TIM is empty; push an element, or give one to this command"
+    )
+    with redis.Redis.from_url(redis_url) as client:
+        append = client.rpush if push == "right" else client.lpush
+        append("ZancURA2.0-Request-ASR_TIM", b"\xff", element("second"))
+        append("ZancURA2.0-CODLIGACAO-ASR_TIM", b'{"IdRequisicao": 1, "CodLigacao": 2}')
+        first, code = check(), check("--code", "--cell", "ASR_TIM")
+        assert client.llen("ZancURA2.0-Request-ASR_TIM") == 2
+    assert (first.exit_code, code.exit_code) == (2, 0)
+    assert first.stdout.startswith("wrong: The element must be UTF-8; byte 1 is not")
