@@ -7,7 +7,7 @@ are read; answers and error sentences take the site's names when they are writte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -34,12 +34,15 @@ class Fields:
         theirs = self.name(ours)
         return sentence if theirs == ours else sentence.replace(ours, theirs, 1)
 
-    def ours(self, found: RawObject, known: Iterable[str], *, any_case: bool = False) -> RawObject:
-        """Return the element with our names for the `known` fields, and without other fields.
+    def ours(self, found: RawObject, known: Sequence[str], *, any_case: bool = False) -> RawObject:
+        """Return the element with our names for the `known` fields.
 
         With `any_case` a field that is not there by its exact name is looked for without regard
         to capital and small letters. The other names are in `unknown`.
         """
+        if not self.renamed and not any_case:  # the usual case, and the fast one
+            found.unknown = tuple([name for name in found.values if name not in known])
+            return found
         sent: dict[str, str] = {}  # our name: the name in the element
         folded: dict[str, str] = {}
         if any_case:
