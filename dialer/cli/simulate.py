@@ -81,6 +81,7 @@ def multcall(
         mix=parse_mix(mix) if mix else DEFAULT_MIX,
         number_prefix=number_prefix,
         push=settings.multcall.push,
+        fields=settings.multcall.wire.fields,
         code_delay_s=code_delay,
         code_wait_s=min(c.timeout_command_ack for c in cells),
         ring_timeout_s=ring_timeout,

@@ -126,8 +126,8 @@ def _oldest(settings: Settings, cell: Cell, *, code: bool) -> bytes:
         steps = Steps(connect(url), what)
         try:
             await require(steps.redis, url, what)
-            found: bytes | None = await steps.read("LINDEX", key, index)
-            return found
+            found: list[bytes] = await steps.read("LRANGE", key, index, index)
+            return found[0] if found else None
         finally:
             await steps.close()
 

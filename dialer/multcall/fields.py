@@ -7,11 +7,11 @@ are read; answers and error sentences take the site's names when they are writte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dialer.multcall.rawjson import RawObject
+from dialer.multcall.rawjson import RawObject, read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,15 @@ class Fields:
         theirs = self.name(ours)
         return sentence if theirs == ours else sentence.replace(ours, theirs, 1)
 
-    def ours(self, found: RawObject, known: Iterable[str], *, any_case: bool = False) -> RawObject:
-        """Return the element with our names for the `known` fields, and without other fields.
+    def ours(self, found: RawObject, known: Sequence[str], *, any_case: bool = False) -> RawObject:
+        """Return the element with our names for the `known` fields.
 
         With `any_case` a field that is not there by its exact name is looked for without regard
         to capital and small letters. The other names are in `unknown`.
         """
+        if not self.renamed and not any_case:  # the usual case, and the fast one
+            found.unknown = tuple([name for name in found.values if name not in known])
+            return found
         sent: dict[str, str] = {}  # our name: the name in the element
         folded: dict[str, str] = {}
         if any_case:
@@ -57,6 +60,32 @@ class Fields:
             spans={ours: found.spans[theirs] for ours, theirs in sent.items()},
             unknown=tuple(name for name in found.values if name not in used),
         )
+
+    def to_wire(self, raw: bytes) -> bytes:
+        """Return an element that has our names with the names of the wire."""
+        return _renamed(raw, self.renamed) if self.renamed else raw
+
+    def to_ours(self, raw: bytes) -> bytes:
+        """Return an answer that has the names of the wire, also in its `Erro`, with our names."""
+        if not self.renamed:
+            return raw
+        names = {theirs: ours for ours, theirs in self.renamed.items()}
+        return _renamed(raw, names, inside=self.name("Erro"))
+
+
+def _renamed(raw: bytes, names: Mapping[str, str], *, inside: str = "") -> bytes:
+    """Rename the members of a JSON object, and those of its member `inside`; keep their text."""
+    found = read_object(raw)
+    if found.fault is not None:
+        return raw
+    texts = {name: found.json(name) for name in found.values}
+    if isinstance(found.values.get(inside), dict):
+        texts[inside] = _renamed(texts[inside].encode(), names).decode()
+    members = (
+        f"{json.dumps(names.get(name, name), ensure_ascii=False)}:{text}"
+        for name, text in texts.items()
+    )
+    return f"{{{','.join(members)}}}".encode("utf-8", "surrogatepass")
 
 
 #: Our own names.

@@ -18,7 +18,8 @@ from dialer.multcall.code import parse_code
 from dialer.multcall.fields import Fields
 from dialer.multcall.lenient import Lenient
 from dialer.multcall.rawjson import PLAIN_NAME, RawObject
-from dialer.multcall.request import Reading, read_request
+from dialer.multcall.refusals import misspelled
+from dialer.multcall.request import Reading, Request, read_request
 from dialer.multcall.wire import Wire
 
 _DIGITS: Final = re.compile(r"[0-9]{5,}")
@@ -70,7 +71,10 @@ def report_of_request(
         return Report(
             rows=tuple(_rows(reading.request, fields)),
             ignored=_ignored(reading.found),
-            notes=tuple(fields.said(note.sentence, note.field) for note in reading.notes),
+            notes=tuple(
+                fields.said(note.sentence, note.field)
+                for note in misspelled(Request, reading.found, fields)
+            ),
         )
     fault = reading.found.fault
     return Report(

@@ -35,7 +35,6 @@ from dialer.multcall.refusals import (
     Problem,
     breaks_a_rule,
     known,
-    misspelled,
     refused,
     unreadable,
     validated,
@@ -221,15 +220,11 @@ _LEDGER_MARGIN_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One element of the Request list: the request, or else all its problems.
-
-    `notes` are about fields that are ignored although their names are nearly ours.
-    """
+    """One element of the Request list: the request, or else all its problems."""
 
     found: RawObject
     request: CallRequest | None
     problems: tuple[Problem, ...]
-    notes: tuple[Problem, ...]
 
 
 def admissible_request(
@@ -271,8 +266,8 @@ def read_request(
     """Read one element; find all its problems by the rules of all cells and of this one."""
     found = wire.read(raw, _KNOWN)
     if found.fault is not None:
-        return Reading(found=found, request=None, problems=(), notes=())
-    if wire.lenient != NOTHING:
+        return Reading(found=found, request=None, problems=())
+    if wire.lenient is not NOTHING:
         found = wire.lenient.request(found)
     checked = validated(Request, found, wire.fields)
     if isinstance(checked, Request):
@@ -284,15 +279,9 @@ def read_request(
         problems.append(breaks_a_rule(Request, "Dados", fields.data))
     request = _request(fields, found, cell)
     problems += _against_cell(request, allowed, trunks)
-    if wire != STRICT and len(raw) > ELEMENT_MAX_BYTES - _LEDGER_MARGIN_BYTES:
+    if len(raw) > ELEMENT_MAX_BYTES - _LEDGER_MARGIN_BYTES and not wire.is_strict:
         problems += _too_long(request)
-    notes = () if problems else tuple(misspelled(Request, found, wire.fields))
-    return Reading(
-        found=found,
-        request=None if problems else request,
-        problems=tuple(problems),
-        notes=notes,
-    )
+    return Reading(found=found, request=None if problems else request, problems=tuple(problems))
 
 
 def element_of(request: CallRequest) -> bytes:

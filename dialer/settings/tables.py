@@ -32,7 +32,7 @@ from dialer.domain.numbers import Numbering, ambiguous
 from dialer.domain.room import PbxLimits
 from dialer.errors import ConfigError
 from dialer.multcall.fields import Fields
-from dialer.multcall.lenient import Lenient
+from dialer.multcall.lenient import NOTHING, Lenient
 from dialer.multcall.renames import FIELDS, clashes
 from dialer.multcall.wire import Wire
 from dialer.settings.broker_url import BROKER_EXPECTED, require_broker_url
@@ -226,6 +226,8 @@ class LenientTable(_Table):
     def lenient(self) -> Lenient:
         """The switches in force."""
         given = self.model_dump(exclude={"all"})
+        if not (self.all or any(given.values())):
+            return NOTHING
         return Lenient(**{name: self.all or on for name, on in given.items()})
 
 

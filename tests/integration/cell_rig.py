@@ -24,10 +24,12 @@ from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
 from dialer.domain.call import Ending, Result
+from dialer.domain.numbers import BY_DIGITS, Numbering
 from dialer.domain.request import CallRequest, call_id
 from dialer.domain.room import PbxLimits
 from dialer.multcall.code import parse_code
 from dialer.multcall.request import parse_request
+from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell, Pbx
 from dialer.store.client import cancel, connect
 from dialer.store.entry import Entry
@@ -325,6 +327,8 @@ class Bridge:
         pbxs: Sequence[PbxLimits] | None = None,
         former: Sequence[str] = (),
         pbx_lost_after_s: float = 120,
+        wire: Wire = STRICT,
+        numbering: Numbering = BY_DIGITS,
     ) -> Self:
         """A bridge of its own connections, like a process of its own.
 
@@ -338,9 +342,10 @@ class Bridge:
             settings=cell_table or cell(*(p.name for p in pbxs), nome=site.cell),
             pbxs=pbxs,
             all_pbxs=(*(p.name for p in pbxs), *former),
-            ledger=BridgeLedger(steps, site.cell, site.push),
-            registry=Registry(steps),
+            ledger=BridgeLedger(steps, site.cell, site.push, wire.fields, numbering),
+            registry=Registry(steps, numbering),
             dispatcher=cast("Dispatcher", nudges),
+            wire=wire,
         )
         intake = Intake(where, site.client())
         recovery = Recovery(where, pbx_lost_after_s)

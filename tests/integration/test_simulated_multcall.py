@@ -21,8 +21,10 @@ from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.answers import ack, invalid_response, response_parts
 from dialer.multcall.code import parse_code
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
+from dialer.multcall.wire import Wire
 from dialer.simulation.multcall.checker import Checker
 from dialer.simulation.multcall.lists import CellLists
 from dialer.simulation.multcall.player import play
@@ -44,6 +46,7 @@ class TinyDialer:
 
     redis: Redis
     push: Push = "right"
+    fields: Fields = PLAIN
     answers: int = 1
     silent: bool = False
     bend: Callable[[str], str] = str
@@ -66,7 +69,7 @@ class TinyDialer:
     async def serve_codes(self, cell: str) -> None:
         """Pop the codes of one cell until cancelled."""
         async for raw in self._elements(CellKeys(cell).code):
-            code = parse_code(raw)
+            code = parse_code(raw, Wire(fields=self.fields))
             assert code.request_id not in self.codes, "a code came twice"
             self.codes[code.request_id] = code.code_json
 
@@ -103,16 +106,23 @@ class TinyDialer:
     async def _answer(self, wire: CellKeys, cell: str, raw: bytes) -> None:
         now = datetime.now(UTC)
         try:
-            request = parse_request(raw, cell=cell)
+            request = parse_request(raw, cell=cell, wire=Wire(fields=self.fields))
         except InvalidRequest as error:
             text = invalid_response(
-                cell=cell, request_id_json=error.request_id_json or "null", error=error, at=now
+                cell=cell,
+                request_id_json=error.request_id_json or "null",
+                error=error,
+                at=now,
+                fields=self.fields,
             )
             await self._append(wire.response, text)
             return
         result = min(expected_results(request.number))
         uniqueid = request.call_id
-        await self._append(wire.ack, ack(request=request, pbx="pbx9", uniqueid=uniqueid, at=now))
+        await self._append(
+            wire.ack,
+            ack(request=request, pbx="pbx9", uniqueid=uniqueid, at=now, fields=self.fields),
+        )
         await wait_until(lambda: request.request_id in self.codes, "its code")
         for _ in range(self.answers):
             text = self._response(request, result, now, self.codes[request.request_id])
@@ -128,6 +138,7 @@ class TinyDialer:
             dialed_at=at,
             answered_at=at if result is Result.ANSWERED else None,
             ending=Ending(result=result, ended_at=at + timedelta(seconds=1), error=failed),
+            fields=self.fields,
         )
         return f"{parts.head}{code}{parts.tail}"
 
@@ -163,6 +174,16 @@ async def test_correct_dialer_causes_no_violation(redis_url: str) -> None:
     assert summary.responses == summary.calls == len(tiny.requests) == 200
     assert summary.acks == summary.codes == len(tiny.codes) < 200
     assert summary.ack_p50_s is not None
+
+
+async def test_simulated_multcall_uses_the_names_of_the_site(redis_url: str) -> None:
+    names = {"IdRequisicao": "Id", "Dados": "IdRequisicao", "Codigo": "Code", "Erro": "Error"}
+    fields = Fields(names)
+    mix = {"answered": 3, "refused": 1, "malformed": 1}
+    async with dialer(redis_url, fields=fields):
+        summary = await play(redis_url, CELLS, 60, math.inf, mix=mix, fields=fields)
+    assert summary.violations == ()
+    assert summary.responses == summary.calls == 60
 
 
 async def test_push_left_reverses_both_sides(redis_url: str) -> None:

@@ -238,7 +238,7 @@ def test_import_rejects_a_computed_value(dialer: Dialer) -> None:
 # --- the whole program --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [(), ("config",), ("simulate",), ("dnc",)])
+@pytest.mark.parametrize("arguments", [(), ("config",), ("simulate",), ("dnc",), ("wire",)])
 def test_groups_without_a_command_show_help(dialer: Dialer, arguments: tuple[str, ...]) -> None:
     ran = dialer(*arguments)
     assert "Usage: dialer" in ran.out + ran.err
@@ -259,6 +259,8 @@ def test_commands_of_the_design_exist(dialer: Dialer) -> None:
         ("dnc", "remove"),
         ("dnc", "import"),
         ("dnc", "check"),
+        ("wire", "check"),
+        ("wire", "sample"),
     ):
         assert dialer(*command, "--help").code == 0
 

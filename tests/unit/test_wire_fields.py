@@ -174,3 +174,14 @@ def test_samples_are_accepted_and_complete(fields: Fields) -> None:
         "ZancURA2.0-Request-ASR_TIM",
         "ZancURA2.0-ACK-ASR_TIM",
     ]
+
+
+def test_an_element_is_renamed_as_text() -> None:
+    fields = Fields({"Telefone": "Fone", "Erro": "E", "Codigo": "C", "Dados": "Telefone"})
+    ours = b'{"Telefone":"190","Dados":{"Telefone":1.10},"Erro":{"Codigo":"x"}}'
+    theirs = b'{"Fone":"190","Telefone":{"Telefone":1.10},"E":{"C":"x"}}'
+    assert fields.to_ours(theirs) == ours
+    assert fields.to_wire(ours) == theirs.replace(b'"C"', b'"Codigo"')
+    for broken in (b"", b"{", b"\xff", b"[]"):
+        assert fields.to_wire(broken) == fields.to_ours(broken) == broken
+    assert Fields().to_wire(ours) == Fields().to_ours(ours) == ours

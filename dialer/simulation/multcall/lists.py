@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
 from dialer.store.client import is_passing
 
@@ -46,12 +47,16 @@ POP_ONCE: Final = _script("pop_once")
 
 @dataclass(slots=True)
 class CellLists:
-    """The lists of one cell. `run` makes this player's own keys unique."""
+    """The lists of one cell. `run` makes this player's own keys unique.
+
+    Elements have our names of the fields here, and those of `fields` in Redis.
+    """
 
     redis: Redis
     cell: str
     run: str
     push: Push = "right"
+    fields: Fields = PLAIN
 
     @property
     def wire(self) -> CellKeys:
@@ -64,7 +69,7 @@ class CellLists:
 
     async def append(self, key: str, elements: Sequence[tuple[str, bytes]]) -> None:
         """Push (name, element) pairs to a list; names must be unique within the list."""
-        flat = [part for pair in elements for part in pair]
+        flat = [part for name, raw in elements for part in (name, self.fields.to_wire(raw))]
         verb = "RPUSH" if self.push == "right" else "LPUSH"
         pushed = self._own(f"pushed:{key}")
         await self._through(
@@ -84,7 +89,7 @@ class CellLists:
             )
             received = len(found)
             if found:
-                yield found
+                yield [self.fields.to_ours(raw) for raw in found]
             else:
                 await self._wait(key, hand, head)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.simulation.multcall.checker import Checker, Summary
 from dialer.simulation.multcall.lists import CellLists, Push
 from dialer.simulation.multcall.requests import DEFAULT_MIX, DEFAULT_PREFIX, Asked, Script
@@ -188,6 +189,7 @@ async def play(
     mix: Mapping[str, float] = DEFAULT_MIX,
     number_prefix: str = DEFAULT_PREFIX,
     push: Push = "right",
+    fields: Fields = PLAIN,
     code_delay_s: float | None = 0.02,
     code_wait_s: float = 10.0,
     ring_timeout_s: int | None = None,
@@ -211,6 +213,7 @@ async def play(
         number_prefix: first digits of every number; six digits of the call's index in this run
             follow, and two that determine the outcome.
         push: `multcall.push` of the dialer's settings.
+        fields: `multcall.fields` of the dialer's settings.
         code_delay_s: seconds from an ACK to its CODLIGACAO; None: no codes.
         code_wait_s: the cells' timeout_command_ack; later codes need not be in the Response.
         ring_timeout_s: TempoToque of every request; None: the cell's.
@@ -248,7 +251,7 @@ async def play(
             redis = connect(urls[cell])
             stack.push_async_callback(redis.aclose)
             await require(redis, urls[cell], f"the Redis of cell {cell}")
-            lists[cell] = CellLists(redis, cell, run, push)
+            lists[cell] = CellLists(redis, cell, run, push, fields)
         player = Player(
             lists=lists,
             requests=requests,
@@ -280,6 +283,7 @@ def run(
     mix: Mapping[str, float],
     number_prefix: str,
     push: Push,
+    fields: Fields,
     code_delay_s: float,
     code_wait_s: float,
     ring_timeout_s: int | None,
@@ -307,6 +311,7 @@ def run(
             mix=mix,
             number_prefix=number_prefix,
             push=push,
+            fields=fields,
             code_delay_s=code_delay_s,
             code_wait_s=code_wait_s,
             ring_timeout_s=ring_timeout_s,
