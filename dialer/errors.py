@@ -69,10 +69,22 @@ class AmiPermissionMissing(AmiUnavailable):
     code = "ami_right_lacking"
 
 
+class AsteriskTooOld(AmiUnavailable):
+    """Asterisk is older than 12 and ignores the ChannelId of a call; nothing was dialed."""
+
+    code = "asterisk_too_old"
+
+
 class AmiLoginRefused(DialerError):
     """Asterisk refused the AMI login."""
 
     code = "ami_login_refused"
+
+
+class AmiLoginInUse(AmiUnavailable):
+    """Another session is logged in as our AMI user, and manager.conf allows only one."""
+
+    code = "ami_login_in_use"
 
 
 class AmiCertificateRejected(DialerError):

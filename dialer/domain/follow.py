@@ -40,6 +40,8 @@ from dialer.domain.follow_events import (
     ChannelListed,
     ChannelMissing,
     ChannelNotListed,
+    ChannelThere,
+    ChannelUnavailable,
     ChannelWaitTimedOut,
     CheckDue,
     FollowEffect,
@@ -89,22 +91,28 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
     if not followed.is_up:
         return followed, ()
     match event:
-        case OriginateSent() | OriginateNotSent() | OriginateAccepted() | OriginateUnclear():
+        case (
+            OriginateSent()
+            | OriginateNotSent()
+            | OriginateAccepted()
+            | OriginateUnclear()
+            | GivenUp()
+        ):
             return _on_originate(followed, event, now)
         case PairingTimedOut() | ChannelWaitTimedOut() | RecordDue():
             return _on_timer(followed, event)
-        case HandOverTimedOut() | ForwardTimedOut():
-            return _on_hand_over_timer(followed, event)
-        case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue() | ChannelMissing():
+        case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue():
             return _on_lookup(followed, event, now)
+        case ChannelMissing() | ChannelThere() | ChannelUnavailable():
+            return _on_channel(followed, event)
         case RecordRead():
             return _on_record(followed, event, now)
         case RecordUnavailable():
             return followed, _timer(RecordDue()) if followed.asking else ()
         case LedgerRead():
             return _on_ledger(followed, event)
-        case GivenUp():
-            return _give_up(followed, event, now)
+        case HandOverTimedOut() | ForwardTimedOut():
+            return _on_hand_over_timer(followed, event)
         case _:
             return _on_ami(followed, event, now)
 
@@ -114,7 +122,7 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
 
 def _on_originate(
     f: Followed,
-    event: OriginateSent | OriginateNotSent | OriginateAccepted | OriginateUnclear,
+    event: OriginateSent | OriginateNotSent | OriginateAccepted | OriginateUnclear | GivenUp,
     now: datetime,
 ) -> Step:
     if f.is_accepted:
@@ -124,10 +132,12 @@ def _on_originate(
             return changed(f, sent=True, call=replace(f.call, attempts=attempt)), ()
         case OriginateNotSent():
             return changed(f, sent=False), ()
+        case GivenUp():
+            return _give_up(f, event, now)
         case OriginateAccepted():
             return _accept(f, now)
-        case OriginateUnclear():
-            return f, _timer(ChannelWaitTimedOut(gap=f.gaps))
+        case OriginateUnclear(within_s=within_s):
+            return changed(f, unanswered_s=within_s), _timer(ChannelWaitTimedOut(gap=f.gaps))
         case _:
             assert_never(event)
 
@@ -148,8 +158,6 @@ def _accept(f: Followed, now: datetime) -> Step:
 
 
 def _give_up(f: Followed, event: GivenUp, now: datetime) -> Step:
-    if f.is_accepted:
-        return f, ()
     if not event.tried:
         f = changed(f, call=replace(f.call, dialed_at=None, attempts=0))
     return _end(f, Ending(result=event.result, ended_at=now, error=event.error))
@@ -316,7 +324,8 @@ def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | Record
                 return f, _timer(ForwardTimedOut(after_s=f.ring_timeout_s + FORWARD_MARGIN_S))
             if f.hangup is not None or f.is_gone:
                 return _ask_record(f)
-            return _end_by_events(f, None) if f.has_failed_without_channel else (f, ())
+            # Asterisk also creates no channel if one with this ChannelId is up.
+            return f, (AskChannel(),) if f.has_failed_without_channel else ()
         case ChannelWaitTimedOut(gap=gap):
             # After a new gap, the wait begins again with the timer of that gap.
             if gap != f.gaps or not f.sent or (f.is_accepted and f.appeared):
@@ -333,7 +342,7 @@ def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | Record
 
 def _on_lookup(
     f: Followed,
-    event: GapFound | ChannelListed | ChannelNotListed | CheckDue | ChannelMissing,
+    event: GapFound | ChannelListed | ChannelNotListed | CheckDue,
     now: datetime,
 ) -> Step:
     if not f.sent:  # its Originate was not sent (yet)
@@ -351,13 +360,26 @@ def _on_lookup(
             is_old = dialed_at is not None and now - dialed_at > CHECK_AFTER
             is_due = is_old and f.hangup is None and not f.is_gone
             return f, (AskChannel(),) if is_due else ()
-        case ChannelMissing():
-            if f.hangup is not None or f.is_gone:
-                return f, ()
-            # Its Hangup may still arrive.
-            return changed(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
         case _:
             assert_never(event)
+
+
+def _on_channel(f: Followed, event: ChannelMissing | ChannelThere | ChannelUnavailable) -> Step:
+    if f.hangup is not None or f.is_gone or not f.sent:
+        return f, ()
+    has_failed = f.has_failed_without_channel
+    match event:
+        case ChannelMissing() if has_failed:
+            return _end_by_events(f, None)
+        case ChannelMissing():  # its Hangup may still arrive
+            gone = changed(f, is_gone=True, vanished=True)
+            return gone, (LogEndMissed(), *_timer(PairingTimedOut()))
+        case ChannelThere() if has_failed:  # an earlier Originate of this call made it: follow that
+            return changed(f, originate=None, over_at=None, missed=True), (AskList(),)
+        case ChannelUnavailable() if has_failed:
+            return f, _timer(PairingTimedOut())
+        case _:
+            return f, ()
 
 
 def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:

@@ -22,16 +22,18 @@ class Followed:
 
     `boot` identifies the start of Asterisk during which it was claimed; `token` is the token of
     its claim. `uniqueid` is its channel's, empty while it may be either of `uniqueids_of`. `sent`:
-    its Originate may have been sent. `missed`: some of its events may have been
-    missed. `gaps` counts the reconnects since the claim. After the last reconnect: `appeared`:
-    its channel was created or listed; `waited`: the time limit of its Originate has passed.
-    `is_gone`: Asterisk does not list its channel; `restarted`: because Asterisk restarted.
-    `asking`: its record is being read; `asked_again`: for the second time, because the end was
-    missing. `waiting_since` is when the customer joined a queue; `wait_s` is how long the customer
-    waited for an agent, in seconds. `over_at` is when the channel hung up, or when the Originate
-    failed without a channel. `confirms`: the include reports the hand-over; `handed` is what is
-    known of it (`dialer.domain.hand_over`), empty for nothing. `cleared`: the far end hung up.
-    `forward` is where Asterisk dialed on, because the carrier forwarded the call.
+    its Originate may have been sent. `missed`: some of its events may have been missed. `gaps`
+    counts the reconnects since the claim. After the last reconnect: `appeared`: its channel was
+    created or listed; `waited`: the time limit of its Originate has passed. `is_gone`: Asterisk
+    has no channel of it; `restarted`: because Asterisk restarted; `vanished`: it was found while
+    the link was up. `unanswered_s` is how long Asterisk gave no reply to the Originate, 0 if it
+    replied. `asking`: its record is being read; `asked_again`: for the second time, because the
+    end was missing. `waiting_since` is when the customer joined a queue; `wait_s` is how long the
+    customer waited for an agent, in seconds. `over_at` is when the channel hung up, or when the
+    Originate failed without a channel. `confirms`: the include reports the
+    hand-over; `handed` is what is known of it (`dialer.domain.hand_over`), empty for nothing.
+    `cleared`: the far end hung up. `forward` is where Asterisk dialed on, because the carrier
+    forwarded the call.
     """
 
     call: Call
@@ -49,6 +51,8 @@ class Followed:
     waited: bool = False
     is_gone: bool = False
     restarted: bool = False
+    vanished: bool = False
+    unanswered_s: float = 0.0
     asking: bool = False
     asked_again: bool = False
     channel: str | None = None

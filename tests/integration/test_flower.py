@@ -123,7 +123,7 @@ async def test_flower_shows_a_call_while_up_and_how_it_ended(tmp_path: Path) -> 
                 assert request["Telefone"][-4:] in task["args"]
             failed = tasks[f"{CELL}:{refused['IdRequisicao']}"]
             assert failed["state"] == "FAILURE"
-            assert failed["exception"].startswith("FAILED: Asterisk refused it")
+            assert failed["exception"].startswith("FAILED: Asterisk refused the Originate")
             await _shows_no_number(flower, [*answered, refused], tasks)
 
 

@@ -76,7 +76,7 @@ KINDS: Mapping[int, tuple[str, int | None, bool, str | None]] = {
     81: ("NO_ANSWER", 19, True, None),
     85: ("FAILED", None, False, "originate_refused"),
     86: ("FAILED", None, True, "no_channel"),
-    87: ("FAILED", None, False, "end_not_seen"),
+    87: ("FAILED", None, False, "no_word"),
 }
 
 

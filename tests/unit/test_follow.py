@@ -66,7 +66,7 @@ FAILED = OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=0)
 SUCCEEDED = OriginateEnded(action_id=f"{UNIQUEID}#1", answered=True, reason=4)
 
 
-def hung_up(cause: int = 16) -> HungUp:
+def hung_up(cause: int | None = 16) -> HungUp:
     return HungUp(uniqueid=UNIQUEID, cause=cause, cause_text=None)
 
 
@@ -168,8 +168,10 @@ def test_an_unpaired_hangup_asks_the_record() -> None:
     life = lived([CREATED, hung_up(16)]).run_timers()
     assert len(life.effects_of(AskRecord)) == 1
     assert life.ending.result is Result.FAILED
-    assert life.ending.error is not None
-    assert life.ending.error.code == "end_not_seen"
+    assert life.ending.error == CallError(
+        code="result_not_seen",
+        message="Asterisk ended the call with cause 16; its OriginateResponse was not seen",
+    )
 
 
 def test_a_late_channel_is_waited_for() -> None:
@@ -311,12 +313,16 @@ def test_an_accepted_call_cannot_be_given_up() -> None:
 
 
 def test_an_originate_without_reply_gets_its_time() -> None:
-    life = Life().feed(OriginateSent(attempt=1), OriginateUnclear())
+    life = Life().feed(OriginateSent(attempt=1), OriginateUnclear(within_s=20))
     assert life.effects == [StartTimer(timer=ChannelWaitTimedOut(gap=0))]
     ending = life.ending
     assert len(life.effects_of(AskList)) == 1
-    assert ending.error is not None
-    assert (ending.result, ending.error.code) == (Result.FAILED, "end_not_seen")
+    assert ending.result is Result.FAILED
+    assert ending.error == CallError(
+        code="no_word",
+        message="Asterisk gave no reply to the Originate within 20 s and has no channel of it: see "
+        "in its log why, and look at its load",
+    )
 
 
 def test_an_originate_without_reply_may_be_listed() -> None:
@@ -592,6 +598,80 @@ def test_a_complete_ledger_gets_nothing_again() -> None:
     assert answered.effects == [WriteAnswered(at=T0)]
     adopted: list[FollowEvent] = [ledger(State.ANSWERED)]
     assert lived([CREATED]).feed(*adopted).names == ["WriteAck"]
+
+
+# --- what is said of calls that were not seen to the end ------------------------------------
+
+
+def words(life: Life) -> tuple[str, str]:
+    """The code and the sentence of the ending."""
+    error = life.ending.error
+    assert error is not None
+    return error.code, error.message
+
+
+def test_only_what_was_missed_is_blamed_on_worker_or_link() -> None:
+    blamed = "its worker was down, or had no AMI link or no ledger then"
+    for life in (
+        Life().dial().feed(CREATED, GapFound(), NOT_LISTED),
+        Life().feed(OriginateSent(attempt=1), GapFound(), NOT_LISTED),
+        Life(has_include=False).dial().feed(CREATED, UP, GapFound(), NOT_LISTED),
+    ):
+        code, sentence = words(life)
+        assert (code, blamed in sentence) == ("end_not_seen", True)
+    for life in (
+        Life().feed(OriginateSent(attempt=1), OriginateUnclear(within_s=5)),
+        lived([CREATED, UP, ChannelMissing()]),
+        lived([ChannelMissing()]),
+        lived([CREATED, hung_up(0)]),
+    ):
+        assert blamed not in words(life)[1]
+
+
+def test_a_vanished_channel_is_not_blamed_on_an_old_gap() -> None:
+    code, sentence = words(Life().dial().feed(CREATED, GapFound(), LISTED, ChannelMissing()))
+    assert code == "end_not_seen"
+    assert sentence.endswith("although the AMI link was up: raise writetimeout in manager.conf")
+
+
+def test_an_accepted_call_without_any_event_is_told_as_such() -> None:
+    assert words(lived([ChannelMissing()])) == (
+        "no_word",
+        "Asterisk accepted the Originate, sent no event of the call and has no channel of it: see "
+        "in its log why, and look at its load",
+    )
+
+
+def test_a_hangup_without_a_cause_is_told_as_such() -> None:
+    assert words(lived([CREATED, hung_up(None)]))[1].startswith("Asterisk ended the call without a")
+    failed = words(lived([CREATED, hung_up(99)]))
+    assert failed == ("call_failed", "Asterisk ended the call with cause 99")
+
+
+# --- a ChannelId in use ---------------------------------------------------------------------
+
+
+def test_a_refused_originate_asks_for_the_channel() -> None:
+    life = lived([FAILED])
+    assert words(life)[0] == "no_channel"
+    assert life.effects_of(AskChannel) == [AskChannel()]
+
+
+def test_a_channel_with_the_calls_id_is_followed() -> None:
+    """An Originate of this call that a ledger or worker has forgotten: the telephone rings."""
+    life = Life(in_use=True).dial().feed(FAILED).run_timers()
+    assert life.endings == []
+    assert life.effects_of(AskList) == [AskList()]
+    life.feed(LISTED_UP, hung_up(16))
+    assert life.ending.result is Result.ANSWERED
+
+
+def test_a_lost_link_asks_for_the_channel_again() -> None:
+    life = Life(answers=False).dial().feed(FAILED)
+    life.run_timers(at_most=3)
+    assert (len(life.effects_of(AskChannel)), life.endings) == (3, [])
+    life.answers = True
+    assert words(life)[0] == "no_channel"
 
 
 # --- ids ----------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def test_a_forwarded_call_that_nobody_answers_has_failed() -> None:
     assert (one.ending.result, code(one)) == (Result.FAILED, "forwarded")
 
 
-@pytest.mark.parametrize(("forward", "said"), [([FORWARD], "forwarded"), ([], "end_not_seen")])
+@pytest.mark.parametrize(("forward", "said"), [([FORWARD], "forwarded"), ([], "result_not_seen")])
 def test_a_forwarded_call_ends_after_its_ring_time(forward: list[DialEnded], said: str) -> None:
     one = life(ring_timeout_s=20.0).feed(*forward, hung_up(127))
     began = one.now

@@ -237,7 +237,9 @@ async def test_an_originate_without_reply_is_not_sent_again() -> None:
     made = await dial(waiting(OriginateOutcomeUnknown("no answer")))
     ending = await made.ending()
     assert ending.error is not None
-    assert ending.error.code == "end_not_seen"
+    assert ending.error.code == "no_word"
+    assert "within 20 s" in ending.error.message
+    assert made.counted == ["no_word"]
     assert len(made.asterisk.sent) == 1
 
 

@@ -12,11 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dialer.domain.asterisk_version import is_too_old
 from dialer.errors import (
     AmiCertificateRejected,
+    AmiLoginInUse,
     AmiLoginRefused,
     AmiPermissionMissing,
     AmiUnavailable,
+    AsteriskTooOld,
     ConfigError,
     OriginateOutcomeUnknown,
     OriginateRefused,
@@ -75,6 +78,11 @@ class AmiLink:
     _probe_reply: asyncio.Future[None] | None = None
 
     @property
+    def trouble(self) -> str:
+        """Why the link is down, with the cure; empty while it is up or connecting at first."""
+        return self._trouble
+
+    @property
     def ready(self) -> bool:
         """True if actions and calls can be sent now."""
         connection = self._connection
@@ -99,7 +107,7 @@ class AmiLink:
                 if first:
                     raise
                 self._log_trouble(str(error))
-            except AmiCertificateRejected as error:
+            except (AmiCertificateRejected, AmiLoginInUse) as error:
                 self._log_trouble(str(error))
             except (OSError, TimeoutError, AmiUnavailable) as error:
                 self._log_trouble(
@@ -142,14 +150,12 @@ class AmiLink:
         self.session += 1
         connection = await connect(self.pbx, self.wanted, self._event, within_s=ANSWER_WITHIN_S)
         self._connection = connection
-        await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
+        reply = await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
         await asyncio.sleep(0)  # panoramisk sets `authenticated` in a callback of that future
         if not connection.authenticated:
-            raise AmiLoginRefused(
-                f"Asterisk at {self.pbx.host}:{self.pbx.port} refused the AMI login of "
-                f"{self.pbx.username!r} for {self.pbx.name}: make username and secret in "
-                "dialer.toml equal to manager.conf, and check that its permit line allows this host"
-            )
+            if str(reply.message) == rights.LOGIN_IN_USE:
+                raise AmiLoginInUse(rights.login_in_use(self.pbx))
+            raise AmiLoginRefused(rights.login_refused(self.pbx))
 
     async def _live(self) -> None:
         """Run from the login until the connection is lost."""
@@ -174,7 +180,7 @@ class AmiLink:
         try:
             await self._fully_booted()
             await self.on_up()
-        except AmiPermissionMissing as error:
+        except (AmiPermissionMissing, AsteriskTooOld) as error:
             self._close(str(error))
         except AmiUnavailable as error:
             self._close(f"Asterisk is not ready after login ({error})")
@@ -299,6 +305,17 @@ class AmiLink:
                 {"Action": "Ping"}
             )  # only if the link works: else the reason is the link
             raise AmiPermissionMissing(rights.missing_call_events(self.pbx)) from error
+
+    async def check_version(self) -> None:
+        """Check that Asterisk knows `ChannelId`, without which no event can be recognized.
+
+        Raises:
+            AsteriskTooOld: it is older than 12; the sentence says which version it is.
+            AmiUnavailable: the link was lost, or Asterisk refused for another reason.
+        """
+        reply = await self._first({"Action": "CoreSettings"})
+        if is_too_old(ami=str(reply.amiversion), asterisk=str(reply.asteriskversion)):
+            raise AsteriskTooOld(rights.too_old(self.pbx, str(reply.asteriskversion)))
 
     async def _check_allowed(self) -> None:
         commands = await self.ask({"Action": "ListCommands"}, as_list=False)

@@ -135,7 +135,10 @@ class Originator:
             return _given_up("expired", message, result=Result.EXPIRED)
         if trunk is not None and trunk not in self.pbx.trunks:
             name = self.pbx.name
-            message = f"{name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
+            message = (
+                f"{name} has no trunk {trunk!r}, as its worker read dialer.toml: add it to its "
+                "trunks there, and restart the worker"
+            )
             return _given_up("no_trunk", message)
         if (refusal := cell.allowed.refusal(request)) is not None:
             return _given_up("not_allowed", refusal.sentence)
@@ -211,14 +214,15 @@ class Originator:
                     "No reply to an Originate; Asterisk will be asked for its channel",
                     extra={"call_id": call_id, "reason": str(error)},
                 )
-                self.tracker.feed(call_id, OriginateUnclear())
+                within_s = cell.timeout_command_response
+                self.tracker.feed(call_id, OriginateUnclear(within_s=within_s))
                 return
             else:
                 failpoint("originate.after")
                 self.state.results.count("accepted")
                 self.tracker.feed(call_id, OriginateAccepted())
                 return
-        message = f"Asterisk refused it: {refusal}"
+        message = f"Asterisk refused the Originate: {refusal}"
         self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
 
     def _give_back(self, followed: Followed) -> None:

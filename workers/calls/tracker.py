@@ -23,12 +23,15 @@ from dialer.domain.channel import (
     uniqueid_of,
     uniqueids_of,
 )
+from dialer.domain.endings import NO_WORD
 from dialer.domain.follow import follow
 from dialer.domain.follow_events import (
     AskChannel,
     AskList,
     AskRecord,
     ChannelMissing,
+    ChannelThere,
+    ChannelUnavailable,
     FollowEffect,
     FollowEvent,
     LogEndMissed,
@@ -69,7 +72,7 @@ class Tracker:
     """Executor of effects. Belongs to the worker's event loop.
 
     `on_done` is called for every call that ended here, to send Celery's task event. `clock`
-    returns the present time.
+    returns the present time. `count` counts calls by a name of `workers.pbx.results`.
     """
 
     state: PbxState
@@ -83,6 +86,7 @@ class Tracker:
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    count: Callable[[str], None] = lambda _: None
     #: Events of calls that are not followed yet, by Uniqueid; collected inside `buffering`.
     _unfollowed: dict[str, list[tuple[AmiEvent, datetime]]] = field(default_factory=dict)
     _buffering: int = 0
@@ -163,6 +167,8 @@ class Tracker:
             case WriteEnd(ending=ending):
                 self.calls.end(f.call, ending)
                 self.hand_overs.ended(f.request.cell, call_id)
+                if ending.error is not None and ending.error.code == NO_WORD:
+                    self.count(NO_WORD)
                 return self.write_end(f.call, f.request, ending)
             case AskRecord():
                 return self.journal.start(self._ask_record(call_id))
@@ -259,12 +265,11 @@ class Tracker:
 
     async def _ask_channel(self, call_id: str) -> None:
         try:
-            for uniqueid in self._uniqueids(call_id):
-                if await self.link.has_channel(uniqueid):
-                    return
+            found = [await self.link.has_channel(one) for one in self._uniqueids(call_id)]
         except AmiUnavailable:
-            return
-        self.feed(call_id, ChannelMissing())
+            self.feed(call_id, ChannelUnavailable())
+        else:
+            self.feed(call_id, ChannelThere() if any(found) else ChannelMissing())
 
     def _schedule_list(self, call_id: str) -> None:
         if not self._to_list:

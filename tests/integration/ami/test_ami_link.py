@@ -49,6 +49,23 @@ async def test_a_refused_login_ends_the_link_with_one_sentence(pbx: SimulatedPbx
     await wait_until(lambda: pbx.connections == 0, "the connection is closed")
 
 
+async def test_a_login_in_use_is_told_apart_and_retried(caplog: pytest.LogCaptureFixture) -> None:
+    """`allowmultiplelogin = no`, as Asterisk 16 and 22 reply; the other session may end."""
+    async with RawPbx(answers_logins=False) as raw, linked(pbx_at(raw.port)) as rig:
+        await wait_until(lambda: raw.actions("Login"), "it logs in")
+        action_id = raw.actions("Login")[0].partition("ActionID: ")[2].partition("\r\n")[0]
+        refusal = f"Response: Error\r\nActionID: {action_id}\r\nMessage: Login Already In Use\r\n"
+        await raw.say((refusal + "\r\n").encode())
+        await wait_until(
+            lambda: "another session of the AMI user" in rig.link.trouble, "it is said"
+        )
+        assert "secret" not in rig.link.trouble
+        raw.answers_logins = True
+        await rig.up()
+        assert rig.link.trouble == ""
+    assert "another session" in down_reasons(caplog)[0]
+
+
 async def test_login_refused_later_is_retried_until_granted(
     pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
 ) -> None:
