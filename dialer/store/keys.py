@@ -65,6 +65,10 @@ class LedgerKeys:
         """Set: ids of calls claimed by this PBX's worker that have not ended. Gone when empty."""
         return f"dialer:claimed:{self.cell}:{pbx}"
 
+    def fence(self, pbx: str) -> str:
+        """String: greatest fencing number of this PBX's workers. `IDLE_RETENTION_S`."""
+        return f"dialer:fence:{self.cell}:{pbx}"
+
     def hand(self, bridge: str) -> str:
         """List: requests that a bridge has not yet admitted or refused. Gone when empty."""
         return f"{HAND}{self.cell}:{bridge}"
@@ -113,7 +117,7 @@ CELLS: Final = "dialer:cells"
 
 
 def pbx(name: str) -> str:
-    """Hash in the registry: a PBX's heartbeat, written by its worker. `IDLE_RETENTION_S`."""
+    """Hash in the registry: heartbeat and lease of a PBX's worker. `IDLE_RETENTION_S`."""
     return f"dialer:pbx:{name}"
 
 

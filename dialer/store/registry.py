@@ -60,20 +60,100 @@ class Lease:
     new: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A worker that has the lease of a PBX, or wants it.
+
+    `place` says where a process can see if it lives, see `workers.pbx.lease`.
+    """
+
+    name: str
+    host: str
+    pid: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Reply to `hold`: `fence` is the new fencing number, or 0 if `holder` has the lease.
+
+    `link`, `asterisk` and `seen_ms` are from the heartbeat of that holder.
+    """
+
+    now_ms: int
+    fence: int
+    holder: Holder
+    link: str = ""
+    asterisk: str = ""
+    seen_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """Reply to a heartbeat. `is_holder` is false if another worker has the lease by now."""
+
+    now_ms: int
+    is_holder: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """The registry's steps."""
 
     steps: Steps
 
-    async def heartbeat(
-        self, pbx: str, *, instance: str, link: Link, facts: Mapping[str, str | int]
-    ) -> None:
-        """Store a worker's heartbeat; `facts` are shown by the monitor."""
-        flat: list[Arg] = [value for pair in facts.items() for value in pair]
-        await self.steps.run(
-            "heartbeat", [keys.pbx(pbx)], [instance, link, keys.IDLE_RETENTION_S, *flat]
+    async def hold(self, pbx: str, worker: Holder, *, dead: str = "", above: int = 0) -> Held:
+        """Take the lease of a PBX for `worker`, unless another worker has it and lives.
+
+        Args:
+            pbx: name of the PBX.
+            worker: who wants it.
+            dead: name of a holder that is known to be dead.
+            above: the fencing number must be greater than this.
+        """
+        now_ms, number, *other = await self.steps.run(
+            "hold",
+            [keys.pbx(pbx)],
+            [
+                *(worker.name, worker.host, worker.pid, worker.place),
+                *(dead, int(PBX_DEAD_AFTER_S * 1000), above, keys.IDLE_RETENTION_S),
+            ],
         )
+        if number:
+            return Held(now_ms=int(now_ms), fence=int(number), holder=worker)
+        name, host, pid, place, link, asterisk, seen_ms = (bytes(v).decode() for v in other)
+        holder = Holder(name=name, host=host, pid=pid, place=place)
+        return Held(
+            now_ms=int(now_ms),
+            fence=0,
+            holder=holder,
+            link=link,
+            asterisk=asterisk,
+            seen_ms=int(seen_ms or 0),
+        )
+
+    async def let_go(self, pbx: str, holder: str) -> None:
+        """Return the lease of a PBX, so that another worker can take it at once."""
+        await self.steps.run("let_go", [keys.pbx(pbx)], [holder])
+
+    async def heartbeat(
+        self,
+        pbx: str,
+        *,
+        instance: str,
+        link: Link,
+        facts: Mapping[str, str | int],
+        holder: str = "",
+        fence: int = 0,
+    ) -> Beat:
+        """Store a worker's heartbeat and renew its lease; `facts` are shown by the monitor."""
+        flat: list[Arg] = [value for pair in facts.items() for value in pair]
+        now_ms, number = await self.steps.run(
+            "heartbeat",
+            [keys.pbx(pbx)],
+            [instance, link, keys.IDLE_RETENTION_S, holder, fence, *flat],
+        )
+        return Beat(now_ms=int(now_ms), is_holder=not holder or bool(number))
 
     async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
         """Read the state of each PBX; with `cell`, its readiness for the calls of that cell."""
@@ -94,11 +174,18 @@ class Registry:
         )
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
-    async def release(self, pbx: str, call_ids: Iterable[str]) -> None:
-        """Release the slots of calls. Calls without a slot are ignored."""
+    async def asterisk(self, pbx: str) -> str:
+        """Return the Asterisk that last served a PBX, as its worker names it; '' if unknown."""
+        return bytes(await self.steps.read("HGET", keys.pbx(pbx), "asterisk") or b"").decode()
+
+    async def release(self, pbx: str, call_ids: Iterable[str], *, fence: int = 0) -> None:
+        """Release the slots of calls. Calls without a slot are ignored.
+
+        `fence` is the fencing number of a worker; nothing is released if there is a newer one.
+        """
         ids = list(call_ids)
         if ids:
-            await self.steps.run("release", [keys.slots(pbx)], ids)
+            await self.steps.run("release", [keys.slots(pbx), keys.pbx(pbx)], [fence or "", *ids])
 
     async def restore_slots(self, pbx: str, call_ids: Iterable[str]) -> int:
         """Restore missing slots of calls that are up; return how many were missing."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, assert_never
 
 from dialer.domain.call import Call, Ending
@@ -49,6 +49,7 @@ from dialer.domain.followed import Followed
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable
 from dialer.store.entry import Entry
+from dialer.store.ledger.fence import Fence
 from dialer.store.registry import Registry
 from workers.ami import AmiLink
 from workers.ami.events import channel_found, read_record
@@ -56,6 +57,7 @@ from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.pbx.hand_overs import HandOvers
+from workers.pbx.results import Name
 from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
@@ -71,8 +73,8 @@ LIST_DELAY_S: Final = 0.05
 class Tracker:
     """Executor of effects. Belongs to the worker's event loop.
 
-    `on_done` is called for every call that ended here, to send Celery's task event. `clock`
-    returns the present time. `count` counts calls by a name of `workers.pbx.results`.
+    `on_done` is called for every call that ended here, to send Celery's task event. `count` counts
+    calls by a name of `workers.pbx.results`. `fence` is the fencing number of this worker.
     """
 
     state: PbxState
@@ -85,8 +87,8 @@ class Tracker:
     on_done: Callable[[Call, Ending], None]
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    count: Callable[[str], None] = lambda _: None
+    count: Callable[[Name], None] = lambda _: None
+    fence: Fence = field(default_factory=Fence)
     #: Events of calls that are not followed yet, by Uniqueid; collected inside `buffering`.
     _unfollowed: dict[str, list[tuple[AmiEvent, datetime]]] = field(default_factory=dict)
     _buffering: int = 0
@@ -98,7 +100,7 @@ class Tracker:
     def on_event(self, event: AmiEvent) -> None:
         """Feed an AMI event to its call; ignore events of other channels."""
         uniqueid = uniqueid_of(event)
-        now = self.clock()
+        now = self.state.clock.now()
         call_id = self.calls.by_uniqueid(uniqueid)
         if call_id is not None:
             self.feed(call_id, event, now)
@@ -123,7 +125,7 @@ class Tracker:
         followed = self.calls.get(call_id)
         if followed is None:
             return []
-        followed, effects = follow(followed, event, at or self.clock())
+        followed, effects = follow(followed, event, at or self.state.clock.now())
         self.calls.put(followed)
         tasks = [self._carry_out(followed, effect) for effect in effects]
         return [task for task in tasks if task is not None]
@@ -208,7 +210,7 @@ class Tracker:
                 pbx=self.state.name,
                 uniqueid=call.uniqueid or channel_id(call.call_id),
                 attempts=call.attempts,
-                at=call.accepted_at or self.clock(),
+                at=call.accepted_at or self.state.clock.now(),
                 code_wait_s=cell.timeout_command_ack,
             ),
         )
@@ -238,8 +240,11 @@ class Tracker:
 
     def release_slot(self, cell: str, call_id: str) -> asyncio.Task[None]:
         """Release the call's slot in the registry."""
-        pbx = self.state.name
-        return self.journal.write(cell, "release", lambda: self.registry.release(pbx, [call_id]))
+        return self.journal.write(cell, "release", lambda: self.release([call_id]))
+
+    async def release(self, call_ids: list[str]) -> None:
+        """Release slots in the registry, unless this worker is fenced."""
+        await self.registry.release(self.state.name, call_ids, fence=self.fence.number)
 
     # --- asking --------------------------------------------------------------------
 
@@ -256,12 +261,23 @@ class Tracker:
     async def _record(self, uniqueids: tuple[str, ...]) -> Record | None:
         for uniqueid in uniqueids:
             if text := await self.link.record(uniqueid):
-                return read_record(text)
+                return self._on_redis_time(read_record(text))
         return None
 
     def _uniqueids(self, call_id: str) -> tuple[str, ...]:
         followed = self.calls.get(call_id)
         return followed.uniqueids if followed else ()
+
+    def _on_redis_time(self, record: Record | None) -> Record | None:
+        """Correct the times of a record, which the clock of the PBX's host gave."""
+        if record is None:
+            return None
+        of_host = self.state.clock.of_host
+        return replace(
+            record,
+            answered_at=of_host(record.answered_at),
+            ended_at=of_host(record.ended_at) if record.ended_at else None,
+        )
 
     async def _ask_channel(self, call_id: str) -> None:
         try:

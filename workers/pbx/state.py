@@ -7,14 +7,11 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from dialer.store.registry import Link
 from workers.ami import AmiLink
+from workers.pbx.clock import RedisClock
 from workers.pbx.results import Results
-
-#: Who looks for a trouble: the first one with a sentence is reported.
-Source = Literal["lease", "clock", "consumer"]
 
 
 def _new_instance() -> str:
@@ -25,26 +22,26 @@ def _new_instance() -> str:
 class PbxState:
     """The state of one PBX. Belongs to the worker's event loop.
 
-    `boot` identifies Asterisk's present start. `has_include` is true if the dialplan include was
-    loaded when the link came up, `confirms` if it reports the hand-over. `answered` counts the
-    followed calls that are answered now. `lacking` has a sentence with the cure for each cell whose
-    target is missing here. `troubles` has sentences with the cure for what prevents all calls
-    although the link may be up. `cap` is how many calls `maxcalls` of asterisk.conf leaves room
-    for, 0 for no limit. `skew_ms` is this host's clock minus the registry's, `fence` the number of
-    the lease, 0 for none. `instance` changes whenever nudges to this PBX may have been lost.
+    `boot` identifies Asterisk's present start, `asterisk` names the Asterisk for people.
+    `has_include` is true if the dialplan include was loaded when the link came up, `confirms` if it
+    reports the hand-over. `answered` counts the followed calls that are answered now. `lacking` has
+    a sentence with the cure for each cell whose target is missing here. `looks` are the looks for
+    what prevents all calls although the link may be up: each returns a sentence with the cure, or
+    ''. `cap` is how many calls `maxcalls` of asterisk.conf leaves room for, 0 for no limit.
+    `instance` changes whenever nudges to this PBX may have been lost.
     """
 
     name: str
     link: AmiLink
     boot: str = ""
+    asterisk: str = ""
     has_include: bool = False
     confirms: bool = False
     answered: Callable[[], int] = lambda: 0
     lacking: dict[str, str] = field(default_factory=dict)
-    troubles: dict[Source, str] = field(default_factory=dict)
+    looks: list[Callable[[], str]] = field(default_factory=list)
     cap: int = 0
-    skew_ms: int = 0
-    fence: int = 0
+    clock: RedisClock = field(default_factory=RedisClock)
     results: Results = field(default_factory=Results)
     is_stopping: bool = False
     instance: str = field(default_factory=_new_instance)
@@ -56,7 +53,7 @@ class PbxState:
     @property
     def trouble(self) -> str:
         """Why no calls are dialed here although the link may be up; empty if nothing is wrong."""
-        return next((sentence for sentence in self.troubles.values() if sentence), "")
+        return next((sentence for look in self.looks if (sentence := look())), "")
 
     @property
     def link_state(self) -> Link:
