@@ -91,22 +91,28 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
     if not followed.is_up:
         return followed, ()
     match event:
-        case OriginateSent() | OriginateNotSent() | OriginateAccepted() | OriginateUnclear():
+        case (
+            OriginateSent()
+            | OriginateNotSent()
+            | OriginateAccepted()
+            | OriginateUnclear()
+            | GivenUp()
+        ):
             return _on_originate(followed, event, now)
         case PairingTimedOut() | ChannelWaitTimedOut() | RecordDue():
             return _on_timer(followed, event)
-        case HandOverTimedOut() | ForwardTimedOut():
-            return _on_hand_over_timer(followed, event)
         case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue():
             return _on_lookup(followed, event, now)
         case ChannelMissing() | ChannelThere() | ChannelUnavailable():
             return _on_channel(followed, event)
-        case RecordRead() | RecordUnavailable():
+        case RecordRead():
             return _on_record(followed, event, now)
+        case RecordUnavailable():
+            return followed, _timer(RecordDue()) if followed.asking else ()
         case LedgerRead():
             return _on_ledger(followed, event)
-        case GivenUp():
-            return _give_up(followed, event, now)
+        case HandOverTimedOut() | ForwardTimedOut():
+            return _on_hand_over_timer(followed, event)
         case _:
             return _on_ami(followed, event, now)
 
@@ -116,7 +122,7 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
 
 def _on_originate(
     f: Followed,
-    event: OriginateSent | OriginateNotSent | OriginateAccepted | OriginateUnclear,
+    event: OriginateSent | OriginateNotSent | OriginateAccepted | OriginateUnclear | GivenUp,
     now: datetime,
 ) -> Step:
     if f.is_accepted:
@@ -126,6 +132,8 @@ def _on_originate(
             return changed(f, sent=True, call=replace(f.call, attempts=attempt)), ()
         case OriginateNotSent():
             return changed(f, sent=False), ()
+        case GivenUp():
+            return _give_up(f, event, now)
         case OriginateAccepted():
             return _accept(f, now)
         case OriginateUnclear(within_s=within_s):
@@ -150,8 +158,6 @@ def _accept(f: Followed, now: datetime) -> Step:
 
 
 def _give_up(f: Followed, event: GivenUp, now: datetime) -> Step:
-    if f.is_accepted:
-        return f, ()
     if not event.tried:
         f = changed(f, call=replace(f.call, dialed_at=None, attempts=0))
     return _end(f, Ending(result=event.result, ended_at=now, error=event.error))
@@ -425,11 +431,9 @@ def _ask_record(f: Followed) -> Step:
     return changed(f, asking=True), (AskRecord(),)
 
 
-def _on_record(f: Followed, event: RecordRead | RecordUnavailable, now: datetime) -> Step:
+def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
     if not f.asking:
         return f, ()
-    if isinstance(event, RecordUnavailable):
-        return f, _timer(RecordDue())
     record = event.record
     is_over = f.hangup is not None or f.is_gone
     lacks_end = record is not None and record.ended_at is None and not f.restarted

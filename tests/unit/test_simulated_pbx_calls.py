@@ -219,9 +219,9 @@ async def test_answered_call_writes_a_note_completed_at_its_end(make_pbx: MakePb
     await client.ask(Action="Hangup", Channel=channel)
     await client.event("Hangup")
     after = await note(client, "c1")
-    assert during.endswith(" ended= cause= amd= agent= wait=")
+    assert during.endswith(" ended= cause= amd= agent= wait= handed=yes")
     assert after.startswith(during.partition(" ")[0])
-    assert after.endswith(" cause=16 amd= agent= wait=")
+    assert after.endswith(" cause=16 amd= agent= wait= handed=yes")
     assert (await client.ask(Action="DBDel", Family="dialer", Key="c1"))["Response"] == "Success"
     assert not pbx.astdb
 
@@ -263,7 +263,7 @@ async def test_detecting_context_sends_amd_and_agent_events(
     await client.event("Hangup")
     assert (amd["UserEvent"], amd["Status"], amd["Uniqueid"]) == ("DialerAmd", "MACHINE", "c1")
     assert (agent["UserEvent"], agent["Agent"]) == ("DialerAgent", "1001")
-    assert (await note(client, "c1")).endswith(" amd=MACHINE agent=1001 wait=")
+    assert (await note(client, "c1")).endswith(" amd=MACHINE agent=1001 wait= handed=yes")
 
 
 async def test_setvar_is_read_back_by_getvar_on_the_same_channel(make_pbx: MakePbx) -> None:
