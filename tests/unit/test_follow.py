@@ -275,6 +275,11 @@ def test_the_ack_has_the_attempt_that_was_accepted() -> None:
     assert life.effects == [WriteAck()]
 
 
+def test_a_call_that_was_not_sent_after_all_is_no_business_of_a_gap() -> None:
+    life = Life().feed(OriginateSent(attempt=1), OriginateNotSent(), GapFound(), NOT_LISTED)
+    assert life.effects == []
+
+
 def test_an_adopted_call_was_dialed_at_least_once() -> None:
     never = replace(claimed().call, attempts=0)
     life = Life(replace(claimed(sent=True), call=never)).feed(GapFound(), LISTED)
