@@ -144,11 +144,16 @@ def test_the_worker_knows_its_pbx_before_it_starts() -> None:
     assert instance.pbx is PBXS["pbx01"]
 
 
-def test_a_wrong_queue_ends_the_worker_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_queue_ends_the_worker_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    stderr = SimpleNamespace(write=said.append, flush=lambda: said.append("flushed"))
+    monkeypatch.setattr(sys, "stderr", stderr)
     with pytest.raises(SystemExit) as end:
         bootsteps._check_queues(sender="w", instance=consuming("pbx99"), conf=None)
+    sentence, flushed = said
     assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("dialer: a worker serves exactly one PBX")
+    assert sentence.startswith("dialer: a worker serves exactly one PBX")
+    assert flushed == "flushed"
 
 
 def test_the_log_has_no_line_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:

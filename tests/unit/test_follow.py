@@ -286,6 +286,12 @@ def test_an_adopted_call_was_dialed_at_least_once() -> None:
     assert life.followed.call.attempts == 1
 
 
+def test_an_adopted_call_without_attempts_hears_its_first() -> None:
+    never = replace(claimed().call, attempts=0)
+    life = Life(replace(claimed(sent=True), call=never)).feed(FAILED)
+    assert life.followed.early
+
+
 def test_a_call_that_was_not_dialed_has_no_attempts() -> None:
     error = CallError(code="no_trunk", message="…")
     life = Life().feed(GivenUp(result=Result.FAILED, error=error, tried=False))
