@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from redis.exceptions import ResponseError
 
 from dialer.domain.call import State
-from tests.integration.cell_rig import CELL, Site
+from dialer.store.entry import Entry
+from tests.integration.cell_rig import CELL, Site, WholeLedger
 
 R1, R2 = f"{CELL}:r-1", f"{CELL}:r-2"
+REFUSED = ResponseError("WRONGTYPE a key of another type")
 
 
 @pytest.fixture
@@ -57,9 +60,16 @@ async def test_a_call_without_state_or_epoch_is_left_alone(site: Site, lost: str
     assert unreadable == []
 
 
-async def test_a_refusing_redis_makes_no_call_unreadable(site: Site) -> None:
-    key = site.ledger.keys.call(R1)
-    await site.redis.delete(key)
-    await site.redis.set(key, "no hash")
-    with pytest.raises(Exception, match="WRONGTYPE"):
+@pytest.mark.parametrize("errors", [[REFUSED], [ValueError("odd"), REFUSED]])
+async def test_a_refusing_redis_makes_no_call_unreadable(
+    site: Site, monkeypatch: pytest.MonkeyPatch, errors: list[Exception]
+) -> None:
+    left = list(errors)
+
+    async def entries(_ledger: WholeLedger, _ids: Sequence[str]) -> list[Entry]:
+        raise left.pop(0)
+
+    monkeypatch.setattr(WholeLedger, "entries", entries)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         await site.ledger.readable([R1, R2])
+    assert left == []

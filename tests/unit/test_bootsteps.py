@@ -56,6 +56,7 @@ class Worker:
     def __init__(self, _settings: Any, pbx: Any, on_done: Any) -> None:
         self.pbx, self.on_done = pbx, on_done
         self.stopped = False
+        self.given_up = threading.Event()
 
     async def start(self) -> asyncio.Task[None]:
         self.failure = asyncio.get_running_loop().create_future()
@@ -68,7 +69,10 @@ class Worker:
 
     async def until_ready(self) -> None:
         if not self.is_ready:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.given_up.set()
 
     async def stop(self) -> None:
         if not self.may_stop:
@@ -245,7 +249,7 @@ def test_a_worker_does_not_wait_for_asterisk_for_ever(
 ) -> None:
     monkeypatch.setattr(bootsteps, "READY_WITHIN_S", 0.01)
     started.kind.is_ready = False
-    started.start()
+    assert started.start().given_up.wait(5), "nobody waits any longer"
     assert caplog.messages == ["Asterisk is not ready yet; calls wait in the ledger until it is"]
     assert process.told == ["Serving pbx01"]
 

@@ -527,7 +527,8 @@ def test_a_record_that_cannot_be_read_is_read_again() -> None:
 def test_a_record_nobody_asked_for_changes_nothing() -> None:
     life = Life().dial()
     before = life.followed
-    life.feed(RecordRead(record=record(), has_include=True), RecordUnavailable(), RecordDue())
+    known = record(amd="HUMAN", agent="Maria")
+    life.feed(RecordRead(record=known, has_include=True), RecordUnavailable(), RecordDue())
     assert life.followed == before
     assert life.timers == []
 

@@ -21,7 +21,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dialer.errors import StoreUnavailable
-from dialer.store.client import cancel, durability_warning, is_passing, require, wait_and_move
+from dialer.store.client import (
+    cancel,
+    durability_warning,
+    has_replicas,
+    is_passing,
+    require,
+    wait_and_move,
+)
 
 LOST = RedisConnectionError("the connection was lost")
 REFUSED = ResponseError("WRONGTYPE a key of another type")
@@ -91,6 +98,14 @@ def test_the_status_code_of_an_error_counts_before_its_text() -> None:
     error = ResponseError("the server saves its file")
     error.status_code = "MISCONF"
     assert is_passing(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "replicated"),
+    [("redis://host:6379/0", False), ("sentinel://h1,h2/main", True)],
+)
+def test_only_sentinels_put_a_replica_in_a_servers_place(url: str, replicated: bool) -> None:
+    assert has_replicas(url) is replicated
 
 
 async def move(redis: Redis) -> bytes | None:
