@@ -1,8 +1,8 @@
 """The faults that are planted in Python code.
 
 Left alone, because no test can or should notice them: log calls, docstrings, annotations,
-decorators, `__repr__`, f-strings, `if TYPE_CHECKING`, and numbers that are a duration (`*_S`,
-`*_MS`): a test that notices one second more is a slow test.
+decorators, `__repr__`, f-strings, `if TYPE_CHECKING`, `__all__` (mypy reads it), and numbers that
+are a duration (`*_S`, `*_MS`): a test that notices one second more is a slow test.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ def _is_left_alone(node: ast.AST) -> bool:
         case ast.Expr(value=ast.Call() as call):
             return _is_left_alone(call)
         case ast.Call(func=ast.Name(id="assert_never" | "TypeVar")):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__")]):
             return True
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             return _is_duration(name, value)

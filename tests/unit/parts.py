@@ -64,8 +64,10 @@ class Written:
     to_claim: Entry | None = None
     while_claiming: Callable[[], None] = lambda: None
     claims: list[tuple[str, int]] = field(default_factory=list)
-    #: What the ledger has of the calls that are asked for.
+    claimed_as: dict[str, Any] = field(default_factory=dict)
+    #: What the ledger has of the calls that are asked for; `while_reading` runs meanwhile.
     known: list[Entry] = field(default_factory=list)
+    while_reading: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.steps = self
@@ -91,10 +93,12 @@ class Written:
         return self.has_claimed
 
     async def entries(self, ids: list[str]) -> list[Entry]:
+        self.while_reading()
         return [e for e in self.known if e.call.call_id in ids]
 
-    async def claim(self, call_id: str, *, epoch: int, boot: str, **_: Any) -> Entry | None:
+    async def claim(self, call_id: str, *, epoch: int, boot: str, **more: Any) -> Entry | None:
         await self._take("claim")
+        self.claimed_as = {"boot": boot, **more}
         self.claims.append((call_id, epoch))
         self.while_claiming()
         return replace(self.to_claim, boot=boot) if self.to_claim else None

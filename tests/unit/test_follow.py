@@ -279,10 +279,21 @@ def test_the_ack_has_the_attempt_that_was_accepted() -> None:
     assert life.effects == [WriteAck()]
 
 
+def test_a_call_that_was_not_sent_after_all_is_no_business_of_a_gap() -> None:
+    life = Life().feed(OriginateSent(attempt=1), OriginateNotSent(), GapFound(), NOT_LISTED)
+    assert life.effects == []
+
+
 def test_an_adopted_call_was_dialed_at_least_once() -> None:
     never = replace(claimed().call, attempts=0)
     life = Life(replace(claimed(sent=True), call=never)).feed(GapFound(), LISTED)
     assert life.followed.call.attempts == 1
+
+
+def test_an_adopted_call_without_attempts_hears_its_first() -> None:
+    never = replace(claimed().call, attempts=0)
+    life = Life(replace(claimed(sent=True), call=never)).feed(FAILED)
+    assert life.followed.early
 
 
 def test_a_call_that_was_not_dialed_has_no_attempts() -> None:
@@ -367,6 +378,14 @@ def test_a_call_that_rings_out_after_a_gap_was_not_answered() -> None:
     assert life.ending.result is Result.NO_ANSWER
 
 
+def test_a_call_that_hung_up_is_not_gone_before_its_pair() -> None:
+    """Its OriginateResponse may be on the way while the channels are listed."""
+    life = Life().dial().feed(CREATED, hung_up(0), GapFound(), NOT_LISTED)
+    assert not life.effects_of(AskRecord)
+    life.feed(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3))
+    assert life.ending.result is Result.NO_ANSWER
+
+
 def test_a_listed_call_is_followed_on() -> None:
     life = Life().feed(OriginateSent(attempt=1), GapFound(), LISTED)
     assert life.followed.call.state is State.ACCEPTED
@@ -378,6 +397,18 @@ def test_a_listed_answered_call_has_its_records_answer() -> None:
     assert life.effects_of(WriteAnswered) == [WriteAnswered(at=record().answered_at)]
     life.feed(LISTED_UP)
     assert len(life.effects_of(AskRecord)) == 1
+
+
+def test_an_answer_listed_twice_counts_from_the_first_list() -> None:
+    life = Life(answers=False).dial().feed(GapFound(), LISTED_UP).feed(LISTED_UP, after_s=5)
+    life.feed(RecordRead(record=None, has_include=True))
+    assert life.effects_of(WriteAnswered) == [WriteAnswered(at=T0)]
+
+
+def test_a_listed_call_is_not_gone_by_another_list() -> None:
+    life = Life().dial().feed(GapFound(), NOT_LISTED, LISTED, NOT_LISTED).run_timers()
+    assert life.endings == []
+    assert not life.effects_of(AskList)
 
 
 def test_a_listed_answer_without_record_is_now() -> None:
@@ -430,6 +461,12 @@ def test_a_call_without_channel_gets_its_time_after_the_gap() -> None:
     assert life.endings == []
     assert life.effects_of(StartTimer) == [StartTimer(timer=ChannelWaitTimedOut(gap=1))]
     assert life.ending.result is Result.FAILED
+
+
+def test_a_call_without_reply_or_channel_is_not_accepted() -> None:
+    life = Life(answers=False).feed(OriginateSent(attempt=1), GapFound(), NOT_LISTED)
+    assert life.followed.call.state is State.ORIGINATING
+    assert not life.effects_of(WriteAck)
 
 
 def test_another_gap_starts_the_wait_again() -> None:
@@ -498,7 +535,8 @@ def test_a_record_that_cannot_be_read_is_read_again() -> None:
 def test_a_record_nobody_asked_for_changes_nothing() -> None:
     life = Life().dial()
     before = life.followed
-    life.feed(RecordRead(record=record(), has_include=True), RecordUnavailable(), RecordDue())
+    known = record(amd="HUMAN", agent="Maria")
+    life.feed(RecordRead(record=known, has_include=True), RecordUnavailable(), RecordDue())
     assert life.followed == before
     assert life.timers == []
 
@@ -551,7 +589,9 @@ def test_a_call_yet_to_be_sent_is_no_business_of_a_gap() -> None:
 def test_only_a_long_call_is_checked() -> None:
     life = lived([CREATED, CheckDue()])
     assert not life.effects_of(AskChannel)
-    life.feed(CheckDue(), after_s=CHECK_AFTER.total_seconds() + 1)
+    life.feed(CheckDue(), after_s=CHECK_AFTER.total_seconds())
+    assert not life.effects_of(AskChannel)
+    life.feed(CheckDue(), after_s=1)
     assert life.effects_of(AskChannel) == [AskChannel()]
 
 
@@ -587,6 +627,11 @@ def test_a_ledger_that_lost_writes_of_a_call_gets_them_again() -> None:
     ringing.effects.clear()
     ringing.feed(ledger(State.ORIGINATING))
     assert ringing.effects == [WriteAck()]
+
+
+def test_a_ledger_without_a_new_claim_keeps_the_token() -> None:
+    life = Life(claimed(token="t")).dial().feed(ledger(State.ORIGINATING))
+    assert life.followed.token == "t"
 
 
 def test_a_complete_ledger_gets_nothing_again() -> None:

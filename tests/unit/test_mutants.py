@@ -80,6 +80,7 @@ def test_a_fault_is_planted_in_python(code: str, fault: str) -> None:
         "def __repr__(self):\n    return self.a + 1",
         "if TYPE_CHECKING:\n    import a",
         "PAUSE_S: Final = 0.5",
+        '__all__ = ["a", "b"]',
         "A = B | C",
         'a = f"{b + 1}"',
     ],

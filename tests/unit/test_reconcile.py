@@ -85,11 +85,22 @@ async def test_an_adopted_call_is_followed_to_its_end(caplog: pytest.LogCaptureF
     assert (await made.ending()).result is Result.BUSY
 
 
-async def test_a_channel_that_is_gone_is_answered_for_at_once() -> None:
+async def test_a_channel_that_is_gone_is_answered_for_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     made = parts().claimed().hear(CREATED)
     made.tracker.feed(CALL_ID, OriginateAccepted())
     await reconcile(made)
     assert code(await made.ending()) == "end_not_seen"
+    (logged,) = [vars(r) for r in caplog.records if r.getMessage().startswith("Reconciled")]
+    assert (logged["adopted"], logged["gone"]) == (0, 1)
+
+
+async def test_a_reconciliation_without_calls_logs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await reconcile(parts())
+    assert caplog.messages == []
 
 
 async def test_a_call_without_channel_is_answered_for_later() -> None:

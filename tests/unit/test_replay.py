@@ -72,6 +72,44 @@ async def test_a_new_claim_of_a_followed_call_has_its_token() -> None:
     await replay(made, State.QUEUED)
     assert made.followed.token != "t"
     assert made.written.claims == [(CALL_ID, 4)]
+    assert made.written.claimed_as["at"] == made.followed.call.dialed_at
+    assert made.written.claimed_as["boot"] == "b"
+
+
+async def test_an_ended_call_is_claimed_again_as_of_its_dialing() -> None:
+    made = parts()
+    made.calls.end(replace(entry().call, dialed_at=T0), BUSY)
+    await replay(made, State.QUEUED)
+    assert (made.written.claimed_as["at"], made.written.claimed_as["boot"]) == (T0, "")
+
+
+async def test_a_call_queued_elsewhere_in_the_meantime_is_taken_back() -> None:
+    made = await answered()
+    moved = entry(State.QUEUED)
+    made.written.known = [replace(moved, call=replace(moved.call, pbx="pbx02"))]
+    await made.replay.replay(made.cells.ledger(made.cell.name))
+    assert made.written.done == ["assign", "claim"]
+    assert made.written.claims == [(CALL_ID, 2)]
+
+
+async def test_a_call_given_back_during_the_replay_is_not_claimed() -> None:
+    made = await answered()
+    made.written.while_reading = lambda: made.calls.drop(CALL_ID)
+    assert await replay(made, State.QUEUED) == []
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_a_ledger_that_was_behind_is_logged_once(
+    caplog: pytest.LogCaptureFixture, has_ended: bool
+) -> None:
+    made = await answered()
+    if has_ended:
+        made.calls.end(entry().call, BUSY)
+    for state in (State.DONE if has_ended else State.ANSWERED, State.ORIGINATING):
+        await replay(made, state)
+    (said,) = [r for r in caplog.records if r.message.startswith("Ledger was behind")]
+    state = State.ENDED if has_ended else State.ANSWERED
+    assert (vars(said)["ledger"], vars(said)["here"]) == (State.ORIGINATING, state)
 
 
 async def test_a_call_of_another_pbx_is_left_alone() -> None:
@@ -80,6 +118,7 @@ async def test_a_call_of_another_pbx_is_left_alone() -> None:
     made.written.known = [replace(moved, call=replace(moved.call, pbx="pbx02"))]
     ledger: WorkerLedger = made.cells.ledger(made.cell.name)
     await made.replay.replay(ledger)
+    await made.journal.wait_done()
     assert made.written.done == []
 
 

@@ -21,8 +21,9 @@ from dialer.domain.channel import (
     QueueJoined,
     QueueLeft,
 )
+from dialer.domain.follow_events import ChannelListed, ChannelNotListed
 from tests.unit.captured import UNIQUEID, VERSIONS, Version, messages, scenarios
-from workers.ami.events import TEXT_MAX, WANTED_EVENTS, read_record, translate
+from workers.ami.events import TEXT_MAX, WANTED_EVENTS, channel_found, read_record, translate
 
 FIRST, SECOND = f"{UNIQUEID}#1", f"{UNIQUEID}#2"
 
@@ -216,6 +217,15 @@ def test_a_cause_is_a_number_of_q850_or_unknown(cause: str, known: int | None) -
 
 def test_a_channel_that_only_rings_is_not_up() -> None:
     assert translate({"Event": "Newstate", "Uniqueid": "A:1", "ChannelState": "5"}) is None
+
+
+def test_a_channel_list_tells_whether_a_call_is_there_and_up() -> None:
+    ringing = {"Channel": "PJSIP/1", "ChannelState": "5"}
+    assert channel_found(ringing, "b") == ChannelListed(channel="PJSIP/1", is_up=False)
+    up = channel_found(ringing | {"ChannelState": "6"}, "b")
+    assert up == ChannelListed(channel="PJSIP/1", is_up=True)
+    assert channel_found({}, "b") == ChannelListed(channel="", is_up=False)
+    assert channel_found(None, "b") == ChannelNotListed(boot="b")
 
 
 @pytest.mark.parametrize("wait", ["nan", "inf", "-1", "1e9", "soon", ""])

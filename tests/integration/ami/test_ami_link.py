@@ -368,6 +368,18 @@ async def test_record_that_was_not_deleted_is_deleted_after_reconnect(
         assert pbx.astdb == {}
 
 
+@pytest.mark.parametrize(("response", "has_amd"), [("Success", True), ("Error", False)])
+async def test_a_loaded_amd_is_known(response: str, has_amd: bool) -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        asking = asyncio.create_task(rig.link.has_amd())
+        (question,) = await wait_until(lambda: raw.actions("ModuleCheck"), "it is asked")
+        action_id = question.partition("ActionID: ")[2].partition("\r\n")[0]
+        await raw.say(f"Response: {response}\r\nActionID: {action_id}\r\n\r\n".encode())
+        assert await asking is has_amd
+        assert "Module: app_amd.so" in question
+
+
 async def test_a_missing_include_is_known() -> None:
     async with (
         SimulatedPbx(secret=SECRET, include=False) as pbx,
@@ -387,6 +399,7 @@ async def test_an_asterisk_says_what_it_has(pbx: SimulatedPbx) -> None:
         assert not await rig.link.has_queue("not-there")
         assert await rig.link.has_context("ivr")
         assert not await rig.link.has_context("not-there")
+        assert await rig.link.has_amd() is False, "the simulated one lacks app_amd"
         await rig.originate("1190000090", n=1)
         await wait_until(lambda: pbx.live == 1, "a call is up")
         assert await rig.link.has_channel("ASR_TIM:1")

@@ -1,0 +1,134 @@
+"""Admission of a batch: order of the messages, slots that go back, requests that left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+from dialer.bridge.admission import Admissions
+from dialer.bridge.dispatch import Nudge
+from dialer.bridge.refusals import Candidate, Element
+from dialer.domain.room import CellRoom, PbxLimits, PbxLoad, Room
+from dialer.store.ledger import Admission
+from dialer.store.registry import Lease
+from tests.unit.lives import CELL, REQUEST
+
+PBXS = [PbxLimits(name=name, max_calls=9, cps=9) for name in ("pbx01", "pbx02")]
+LOADS = [PbxLoad(name=p.name, ready=True, calls=0, max_calls=9, starts=9) for p in PBXS]
+
+
+def candidates(*ids: str) -> list[Candidate]:
+    return [
+        Candidate(Element(b"raw", f"list of {one}"), replace(REQUEST, request_id=one))
+        for one in ids
+    ]
+
+
+class Cell:
+    """A cell whose ledger replies to each request as the test says, and grants every slot."""
+
+    def __init__(self, **replies: Admission | Exception) -> None:
+        self.replies = replies
+        self.pbxs = PBXS
+        self.registry = self.ledger = self.dispatcher = self
+        limits = SimpleNamespace(max_attempts_per_number=2, attempts_window_hours=3)
+        self.settings = SimpleNamespace(limits=limits, threads=7)
+        self.granted = 9
+        self.known: set[str] = set()
+        self.admits: list[dict[str, Any]] = []
+        self.nudges: list[Nudge] = []
+        self.released: list[str] = []
+        self.told: list[tuple[str, str]] = []
+
+    def trunk(self, _request: object) -> None:
+        return None
+
+    async def lease(self, _pbx: PbxLimits, ids: Sequence[str]) -> Lease:
+        return Lease(granted=min(self.granted, len(ids)), new=frozenset(ids) - self.known)
+
+    async def admit(self, source: str, _raw: bytes, request: Any, **more: Any) -> Admission:
+        self.admits.append({"source": source, **more})
+        reply = self.replies.get(request.request_id, Admission.ADMITTED)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def publish(self, nudges: Sequence[Nudge]) -> None:
+        self.nudges += nudges
+
+    async def release_unused(self, _pbx: str, ids: Sequence[str]) -> int:
+        self.released += ids
+        return len(ids)
+
+    # --- its refusals
+
+    async def fail(self, element: Element, _error: Exception) -> None:
+        self.told.append(("failed", element.source))
+
+    def number_limit(self) -> tuple[str]:
+        return ("the limit",)
+
+    async def answer(self, candidate: Candidate, why: str) -> None:
+        self.told.append((why, candidate.element.source))
+
+    async def bury_repeat(self, element: Element, call_id: str) -> None:
+        self.told.append((f"repeat of {call_id}", element.source))
+
+
+async def admit(cell: Cell, *ids: str) -> int:
+    one = Admissions(cast(Any, cell), cast(Any, cell))
+    room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=tuple(LOADS))
+    return await one.admit(candidates(*ids), room)
+
+
+async def test_messages_keep_the_order_of_the_requests() -> None:
+    cell = Cell()
+    assert await admit(cell, "a", "b", "c", "d") == 4
+    assert [n.call_id for n in cell.nudges] == [f"{CELL}:{i}" for i in "abcd"]
+    assert {(n.pbx, n.epoch) for n in cell.nudges} == {("pbx01", 1), ("pbx02", 1)}
+
+
+async def test_a_request_without_a_slot_stays() -> None:
+    cell = Cell()
+    cell.granted = 1
+    assert await admit(cell, "a", "b", "c", "d") == 2
+    assert len(cell.nudges) == 2
+    assert cell.released == []
+
+
+async def test_a_request_of_a_full_cell_stays_and_frees_its_slot() -> None:
+    cell = Cell(b=Admission.FULL)
+    assert await admit(cell, "a", "b") == 1
+    assert cell.released == [f"{CELL}:b"]
+
+
+async def test_a_slot_that_a_call_had_before_is_not_released() -> None:
+    cell = Cell(b=Admission.DUPLICATE)
+    cell.known = {f"{CELL}:b"}
+    assert await admit(cell, "a", "b") == 2
+    assert cell.released == []
+
+
+async def test_requests_that_are_not_admitted_are_answered() -> None:
+    cell = Cell(
+        a=Admission.NUMBER_LIMIT, b=Admission.DUPLICATE, c=Admission.GONE, d=ValueError("a defect")
+    )
+    assert await admit(cell, "a", "b", "c", "d") == 4
+    assert sorted(cell.told) == [
+        ("failed", "list of d"),
+        (f"repeat of {CELL}:b", "list of b"),
+        ("the limit", "list of a"),
+    ]
+    assert cell.nudges == []
+
+
+async def test_the_ledger_gets_the_limits_of_the_cell() -> None:
+    cell = Cell()
+    await admit(cell, "a")
+    (given,) = cell.admits
+    assert (given["threads"], given["most_per_number"], given["number_window_s"]) == (7, 2, 10_800)
+    cell.settings.limits.max_attempts_per_number = None
+    await admit(cell, "b")
+    assert cell.admits[1]["most_per_number"] == 0

@@ -1,0 +1,166 @@
+"""Publishing of tasks to a broker that does as the test says."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from dialer.bridge import dispatch
+from dialer.bridge.dispatch import CONFIRMED, Dispatcher, Nudge
+
+FIRST, SECOND, THIRD = (
+    Nudge(call_id=f"ASR_TIM:r-{n}", pbx=f"pbx0{n}", epoch=n, shown="shown" if n == 1 else "")
+    for n in (1, 2, 3)
+)
+DOWN = "Broker unavailable; retrying, the calls stay in the ledger"
+
+
+class Broker:
+    """Stands where Celery does. `errors`: what each attempt to send raises, None for nothing."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors = list(errors)
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.connections: list[SimpleNamespace] = []
+        self.collected: list[SimpleNamespace] = []
+        self.amqp = SimpleNamespace(Producer=lambda made: SimpleNamespace(connection=made))
+
+    def connection_for_write(self, transport_options: Any) -> SimpleNamespace:
+        made = SimpleNamespace(options=transport_options)
+        made.collect = lambda: self._collect(made)
+        self.connections.append(made)
+        return made
+
+    def _collect(self, connection: SimpleNamespace) -> None:
+        self.collected.append(connection)
+        raise OSError("it hangs")
+
+    def send_task(self, name: str, **options: Any) -> None:
+        if self.errors and (error := self.errors.pop(0)) is not None:
+            raise error
+        self.sent.append((name, options))
+
+    @property
+    def ids(self) -> list[str]:
+        return [options["task_id"] for _, options in self.sent]
+
+
+@pytest.fixture(autouse=True)
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The failure points that were passed."""
+    points: list[str] = []
+    monkeypatch.setattr(dispatch, "failpoint", points.append)
+    monkeypatch.setattr(dispatch, "RETRY_PAUSE_S", 0.0)
+    return points
+
+
+async def publish(broker: Broker, *nudges: Nudge) -> Dispatcher:
+    dispatcher = Dispatcher(cast(Celery, broker))
+    try:
+        await dispatcher.publish(nudges)
+    finally:
+        dispatcher.close()
+    return dispatcher
+
+
+async def test_tasks_are_sent_in_order_to_their_pbx(passed: list[str]) -> None:
+    broker = Broker()
+    await publish(broker, FIRST, SECOND)
+    (name, first), (_, second) = broker.sent
+    assert name == "dialer.originate"
+    assert (first["args"], first["task_id"]) == (("ASR_TIM:r-1", "ASR_TIM", 1), "ASR_TIM:r-1")
+    assert (first["queue"], second["queue"]) == ("pbx01", "pbx02")
+    assert (first["argsrepr"], first["kwargsrepr"]) == ("shown", "")
+    assert second["argsrepr"] == "('ASR_TIM:r-2', 2)"
+    assert (first["retry"], first["ignore_result"]) == (False, True)
+    assert passed == ["publish.before", "publish.after"]
+
+
+async def test_one_connection_with_confirmations_serves_all_tasks() -> None:
+    broker = Broker()
+    dispatcher = await publish(broker, FIRST)
+    await dispatcher.publish([])
+    assert [made.options for made in broker.connections] == [CONFIRMED]
+    assert CONFIRMED["confirm_publish"] is True
+    assert CONFIRMED.keys() == {"confirm_publish", "read_timeout", "write_timeout"}
+
+
+async def test_nothing_to_publish_needs_no_broker(passed: list[str]) -> None:
+    dispatcher = await publish(Broker())
+    assert dispatcher._thread is None
+    assert passed == []
+
+
+async def test_an_outage_sends_each_task_once_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lost = OperationalError("the broker is down")
+    broker = Broker(None, lost, OSError(), None, lost)
+    dispatcher = await publish(broker, FIRST, SECOND, THIRD)
+    assert broker.ids == ["ASR_TIM:r-1", "ASR_TIM:r-2", "ASR_TIM:r-3"]
+    assert caplog.messages == [DOWN, "Broker available again"]
+    assert vars(caplog.records[0])["error"] == "the broker is down"
+    assert not dispatcher.is_down
+    assert len(broker.connections) == 4, "one for each loss, and the first"
+    assert broker.collected == broker.connections[:3]
+
+
+async def test_a_silent_broker_gave_no_answer_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    await publish(Broker(OSError()), FIRST)
+    assert vars(caplog.records[0])["error"] == "no answer in time"
+
+
+async def test_a_working_broker_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    await publish(Broker(), FIRST, SECOND)
+    assert caplog.messages == []
+
+
+async def test_a_broker_that_was_never_reached_is_tried_again() -> None:
+    broker = Broker()
+    connect, refused = broker.connection_for_write, [OSError("refused")]
+
+    def once(transport_options: Any) -> SimpleNamespace:
+        if refused:
+            raise refused.pop()
+        return connect(transport_options)
+
+    broker.connection_for_write = once  # type: ignore[method-assign]
+    await publish(broker, FIRST)
+    assert broker.ids == ["ASR_TIM:r-1"]
+
+
+async def test_an_error_of_ours_is_raised_and_ends_no_thread() -> None:
+    broker = Broker(ValueError("a defect of ours"))
+    dispatcher = Dispatcher(cast(Celery, broker))
+    with pytest.raises(ValueError, match="a defect of ours"):
+        await dispatcher.publish([FIRST])
+    thread = dispatcher._thread
+    await dispatcher.publish([SECOND])
+    assert dispatcher._thread is thread
+    assert broker.ids == ["ASR_TIM:r-2"]
+    dispatcher.close()
+
+
+async def test_the_thread_ends_with_the_dispatcher_or_the_program() -> None:
+    dispatcher = await publish(Broker(), FIRST)
+    thread = dispatcher._thread
+    assert thread is not None
+    assert thread.daemon
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_batch_whose_caller_is_gone_is_not_sent() -> None:
+    broker = Broker()
+    dispatcher = Dispatcher(cast(Celery, broker))
+    gone: Future[list[Nudge]] = Future()
+    gone.cancel()
+    dispatcher._work.put(([FIRST], gone))
+    dispatcher.close()
+    dispatcher._run()
+    assert broker.sent == []

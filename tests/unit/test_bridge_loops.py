@@ -1,0 +1,255 @@
+"""The loops of the bridge's parts: what each does in a round, and how long it pauses."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dialer.bridge import codes, intake, parked, reaper, recovery
+from dialer.bridge.codes import Codes
+from dialer.bridge.intake import Intake
+from dialer.bridge.parked import ParkedSweep
+from dialer.bridge.reaper import Reaper
+from dialer.bridge.recovery import Recovery
+from dialer.domain.room import CellRoom, PbxLoad, Room
+from dialer.errors import StoreUnavailable
+from dialer.store.ledger import Fetched
+
+ROUNDS = 2
+
+
+class Enough(Exception):
+    """Ends a loop that has no end."""
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a loop does, in order; each pause is its seconds, and the last one ends the loop."""
+    steps: list[Any] = []
+
+    async def sleep(seconds: float) -> None:
+        steps.append(seconds)
+        if len([step for step in steps if isinstance(step, float)]) == ROUNDS:
+            raise Enough
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return steps
+
+
+def noted(
+    monkeypatch: pytest.MonkeyPatch, part: type, name: str, note: Any, reply: Any = None
+) -> None:
+    """Replace a method by one that calls `note` with its name and returns `reply`."""
+
+    async def replaced(_self: Any, *_args: Any, **_more: Any) -> Any:
+        note(name)
+        return reply
+
+    monkeypatch.setattr(part, name, replaced)
+
+
+def a(**fields: Any) -> Any:
+    return SimpleNamespace(**fields)
+
+
+async def test_the_reaper_pauses_between_its_rounds(
+    done: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted(monkeypatch, Reaper, "reap", done.append)
+    with pytest.raises(Enough):
+        await Reaper(a(), a()).run()
+    assert done == ["reap", reaper.REAP_EVERY_S] * ROUNDS
+
+
+async def test_the_recovery_moves_calls_one_round_at_a_time(
+    done: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pbxs(of: Any, cell: str) -> dict[str, Any]:
+        done.append((of, cell))
+        return {}
+
+    one = Recovery(a(pbxs="its PBXs", name="its name", registry=a(pbxs=pbxs)), 120)
+    for name in ("republish", "move_from_unready_pbxs", "end_lost"):
+        note = lambda name: done.append((name, one.moving.locked()))  # noqa: E731
+        noted(monkeypatch, Recovery, name, note)
+    with pytest.raises(Enough):
+        await one.run()
+    moved = [("republish", True), ("move_from_unready_pbxs", True), ("end_lost", False)]
+    assert done == [("its PBXs", "its name"), *moved, recovery.EVERY_S] * ROUNDS
+
+
+async def test_overdue_codes_are_looked_for_again_and_again(
+    done: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    async def late_codes() -> list[str]:
+        done.append("late")
+        return ["C:1"]
+
+    with pytest.raises(Enough):
+        await Codes(a(ledger=a(late_codes=late_codes)), a()).run_late()
+    assert done == ["late", codes.LATE_EVERY_S] * ROUNDS
+    assert [vars(record)["call_id"] for record in caplog.records] == ["C:1", "C:1"]
+
+
+async def test_codes_wait_only_while_none_is_there(
+    done: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [[b"1", b"2"], [], [b"3"]]
+
+    async def fetch_codes(bridge: str, *, at_most: int) -> list[bytes]:
+        if not batches:
+            raise Enough
+        return batches.pop(0)
+
+    noted(monkeypatch, Codes, "_deliver_or_bury", done.append)
+    noted(monkeypatch, Codes, "_wait", done.append)
+    with pytest.raises(Enough):
+        await Codes(a(bridge="b", ledger=a(fetch_codes=fetch_codes)), a()).run()
+    assert done == [*["_deliver_or_bury"] * 2, "_wait", "_deliver_or_bury"]
+
+
+@pytest.mark.parametrize("trunks", [{}, {"tim": 1, "vivo": 1}])
+async def test_a_sweep_pauses_longer_while_nothing_is_parked(
+    done: list[Any], trunks: dict[str, int]
+) -> None:
+    async def parked_slice(trunk: str, start: int, n: int) -> list[bytes]:
+        done.append((trunk, start))
+        return []
+
+    ledger = a(parked_slice=parked_slice)
+    with pytest.raises(Enough):
+        await ParkedSweep(a(ledger=ledger), a(parked=trunks, refusals=None)).run()
+    swept = [("tim", 0), parked.PAUSE_S, ("vivo", 0), parked.PAUSE_S]
+    assert done == (swept if trunks else [parked.IDLE_PAUSE_S] * ROUNDS)
+
+
+async def test_a_sweep_goes_on_behind_the_requests_that_stay(done: list[Any]) -> None:
+    rows, of_slice = [b"row"] * 5, {0: 5}
+
+    async def parked_slice(trunk: str, start: int, n: int) -> list[bytes]:
+        done.append(start)
+        return rows[: of_slice.get(start, 0)]
+
+    async def read(elements: list[Any]) -> list[Any]:
+        return elements[1:]  # one is not readable and has left
+
+    async def allowed(candidates: list[Any], *, before_lease: bool) -> tuple[list[Any], int]:
+        assert not before_lease
+        return candidates[1:], 1
+
+    keys = a(parked=lambda trunk: f"parked {trunk}")
+    sweep = ParkedSweep(
+        a(ledger=a(parked_slice=parked_slice, keys=keys)),
+        a(parked={"tim": 5}, refusals=a(read=read, allowed=allowed)),
+    )
+    with pytest.raises(Enough):
+        await sweep.run()
+    assert done == [0, parked.PAUSE_S, 3, parked.PAUSE_S]
+
+
+# --- the intake -----------------------------------------------------------------------------
+
+
+def an_intake(*, is_paused: bool = False) -> Intake:
+    keys = a(hand=lambda bridge: f"hand of {bridge}")
+    ledger = a(keys=keys, wire=a(request="requests"), head="LEFT")
+    cell = a(bridge="b", ledger=ledger, is_paused_by_hours=lambda at: is_paused)
+    return Intake(cast(Any, cell), cast(Any, "its client"))
+
+
+def room(*, ready: bool = True, starts: int = 1, **more: bool) -> Room:
+    loads = [
+        PbxLoad(name=name, ready=up, calls=0, max_calls=9, starts=starts, trunks=frozenset({name}))
+        for name, up in {"tim": ready, **more}.items()
+    ]
+    return Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=tuple(loads))
+
+
+def fetched(*hand: bytes) -> Fetched:
+    return cast(Fetched, a(hand=list(hand)))
+
+
+@pytest.mark.parametrize(
+    ("its_room", "hand", "is_paused", "waits"),
+    [
+        (room(ready=False), [], False, intake.IDLE_PAUSE_S),
+        (room(), [], True, intake.IDLE_PAUSE_S),
+        (room(), [b"1"], False, intake.FULL_PAUSE_S),
+        (room(starts=0), [], False, intake.FULL_PAUSE_S),
+        (room(), [], False, "_wait_for_request"),
+    ],
+)
+async def test_an_intake_waits_for_what_it_lacks(
+    done: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    its_room: Room,
+    hand: list[bytes],
+    is_paused: bool,
+    waits: Any,
+) -> None:
+    noted(monkeypatch, Intake, "_wait_for_request", done.append)
+    await an_intake(is_paused=is_paused)._wait(its_room, fetched(*hand))
+    assert done == [waits]
+
+
+@pytest.mark.parametrize(
+    ("parked_trunk", "within_s"),
+    [
+        (None, intake.BLOCK_S),
+        ("tim", intake.BLOCK_PARKED_S),
+        ("away", intake.BLOCK_S),
+        ("unknown", intake.BLOCK_S),
+    ],
+)
+async def test_an_intake_waits_shorter_if_a_parked_request_may_go(
+    monkeypatch: pytest.MonkeyPatch, parked_trunk: str | None, within_s: float
+) -> None:
+    waited: list[Any] = []
+
+    async def wait_and_move(*args: Any, **more: Any) -> None:
+        waited.append((args, more))
+
+    monkeypatch.setattr(intake, "wait_and_move", wait_and_move)
+    one = an_intake()
+    one.parked = {parked_trunk: 1} if parked_trunk else {}
+    await one._wait_for_request(room(away=False))
+    lists = ("its client", "requests", "hand of b")
+    assert waited == [(lists, {"head": "LEFT", "within_s": within_s})]
+
+
+async def test_an_intake_without_redis_does_not_spin(
+    done: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("lost")
+
+    monkeypatch.setattr(intake, "wait_and_move", lost)
+    await an_intake()._wait_for_request(room())
+    assert done == [intake.IDLE_PAUSE_S]
+
+
+@pytest.mark.parametrize("has_moved", [True, False])
+async def test_an_intake_waits_only_if_nothing_moved(
+    done: list[Any], monkeypatch: pytest.MonkeyPatch, has_moved: bool
+) -> None:
+    one = an_intake()
+    rounds = [(room(), fetched())] * ROUNDS
+
+    async def fetch(_self: Intake) -> Any:
+        if not rounds:
+            raise Enough
+        return rounds.pop()
+
+    monkeypatch.setattr(Intake, "fetch", fetch)
+    note = lambda name: done.append((name, one.admitting.locked()))  # noqa: E731
+    noted(monkeypatch, Intake, "handle", note, has_moved)
+    noted(monkeypatch, Intake, "_wait", note)
+    with pytest.raises(Enough):
+        await one.run()
+    waits = [] if has_moved else [("_wait", False)]
+    assert done == [("handle", True), *waits] * ROUNDS

@@ -1,0 +1,188 @@
+"""What a failed Redis command means, and what the start says about a server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from dialer.errors import StoreUnavailable
+from dialer.store.client import (
+    cancel,
+    durability_warning,
+    has_replicas,
+    is_passing,
+    require,
+    wait_and_move,
+)
+
+LOST = RedisConnectionError("the connection was lost")
+REFUSED = ResponseError("WRONGTYPE a key of another type")
+
+
+class Server:
+    """A client whose commands return or raise what the test says."""
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = list(replies)
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        async def command(*args: Any) -> Any:
+            self.asked.append((name, *args))
+            reply = self.replies.pop(0)
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
+
+        return command
+
+
+def client(*replies: Any) -> Redis:
+    return cast(Redis, Server(*replies))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LOST,
+        RedisTimeoutError("no reply"),
+        OSError("no route"),
+        BusyLoadingError("Redis is loading the dataset in memory"),
+        ReadOnlyError("READONLY You can't write against a read only replica."),
+        OutOfMemoryError("OOM command not allowed"),
+        *(
+            ResponseError(f"{word} some reason")
+            for word in (
+                "OOM", "READONLY", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS",
+                "CLUSTERDOWN", "BUSY", "TRYAGAIN", "UNBLOCKED",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_an_error_that_passes_is_waited_for(error: Exception) -> None:
+    assert is_passing(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthenticationError("WRONGPASS"),
+        AuthorizationError("no"),
+        NoPermissionError("NOPERM this user has no permissions"),
+        REFUSED,
+        ResponseError("a BUSY word that is not the first"),
+        RedisError("BUSY of the client itself"),
+        ValueError("BUSY"),
+    ],
+)
+def test_an_error_that_stays_is_not_waited_for(error: Exception) -> None:
+    assert not is_passing(error)
+
+
+def test_the_status_code_of_an_error_counts_before_its_text() -> None:
+    error = ResponseError("the server saves its file")
+    error.status_code = "MISCONF"
+    assert is_passing(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "replicated"),
+    [("redis://host:6379/0", False), ("sentinel://h1,h2/main", True)],
+)
+def test_only_sentinels_put_a_replica_in_a_servers_place(url: str, replicated: bool) -> None:
+    assert has_replicas(url) is replicated
+
+
+async def move(redis: Redis) -> bytes | None:
+    return await wait_and_move(redis, "list", "hand", head="LEFT", within_s=0.5)
+
+
+async def test_a_move_returns_the_element_or_none() -> None:
+    redis = client(b"element", None)
+    assert await move(redis) == b"element"
+    assert await move(redis) is None
+    assert cast(Server, redis).asked[0] == ("blmove", "list", "hand", 0.5, "LEFT", "RIGHT")
+
+
+@pytest.mark.parametrize("lost", [LOST, OSError("no route")])
+async def test_a_lost_connection_during_a_move_says_so(lost: Exception) -> None:
+    with pytest.raises(StoreUnavailable, match="lost while waiting for list") as raised:
+        await move(client(lost))
+    assert raised.value.__cause__ is lost
+
+
+async def test_a_refused_move_is_raised_as_it_is() -> None:
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await move(client(REFUSED))
+
+
+@pytest.mark.parametrize("error", [LOST, OSError("no route")])
+async def test_an_absent_server_is_named_without_its_password(error: Exception) -> None:
+    with pytest.raises(StoreUnavailable, match=r"the broker at redis://.*start that") as raised:
+        await require(client(error), "redis://:secret@host:6379/0", "the broker")
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_server_that_answers_is_enough() -> None:
+    await require(client(True), "redis://host:6379/0", "the broker")
+
+
+@pytest.mark.parametrize(
+    ("replies", "warning"),
+    [
+        (({"aof_enabled": 0},), "no append-only file"),
+        (({},), "no append-only file"),
+        (({"aof_enabled": 1}, {"appendfsync": "everysec"}), "'appendfsync everysec'"),
+    ],
+)
+async def test_a_server_that_may_lose_calls_is_warned_of(
+    replies: tuple[Any, ...], warning: str
+) -> None:
+    assert warning in (await durability_warning(client(*replies)) or "")
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        ({"aof_enabled": 1}, {"appendfsync": "always"}),
+        ({"aof_enabled": 1}, {}),
+        (LOST,),
+        (OSError("no route"),),
+        ({"aof_enabled": 1}, NoPermissionError("NOPERM")),
+    ],
+)
+async def test_a_safe_or_silent_server_is_not_warned_of(replies: tuple[Any, ...]) -> None:
+    assert await durability_warning(client(*replies)) is None
+
+
+async def test_tasks_have_ended_when_they_are_cancelled() -> None:
+    ended: list[str] = []
+
+    async def works(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(name)
+            raise ValueError("its error is not needed")
+
+    tasks = [asyncio.create_task(works(name)) for name in ("a", "b")]
+    await asyncio.sleep(0)
+    await cancel(tasks)
+    assert sorted(ended) == ["a", "b"]
+    await cancel([])

@@ -1,0 +1,83 @@
+"""The task of a worker and its Celery consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from celery.worker.consumer import Consumer
+from celery.worker.request import Request
+
+from tests.processes import ROOT
+from workers import bootsteps, consumer
+from workers.consumer import PatientConsumer
+from workers.tasks import CallRequest, originate
+from workers.worker import PbxWorker
+
+
+class Worker:
+    """Stands where the PBX worker does."""
+
+    def __init__(self) -> None:
+        self.dialed: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+
+    def dial(self, call_id: str, epoch: int) -> None:
+        self.dialed.put_nowait((call_id, epoch))
+
+
+async def test_a_task_gives_its_call_to_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALER_CONFIG", str(ROOT / "deploy" / "dialer.toml"))
+    worker = Worker()
+    serving = bootsteps.Serving(asyncio.get_running_loop(), cast(PbxWorker, worker))
+    monkeypatch.setattr(bootsteps, "_serving", serving)
+    await asyncio.to_thread(originate.run, "ASR_TIM:r-1", "ASR_TIM", 3)
+    assert await asyncio.wait_for(worker.dialed.get(), 5) == ("ASR_TIM:r-1", 3)
+
+
+def test_only_the_calls_end_is_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def send_event(_self: Request, name: str, **_: Any) -> str:
+        sent.append(name)
+        return "sent"
+
+    monkeypatch.setattr(Request, "send_event", send_event)
+    request = object.__new__(CallRequest)
+    assert request.send_event("task-received", uuid="r-1") == "sent"
+    assert request.send_event("task-succeeded", uuid="r-1") is None
+    assert sent == ["task-received"]
+
+
+def test_a_task_is_acknowledged_without_the_broker() -> None:
+    request = object.__new__(CallRequest)
+    request.acknowledge()
+    assert request.acknowledged
+
+
+class Refused(Exception): ...
+
+
+@pytest.fixture
+def paused(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the consumer does about an error, in order."""
+    done: list[Any] = []
+    for name in ("before", "after"):
+        method = f"on_connection_error_{name}_connected"
+        monkeypatch.setattr(Consumer, method, lambda _self, _exc, name=name: done.append(name))
+    monkeypatch.setattr(consumer, "maybe_shutdown", lambda: done.append("may end"))
+    monkeypatch.setattr(consumer, "time", type("Time", (), {"sleep": done.append}))
+    return done
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "seconds"),
+    [("before", OSError(), 5), ("after", Refused(), 5), ("after", OSError(), 0)],
+)
+def test_a_consumer_pauses_after_a_refusal(
+    paused: list[Any], name: str, error: Exception, seconds: int
+) -> None:
+    one = object.__new__(PatientConsumer)
+    one.channel_errors = (Refused,)  # type: ignore[attr-defined]  # not in its types
+    getattr(one, f"on_connection_error_{name}_connected")(error)
+    assert paused == [name, *["may end", 1] * seconds]
