@@ -110,6 +110,11 @@ class CeleryBroker:
     is_redis: bool = True
 
 
+def is_rabbitmq(url: str) -> bool:
+    """True if the URL is one of a RabbitMQ, false if of a Redis."""
+    return url.partition("://")[0] in set(AmqpScheme)
+
+
 def require_broker_url(url: str) -> str:
     """Return the URL if `for_celery` accepts it.
 
@@ -131,7 +136,7 @@ def for_celery(url: str) -> CeleryBroker:
     Raises:
         ValueError: the URL cannot be used; the message contains no part of it.
     """
-    if url.partition("://")[0] in set(AmqpScheme):
+    if is_rabbitmq(url):
         amqp = AmqpAddress.parse(url)
         return CeleryBroker(
             url=amqp.url, transport_options=_AMQP_OPTIONS, tls=amqp.tls, is_redis=False

@@ -204,10 +204,33 @@ async def require(redis: Redis, url: str, what: str) -> None:
     try:
         await redis.ping()
     except (RedisError, OSError) as error:
+        if trouble := connection_trouble(error, RedisAddress.parse(url)):
+            raise StoreUnavailable(f"{what} at {redacted(url)} {trouble}") from error
         raise StoreUnavailable(
             f"{what} at {redacted(url)} cannot be reached ({error}): "
             "start that server, or correct its redis_url in dialer.toml"
         ) from error
+
+
+def connection_trouble(error: BaseException, address: RedisAddress) -> str | None:
+    """Return why a connection never succeeds as it is set, with the cure; None if it may."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+        host = address.hosts[0][0] if address.hosts else "the server"
+        return (
+            f"has a certificate that is not trusted ({reason or 'unknown CA'}); name the "
+            f"certificate of its CA with ssl_ca_certs= in the URL, and use a certificate for {host}"
+        )
+    if isinstance(error, FileNotFoundError | PermissionError) or "[SSL] PEM lib" in text:
+        return "cannot be used: a file that its ssl_ options name cannot be read; correct its path"
+    if isinstance(error, AuthenticationError):
+        return f"refuses the login ({text}); correct user and password in its URL"
+    if address.tls and "SSL" in text:
+        return (
+            "does not speak TLS at that port; use its TLS port, or redis:// in place of rediss://"
+        )
+    return None if is_passing(error) else f"refuses ({text})"
 
 
 async def durability_warning(redis: Redis) -> str | None:
