@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from dialer.cli import dnc, programs, settings, simulate
+from dialer.cli import dnc, doctor, programs, settings, simulate
 from dialer.cli.groups import EXIT_ERROR, group
 from dialer.errors import DialerError
 
@@ -17,6 +17,7 @@ app = group("Place Multcall's calls on Asterisk PBXs.")
 app.command()(programs.bridge)
 app.command()(programs.demo)
 app.command()(programs.monitor)
+app.command()(doctor.doctor)
 app.command()(settings.cells)
 app.add_typer(settings.config, name="config")
 app.add_typer(simulate.simulate, name="simulate")

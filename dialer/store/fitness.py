@@ -144,6 +144,6 @@ async def check_broker(url: str) -> None:
         except (RedisError, OSError) as error:
             trouble = connection_trouble(error, RedisAddress.parse(url))
         else:
-            trouble = facts and (version_trouble(facts) or cluster_trouble(facts))
+            trouble = (version_trouble(facts) or cluster_trouble(facts)) if facts else None
     if trouble:
         raise StoreUnfit(f"the broker at {redacted(url)} {trouble}")

@@ -163,8 +163,8 @@ async def test_valkey_of_any_version_is_fit(redis_url: str) -> None:
 async def test_policy_is_known_without_config_get(redis_url: str) -> None:
     """Managed Redis forbids CONFIG; the policy is in INFO too."""
     async with redis.asyncio.Redis.from_url(redis_url) as admin:
-        await admin.execute_command(
-            "ACL", "SETUSER", "managed", "on", ">p", "~*", "+@all", "-config"
+        await admin.acl_setuser(
+            "managed", enabled=True, passwords=["+p"], keys=["*"], commands=["+@all", "-config"]
         )
         await admin.config_set("maxmemory-policy", "allkeys-lru")
         servers = Servers()
@@ -173,7 +173,7 @@ async def test_policy_is_known_without_config_get(redis_url: str) -> None:
                 await servers.at(redis_url.replace("://", "://managed:p@"), "the Redis of cell A")
         finally:
             await admin.config_set("maxmemory-policy", "noeviction")
-            await admin.execute_command("ACL", "DELUSER", "managed")
+            await admin.acl_deluser("managed")
             await servers.close()
 
 

@@ -64,7 +64,8 @@ async def broker_reaches(url: str) -> bool:
         broker = for_celery(url)
         options = broker.transport_options
         with Connection(broker.url, ssl=broker.tls or False, transport_options=options) as found:
-            return bool(found.default_channel.client.ping())
+            channel: Any = found.default_channel
+            return bool(channel.client.ping())
 
     return await asyncio.to_thread(ask)
 
@@ -113,7 +114,7 @@ async def test_options_reach_the_connections(redis_url: str) -> None:
     broker = for_celery(url.removesuffix("&protocol=2"))
     assert broker.url.endswith("/3")
     with Connection(broker.url, transport_options=broker.transport_options) as found:
-        channel = found.default_channel
+        channel: Any = found.default_channel
         assert channel.client.client_getname() == "seven"
         assert (channel.socket_timeout, channel.socket_connect_timeout) == (17, 7)
         assert channel.health_check_interval == 30

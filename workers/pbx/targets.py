@@ -82,6 +82,14 @@ class Targets:
                 logger.warning("Calls of a cell are dialed here again", extra=extra)
         return now is None and before is not None
 
+    async def missing(self, cell: Cell) -> str | None:
+        """Return the first thing that a cell's answered calls lack here, None if nothing is."""
+
+        async def ask(question: Ask, *names: str) -> bool:
+            return await question(*names)
+
+        return await self._lacks(cell, ask)
+
     async def _lacks(self, cell: Cell, ask: Ask) -> str | None:
         """Return the first missing thing as a sentence with the cure, None if nothing is."""
         pbx = self.state.name
