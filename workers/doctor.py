@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
-from dialer.doctor.findings import Finding, Level, doubtful, good, split_sentence, wrong
+from dialer.doctor.findings import Finding, Level, doubtful, exit_code, good, split_sentence, wrong
 from dialer.errors import AmiLoginRefused, AmiPermissionMissing, AmiUnavailable, ConfigError
 from dialer.settings import Cell, Pbx, Settings
 from workers.ami import AmiLink
@@ -69,7 +69,10 @@ async def check_pbx(pbx: Pbx, cells: Sequence[Cell]) -> list[Finding]:
         if trouble := await _link_trouble(link, running, where):
             return [trouble]
         try:
-            return [*await _link(link, where), *await _asterisk(link, where, pbx, cells)]
+            findings = await _link(link, where)
+            if exit_code(findings) != Level.WRONG:
+                findings += await _asterisk(link, where, pbx, cells)
+            return findings
         except AmiUnavailable as error:
             cure = "see Asterisk's log, and try again"
             return [wrong("ami.reach", where, f"the link was lost ({error})", cure)]

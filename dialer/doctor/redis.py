@@ -66,7 +66,8 @@ def _unreachable(server: Server, use: Use, error: Exception) -> Finding:
             "redis.reach",
             server.name,
             f"cannot be reached ({error})",
-            f"start it, or correct its URL {redacted(use.url)} in dialer.toml",
+            f"start it, or correct its URL {redacted(use.url)} in dialer.toml"
+            + (" (is that its TLS port?)" if RedisAddress.parse(use.url).tls else ""),
         )
     what, cure = split_sentence(trouble)
     is_tls = RedisAddress.parse(use.url).tls and "login" not in what

@@ -212,6 +212,10 @@ async def require(redis: Redis, url: str, what: str) -> None:
         ) from error
 
 
+#: Words of errors about a file that an `ssl_` option names.
+_UNREADABLE: Final = ("No such file", "Permission denied", "PEM lib", "no certificate or crl found")
+
+
 def connection_trouble(error: BaseException, address: RedisAddress) -> str | None:
     """Return why a connection never succeeds as it is set, with the cure; None if it may."""
     text = str(error)
@@ -222,7 +226,7 @@ def connection_trouble(error: BaseException, address: RedisAddress) -> str | Non
             f"has a certificate that is not trusted ({reason or 'unknown CA'}); name the "
             f"certificate of its CA with ssl_ca_certs= in the URL, and use a certificate for {host}"
         )
-    if isinstance(error, FileNotFoundError | PermissionError) or "[SSL] PEM lib" in text:
+    if address.tls and any(words in text for words in _UNREADABLE):
         return "cannot be used: a file that its ssl_ options name cannot be read; correct its path"
     if isinstance(error, AuthenticationError):
         return f"refuses the login ({text}); correct user and password in its URL"
