@@ -21,6 +21,9 @@ from dialer.settings.ami_tls import context_of
 #: A host name that needs longer slows every PJSIP call down. In seconds.
 NAME_WITHIN_S: Final = 0.5
 
+#: The fastest of so many lookups counts, because a busy host is slow at times.
+LOOKUPS: Final = 3
+
 #: After this time the host name counts as unknown. In seconds.
 NAME_GIVEN_UP_S: Final = 5.0
 
@@ -82,19 +85,22 @@ async def check_name(name: str | None = None, *, within_s: float = NAME_WITHIN_S
     name = name or socket.gethostname()
     where = f"host name {name}"
     cure = f"write the line '127.0.1.1 {name}' into /etc/hosts"
-    began = time.monotonic()
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(NAME_GIVEN_UP_S):
-            await loop.getaddrinfo(name, None)
+            took_s = min([await _lookup_s(name) for _ in range(LOOKUPS)])
     except (OSError, TimeoutError):
         what = "cannot be resolved here; each PJSIP call of an Asterisk here stalls for seconds"
         return [wrong("host.name", where, what, cure)]
-    took_s = time.monotonic() - began
     if took_s > within_s:
         what = f"takes {took_s:.1f} s to resolve; each PJSIP call of an Asterisk here waits for it"
         return [doubtful("host.name", where, what, cure)]
     return [good("host.name", where, "resolves at once")]
+
+
+async def _lookup_s(name: str) -> float:
+    began = time.monotonic()
+    await asyncio.get_running_loop().getaddrinfo(name, None)
+    return time.monotonic() - began
 
 
 async def check_services(units: Sequence[str]) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -10,12 +9,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from dialer.doctor.findings import Finding, doubtful, good, split_sentence, wrong
-from dialer.doctor.rights import missing_rights
 from dialer.doctor.servers import Server, Use
 from dialer.store import fitness
 from dialer.store.client import connect, connection_trouble, durability_warning
 from dialer.store.fitness import ServerFacts, read_facts
 from dialer.store.redis_url import RedisAddress, redacted
+from dialer.store.rights import missing_rights
 
 #: A clock that differs more is doubtful, and wrong from the second value on. In seconds.
 CLOCK_S: Final = (2.0, 30.0)
@@ -176,9 +175,7 @@ async def _use(server: Server, use: Use, *, is_first: bool) -> list[Finding]:
     user = address.username or "default"
     async with connect(use.url) as redis:
         try:
-            missing = await missing_rights(
-                redis, f"dialer:doctor-{secrets.token_hex(6)}", use.cells
-            )
+            missing = await missing_rights(redis, use.cells)
         except (RedisError, OSError) as error:
             return [] if is_first else [_unreachable(server, use, error)]
     return list(_rights(server, user, address.db, missing))

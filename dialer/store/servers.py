@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from dialer.errors import StepsStopped, StoreUnavailable
 from dialer.store import fitness
 from dialer.store.client import cancel, connect, durability_warning, has_replicas, require
+from dialer.store.rights import missing_rights
 from dialer.store.steps import Steps
 
 logger = logging.getLogger(__name__)
@@ -92,9 +93,22 @@ class Servers:
             steps.mark_down(error)
             return steps
         await fitness.check(steps.redis, url, what)
+        await self._check_rights(steps)
         if warning := await durability_warning(steps.redis):
             logger.warning("Redis is not durable", extra={"redis": what, "cure": warning})
         return steps
+
+    async def _check_rights(self, steps: Steps) -> None:
+        """Log every right that the user lacks at once; the steps then tell them one by one."""
+        try:
+            missing = await missing_rights(steps.redis)
+        except (RedisError, OSError):
+            return
+        if missing:
+            logger.error(
+                "Redis user lacks rights; nothing is dialed until it has them",
+                extra={"redis": steps.where, "add": " ".join(missing)},
+            )
 
     async def of_cells(self, urls: Mapping[str, str]) -> dict[str, Steps]:
         """Return the steps of each cell's server; `urls` is cell to URL.

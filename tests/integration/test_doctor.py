@@ -19,10 +19,10 @@ from redis.asyncio import Redis
 from dialer.cli.doctor import examine
 from dialer.doctor.findings import Finding, Level, exit_code
 from dialer.doctor.host import check_name, unit_findings
-from dialer.doctor.rights import _ARGUMENTS, _DIRECT, step_commands
 from dialer.settings import load
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store.rights import _ARGUMENTS, _DIRECT, step_commands
 from tests.processes import PbxPlace, site_toml
 from tests.tls import OPENSSL_MISSING, certificate, tls_in_front_of
 from workers.ami import link as ami

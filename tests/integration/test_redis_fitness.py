@@ -202,6 +202,25 @@ async def test_policy_changed_while_running_is_logged(
     await servers.close()
 
 
+async def test_missing_rights_are_logged_together_at_start(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    servers = Servers()
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        await admin.acl_setuser(
+            "poor",
+            enabled=True,
+            passwords=["+p"],
+            keys=["dialer:*"],
+            commands=["+@all", "-blmove", "-evalsha"],
+        )
+        await servers.at(redis_url.replace("://", "://poor:p@"), "the registry's Redis")
+        await servers.close()
+        await admin.acl_deluser("poor")
+    (record,) = [r for r in caplog.records if r.getMessage().startswith("Redis user lacks rights")]
+    assert vars(record)["add"] == "+blmove +evalsha"
+
+
 async def test_redis_that_is_down_at_start_is_as_before(redis_url: str) -> None:
     servers = Servers()
     gone = "redis://127.0.0.1:9/0"

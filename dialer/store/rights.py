@@ -6,15 +6,20 @@ rights of a user for every command, also inside a script.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError
 
 from dialer.multcall.keys import CellKeys
 from dialer.store.scripts import SOURCES
+
+#: A script that does nothing.
+SCRIPT: Final = "return 1"
 
 Command = Sequence[str | int]
 
@@ -94,24 +99,32 @@ def wire_trials(cell: str, absent: str) -> Iterator[Command]:
         yield ("SETRANGE", key, 0, "")
 
 
-async def missing_rights(redis: Redis, prefix: str, cells: Sequence[str]) -> list[str]:
-    """Try every command; return those that the user may not run, and keys it may not reach.
+async def missing_rights(redis: Redis, cells: Sequence[str] = ()) -> list[str]:
+    """Try every command in one round trip; return the missing rights, as ACL SETUSER writes them.
+
+    Multcall's keys of `cells` are tried too, without changing them.
 
     Raises:
         RedisError, OSError: the connection failed.
     """
-    commands = [*trials(prefix), *(c for cell in cells for c in wire_trials(cell, prefix))]
-    # The first round makes the throw-away keys, so that its wrong types do not matter.
-    replies = await _replies(redis, commands)
+    prefix = f"dialer:doctor-{secrets.token_hex(6)}"
+    commands: list[Command] = [
+        *trials(prefix),
+        *(command for cell in cells for command in wire_trials(cell, prefix)),
+        ("SCRIPT", "LOAD", SCRIPT),
+        ("EVALSHA", hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest(), 0),
+    ]
     keys = {str(word) for command in commands for word in command if _is_of(word, prefix)}
-    await _replies(redis, [("EXPIRE", key, KEY_LIFETIME_S) for key in sorted(keys)])
-    await _replies(redis, [("DEL", key) for key in sorted(keys)])
+    pipe = redis.pipeline(transaction=False)
+    for command in [*commands, ("DEL", *sorted(keys))]:
+        pipe.execute_command(*command)
+    replies = await pipe.execute(raise_on_error=False)
     missing = [
         _named(command, str(reply))
-        for command, reply in zip(commands, replies, strict=True)
+        for command, reply in zip(commands, replies, strict=False)
         if isinstance(reply, NoPermissionError)
     ]
-    return [*dict.fromkeys(missing), *await _script_rights(redis, prefix)]
+    return list(dict.fromkeys(missing))
 
 
 def _is_of(word: str | int, prefix: str) -> bool:
@@ -120,26 +133,10 @@ def _is_of(word: str | int, prefix: str) -> bool:
 
 def _named(command: Command, said: str) -> str:
     """Return the right that is missing, as ACL SETUSER writes it."""
+    name = str(command[0]).lower()
+    if name == "script":
+        return "+script|load"
     if "key" not in said:
-        return f"+{str(command[0]).lower()}"
+        return f"+{name}"
     key = str(command[1])
-    return f"~{key.partition(':')[0]}:*" if key.startswith("dialer:") else f"~{key}"
-
-
-async def _script_rights(redis: Redis, prefix: str) -> list[str]:
-    try:
-        sha = await redis.script_load("return 1")
-        await redis.evalsha(sha, 1, f"{prefix}:script")
-    except NoPermissionError as error:
-        return ["+script|load" if "script" in str(error) else "+evalsha"]
-    return []
-
-
-async def _replies(redis: Redis, commands: Sequence[Command]) -> list[Any]:
-    pipe = redis.pipeline(transaction=False)
-    for command in commands:
-        pipe.execute_command(*command)
-    return [
-        reply if not isinstance(reply, RedisError) or isinstance(reply, NoPermissionError) else None
-        for reply in await pipe.execute(raise_on_error=False)
-    ]
+    return "~dialer:*" if key.startswith("dialer:") else f"~{key}"
