@@ -42,8 +42,10 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.hand_overs import HandOvers
+from workers.pbx.questions import Questions
 from workers.pbx.state import PbxState
-from workers.pbx.targets import Targets
+from workers.pbx.targets import QUEUE_EVENTS, Targets
 from workers.recovery.reconcile import Reconciler
 from workers.recovery.replay import Replay
 
@@ -88,7 +90,8 @@ class PbxWorker:
     _dialing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up)
+        wanted = WANTED_EVENTS | QUEUE_EVENTS
+        self.link = AmiLink(self.pbx, wanted, self._on_event, self._on_up)
         self.state = PbxState(self.pbx.name, self.link)
         self._journal = Journal(self.pbx.name)
 
@@ -134,8 +137,12 @@ class PbxWorker:
         state, link, cells, calls, journal = (
             self.state, self.link, self._cells, self._calls, self._journal,
         )  # fmt: skip
-        self._targets = Targets(state, link)
-        self._tracker = Tracker(state, link, cells, calls, journal, self._registry, self.on_done)
+        state.answered = calls.answered
+        hand_overs = HandOvers(state)
+        self._targets = Targets(self.pbx, state, link, hand_overs, Questions(link))
+        self._tracker = Tracker(
+            state, link, cells, calls, journal, self._registry, hand_overs, self.on_done
+        )
         replay = Replay(self.pbx.name, calls, self._tracker)
         self._originator = Originator(
             self.pbx, state, link, cells, calls, self._tracker, replay, journal
@@ -230,6 +237,9 @@ class PbxWorker:
     # --- the AMI link --------------------------------------------------------------
 
     def _on_event(self, fields: Fields) -> None:
+        if fields.get("Event") in QUEUE_EVENTS:
+            self._targets.on_event(fields)
+            return
         event = translate(fields)
         if event is not None:
             self._tracker.on_event(event)
@@ -242,6 +252,12 @@ class PbxWorker:
             logger.warning(
                 "The dialplan include is missing: calls that end while this worker or its link is "
                 "down are answered UNKNOWN; put deploy/asterisk/dialer.conf into extensions.conf",
+                extra={"pbx": self.pbx.name},
+            )
+        elif not self.state.confirms:
+            logger.warning(
+                "The dialplan include is an old one: nothing reports if answered calls reach their "
+                "target; replace it by deploy/asterisk/dialer.conf and reload the dialplan",
                 extra={"pbx": self.pbx.name},
             )
         await self._check_targets()
@@ -302,6 +318,11 @@ class PbxWorker:
                 "boot": self.state.boot,
                 "include": int(self.state.has_include),
                 "lacking": json.dumps(self.state.lacking),
+                "trouble": self.state.trouble,
+                "cap": self.state.cap,
+                "skew_ms": self.state.skew_ms,
+                "fence": self.state.fence,
+                "results": json.dumps(self.state.results.last_minute()),
             },
         )
 
@@ -318,7 +339,7 @@ class PbxWorker:
                     cleaned = self.link.session
 
     async def _check_targets(self) -> None:
-        """Check that each cell's queue, context and AMD exist on this Asterisk.
+        """Check that each cell's answered calls can be taken on this Asterisk.
 
         Raises:
             AmiUnavailable: the link was lost in the meantime.
@@ -328,7 +349,7 @@ class PbxWorker:
 
     async def _check_targets_again(self) -> None:
         while True:
-            await asyncio.sleep(self._targets.pause_s)
+            await self._targets.wait_until_due()
             if self.link.ready:
                 with contextlib.suppress(AmiUnavailable):  # checked again with the next link
                     await self._check_targets()

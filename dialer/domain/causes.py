@@ -36,8 +36,14 @@ BY_DIAL_STATUS: Final[Mapping[str, Result]] = {
     "CANCEL": Result.CANCELLED,
 }
 
+#: Q.850 cause of a call that the carrier forwarded. Asterisk 22 gives it after a SIP 302.
+REDIRECTED: Final = 23
+
+#: Q.850 cause "interworking": the network beyond did not say.
+INTERWORKING: Final = 127
+
 #: Causes that fit several results: none given, normal clearing, interworking.
-UNCLEAR_CAUSES: Final = frozenset({0, 16, 127})
+UNCLEAR_CAUSES: Final = frozenset({0, 16, INTERWORKING})
 
 
 def result_of(

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.causes import result_of
 from dialer.domain.channel import HungUp, Record
 from dialer.domain.followed import Followed
+from dialer.domain.hand_over import not_handed_over
+
+_FORWARDED: Final = CallError(
+    code="forwarded",
+    message=(
+        "the carrier forwarded the call to another number (SIP 302), and the dialer calls only the "
+        "number that it was given: correct the number, or ask the carrier why it forwards"
+    ),
+)
 
 
 def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> Ending:
     """Return the ending of a call whose events arrived; it was over at `over_at`."""
-    result = result_of(
-        answered=f.is_answered,
-        cause=hangup.cause if hangup else None,
-        reason=f.originate.reason if f.originate else None,
-        dial_status=f.dial_status,
-    )
+    error = not_handed_over(f.handed) if f.is_answered else None
+    if f.is_forwarded and not f.is_answered:
+        result, error = Result.FAILED, _FORWARDED
+    else:
+        result = result_of(
+            answered=f.is_answered,
+            cause=hangup.cause if hangup else None,
+            reason=f.originate.reason if f.originate else None,
+            dial_status=f.dial_status,
+        )
+    if error is None and result is Result.FAILED:
+        error = _failure(f, hangup)
     return Ending(
         result=result,
         # The answer time of an adopted call is an estimate and may be later than `over_at`.
         ended_at=max(over_at, f.call.answered_at or over_at),
         cause=hangup.cause if hangup else None,
         cause_text=hangup.cause_text if hangup else None,
-        error=_failure(f, hangup) if result is Result.FAILED else None,
+        error=error,
     )
 
 

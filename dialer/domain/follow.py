@@ -23,6 +23,8 @@ from dialer.domain.channel import (
     ChannelCreated,
     ChannelUp,
     DialEnded,
+    FarEndCleared,
+    HandOverReported,
     HungUp,
     OriginateEnded,
     QueueJoined,
@@ -42,8 +44,10 @@ from dialer.domain.follow_events import (
     CheckDue,
     FollowEffect,
     FollowEvent,
+    ForwardTimedOut,
     GapFound,
     GivenUp,
+    HandOverTimedOut,
     LedgerRead,
     LogEndMissed,
     NoteAmd,
@@ -56,15 +60,26 @@ from dialer.domain.follow_events import (
     RecordRead,
     RecordUnavailable,
     StartTimer,
+    Timer,
     WriteAck,
     WriteAnswered,
     WriteEnd,
 )
+from dialer.domain.follow_hand_over import (
+    awaits_originate,
+    hand_over_timer,
+    judge_hand_over,
+    may_be_forwarded,
+    note_hand_over,
+)
 from dialer.domain.followed import Followed, changed
+from dialer.domain.hand_over import FORWARDED, YES
 
 #: Calls older than this are checked periodically, because their Hangup may have been missed.
 CHECK_AFTER: Final = timedelta(minutes=3)
 
+#: Asterisk dials a forwarded call for its ring timeout; wait this much longer, in seconds.
+FORWARD_MARGIN_S: Final = 5.0
 
 Step = tuple[Followed, tuple[FollowEffect, ...]]
 
@@ -78,6 +93,8 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
             return _on_originate(followed, event, now)
         case PairingTimedOut() | ChannelWaitTimedOut() | RecordDue():
             return _on_timer(followed, event)
+        case HandOverTimedOut() | ForwardTimedOut():
+            return _on_hand_over_timer(followed, event)
         case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue() | ChannelMissing():
             return _on_lookup(followed, event, now)
         case RecordRead():
@@ -119,7 +136,7 @@ def _accept(f: Followed, now: datetime) -> Step:
     """Write the ACK, then apply the events that arrived before it."""
     if f.is_accepted:
         return f, ()
-    accepted = Accepted(at=now, uniqueid=f.call.call_id, attempts=max(1, f.call.attempts))
+    accepted = Accepted(at=now, uniqueid=f.uniqueids[0], attempts=max(1, f.call.attempts))
     call, _ = advance(f.call, accepted)
     early = f.early
     f = changed(f, call=call, sent=True, early=())
@@ -145,7 +162,8 @@ def _on_ami(f: Followed, event: AmiEvent, at: datetime) -> Step:
     if isinstance(event, OriginateEnded) and _is_of_another_attempt(f, event):
         return f, ()
     if isinstance(event, ChannelCreated):
-        f = changed(f, channel=event.channel, appeared=True)
+        uniqueid = f.uniqueid or event.uniqueid
+        f = changed(f, channel=event.channel, appeared=True, uniqueid=uniqueid)
     if not f.is_accepted:
         return changed(f, early=(*f.early, (event, at))), ()
     return _apply(f, event, at)
@@ -166,7 +184,10 @@ def _apply(f: Followed, event: AmiEvent, at: datetime) -> Step:
             return _originate_ended(f, event, at)
         case AmdReported(status=status):
             reported = changed(f, amd=status, has_amd_event=True)
-            return reported, (NoteAmd(works=status is not None),) if f.wants_amd else ()
+            noted = (NoteAmd(works=status is not None),) if f.wants_amd else ()
+            return reported, (*noted, *hand_over_timer(reported))
+        case HandOverReported() | QueueJoined() | DialEnded() | FarEndCleared():
+            return _on_hand_over(f, event, at)
         case _:
             return _on_queue(f, event, at), ()
 
@@ -176,17 +197,12 @@ def _is_of_another_attempt(f: Followed, event: OriginateEnded) -> bool:
 
     If the ChannelId is in use, Asterisk refuses a second Originate with the live call's Uniqueid.
     """
-    return event.action_id != action_id(f.call.call_id, max(1, f.call.attempts))
+    attempt = max(1, f.call.attempts)
+    return event.action_id not in [action_id(one, attempt) for one in f.uniqueids]
 
 
-def _on_queue(
-    f: Followed, event: DialEnded | QueueJoined | QueueLeft | AgentJoined, at: datetime
-) -> Followed:
+def _on_queue(f: Followed, event: QueueLeft | AgentJoined, at: datetime) -> Followed:
     match event:
-        case DialEnded(status=status):
-            return changed(f, dial_status=status)
-        case QueueJoined():
-            return changed(f, waiting_since=f.waiting_since or at)
         case QueueLeft():
             return changed(f, wait_s=_waited_s(f, at))
         case AgentJoined(agent=agent, wait_s=wait_s):
@@ -227,8 +243,14 @@ def _answer_or_end(f: Followed, at: datetime) -> Step:
 def _answer(f: Followed, at: datetime) -> Step:
     if f.is_answered:
         return f, ()
+    was_over = f.hangup is not None
     call, _ = advance(f.call, Answered(at=at))
-    return changed(f, call=call), (WriteAnswered(at=at),)
+    f = changed(f, call=call)
+    if f.forward or (was_over and may_be_forwarded(f)):
+        f, noted = note_hand_over(f, FORWARDED)
+    else:
+        noted = hand_over_timer(f)
+    return f, (WriteAnswered(at=at), *noted)
 
 
 def _end_if_over(f: Followed) -> Step:
@@ -237,9 +259,9 @@ def _end_if_over(f: Followed) -> Step:
         waits = f.has_failed_without_channel and not f.is_answered
         # OriginateResponse may arrive even before Newchannel, so wait for a channel.
         return f, _timer(PairingTimedOut()) if waits else ()
-    if not f.is_answered and f.originate is None and _is_unclear(f.hangup):
+    if awaits_originate(f) and (_is_unclear(f.hangup) or f.is_forwarded):
         return f, _timer(PairingTimedOut())
-    if f.missed or f.needs_amd_from_record:
+    if f.missed or f.needs_amd_from_record or (f.awaits_hand_over and not f.cleared):
         return _ask_record(f)
     return _end_by_events(f, f.hangup)
 
@@ -249,16 +271,49 @@ def _is_unclear(hangup: HungUp) -> bool:
     return hangup.cause is None or hangup.cause in UNCLEAR_CAUSES
 
 
+# --- hand-over -----------------------------------------------------------------------
+
+
+def _on_hand_over(
+    f: Followed, event: HandOverReported | QueueJoined | DialEnded | FarEndCleared, at: datetime
+) -> Step:
+    match event:
+        case HandOverReported(handed=handed):
+            return note_hand_over(f, handed)
+        case QueueJoined():
+            return note_hand_over(changed(f, waiting_since=f.waiting_since or at), YES)
+        case DialEnded(status=status, forward=forward):
+            f = changed(f, dial_status=status, forward=forward or f.forward)
+            return note_hand_over(f, FORWARDED) if f.forward and f.is_answered else (f, ())
+        case FarEndCleared():
+            return changed(f, cleared=True), ()
+        case _:
+            assert_never(event)
+
+
+def _on_hand_over_timer(f: Followed, event: HandOverTimedOut | ForwardTimedOut) -> Step:
+    match event:
+        case HandOverTimedOut():
+            is_due = f.awaits_hand_over and f.hangup is None
+        case ForwardTimedOut():
+            is_due = f.hangup is not None
+        case _:
+            assert_never(event)
+    return _ask_record(f) if is_due else (f, ())
+
+
 # --- timers --------------------------------------------------------------------------
 
 
-def _timer(timer: PairingTimedOut | ChannelWaitTimedOut | RecordDue) -> tuple[FollowEffect, ...]:
+def _timer(timer: Timer) -> tuple[FollowEffect, ...]:
     return (StartTimer(timer=timer),)
 
 
 def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | RecordDue) -> Step:
     match event:
         case PairingTimedOut():
+            if awaits_originate(f) and may_be_forwarded(f) and not f.missed:
+                return f, _timer(ForwardTimedOut(after_s=f.ring_timeout_s + FORWARD_MARGIN_S))
             if f.hangup is not None or f.is_gone:
                 return _ask_record(f)
             return _end_by_events(f, None) if f.has_failed_without_channel else (f, ())
@@ -306,7 +361,8 @@ def _on_lookup(
 
 
 def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:
-    f, effects = _accept(changed(f, channel=event.channel, appeared=True), now)
+    uniqueid = f.uniqueid or event.uniqueid
+    f, effects = _accept(changed(f, channel=event.channel, appeared=True, uniqueid=uniqueid), now)
     if not event.is_up or not f.is_up or f.is_answered:
         return f, effects
     f, asks = _ask_record(changed(f, seen_up_at=f.seen_up_at or f.over_at or now))
@@ -361,7 +417,7 @@ def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
     lacks_end = record is not None and record.ended_at is None and not f.restarted
     if is_over and lacks_end and not f.asked_again:
         return changed(f, asked_again=True), _timer(RecordDue())
-    f = changed(_merge_record(f, record), asking=False)
+    f, noted = judge_hand_over(changed(_merge_record(f, record), asking=False), record)
     answered: tuple[FollowEffect, ...] = ()
     if f.is_accepted and f.seen_up_at is not None and not (is_over and record):
         f, answered = _answer(f, record.answered_at if record else f.seen_up_at)
@@ -370,7 +426,7 @@ def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
         f, ended = _end_by_record_or_events(f, f.hangup, event)
     elif f.is_gone:
         f, ended = _end(f, ending_unseen(f, record, has_include=event.has_include, now=now))
-    return f, answered + ended
+    return f, noted + answered + ended
 
 
 def _merge_record(f: Followed, record: Record | None) -> Followed:
@@ -391,7 +447,7 @@ def _end_by_record_or_events(f: Followed, hangup: HungUp, event: RecordRead) -> 
     assert f.over_at is not None, "set at the Hangup"
     if event.record is not None:
         return _end(f, event.record.ending(fallback_end=f.over_at))
-    if f.originate is None and _is_unclear(hangup):
+    if f.originate is None and _is_unclear(hangup) and not f.is_forwarded:
         return _end(f, ending_unseen(f, None, has_include=event.has_include, now=f.over_at))
     return _end_by_events(f, hangup)
 

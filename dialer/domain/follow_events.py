@@ -55,6 +55,7 @@ class GapFound:
 class ChannelListed:
     """Asterisk's channel list has the call's channel. `is_up`: it is answered."""
 
+    uniqueid: str = ""
     channel: str
     is_up: bool
 
@@ -118,7 +119,19 @@ class RecordDue:
     """The record must be read again."""
 
 
-Timer = PairingTimedOut | ChannelWaitTimedOut | RecordDue
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOverTimedOut:
+    """The answered call should have been handed over by now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardTimedOut:
+    """Asterisk no longer dials the number that the carrier forwarded the call to."""
+
+    after_s: float
+
+
+Timer = PairingTimedOut | ChannelWaitTimedOut | RecordDue | HandOverTimedOut | ForwardTimedOut
 
 FollowEvent = (
     AmiEvent
@@ -191,6 +204,13 @@ class NoteAmd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteHandOver:
+    """What is known of an answered call's hand-over: `yes`, or why there was none."""
+
+    handed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogEndMissed:
     """Log that a call's end was missed although the link was up."""
 
@@ -204,6 +224,7 @@ FollowEffect = (
     | AskList
     | AskChannel
     | NoteAmd
+    | NoteHandOver
     | LogEndMissed
 )
 
@@ -220,11 +241,14 @@ class Timeouts:
     `channel_wait_s`: an Originate from before a gap, or without a reply, may still create its
     channel for this long.
     `record_s`: a hangup handler may write its record this long after the channel is gone.
+    `hand_over_s`: an answered call that nothing has taken after this time is a silent call. The
+    include takes some milliseconds, without answering machine detection.
     """
 
     pairing_s: float = 1.0
     channel_wait_s: float = 3.0
     record_s: float = 1.0
+    hand_over_s: float = 2.0
 
     def of(self, timer: Timer) -> float:
         """Return the timeout of a timer, in seconds."""
@@ -235,5 +259,9 @@ class Timeouts:
                 return self.channel_wait_s
             case RecordDue():
                 return self.record_s
+            case HandOverTimedOut():
+                return self.hand_over_s
+            case ForwardTimedOut(after_s=after_s):
+                return after_s
             case _:
                 assert_never(timer)

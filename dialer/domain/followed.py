@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from dialer.domain.call import Call, State
-from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded
+from dialer.domain.causes import REDIRECTED
+from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded, uniqueids_of
 from dialer.domain.request import CallRequest
 
 __all__ = ["Followed", "changed"]
@@ -20,21 +21,27 @@ class Followed:
     """A claimed call.
 
     `boot` identifies the start of Asterisk during which it was claimed; `token` is the token of
-    its claim. `sent`: its Originate may have been sent. `missed`: some of its events may have been
+    its claim. `uniqueid` is its channel's, empty while it may be either of `uniqueids_of`. `sent`:
+    its Originate may have been sent. `missed`: some of its events may have been
     missed. `gaps` counts the reconnects since the claim. After the last reconnect: `appeared`:
     its channel was created or listed; `waited`: the time limit of its Originate has passed.
     `is_gone`: Asterisk does not list its channel; `restarted`: because Asterisk restarted.
     `asking`: its record is being read; `asked_again`: for the second time, because the end was
     missing. `waiting_since` is when the customer joined a queue; `wait_s` is how long the customer
     waited for an agent, in seconds. `over_at` is when the channel hung up, or when the Originate
-    failed without a channel.
+    failed without a channel. `confirms`: the include reports the hand-over; `handed` is what is
+    known of it (`dialer.domain.hand_over`), empty for nothing. `cleared`: the far end hung up.
+    `forward` is where Asterisk dialed on, because the carrier forwarded the call.
     """
 
     call: Call
     request: CallRequest
     boot: str
     token: str = ""
+    uniqueid: str = ""
     wants_amd: bool = False
+    confirms: bool = False
+    ring_timeout_s: float = 30.0
     sent: bool = False
     missed: bool = False
     gaps: int = 0
@@ -55,7 +62,15 @@ class Followed:
     agent: str | None = None
     waiting_since: datetime | None = None
     wait_s: float | None = None
+    handed: str = ""
+    cleared: bool = False
+    forward: str = ""
     early: tuple[tuple[AmiEvent, datetime], ...] = ()
+
+    @property
+    def uniqueids(self) -> tuple[str, ...]:
+        """The Uniqueids that its channel may have; the most probable one is the first."""
+        return (self.uniqueid,) if self.uniqueid else uniqueids_of(self.call.call_id)
 
     @property
     def is_up(self) -> bool:
@@ -84,6 +99,19 @@ class Followed:
         Asterisk sends none when the customer hangs up during detection; the record may have it.
         """
         return self.is_answered and self.wants_amd and not self.has_amd_event
+
+    @property
+    def awaits_hand_over(self) -> bool:
+        """True if the answered call must still be reported as handed over.
+
+        After a gap the report may have been missed; the record then has it.
+        """
+        return self.is_answered and self.confirms and not self.handed and not self.missed
+
+    @property
+    def is_forwarded(self) -> bool:
+        """True if the carrier forwarded the call to another number (Q.850 cause 23)."""
+        return bool(self.forward) or (self.hangup is not None and self.hangup.cause == REDIRECTED)
 
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ PORTS = {
     "asterisk22": int(os.environ.get("LAB_AMI22_PORT", "15038")),
 }
 USERNAME, SECRET = "dialer", "lab-secret"  # the lab's own
-CALL_ID = "ASR_TIM:1001"
-FIRST, SECOND = f"{CALL_ID}#1", f"{CALL_ID}#2"
+UNIQUEID = "asr-tim.iavsbj64m5n3nyxbt4x4"  # the call's ChannelId
+FIRST, SECOND = f"{UNIQUEID}#1", f"{UNIQUEID}#2"
 NUMBER = "5511987650"  # and two digits, which say what the carrier does
 WAIT_S = 20.0
 QUIET_S = 0.5
@@ -60,7 +60,7 @@ class Manager:
         """Originate as the worker does; `headers` replace or add to what it sends."""
         sent: dict[str, str | int] = {
             "ActionID": FIRST,
-            "ChannelId": CALL_ID,
+            "ChannelId": UNIQUEID,
             "Channel": channel,
             "Context": "dialer-enter",
             "Exten": "s",
@@ -92,7 +92,7 @@ class Manager:
     async def ended(self, action_id: str = FIRST) -> None:
         """Read until the call is over: both words on its end are there, in any order."""
         await self.until(Event="OriginateResponse", ActionID=action_id)
-        await self.until(Event="Hangup", Uniqueid=CALL_ID)
+        await self.until(Event="Hangup", Uniqueid=UNIQUEID)
 
     def messages(self) -> list[Message]:
         """What has come so far; a header that is repeated shows its last value."""
@@ -107,7 +107,7 @@ class Manager:
         return next(
             message["Channel"]
             for message in self.messages()
-            if message.get("Event") == "Newchannel" and message.get("Uniqueid") == CALL_ID
+            if message.get("Event") == "Newchannel" and message.get("Uniqueid") == UNIQUEID
         )
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ async def up(manager: Manager) -> None:
     """Have a call that stays up."""
     await manager.originate(trunk("90"))
     await manager.until(Event="OriginateResponse", ActionID=FIRST)
-    await manager.until(Event="DialEnd", DestUniqueid=CALL_ID)
+    await manager.until(Event="DialEnd", DestUniqueid=UNIQUEID)
 
 
 async def hang_up(manager: Manager) -> None:
@@ -199,12 +199,12 @@ async def core_status_settings(manager: Manager) -> None:
 async def db_get_found(manager: Manager) -> None:
     """The note that dialer.conf leaves of a call: up, over, and deleted."""
     await up(manager)
-    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=CALL_ID)
+    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=UNIQUEID)
     await manager.until(Event="DBGetComplete", ActionID="ask#1")
     await hang_up(manager)
-    await manager.send("DBGet", ActionID="ask#2", Family="dialer", Key=CALL_ID)
+    await manager.send("DBGet", ActionID="ask#2", Family="dialer", Key=UNIQUEID)
     await manager.until(Event="DBGetComplete", ActionID="ask#2")
-    await manager.send("DBDel", ActionID="ask#3", Family="dialer", Key=CALL_ID)
+    await manager.send("DBDel", ActionID="ask#3", Family="dialer", Key=UNIQUEID)
     await manager.until(ActionID="ask#3")
 
 
@@ -217,15 +217,24 @@ async def getvar_dialplan_exists(manager: Manager) -> None:
 
 
 QUEUE = ("DIALER_QUEUE=COBRANCA", "DIALER_QUEUE_TIMEOUT=10")
-NO_OPERATOR = ("DIALER_QUEUE=EMPTY", "DIALER_QUEUE_TIMEOUT=1")
+NO_OPERATOR = ("DIALER_QUEUE=BUSY", "DIALER_QUEUE_TIMEOUT=1")
+EMPTY = ("DIALER_QUEUE=EMPTY", "DIALER_QUEUE_TIMEOUT=1")
+NO_EXTENSION = ("DIALER_CONTEXT=dialer-ura", "DIALER_EXTEN=77", "DIALER_PRIORITY=1")
+#: As the worker sends it: a redirected call is not dialed on.
+NOWHERE = (
+    "DIALER_CONTEXT=dialer-ura",
+    "DIALER_EXTEN=s",
+    "DIALER_PRIORITY=1",
+    "FORWARD_CONTEXT=dialer-nowhere",
+)
 
 
 async def queue_note(manager: Manager) -> None:
     """The note of a call that an operator took from a queue."""
     await call(trunk("60"), *QUEUE)(manager)
-    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=CALL_ID)
+    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=UNIQUEID)
     await manager.until(Event="DBGetComplete", ActionID="ask#1")
-    await manager.send("DBDel", ActionID="ask#2", Family="dialer", Key=CALL_ID)
+    await manager.send("DBDel", ActionID="ask#2", Family="dialer", Key=UNIQUEID)
     await manager.until(ActionID="ask#2")
 
 
@@ -251,16 +260,38 @@ SCENARIOS: dict[str, Scenario] = {
     "originate_error": refused(trunk("00"), Context="no-such-context"),
     "originate_error_technology": refused("NOSUCH/1@carrier"),
     "no_channel": refused("PJSIP/123@nosuch"),
-    "amd_userevent": call(trunk("60"), *AMD, "AMDSTATUS=MACHINE", "DIALER_AGENT=João Silva"),
+    "amd_userevent": call(
+        trunk("60"), *AMD, "AMDSTATUS=MACHINE", "LAB_AMD=MACHINE", "DIALER_AGENT=João Silva"
+    ),
     "queue_operator_takes_the_call": queue_note,
     "queue_customer_gives_up": call(trunk("10"), *NO_OPERATOR[:1], "DIALER_QUEUE_TIMEOUT=10"),
     "queue_nobody_takes_the_call": call(trunk("60"), *NO_OPERATOR),
+    "queue_without_operator": call(trunk("90"), *EMPTY),
+    "queue_missing": call(trunk("90"), "DIALER_QUEUE=NOSUCH", "DIALER_QUEUE_TIMEOUT=1"),
+    "extension_missing": call(trunk("90"), *NO_EXTENSION),
+    "forwarded_before_ringing": call(trunk("85"), *NOWHERE),
+    "forwarded_after_ringing": call(trunk("86"), *NOWHERE),
+    "forwarded_and_dialed_on": call(f"PJSIP/{NUMBER}85@dials-on", *NOWHERE),
     "core_show_channels": core_show_channels,
     "core_status_settings": core_status_settings,
     "db_get_found": db_get_found,
     "db_get_missing": ask("DBGet", Family="dialer", Key="ASR_TIM:9999"),
     "getvar_dialplan_exists": getvar_dialplan_exists,
 }
+
+
+#: Needs an Asterisk with maxcalls = 1 in asterisk.conf, so it is recorded only if it is named.
+async def cut_off_by_maxcalls(manager: Manager) -> None:
+    """A second answered call than maxcalls allows: it never enters the dialplan."""
+    await manager.originate(trunk("90"), ActionID=SECOND, ChannelId="other")
+    await manager.until(Event="OriginateResponse", ActionID=SECOND)
+    await manager.until(UserEvent="DialerHanded", Uniqueid="other")
+    await call(trunk("90"))(manager)
+    await manager.send("Hangup", ActionID="ask#9", Channel="/^PJSIP/", Cause=16)
+    await manager.until(Event="Hangup", Uniqueid="other")
+
+
+ON_DEMAND: dict[str, Scenario] = {"cut_off_by_maxcalls": cut_off_by_maxcalls}
 
 
 async def record(pbx: str, name: str) -> None:
@@ -273,7 +304,7 @@ async def record(pbx: str, name: str) -> None:
         else:
             await manager.login()
             await manager.until(Event="FullyBooted")
-            await SCENARIOS[name](manager)
+            await (SCENARIOS | ON_DEMAND)[name](manager)
         await manager.quiet()
     finally:
         manager.close()
@@ -289,7 +320,7 @@ async def main() -> None:
     parser.add_argument("--pbx", choices=sorted(PORTS), action="append")
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=", ".join(names))
     asked = parser.parse_args()
-    if unknown := sorted(set(asked.scenario) - set(names)):
+    if unknown := sorted(set(asked.scenario) - {*names, *ON_DEMAND}):
         parser.error(f"no such scenario: {', '.join(unknown)}")
     for pbx in asked.pbx or sorted(PORTS):
         for name in asked.scenario or names:

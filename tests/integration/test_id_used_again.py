@@ -19,6 +19,7 @@ from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.remembered import Remembered
 from workers.calls.tracker import Tracker
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 from workers.recovery.replay import Replay
 
@@ -58,7 +59,14 @@ class Worker:
         self.calls = Calls(Remembered(clock=lambda: self.now))
         self.journal = Journal("pbx01")
         self.tracker = Tracker(
-            state, link, cells, self.calls, self.journal, self.site.registry, on_done
+            state,
+            link,
+            cells,
+            self.calls,
+            self.journal,
+            self.site.registry,
+            HandOvers(state),
+            on_done,
         )
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.originator = Originator(

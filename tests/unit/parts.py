@@ -28,6 +28,7 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 from workers.recovery.reconcile import Reconciler
 from workers.recovery.replay import Replay
@@ -135,6 +136,7 @@ class Asterisk:
     replies: list[Exception | None] = field(default_factory=list)
     started: str = "b"
     include: bool = True
+    confirms: bool = False
     is_lost: bool = False
     ready: bool = True
     session: int = 1
@@ -157,6 +159,10 @@ class Asterisk:
     async def has_include(self) -> bool:
         await self._ask("include")
         return self.include
+
+    async def has_current_include(self) -> bool:
+        await self._ask("hand-over")
+        return self.confirms
 
     async def channels(self) -> dict[str, dict[str, str]]:
         self.while_listing()
@@ -209,6 +215,7 @@ class Parts:
     cells: Cells = field(default_factory=Cells)
     journal: Journal = field(default_factory=lambda: Journal("pbx01", refused_pause_s=0.0))
     state: PbxState = field(init=False)
+    hand_overs: HandOvers = field(init=False)
     tracker: Tracker = field(init=False)
     replay: Replay = field(init=False)
     reconciler: Reconciler = field(init=False)
@@ -218,8 +225,10 @@ class Parts:
         link = cast(AmiLink, self.asterisk)
         self.state = PbxState("pbx01", link, boot="b", has_include=True)
         self.cells.add(self.cell, cast(WorkerLedger, self.written))
+        self.hand_overs = HandOvers(self.state)
         self.tracker = Tracker(
             state=self.state,
+            hand_overs=self.hand_overs,
             link=link,
             cells=self.cells,
             calls=self.calls,

@@ -15,6 +15,8 @@ from dialer.domain.channel import (
     ChannelCreated,
     ChannelUp,
     DialEnded,
+    FarEndCleared,
+    HandOverReported,
     HungUp,
     OriginateEnded,
     QueueJoined,
@@ -31,6 +33,7 @@ from dialer.domain.follow_events import (
     GapFound,
     GivenUp,
     LedgerRead,
+    NoteHandOver,
     OriginateAccepted,
     OriginateNotSent,
     OriginateSent,
@@ -43,19 +46,26 @@ from dialer.domain.follow_events import (
     WriteAnswered,
     WriteEnd,
 )
-from tests.unit.captured import CALL_ID
+from dialer.domain.hand_over import LATE, YES
+from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import T0, Life, claimed
 
-causes = st.none() | st.sampled_from([0, 1, 16, 17, 34, 127])
+causes = st.none() | st.sampled_from([0, 1, 16, 17, 23, 34, 127])
+handed = st.sampled_from([YES, "JOINEMPTY", "NOEXTEN"])
 channels: st.SearchStrategy[AmiEvent] = st.one_of(
-    st.just(ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")),
-    st.just(ChannelUp(uniqueid=CALL_ID)),
+    st.just(ChannelCreated(uniqueid=UNIQUEID, channel="PJSIP/carrier-1")),
+    st.just(ChannelUp(uniqueid=UNIQUEID)),
     st.builds(
-        DialEnded, uniqueid=st.just(CALL_ID), status=st.sampled_from(["BUSY", "ANSWER", "?"])
+        DialEnded,
+        uniqueid=st.just(CALL_ID),
+        status=st.sampled_from(["BUSY", "ANSWER", "?"]),
+        forward=st.sampled_from(["", "0551190000"]),
     ),
+    st.just(FarEndCleared(uniqueid=UNIQUEID)),
+    st.builds(HandOverReported, uniqueid=st.just(UNIQUEID), handed=handed),
     st.builds(
         OriginateEnded,
-        action_id=st.sampled_from([f"{CALL_ID}#1", f"{CALL_ID}#2"]),
+        action_id=st.sampled_from([f"{UNIQUEID}#1", f"{UNIQUEID}#2"]),
         answered=st.booleans(),
         reason=st.none() | st.sampled_from([0, 3, 4, 5]),
     ),
@@ -64,8 +74,8 @@ channels: st.SearchStrategy[AmiEvent] = st.one_of(
         AmdReported, uniqueid=st.just(CALL_ID), status=st.sampled_from([None, "HUMAN", "MACHINE"])
     ),
     st.builds(AgentJoined, uniqueid=st.just(CALL_ID), agent=st.just("Ana"), wait_s=st.none()),
-    st.just(QueueJoined(uniqueid=CALL_ID)),
-    st.just(QueueLeft(uniqueid=CALL_ID)),
+    st.just(QueueJoined(uniqueid=UNIQUEID)),
+    st.just(QueueLeft(uniqueid=UNIQUEID)),
 )
 records = st.none() | st.builds(
     Record,
@@ -75,6 +85,7 @@ records = st.none() | st.builds(
     amd=st.none() | st.just("HUMAN"),
     agent=st.none() | st.just("Maria"),
     wait_s=st.none() | st.just(4.0),
+    handed=st.just("") | handed,
 )
 #: Doubled timers and answers too: nothing may depend on their coming once.
 others: st.SearchStrategy[FollowEvent] = st.one_of(
@@ -104,10 +115,15 @@ happenings = st.lists(st.tuples(channels | others, st.booleans()), max_size=30)
 
 
 def happened(
-    events: list[tuple[FollowEvent, bool]], record: Record | None, *, wants_amd: bool, accepts: bool
+    events: list[tuple[FollowEvent, bool]],
+    record: Record | None,
+    *,
+    wants_amd: bool,
+    confirms: bool,
+    accepts: bool,
 ) -> Life:
     """A call to which all this happened, with timers running out in between."""
-    life = Life(claimed(wants_amd=wants_amd), record=record)
+    life = Life(claimed(wants_amd=wants_amd, confirms=confirms), record=record)
     if accepts:
         life.dial()
     for event, runs_timer in events:
@@ -117,7 +133,14 @@ def happened(
     return life
 
 
-lives = st.builds(happened, happenings, records, wants_amd=st.booleans(), accepts=st.booleans())
+lives = st.builds(
+    happened,
+    happenings,
+    records,
+    wants_amd=st.booleans(),
+    confirms=st.booleans(),
+    accepts=st.booleans(),
+)
 
 
 @given(lives)
@@ -149,7 +172,7 @@ def test_asterisk_alone_writes_one_ack_and_one_answer(
 
 @given(lives, causes)
 def test_a_hangup_always_leads_to_the_end(life: Life, cause: int | None) -> None:
-    life.feed(OriginateAccepted(), HungUp(uniqueid=CALL_ID, cause=cause, cause_text=None))
+    life.feed(OriginateAccepted(), HungUp(uniqueid=UNIQUEID, cause=cause, cause_text=None))
     life.run_timers()
     assert len(life.endings) == 1
 
@@ -178,8 +201,42 @@ def test_an_answered_call_ends_answered_or_unknown(life: Life, more: list[AmiEve
 
 @given(lives)
 def test_an_ended_call_changes_no_more(life: Life) -> None:
-    life.feed(OriginateAccepted(), HungUp(uniqueid=CALL_ID, cause=17, cause_text=None))
+    life.feed(OriginateAccepted(), HungUp(uniqueid=UNIQUEID, cause=17, cause_text=None))
     life.run_timers()
     over = life.followed
-    life.feed(ChannelUp(uniqueid=CALL_ID), GapFound(), ChannelListed(channel="x", is_up=True))
+    life.feed(ChannelUp(uniqueid=UNIQUEID), GapFound(), ChannelListed(channel="x", is_up=True))
     assert life.followed == over
+
+
+@given(lives)
+def test_a_hand_over_is_noted_once_or_first_as_late(life: Life) -> None:
+    life.run_timers()
+    notes = [note.handed for note in life.effects_of(NoteHandOver)]
+    assert len(notes) <= 1 or (len(notes) == 2 and notes[0] == LATE)
+    assert not notes or life.followed.confirms
+
+
+@given(lives)
+def test_who_was_not_handed_over_is_told_and_noted(life: Life) -> None:
+    """What Multcall is told of an answered call is what the PBX is judged by."""
+    life.run_timers()
+    notes = [note.handed for note in life.effects_of(NoteHandOver)]
+    for ending in life.endings:
+        is_told = ending.error is not None and ending.error.code == "not_handed_over"
+        if notes and ending.result is Result.ANSWERED and life.followed.is_answered:
+            assert is_told == (notes[-1] != YES)
+        if is_told:
+            assert ending.result is Result.ANSWERED
+
+
+@given(st.lists(channels, max_size=12), causes)
+def test_an_answered_call_is_handed_over_or_said_not_to_be(
+    events: list[AmiEvent], cause: int | None
+) -> None:
+    """Without a gap nothing in between: reported, the customer's own hangup, or an error."""
+    life = Life(claimed(confirms=True)).dial().feed(*events)
+    life.feed(HungUp(uniqueid=CALL_ID, cause=cause, cause_text=None)).run_timers()
+    if life.followed.call.answered_at is not None:
+        (ending,) = life.endings
+        is_excused = life.followed.handed == YES or life.followed.cleared
+        assert is_excused or (ending.error is not None)

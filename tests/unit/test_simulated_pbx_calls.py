@@ -126,16 +126,16 @@ async def test_number_87_gets_no_response(make_pbx: MakePbx) -> None:
     assert all(m.get("ActionID") != "act-c87" for m in client.seen)
 
 
-async def test_channel_id_in_use_is_refused(
-    make_pbx: MakePbx,
-) -> None:
+@pytest.mark.parametrize("again", ["c1", "C1"])
+async def test_channel_id_in_use_is_refused(again: str, make_pbx: MakePbx) -> None:
+    """Asterisk compares ids without regard to case."""
     pbx = await make_pbx(talk_time=(60.0, 60.0))
     client = await Client.logged_in(pbx, "call")
     client.originate("1100", "c1", ActionID="first")
     await client.event("OriginateResponse", ActionID="first")
-    client.originate("1100", "c1", ActionID="second")
+    client.originate("1100", again, ActionID="second")
     second = await client.event("OriginateResponse", ActionID="second")
-    assert (second["Response"], second["Uniqueid"]) == ("Failure", "c1")
+    assert (second["Response"], second["Uniqueid"]) == ("Failure", again)
     assert client.names().count("Newchannel") == 1
     assert pbx.rings["1100"] == 1
     assert pbx.stats()["refused_duplicates"] == 1

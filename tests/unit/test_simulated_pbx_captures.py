@@ -23,7 +23,8 @@ VERSIONS: tuple[Literal["16", "22"], ...] = ("16", "22")
 NEEDS_THE_LABS_CONFIGURATION = {
     "originate_error",
     "no_channel",
-    *(name for name in record.SCENARIOS if name.startswith("queue_")),
+    "extension_missing",
+    *(name for name in record.SCENARIOS if name.startswith(("queue_", "forwarded_"))),
 }
 SCENARIOS = sorted({*record.SCENARIOS, "wrong_secret"} - NEEDS_THE_LABS_CONFIGURATION)
 

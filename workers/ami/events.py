@@ -7,7 +7,7 @@ names work as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote
@@ -19,6 +19,8 @@ from dialer.domain.channel import (
     ChannelCreated,
     ChannelUp,
     DialEnded,
+    FarEndCleared,
+    HandOverReported,
     HungUp,
     OriginateEnded,
     QueueJoined,
@@ -40,10 +42,19 @@ _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 #: Events that `translate` uses; all others are dropped before they are parsed.
 WANTED_EVENTS: Final = frozenset(
     {
-        "Newchannel", "Newstate", "DialEnd", "OriginateResponse", "Hangup", "UserEvent",
+        "Newchannel", "Newstate", "DialEnd", "OriginateResponse", "HangupRequest", "Hangup",
+        "UserEvent",
         "QueueCallerJoin", "QueueCallerLeave", "AgentConnect", "FullyBooted",
     }
 )  # fmt: skip
+
+
+#: Events of which only the channel matters.
+_WITHOUT_DETAILS: Final[Mapping[str, type[QueueJoined | QueueLeft | FarEndCleared]]] = {
+    "QueueCallerJoin": QueueJoined,
+    "QueueCallerLeave": QueueLeft,
+    "HangupRequest": FarEndCleared,
+}
 
 
 def translate(message: Mapping[str, str]) -> AmiEvent | None:
@@ -59,7 +70,11 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
         case "Newstate" if get("ChannelState") == CHANNEL_UP:
             return ChannelUp(uniqueid=uniqueid)
         case "DialEnd":
-            return DialEnded(uniqueid=get("DestUniqueid", ""), status=get("DialStatus", "").upper())
+            return DialEnded(
+                uniqueid=get("DestUniqueid", ""),
+                status=get("DialStatus", "").upper(),
+                forward=get("Forward", ""),
+            )
         case "OriginateResponse":
             return OriginateEnded(
                 action_id=get("ActionID", ""),
@@ -74,10 +89,8 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
             )
         case "UserEvent":
             return _user_event(message, uniqueid)
-        case "QueueCallerJoin":
-            return QueueJoined(uniqueid=uniqueid)
-        case "QueueCallerLeave":
-            return QueueLeft(uniqueid=uniqueid)
+        case "QueueCallerJoin" | "QueueCallerLeave" | "HangupRequest" as name:
+            return _WITHOUT_DETAILS[name](uniqueid=uniqueid)
         case "AgentConnect":
             agent = get("MemberName") or get("Interface", "")
             return AgentJoined(uniqueid=uniqueid, agent=agent, wait_s=_seconds(get("HoldTime")))
@@ -85,9 +98,13 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
 
 
 def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
+    if not _is_of_channel(message):
+        return None
     match message.get("UserEvent"):
         case "DialerAmd":
             return AmdReported(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
+        case "DialerHanded":
+            return HandOverReported(uniqueid=uniqueid, handed=message.get("Handed", ""))
         case "DialerAgent":
             return AgentJoined(
                 uniqueid=uniqueid,
@@ -97,12 +114,26 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
     return None
 
 
-def channel_found(channel: Mapping[str, str] | None, boot: str) -> ChannelListed | ChannelNotListed:
-    """Return the result of a channel list for a call; `None` headers: it is not listed."""
-    if channel is None:
-        return ChannelNotListed(boot=boot)
-    is_up = channel.get("ChannelState") == CHANNEL_UP
-    return ChannelListed(channel=channel.get("Channel", ""), is_up=is_up)
+def _is_of_channel(user_event: Mapping[str, str]) -> bool:
+    """True if the dialplan of a channel sent the UserEvent, false if an AMI user did.
+
+    Asterisk 16 and 22 put the channel's headers before `UserEvent`; what an AMI user or the
+    dialplan writes comes after it.
+    """
+    names = list(user_event)
+    return "Uniqueid" in names[: names.index("UserEvent")] if "UserEvent" in names else False
+
+
+def channel_found(
+    live: Mapping[str, Mapping[str, str]], uniqueids: Iterable[str], boot: str
+) -> ChannelListed | ChannelNotListed:
+    """Return the result of a channel list for a call whose channel has one of these Uniqueids."""
+    for uniqueid in uniqueids:
+        if (channel := live.get(uniqueid)) is not None:
+            is_up = channel.get("ChannelState") == CHANNEL_UP
+            name = channel.get("Channel", "")
+            return ChannelListed(uniqueid=uniqueid, channel=name, is_up=is_up)
+    return ChannelNotListed(boot=boot)
 
 
 # --- records written by the dialplan include (deploy/asterisk/dialer.conf) ---------------
@@ -126,6 +157,7 @@ def read_record(value: str) -> Record | None:
         amd=unquote(fields.get("amd", "")) or None,
         agent=unquote(fields.get("agent", "")) or None,
         wait_s=_seconds(fields.get("wait")),
+        handed=fields.get("handed", ""),
     )
 
 

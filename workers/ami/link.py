@@ -195,8 +195,8 @@ class AmiLink:
     async def _delete_rest(self) -> None:
         """Delete records that earlier connections could not delete, after the link is ready."""
         await self.up.wait()
-        for call_id in tuple(self._undeleted):
-            await self.delete_record(call_id)
+        for uniqueid in tuple(self._undeleted):
+            await self.delete_record(uniqueid)
 
     async def _fully_booted(self) -> None:
         for within_s in (BOOTED_SOON_S, BOOTED_WITHIN_S - BOOTED_SOON_S):
@@ -328,9 +328,18 @@ class AmiLink:
             raise AmiUnavailable(f"Asterisk refuses {action['Action']}: {messages[0].message}")
         return messages
 
+    async def _first(self, action: Mapping[str, str]) -> Any:
+        """Send an action that must succeed and has one reply; return that."""
+        return (await self._granted(action, as_list=False))[0]
+
     async def channels(self) -> dict[str, dict[str, str]]:
-        """Return the headers of every live channel, by Uniqueid. Use rarely: it is a long list."""
+        """Return the headers of every live channel, by Uniqueid. Use rarely: it is a long list.
+
+        Raises:
+            AmiUnavailable: the list did not come, or lacks channels: none counts as gone then.
+        """
         messages = await self._granted({"Action": "CoreShowChannels"}, within_s=LIST_WITHIN_S)
+        _check_complete(messages, "CoreShowChannel")
         found: dict[str, dict[str, str]] = {}
         for n, message in enumerate(messages, 1):
             if message.event == "CoreShowChannel":
@@ -342,17 +351,17 @@ class AmiLink:
     async def has_channel(self, uniqueid: str) -> bool:
         """True if a channel of that Uniqueid is up; asks only for this channel."""
         question = {"Action": "Getvar", "Channel": uniqueid, "Variable": "UNIQUEID"}
-        (reply,) = await self._messages(question)
+        reply = await self.ask(question, as_list=False)
         return not (reply.response == "Error" and reply.message == "No such channel")
 
     async def boot(self) -> str:
         """Return the start time of Asterisk as text; it changes with every start."""
-        (reply,) = await self._granted({"Action": "CoreStatus"})
+        reply = await self._first({"Action": "CoreStatus"})
         return f"{reply.corestartupdate} {reply.corestartuptime}"
 
     async def version(self) -> str:
         """Return Asterisk's version, such as `22.10.0`."""
-        (reply,) = await self._granted({"Action": "CoreSettings"})
+        reply = await self._first({"Action": "CoreSettings"})
         return str(reply.asteriskversion)
 
     async def has_include(self) -> bool:
@@ -360,8 +369,8 @@ class AmiLink:
         return await self._value("DIALPLAN_EXISTS(dialer-end,s,1)") == "1"
 
     async def has_current_include(self) -> bool:
-        """True if the loaded include supports queues and AMD."""
-        return await self._value("DIALPLAN_EXISTS(dialer-hand-over,s,1)") == "1"
+        """True if the loaded include reports the hand-over; it then supports queues and AMD."""
+        return await self._value("DIALPLAN_EXISTS(dialer-handed,s,1)") == "1"
 
     async def has_context(self, context: str) -> bool:
         """False if the dialplan has no such context; without func_dialplan always True."""
@@ -376,21 +385,21 @@ class AmiLink:
 
         Only a call detects that. A reload would too, but it resets app_amd's silence_threshold.
         """
-        messages = await self._messages({"Action": "ModuleCheck", "Module": "app_amd.so"})
-        return bool(messages[0].success)
+        reply = await self.ask({"Action": "ModuleCheck", "Module": "app_amd.so"}, as_list=False)
+        return bool(reply.success)
 
     async def _value(self, function: str) -> str:
         """Return the value of a dialplan function; empty if there is no such function."""
-        (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
+        reply = await self._first({"Action": "Getvar", "Variable": function})
         return str(reply.value)
 
-    async def record(self, call_id: str) -> str | None:
-        """Return the call's record in AstDB, None if there is none."""
-        messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": call_id})
+    async def record(self, uniqueid: str) -> str | None:
+        """Return a channel's record in AstDB, None if there is none."""
+        messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": uniqueid})
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
     async def records(self) -> dict[str, str]:
-        """Return all records in AstDB by call; empty before Asterisk 16.24, which cannot list."""
+        """Return all AstDB records by Uniqueid; empty before Asterisk 16.24, which cannot list."""
         question = {"Action": "DBGetTree", "Family": "dialer"}
         messages = await self._messages(question, within_s=LIST_WITHIN_S)
         return {
@@ -399,12 +408,20 @@ class AmiLink:
             if m.event == "DBGetTreeResponse"
         }
 
-    async def delete_record(self, call_id: str) -> None:
-        """Delete the call's record in AstDB; retried when the link comes back."""
-        self._undeleted.add(call_id)
+    async def delete_record(self, uniqueid: str) -> None:
+        """Delete a channel's record in AstDB; retried when the link comes back."""
+        self._undeleted.add(uniqueid)
         with contextlib.suppress(AmiUnavailable):
-            await self.ask({"Action": "DBDel", "Family": "dialer", "Key": call_id})
-            self._undeleted.discard(call_id)
+            await self.ask({"Action": "DBDel", "Family": "dialer", "Key": uniqueid})
+            self._undeleted.discard(uniqueid)
+
+
+def _check_complete(messages: list[Any], item: str) -> None:
+    """Raise AmiUnavailable if a list has not as many items as Asterisk counted."""
+    listed = sum(message.event == item for message in messages)
+    counted = messages[-1].listitems
+    if counted and counted != str(listed):
+        raise AmiUnavailable(f"only {listed} of {counted} channels were listed")
 
 
 def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:

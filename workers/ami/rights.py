@@ -35,7 +35,8 @@ PERMISSION_PROBE: Final = MappingProxyType(
 
 def is_probe_reply(event: Mapping[str, str]) -> bool:
     """True if the event was caused by PERMISSION_PROBE."""
-    return event.get("ActionID") == PERMISSION_PROBE["ActionID"]
+    is_of_probe = event.get("ActionID") == PERMISSION_PROBE["ActionID"]
+    return is_of_probe and event.get("Event") == "OriginateResponse"
 
 
 def not_allowed(pbx: Pbx, commands: Container[str]) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from dialer.domain.call import CallError, Result
-from dialer.domain.channel import action_id
+from dialer.domain.channel import action_id, channel_id
 from dialer.domain.follow_events import (
     GivenUp,
     OriginateAccepted,
@@ -23,7 +23,12 @@ from dialer.domain.follow_events import (
     OriginateUnclear,
 )
 from dialer.domain.followed import Followed
-from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable_line
+from dialer.domain.originate import (
+    CALL_ID_VARIABLE,
+    CARRIER_DIALS_NOTHING,
+    dial_string,
+    variable_line,
+)
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from dialer.failpoints import failpoint
@@ -108,6 +113,7 @@ class Originator:
         if self.replay.resend(entry, token):  # a failed-over Redis forgot the claim
             logger.error("Call claimed twice, dialed once", extra={"call_id": call_id})
             return None, None
+        self.state.results.count("claimed")
         return self.tracker.follow(entry, token), entry.expires_at
 
     def _reason_never_to_dial(
@@ -116,6 +122,7 @@ class Originator:
         """Return why the call must never be dialed, None if it may be dialed."""
         trunk = request.trunk or cell.trunk
         if expires_at is not None and expires_at <= self.now():
+            self.state.results.count("expired")
             message = "ValidadeSeg passed before it was dialed"
             return _given_up("expired", message, result=Result.EXPIRED)
         if trunk is not None and trunk not in self.pbx.trunks:
@@ -140,6 +147,7 @@ class Originator:
 
     async def _originate(self, followed: Followed, cell: Cell) -> None:
         call_id = followed.call.call_id
+        self.tracker.hand_overs.dialed(cell.name, call_id)
         fields = self._fields(followed.request, cell)
         refusal = ""
         for attempt in range(1, cell.retries + 2):
@@ -148,7 +156,7 @@ class Originator:
                 self.tracker.feed(call_id, OriginateSent(attempt=attempt))
                 await self.link.originate(
                     fields,
-                    action_id=action_id(call_id, attempt),
+                    action_id=action_id(channel_id(call_id), attempt),
                     within_s=cell.timeout_command_response,
                 )
             except ValueError as error:
@@ -171,6 +179,7 @@ class Originator:
                 return
             else:
                 failpoint("originate.after")
+                self.state.results.count("accepted")
                 self.tracker.feed(call_id, OriginateAccepted())
                 return
         message = f"Asterisk refused it: {refusal}"
@@ -181,6 +190,7 @@ class Originator:
         call_id, cell = followed.call.call_id, followed.request.cell
         current = self.calls.get(call_id) or followed  # a replay may have claimed it again
         self.calls.drop(call_id)
+        self.tracker.hand_overs.ended(cell, call_id)
         not_sent = ExitStack()  # until then a reconciliation must not adopt it
         not_sent.enter_context(self.calls.claiming(call_id))
         unclaim = partial(self._unclaim, call_id, current.token)
@@ -201,7 +211,7 @@ class Originator:
             "EXTEN": request.exten or cell.exten,
             "PRIORITY": str(request.priority or cell.priority),
         }
-        given = (*request.variables, *CARRIER_DIALS_NOTHING)
+        given = (*request.variables, *CARRIER_DIALS_NOTHING, (CALL_ID_VARIABLE, request.call_id))
         variables = [variable_line(name, value) for name, value in given]
         if self.state.has_include:
             ours = target | _include_variables(request, cell)
@@ -209,7 +219,8 @@ class Originator:
             target = {"CONTEXT": "dialer-enter", "EXTEN": "s", "PRIORITY": "1"}
         fields: dict[str, str | list[str]] = {
             "Channel": dial_string(self.pbx.trunks[trunk], request.number),
-            "ChannelId": request.call_id,
+            "ChannelId": channel_id(request.call_id),
+            "Account": request.call_id,
             "Context": target["CONTEXT"],
             "Exten": target["EXTEN"],
             "Priority": target["PRIORITY"],

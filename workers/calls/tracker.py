@@ -15,7 +15,14 @@ from datetime import UTC, datetime
 from typing import Any, Final, assert_never
 
 from dialer.domain.call import Call, Ending
-from dialer.domain.channel import AmiEvent, call_id_of
+from dialer.domain.channel import (
+    AmiEvent,
+    Record,
+    channel_id,
+    is_channel_id,
+    uniqueid_of,
+    uniqueids_of,
+)
 from dialer.domain.follow import follow
 from dialer.domain.follow_events import (
     AskChannel,
@@ -26,6 +33,7 @@ from dialer.domain.follow_events import (
     FollowEvent,
     LogEndMissed,
     NoteAmd,
+    NoteHandOver,
     RecordRead,
     RecordUnavailable,
     StartTimer,
@@ -44,6 +52,7 @@ from workers.ami.events import channel_found, read_record
 from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
+from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
@@ -69,11 +78,12 @@ class Tracker:
     calls: Calls
     journal: Journal
     registry: Registry
+    hand_overs: HandOvers
     on_done: Callable[[Call, Ending], None]
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    #: Events of calls that are not followed yet; collected inside `buffering`.
+    #: Events of calls that are not followed yet, by Uniqueid; collected inside `buffering`.
     _unfollowed: dict[str, list[tuple[AmiEvent, datetime]]] = field(default_factory=dict)
     _buffering: int = 0
     _to_list: set[str] = field(default_factory=set)
@@ -83,12 +93,13 @@ class Tracker:
 
     def on_event(self, event: AmiEvent) -> None:
         """Feed an AMI event to its call; ignore events of other channels."""
-        call_id = call_id_of(event)
+        uniqueid = uniqueid_of(event)
         now = self.clock()
-        if call_id in self.calls:
+        call_id = self.calls.by_uniqueid(uniqueid)
+        if call_id is not None:
             self.feed(call_id, event, now)
-        elif self._buffering and cell_of(call_id) in self.cells:
-            self._unfollowed.setdefault(call_id, []).append((event, now))
+        elif self._buffering and (is_channel_id(uniqueid) or cell_of(uniqueid) in self.cells):
+            self._unfollowed.setdefault(uniqueid, []).append((event, now))
 
     @contextmanager
     def buffering(self) -> Iterator[None]:
@@ -115,26 +126,29 @@ class Tracker:
 
     def follow(self, entry: Entry, token: str) -> Followed:
         """Follow a call that was claimed with this `token`; its Originate is not sent yet."""
-        followed = self._followed(entry, token)
+        followed = self._followed(entry, token, channel_id(entry.call.call_id))
         self.calls.put(followed)
         return followed
 
     def adopt(self, entry: Entry) -> None:
         """Follow a claimed call whose Originate may have been sent by another worker."""
-        followed = replace(self._followed(entry, ""), sent=True, missed=True)
-        self.calls.put(followed)
-        call_id = entry.call.call_id
-        for event, at in self._unfollowed.pop(call_id, ()):
-            self.feed(call_id, event, at)
+        followed = self._followed(entry, "", entry.call.uniqueid or "")
+        self.calls.put(replace(followed, sent=True, missed=True))
+        for uniqueid in followed.uniqueids:
+            for event, at in self._unfollowed.pop(uniqueid, ()):
+                self.feed(entry.call.call_id, event, at)
 
-    def _followed(self, entry: Entry, token: str) -> Followed:
+    def _followed(self, entry: Entry, token: str, uniqueid: str) -> Followed:
         cell = self.cells.get(entry.request.cell)
         return Followed(
             call=entry.call,
             request=entry.request,
             boot=entry.boot,
             token=token,
+            uniqueid=uniqueid,
             wants_amd=cell is not None and cell.amd != "off",
+            confirms=self.state.confirms,
+            ring_timeout_s=entry.request.ring_timeout_s or (cell.ring_timeout if cell else 30),
         )
 
     # --- effects -------------------------------------------------------------------
@@ -148,6 +162,7 @@ class Tracker:
                 return self._write_answered(f, at)
             case WriteEnd(ending=ending):
                 self.calls.end(f.call, ending)
+                self.hand_overs.ended(f.request.cell, call_id)
                 return self.write_end(f.call, f.request, ending)
             case AskRecord():
                 return self.journal.start(self._ask_record(call_id))
@@ -159,13 +174,17 @@ class Tracker:
                 self._note(f, effect)
         return None
 
-    def _note(self, f: Followed, effect: StartTimer | NoteAmd | LogEndMissed) -> None:
+    def _note(
+        self, f: Followed, effect: StartTimer | NoteAmd | NoteHandOver | LogEndMissed
+    ) -> None:
         match effect:
             case StartTimer(timer=timer):
                 after_s = self.timeouts.of(timer)
                 asyncio.get_running_loop().call_later(after_s, self.feed, f.call.call_id, timer)
             case NoteAmd(works=works):
                 self._note_amd(f.request.cell, works=works)
+            case NoteHandOver(handed=handed):
+                self.hand_overs.note(f.request.cell, f.call.call_id, handed)
             case LogEndMissed():
                 logger.warning("End of a call missed", extra={"call_id": f.call.call_id})
             case _:
@@ -181,7 +200,7 @@ class Tracker:
             lambda: ledger.accept(
                 f.request,
                 pbx=self.state.name,
-                uniqueid=call.uniqueid or call.call_id,
+                uniqueid=call.uniqueid or channel_id(call.call_id),
                 attempts=call.attempts,
                 at=call.accepted_at or self.clock(),
                 code_wait_s=cell.timeout_command_ack,
@@ -208,7 +227,8 @@ class Tracker:
         if reply != "void":
             self.on_done(replace(call, ending=ending), ending)
         if self.state.has_include and (call.answered_at or ending.answered_at):
-            await self.link.delete_record(call.call_id)
+            for uniqueid in [call.uniqueid] if call.uniqueid else uniqueids_of(call.call_id):
+                await self.link.delete_record(uniqueid)
 
     def release_slot(self, cell: str, call_id: str) -> asyncio.Task[None]:
         """Release the call's slot in the registry."""
@@ -220,21 +240,31 @@ class Tracker:
     async def _ask_record(self, call_id: str) -> None:
         answer: FollowEvent = RecordUnavailable()
         try:
-            text = await self.link.record(call_id)
+            record = await self._record(self._uniqueids(call_id))
         except AmiUnavailable:
             pass  # the timer RecordDue asks again
         else:
-            record = read_record(text) if text else None
             answer = RecordRead(record=record, has_include=self.state.has_include)
         self.feed(call_id, answer)
 
+    async def _record(self, uniqueids: tuple[str, ...]) -> Record | None:
+        for uniqueid in uniqueids:
+            if text := await self.link.record(uniqueid):
+                return read_record(text)
+        return None
+
+    def _uniqueids(self, call_id: str) -> tuple[str, ...]:
+        followed = self.calls.get(call_id)
+        return followed.uniqueids if followed else ()
+
     async def _ask_channel(self, call_id: str) -> None:
         try:
-            is_there = await self.link.has_channel(call_id)
+            for uniqueid in self._uniqueids(call_id):
+                if await self.link.has_channel(uniqueid):
+                    return
         except AmiUnavailable:
             return
-        if not is_there:
-            self.feed(call_id, ChannelMissing())
+        self.feed(call_id, ChannelMissing())
 
     def _schedule_list(self, call_id: str) -> None:
         if not self._to_list:
@@ -263,7 +293,8 @@ class Tracker:
             return
         if self.link.session == session:
             for call_id in wanted:
-                self.feed(call_id, channel_found(live.get(call_id), self.state.boot))
+                found = channel_found(live, self._uniqueids(call_id), self.state.boot)
+                self.feed(call_id, found)
 
     def _note_amd(self, cell: str, *, works: bool) -> None:
         """Log once if AMD does not run, and once if it runs again."""

@@ -13,7 +13,14 @@ from urllib.parse import quote
 ENTRY_CONTEXT: Final = "dialer-enter"
 NOTE_FAMILY: Final = "dialer"
 INCLUDED_CONTEXTS: Final = frozenset(
-    {ENTRY_CONTEXT, "dialer-hand-over", "dialer-end", "dialer-amd", "dialer-agent"}
+    {
+        ENTRY_CONTEXT,
+        "dialer-hand-over",
+        "dialer-handed",
+        "dialer-end",
+        "dialer-amd",
+        "dialer-agent",
+    }
 )
 ABSENT_START: Final = "not-"
 """The simulated call centre has every context and queue except those with this prefix."""
@@ -48,11 +55,15 @@ class UserEventStep:
 
 def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
     """Return the user events of an answered call's dialplan, in order."""
+    handed = UserEventStep(
+        context="dialer-handed", priority=2, name="DialerHanded", headers={"Handed": "yes"}
+    )
     if not detects(variables):
-        return []
+        return [handed]
     found = detection(variables)
     amd, agent = (quote(found[name], safe="") for name in ("AMDSTATUS", "DIALER_AGENT"))
     return [
+        handed,
         UserEventStep(context="dialer-amd", priority=1, name="DialerAmd", headers={"Status": amd}),
         UserEventStep(
             context="dialer-agent",
@@ -65,7 +76,7 @@ def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
 
 def answer_note(*, answered_at: float) -> str:
     """Return the note of a call that is up; `answered_at` in seconds since 1970 UTC."""
-    return f"answered={answered_at:.3f} ended= cause= amd= agent= wait="
+    return f"answered={answered_at:.3f} ended= cause= amd= agent= wait= handed=yes"
 
 
 def end_note(
@@ -76,18 +87,18 @@ def end_note(
     agent = quote(variables.get("DIALER_AGENT", ""), safe="")
     return (
         f"answered={answered_at:.3f} ended={ended_at:.3f} cause={cause} "
-        f"amd={amd} agent={agent} wait="
+        f"amd={amd} agent={agent} wait= handed=yes"
     )
 
 
 def exists(expression: str, *, is_included: bool) -> str | None:
-    """Evaluate DIALPLAN_EXISTS(context,exten,priority) or QUEUE_EXISTS(name); None for others."""
+    """Evaluate what the worker asks of dialplan and queues; None for other functions."""
     function, opened, rest = expression.strip().partition("(")
     if not opened or not rest.endswith(")"):
         return None
     name, *position = [part.strip() for part in rest[:-1].split(",")]
     if function == "DIALPLAN_EXISTS" and name in INCLUDED_CONTEXTS:
         return "1" if is_included and (not position or position[0] == "s") else "0"
-    if function in ("DIALPLAN_EXISTS", "QUEUE_EXISTS"):
+    if function in ("DIALPLAN_EXISTS", "QUEUE_EXISTS", "QUEUE_MEMBER"):
         return "0" if name.startswith(ABSENT_START) else "1"
     return None

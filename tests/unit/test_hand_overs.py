@@ -1,0 +1,118 @@
+"""A cell whose answered calls do not reach their target is held back, and tried one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from dialer.domain.hand_over import CUT_OFF, YES
+from workers.ami import AmiLink
+from workers.pbx.hand_overs import MOST_FAILED, HandOvers
+from workers.pbx.state import PbxState
+
+
+@dataclass(slots=True)
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def hand_overs(clock: Clock) -> HandOvers:
+    state = PbxState("pbx01", cast(AmiLink, None))
+    return HandOvers(state, try_every_s=30.0, monotonic=clock)
+
+
+def fail(hand_overs: HandOvers, times: int = MOST_FAILED, *, cell: str = "C") -> None:
+    for n in range(times):
+        hand_overs.note(cell, f"{cell}:{n}", CUT_OFF)
+
+
+def test_three_failures_in_a_row_hold_the_cell_back(hand_overs: HandOvers) -> None:
+    fail(hand_overs, MOST_FAILED - 1)
+    hand_overs.note("C", "C:9", YES)
+    fail(hand_overs, MOST_FAILED - 1)
+    assert hand_overs.why_held("C") is None
+    fail(hand_overs, 1)
+    why = hand_overs.why_held("C")
+    assert why is not None
+    assert why.startswith("pbx01 did not hand over the last answered calls of cell C")
+    assert "maxcalls" in why
+    assert hand_overs.state.lacking == {"C": why}
+    assert hand_overs.state.results.last_minute()["not_handed_over"] == 5
+
+
+def test_another_cell_is_not_held_back(hand_overs: HandOvers) -> None:
+    fail(hand_overs)
+    fail(hand_overs, MOST_FAILED - 1, cell="D")
+    assert hand_overs.why_held("D") is None
+
+
+def test_one_call_at_a_time_is_tried(hand_overs: HandOvers, clock: Clock) -> None:
+    fail(hand_overs)
+    clock.now += 29.9
+    assert hand_overs.why_held("C")
+    clock.now += 0.1
+    assert hand_overs.why_held("C") is None
+    hand_overs.state.lacking.clear()  # as the check of targets does
+    hand_overs.dialed("C", "C:7")
+    assert hand_overs.why_held("C")
+    assert "C" in hand_overs.state.lacking
+    hand_overs.ended("C", "C:8")
+    assert hand_overs.why_held("C")
+
+
+def test_a_tried_call_that_nobody_answers_lets_the_next_one_go(
+    hand_overs: HandOvers, clock: Clock
+) -> None:
+    fail(hand_overs)
+    clock.now += 30
+    hand_overs.dialed("C", "C:7")
+    hand_overs.ended("C", "C:7")
+    assert hand_overs.why_held("C") is None
+
+
+def test_a_tried_call_that_fails_begins_the_pause_again(
+    hand_overs: HandOvers, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(hand_overs)
+    clock.now += 30
+    hand_overs.dialed("C", "C:7")
+    hand_overs.note("C", "C:7", CUT_OFF)
+    hand_overs.ended("C", "C:7")
+    assert hand_overs.why_held("C")
+    clock.now += 30
+    assert hand_overs.why_held("C") is None
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("Calls of a cell did not reach their target; it is held back") == 1
+    assert said.count("An answered call did not reach its target") == MOST_FAILED + 1
+
+
+def test_a_tried_call_that_succeeds_ends_the_hold(
+    hand_overs: HandOvers, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(hand_overs)
+    before = hand_overs.state.instance
+    clock.now += 30
+    hand_overs.dialed("C", "C:7")
+    hand_overs.note("C", "C:7", YES)
+    assert (hand_overs.why_held("C"), hand_overs.state.lacking) == (None, {})
+    assert hand_overs.state.instance != before  # the bridge publishes queued calls again
+    assert caplog.records[-1].getMessage() == "Calls of a cell reach their target again"
+
+
+def test_what_else_a_cell_lacks_stays(hand_overs: HandOvers) -> None:
+    hand_overs.state.lacking["C"] = "pbx01 has no queue Q"
+    fail(hand_overs)
+    assert hand_overs.state.lacking["C"] == "pbx01 has no queue Q"
+    hand_overs.note("C", "C:7", YES)
+    assert hand_overs.state.lacking["C"] == "pbx01 has no queue Q"

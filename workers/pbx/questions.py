@@ -1,0 +1,95 @@
+"""Questions to Asterisk about what an answered call needs: each reads, and changes nothing.
+
+Names and values are those of Asterisk 16 and 22.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workers.ami import AmiLink
+
+#: Device states (`Status` of QueueMember) of a member who cannot be reached: AST_DEVICE_INVALID
+#: and AST_DEVICE_UNAVAILABLE. All others can take a call, now or after their present one.
+UNREACHABLE: Final = frozenset({"4", "5"})
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of asterisk.conf, 0 for none, and the calls that Asterisk counts against them now."""
+
+    max_calls: int
+    max_load: float
+    calls: int
+
+
+@dataclass(slots=True)
+class Questions:
+    """Questions over one AMI link.
+
+    Every method raises AmiUnavailable if the link was lost or Asterisk does not reply.
+    """
+
+    link: AmiLink
+
+    async def limits(self) -> Limits:
+        """Return `maxcalls` and `maxload` of asterisk.conf. AMI does not tell `minmemfree`."""
+        settings = await self.link.ask({"Action": "CoreSettings"}, as_list=False)
+        status = await self.link.ask({"Action": "CoreStatus"}, as_list=False)
+        return Limits(
+            max_calls=int(_number(settings.coremaxcalls)),
+            max_load=_number(settings.coremaxloadavg),
+            calls=int(_number(status.corecurrentcalls)),
+        )
+
+    async def load(self) -> float | None:
+        """Return the load average of the last minute; None without func_sysinfo."""
+        value = await self._value("SYSINFO(loadavg)")
+        return _number(value) if _NUMBER.fullmatch(value) else None
+
+    async def has_place(self, context: str, exten: str, priority: int) -> bool:
+        """True if the dialplan has that place, or an extension i for what the context lacks.
+
+        Without func_dialplan always True.
+        """
+        places = (f"{context},{exten},{priority}", f"{context},i,1")
+        return any([await self._value(f"DIALPLAN_EXISTS({place})") != "0" for place in places])
+
+    async def has_operator(self, queue: str) -> bool:
+        """True if the queue has a member who can take a call now or later.
+
+        That is one who is not paused and whose device can be reached, even if it is busy. The
+        members are listed only if none is free: QueueStatus locks the queue.
+        """
+        if await self._value(f"QUEUE_MEMBER({queue},free)") not in ("", "0"):
+            return True
+        if await self._value(f"QUEUE_MEMBER({queue},logged)") == "0":
+            return False
+        messages = await self.link.ask({"Action": "QueueStatus", "Queue": queue})
+        return any(can_take_calls(m) for m in messages if m.event == "QueueMember")
+
+    async def redirect_method(self, endpoint: str) -> str:
+        """Return `redirect_method` of a PJSIP endpoint; empty if Asterisk does not tell it.
+
+        Asterisk 16 does not.
+        """
+        return await self._value(f"PJSIP_ENDPOINT({endpoint},redirect_method)")
+
+    async def _value(self, function: str) -> str:
+        reply = await self.link.ask({"Action": "Getvar", "Variable": function}, as_list=False)
+        return str(reply.value)
+
+
+def can_take_calls(member: Mapping[str, Any]) -> bool:
+    """True if the queue member of a QueueMember or QueueMemberStatus event can take calls."""
+    return str(member.get("Paused")) != "1" and str(member.get("Status")) not in UNREACHABLE
+
+
+def _number(text: object) -> float:
+    """Return a number of Asterisk's, 0 for anything else."""
+    return float(str(text)) if _NUMBER.fullmatch(str(text)) else 0.0
