@@ -75,6 +75,12 @@ class AmiPermissionMissing(AmiUnavailable):
     code = "ami_right_lacking"
 
 
+class AsteriskTooOld(AmiUnavailable):
+    """Asterisk is older than 12 and ignores the ChannelId of a call; nothing was dialed."""
+
+    code = "asterisk_too_old"
+
+
 class AmiLoginRefused(DialerError):
     """Asterisk refused the AMI login."""
 

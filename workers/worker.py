@@ -245,6 +245,7 @@ class PbxWorker:
             self._tracker.on_event(event)
 
     async def _on_up(self) -> None:
+        await self.link.check_version()
         await self._reconciler.run()
         await self.link.check_rights()  # last, so that ended calls are answered in any case
         self.state.new_instance()  # the bridge publishes calls queued here again

@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dialer.domain.asterisk_version import is_too_old
 from dialer.errors import (
     AmiCertificateRejected,
     AmiLoginRefused,
     AmiPermissionMissing,
     AmiUnavailable,
+    AsteriskTooOld,
     ConfigError,
     OriginateOutcomeUnknown,
     OriginateRefused,
@@ -73,6 +75,11 @@ class AmiLink:
     _why: str = ""
     _undeleted: set[str] = field(default_factory=set)
     _probe_reply: asyncio.Future[None] | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why the link is down, with the cure; empty while it is up or connecting at first."""
+        return self._trouble
 
     @property
     def ready(self) -> bool:
@@ -179,7 +186,7 @@ class AmiLink:
         try:
             await self._fully_booted()
             await self.on_up()
-        except AmiPermissionMissing as error:
+        except (AmiPermissionMissing, AsteriskTooOld) as error:
             self._close(str(error))
         except AmiUnavailable as error:
             self._close(f"Asterisk is not ready after login ({error})")
@@ -304,6 +311,17 @@ class AmiLink:
                 {"Action": "Ping"}
             )  # only if the link works: else the reason is the link
             raise AmiPermissionMissing(rights.missing_call_events(self.pbx)) from error
+
+    async def check_version(self) -> None:
+        """Check that Asterisk knows `ChannelId`, without which no event can be recognized.
+
+        Raises:
+            AsteriskTooOld: it is older than 12; the sentence says which version it is.
+            AmiUnavailable: the link was lost, or Asterisk refused for another reason.
+        """
+        reply = await self._first({"Action": "CoreSettings"})
+        if is_too_old(ami=str(reply.amiversion), asterisk=str(reply.asteriskversion)):
+            raise AsteriskTooOld(rights.too_old(self.pbx, str(reply.asteriskversion)))
 
     async def _check_allowed(self) -> None:
         commands = await self.ask({"Action": "ListCommands"}, as_list=False)

@@ -60,6 +60,14 @@ def missing_call_events(pbx: Pbx) -> str:
     )
 
 
+def too_old(pbx: Pbx, version: str) -> str:
+    """Return the error for an Asterisk that ignores `ChannelId`."""
+    return (
+        f"Asterisk at {pbx.host}:{pbx.port} is version {version or 'unknown'}; the dialer needs 12 "
+        "or later: update Asterisk, or take this PBX out of dialer.toml"
+    )
+
+
 def not_booted(pbx: Pbx) -> str:
     """Return the error for a missing FullyBooted, an event of class `system`."""
     return (
