@@ -11,19 +11,24 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from dialer.doctor.findings import Finding, Level, doubtful, exit_code, good, split_sentence, wrong
-from dialer.errors import AmiLoginRefused, AmiPermissionMissing, AmiUnavailable, ConfigError
+from dialer.errors import (
+    AmiLoginRefused,
+    AmiPermissionMissing,
+    AmiUnavailable,
+    AsteriskTooOld,
+    ConfigError,
+)
 from dialer.settings import Cell, Pbx, Settings
 from workers.ami import AmiLink
 from workers.ami.connection import Fields
 from workers.ami.events import WANTED_EVENTS
+from workers.pbx.hand_overs import HandOvers
+from workers.pbx.questions import Limits, Questions
 from workers.pbx.state import PbxState
 from workers.pbx.targets import Targets
 
 #: Time limit of connection and login; a user without `system` is noticed before. In seconds.
 UP_WITHIN_S: Final = 12.0
-
-#: Oldest Asterisk with ChannelId.
-OLDEST_ASTERISK: Final = 12
 
 
 def local_pbxs(settings: Settings) -> list[Pbx]:
@@ -132,48 +137,42 @@ async def _link(link: AmiLink, where: str) -> list[Finding]:
 
 
 async def _asterisk(link: AmiLink, where: str, pbx: Pbx, cells: Sequence[Cell]) -> list[Finding]:
-    reply = await link.ask({"Action": "CoreSettings"})
-    if isinstance(reply, list):
-        reply = reply[0]
-    if not reply.success:
-        return []  # the missing right is told already
+    try:
+        await link.check_version()
+    except AsteriskTooOld as error:
+        return [wrong("ami.version", where, *split_sentence(str(error)))]
+    questions = Questions(link)
+    state = PbxState(pbx.name, link)
+    state.has_include = await link.has_include()
+    state.confirms = state.has_include and await link.has_current_include()
+    targets = Targets(pbx, state, link, HandOvers(state), questions)
     return [
-        _version(where, str(reply.asteriskversion)),
-        *_limits(where, pbx, str(reply.coremaxcalls), str(reply.coremaxloadavg)),
-        *await _targets(link, where, pbx, cells),
+        good("ami.version", where, f"Asterisk {await link.version()}"),
+        *_limits(where, pbx, await questions.limits()),
+        *await _targets(targets, where, cells),
         *await _trunks(link, where, pbx),
+        *await _forwarding(targets, where),
     ]
 
 
-def _version(where: str, version: str) -> Finding:
-    major = version.removeprefix("certified/").partition(".")[0]
-    if major.isdigit() and int(major) < OLDEST_ASTERISK:
-        return wrong(
-            "ami.version",
-            where,
-            f"Asterisk {version} ignores ChannelId, so the ends of calls would not be seen",
-            f"install Asterisk {OLDEST_ASTERISK} or later",
-        )
-    return good("ami.version", where, f"Asterisk {version}")
-
-
-def _limits(where: str, pbx: Pbx, max_calls: str, max_load: str) -> list[Finding]:
+def _limits(where: str, pbx: Pbx, limits: Limits) -> list[Finding]:
     findings = []
-    if max_calls.isdigit() and 0 < int(max_calls) < pbx.max_calls:
+    if 0 < limits.max_calls < pbx.max_calls:
         findings.append(
             doubtful(
                 "ami.maxcalls",
                 where,
-                f"asterisk.conf has maxcalls = {max_calls}, less than max_calls = {pbx.max_calls}",
+                f"asterisk.conf has maxcalls = {limits.max_calls}, less than max_calls = "
+                f"{pbx.max_calls}",
                 f"raise maxcalls above {pbx.max_calls}, or leave it out, and restart Asterisk",
             )
         )
-    if float(max_load or 0) > 0:
+    if limits.max_load:
         findings.append(
             doubtful(
                 "ami.maxload",
                 where,
-                f"asterisk.conf has maxload = {float(max_load):g}: above that load answered "
+                f"asterisk.conf has maxload = {limits.max_load:g}: above that load answered "
                 "customers are cut off",
                 "leave maxload out and limit the calls with max_calls and cps",
             )
@@ -181,23 +180,26 @@ def _limits(where: str, pbx: Pbx, max_calls: str, max_load: str) -> list[Finding
     return findings or [good("ami.limits", where, "asterisk.conf limits no calls below ours")]
 
 
-async def _targets(link: AmiLink, where: str, pbx: Pbx, cells: Sequence[Cell]) -> list[Finding]:
+async def _targets(targets: Targets, where: str, cells: Sequence[Cell]) -> list[Finding]:
     """Check what answered calls need, with the worker's own checker."""
-    has_include = await link.has_include()
-    findings = [_include(where, has_include, has_include and await link.has_current_include())]
+    findings = [_include(where, targets.state.has_include, targets.state.confirms)]
     if findings[0].level is Level.WRONG:
         return findings
-    state = PbxState(pbx.name, link)
-    state.has_include = has_include
-    targets = Targets(state, link)
     for cell in cells:
         sentence = await targets.missing(cell)
         if sentence is None:
             findings.append(good("ami.target", where, f"cell {cell.name}: answered calls arrive"))
+        elif "no available member" in sentence:  # at night that is right
+            findings.append(doubtful("ami.members", where, *split_sentence(sentence)))
         else:
-            what, cure = split_sentence(sentence)
-            findings.append(wrong(_target_code(sentence), where, what, cure))
+            findings.append(wrong(_target_code(sentence), where, *split_sentence(sentence)))
     return findings
+
+
+async def _forwarding(targets: Targets, where: str) -> list[Finding]:
+    if sentence := await targets.dials_forwarded_calls():
+        return [wrong("ami.forward", where, *split_sentence(sentence))]
+    return [good("ami.forward", where, "no trunk dials on if a carrier forwards a call")]
 
 
 def _target_code(sentence: str) -> str:

@@ -380,7 +380,10 @@ def trunk_context_is_missing(site: Site) -> None:
 
 @case("ami.version")
 def asterisk_is_too_old(site: Site) -> None:
-    pairs = ((rb"AsteriskVersion: \S+", b"AsteriskVersion: 11.25.3"),)
+    pairs = (
+        (rb"AsteriskVersion: \S+", b"AsteriskVersion: 11.25.3"),
+        (rb"AMIversion: \S+", b"AMIversion: 1.3"),
+    )
     site.front = lambda port: rewritten(port, pairs)
 
 

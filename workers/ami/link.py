@@ -87,11 +87,6 @@ class AmiLink:
         connection = self._connection
         return self.up.is_set() and connection is not None and not connection.closed.done()
 
-    @property
-    def trouble(self) -> str:
-        """Why the link is down, as it was logged; empty if it is up or was never tried."""
-        return self._trouble
-
     # --- connecting ----------------------------------------------------------------
 
     async def run(self) -> None:
