@@ -354,7 +354,7 @@ def include_is_missing(site: Site) -> None:
 
 @case("ami.include")
 def include_is_old(site: Site) -> None:
-    pairs = ((rb"dialer-hand-over", b"not-hand-over"),)
+    pairs = ((rb"dialer-handed,s", b"not-handed,s"),)
     site.front = lambda port: rewritten(port, requests=pairs)
 
 
