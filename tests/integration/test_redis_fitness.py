@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import subprocess
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
+from rich.console import Console
 
 from dialer.errors import StoreUnavailable, StoreUnfit
+from dialer.monitor.terminal import watch
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store import fitness
 from dialer.store.fitness import ServerFacts
@@ -200,6 +203,18 @@ async def test_policy_changed_while_running_is_logged(
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     await servers.close()
+
+
+async def test_monitor_names_an_evicting_redis(redis_url: str) -> None:
+    printed = io.StringIO()
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        await admin.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            await watch(redis_url, (), {}, Console(file=printed, width=300), {})
+        finally:
+            await admin.config_set("maxmemory-policy", "noeviction")
+    assert "has the maxmemory-policy allkeys-lru" in printed.getvalue()
+    assert "All is well." not in printed.getvalue()
 
 
 async def test_missing_rights_are_logged_together_at_start(
