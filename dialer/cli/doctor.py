@@ -6,13 +6,19 @@ The only module of `dialer` that uses `workers`: a PBX is checked over the worke
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+import io
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dialer.doctor.findings import Finding
     from dialer.settings import Pbx, Settings
+
+#: Width of the table in a pipe or a file, in characters.
+PIPE_WIDTH: Final = 300
 
 
 def doctor(
@@ -38,10 +44,19 @@ def doctor(
     if as_json:
         typer.echo(report.as_json(findings))
     else:
-        from rich.console import Console
-
-        report.print_table(findings, Console())
+        report.print_table(findings, _console())
     raise typer.Exit(exit_code(findings))
+
+
+def _console() -> Console:
+    """Return standard output; in a pipe lines are not broken."""
+    import sys
+
+    from rich.console import Console
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no ✓
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
 
 def _chosen(settings: Settings, names: list[str]) -> list[Pbx]:
