@@ -72,17 +72,23 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
     with ExitStack() as stack:
 
         def make(
-            *, bridges: int = 1, max_calls: int = 400, broker_url: str = "", **cell: object
+            *,
+            bridges: int = 1,
+            max_calls: int = 400,
+            broker_url: str = "",
+            trunks: Mapping[str, str] = TRUNKS,
+            ports: Mapping[str, int] | None = None,
+            **cell: object,
         ) -> Site:
             for version in ("16", "22"):
                 lab.hang_up_everything(version)
             places = [
                 PbxPlace(
                     name=name,
-                    port=lab.ami_port("22" if version == "22" else "16"),
+                    port=(ports or {}).get(name) or lab.ami_port("22" if version == "22" else "16"),
                     secret=AMI_SECRET,
                     max_calls=max_calls,
-                    trunks=TRUNKS,
+                    trunks=trunks,
                 )
                 for name, version in PBXS.items()
             ]

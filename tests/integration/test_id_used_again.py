@@ -46,12 +46,16 @@ class Worker:
             self.sent.append(action_id)
             self.fields.append(fields)
 
+        async def ask(action: object, **_: object) -> object:
+            return SimpleNamespace(value="1")
+
         async def delete_record(call_id: str) -> None: ...
         def on_done(call: Call, ending: Ending) -> None:
             self.ended.append(call)
 
         link = cast(
-            Any, SimpleNamespace(ready=True, originate=originate, delete_record=delete_record)
+            Any,
+            SimpleNamespace(ready=True, ask=ask, originate=originate, delete_record=delete_record),
         )
         state = PbxState("pbx01", link)
         cells = Cells()

@@ -21,6 +21,7 @@ from dialer.simulation.pbx.outcomes import VERSIONS
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.cells import CellBook
+from tests.integration.ami.middle import Middle
 from tests.integration.cell_rig import CELL, Site, cell
 from tests.waiting import wait_until
 from workers.recovery.reconcile import Reconciler
@@ -31,7 +32,9 @@ SECRET = "s"
 
 
 @asynccontextmanager
-async def started(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator[PbxWorker]:
+async def started(
+    site: Site, pbx: SimulatedPbx | Middle, **fields: Any
+) -> AsyncIterator[PbxWorker]:
     """A worker of the site's cell; `fields` are the cell's."""
     table = {"name": "pbx01", "port": pbx.port, "secret": SECRET, "max_calls": 10, "cps": 100}
     settings = Settings.model_validate(
@@ -54,7 +57,9 @@ async def started(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator
 
 
 @asynccontextmanager
-async def working(site: Site, pbx: SimulatedPbx, **fields: Any) -> AsyncIterator[PbxWorker]:
+async def working(
+    site: Site, pbx: SimulatedPbx | Middle, **fields: Any
+) -> AsyncIterator[PbxWorker]:
     """The same worker, once it is ready."""
     async with started(site, pbx, **fields) as worker:
         async with asyncio.timeout(15):

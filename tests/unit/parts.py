@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 from redis.exceptions import ResponseError
@@ -135,6 +136,8 @@ class Asterisk:
     #: What each Originate raises, None if Asterisk accepts it.
     replies: list[Exception | None] = field(default_factory=list)
     started: str = "b"
+    #: Values of dialplan functions; 1 for all others.
+    values: dict[str, str] = field(default_factory=dict)
     include: bool = True
     confirms: bool = False
     is_lost: bool = False
@@ -151,6 +154,10 @@ class Asterisk:
         self.sent.append((action_id, fields))
         if self.replies and (error := self.replies.pop(0)) is not None:
             raise error
+
+    async def ask(self, action: dict[str, str], **_: Any) -> Any:
+        await self._ask(action["Variable"])
+        return SimpleNamespace(value=self.values.get(action["Variable"], "1"))
 
     async def boot(self) -> str:
         await self._ask("boot")

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from dialer.domain.call import Result, State
+from dialer.domain.channel import HungUp
+from dialer.domain.hand_over import CUT_OFF
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from tests.unit.captured import CALL_ID, UNIQUEID
+from tests.unit.lives import CELL
 from tests.unit.parts import Parts, entry, parts
 from workers.calls.originate import STALE_CLAIM_S
+from workers.pbx.hand_overs import MOST_FAILED
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -261,3 +265,52 @@ async def test_a_variable_the_cell_does_not_allow_is_never_dialed() -> None:
     ending = await made.ending()
     assert ending.error is not None
     assert (ending.error.code, made.asterisk.sent) == ("not_allowed", [])
+
+
+# --- the call's own place in the dialplan, and cells that are held back ----------------------
+
+MISSING = {"DIALPLAN_EXISTS(ivr,77,1)": "0", "DIALPLAN_EXISTS(ivr,i,1)": "0"}
+OWN: dict[str, Any] = {"contexts": ("ivr",), "extensions": ("77",)}
+
+
+async def test_a_call_to_a_missing_extension_is_not_dialed() -> None:
+    made = waiting(cell=OWN, context="ivr", exten="77")
+    made.asterisk.values = MISSING
+    ending = await (await dial(made)).ending()
+    assert made.asterisk.sent == []
+    assert ending.error is not None
+    assert (ending.result, ending.error.code) == (Result.FAILED, "no_extension")
+    assert "pbx01 has no extension 77, priority 1 in context ivr" in ending.error.message
+
+
+async def test_an_extension_i_takes_what_its_context_lacks() -> None:
+    made = waiting(cell=OWN, context="ivr", exten="77")
+    made.asterisk.values = {**MISSING, "DIALPLAN_EXISTS(ivr,i,1)": "1"}
+    assert len((await dial(made)).asterisk.sent) == 1
+
+
+async def test_a_known_place_is_asked_for_once() -> None:
+    made = await dial(waiting(cell=OWN, context="ivr", exten="77"))
+    await dial(made)
+    assert made.asterisk.asked.count("DIALPLAN_EXISTS(ivr,77,1)") == 1
+
+
+async def test_a_lost_link_while_asking_gives_the_call_back() -> None:
+    made = waiting(AmiUnavailable("down"), cell=OWN, context="ivr", exten="77")
+    made.asterisk.is_lost = True
+    await dial(made)
+    assert made.written.done == ["claim", "unclaim"]
+
+
+async def test_of_a_held_cell_one_call_is_tried() -> None:
+    made = waiting()
+    for n in range(MOST_FAILED):
+        made.hand_overs.note(CELL, f"{CELL}:{n}", CUT_OFF)
+    made.hand_overs.monotonic = lambda: float("inf")
+    made.state.lacking.clear()  # as the check of targets does when a call may be tried
+    await dial(made)
+    assert len(made.asterisk.sent) == 1
+    assert CELL in made.state.lacking
+    made.hear(HungUp(uniqueid=UNIQUEID, cause=17, cause_text=None))
+    await made.ending()
+    assert made.hand_overs.why_held(CELL) is None

@@ -7,7 +7,14 @@ import asyncio
 import pytest
 
 from dialer.domain.call import Result
-from dialer.domain.channel import AmdReported, ChannelCreated, ChannelUp, HungUp, OriginateEnded
+from dialer.domain.channel import (
+    AmdReported,
+    ChannelCreated,
+    ChannelUp,
+    HandOverReported,
+    HungUp,
+    OriginateEnded,
+)
 from dialer.domain.follow_events import (
     ChannelWaitTimedOut,
     CheckDue,
@@ -234,3 +241,16 @@ async def test_missing_amd_is_logged_once_until_it_works(
         "AMD does not run",
     ]
     assert {vars(r)["cell"] for r in caplog.records} == {CELL}
+
+
+async def test_a_refused_hand_over_is_counted_and_told() -> None:
+    made = parts()
+    made.state.confirms = True
+    made.claimed()
+    made.tracker.feed(CALL_ID, OriginateAccepted())
+    made.hear(ChannelUp(uniqueid=UNIQUEID), HandOverReported(uniqueid=UNIQUEID, handed="NOEXTEN"))
+    made.hear(HungUp(uniqueid=UNIQUEID, cause=16, cause_text=None))
+    ending = await made.ending()
+    assert ending.error is not None
+    assert ending.error.code == "not_handed_over"
+    assert made.state.results.last_minute()["not_handed_over"] == 1

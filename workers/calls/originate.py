@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -39,6 +39,7 @@ from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.tracker import Tracker
+from workers.pbx.questions import Questions
 from workers.pbx.state import PbxState
 from workers.recovery.replay import Replay
 
@@ -46,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 #: Pause after Asterisk refused an Originate, in seconds.
 RETRY_PAUSE_S: Final = 0.5
+
+#: A place of the dialplan that was found is not asked for again for this long, in seconds.
+PLACE_KNOWN_S: Final = 10.0
 
 #: If a process was stopped this long between claim and Originate, it does not send the Originate,
 #: because the bridge may have ended the call in the meantime. In seconds.
@@ -70,6 +74,8 @@ class Originator:
     retry_pause_s: float = RETRY_PAUSE_S
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
+    #: When each place that a request named was last found in the dialplan, by `monotonic`.
+    _places: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     async def dial(self, call_id: str, epoch: int) -> None:
         """Dial the call if it is still queued to this PBX; return when Asterisk has replied.
@@ -89,6 +95,8 @@ class Originator:
             return
         if (failure := self._reason_never_to_dial(followed.request, cell, expires_at)) is not None:
             self.tracker.feed(call_id, failure)
+        elif not await self._has_place(followed.request, cell):
+            self.tracker.feed(call_id, self._no_place(followed.request, cell))
         elif self._must_give_back(cell, followed, claimed_s=self.monotonic() - began):
             self._give_back(followed)
         else:
@@ -138,6 +146,34 @@ class Originator:
             )
             return _given_up("not_allowed", message)
         return None
+
+    async def _has_place(self, request: CallRequest, cell: Cell) -> bool:
+        """False if the dialplan lacks the place that the request names itself.
+
+        The cell's own place is checked with the other targets. If the link is down, True: the call
+        is then given back.
+        """
+        if (request.context, request.exten, request.priority) == (None, None, None):
+            return True
+        place = _place(request, cell)
+        now = self.monotonic()
+        if now - self._places.get(place, -PLACE_KNOWN_S) < PLACE_KNOWN_S:
+            return True
+        try:
+            found = await Questions(self.link).has_place(*place)
+        except AmiUnavailable:
+            return True
+        if found:
+            self._places[place] = now
+        return found
+
+    def _no_place(self, request: CallRequest, cell: Cell) -> GivenUp:
+        context, exten, priority = _place(request, cell)
+        message = (
+            f"{self.pbx.name} has no extension {exten}, priority {priority} in context {context}: "
+            "add it to the dialplan, or correct Contexto, Extensao and Prioridade"
+        )
+        return _given_up("no_extension", message)
 
     def _must_give_back(self, cell: Cell, followed: Followed, *, claimed_s: float) -> bool:
         """True if the call must not be dialed now: stale claim, calling hours, target missing."""
@@ -206,11 +242,8 @@ class Originator:
     def _fields(self, request: CallRequest, cell: Cell) -> dict[str, str | list[str]]:
         """Return the headers of the Originate."""
         trunk = request.trunk or cell.trunk or self.pbx.default_trunk
-        target = {
-            "CONTEXT": request.context or cell.context,
-            "EXTEN": request.exten or cell.exten,
-            "PRIORITY": str(request.priority or cell.priority),
-        }
+        context, exten, priority = _place(request, cell)
+        target = {"CONTEXT": context, "EXTEN": exten, "PRIORITY": str(priority)}
         given = (*request.variables, *CARRIER_DIALS_NOTHING, (CALL_ID_VARIABLE, request.call_id))
         variables = [variable_line(name, value) for name, value in given]
         if self.state.has_include:
@@ -230,6 +263,15 @@ class Originator:
         if request.caller_id is not None:
             fields["CallerID"] = request.caller_id
         return fields
+
+
+def _place(request: CallRequest, cell: Cell) -> tuple[str, str, int]:
+    """Return the place in the dialplan of an answered call, if it goes to no queue."""
+    return (
+        request.context or cell.context,
+        request.exten or cell.exten,
+        request.priority or cell.priority,
+    )
 
 
 def _given_up(

@@ -193,7 +193,7 @@ def _core_status(exchange: Exchange, _session: Session, request: AmiRequest) -> 
         "Success",
         f"CoreStartupDate: {date}\r\nCoreStartupTime: {clock}\r\n"
         f"CoreReloadDate: {date}\r\nCoreReloadTime: {clock}\r\n"
-        f"CoreCurrentCalls: {len(exchange.floor.live)}\r\n{processed}",
+        f"CoreCurrentCalls: {exchange.floor.in_dialplan}\r\n{processed}",
     )
 
 
@@ -204,7 +204,8 @@ def _core_settings(exchange: Exchange, _session: Session, request: AmiRequest) -
         "Success",
         f"AMIversion: {facts.banner.partition('/')[2]}\r\n"
         f"AsteriskVersion: {facts.release}\r\n"
-        "SystemName: \r\nCoreMaxCalls: 0\r\nCoreMaxLoadAvg: 0.000000\r\n"
+        f"SystemName: \r\nCoreMaxCalls: {exchange.floor.habits.maxcalls}\r\n"
+        "CoreMaxLoadAvg: 0.000000\r\n"
         "CoreRunUser: \r\nCoreRunGroup: \r\nCoreMaxFilehandles: 20000\r\n"
         "CoreRealTimeEnabled: No\r\nCoreCDRenabled: No\r\nCoreHTTPenabled: No\r\n"
         f"{facts.more_settings}",

@@ -89,6 +89,11 @@ class CallFloor:
         self._timing = Timing(habits, seed)
         self._sequence = 0
 
+    @property
+    def in_dialplan(self) -> int:
+        """How many calls are answered: those that Asterisk counts against `maxcalls`."""
+        return sum(call.answered_at is not None for call in self.live.values())
+
     def find(self, name_or_uniqueid: str) -> SimulatedCall | None:
         """Return the live call with that channel name or Uniqueid, None if there is none."""
         wanted = name_or_uniqueid.lower()
@@ -196,8 +201,17 @@ class CallFloor:
         self.answered += 1
         call.legs, threads = script.answer(call.legs)
         self._publish_threads(threads, call.order, reason=4, channel=call.legs.one)
+        if self.habits.maxcalls and self.in_dialplan > self.habits.maxcalls:
+            self._cut_off(call)
+            return
         self._enter_dialplan(call)
         self._talk(call)
+
+    def _cut_off(self, call: SimulatedCall) -> None:
+        """End an answered call that may not enter the dialplan: it leaves no note."""
+        call.answered_at = None
+        self._end(call, cause=0)
+        self._publish_all([events.hangup(call.legs.one, 0, None)])
 
     def _enter_dialplan(self, call: SimulatedCall) -> None:
         order, variables = call.order, call.variables

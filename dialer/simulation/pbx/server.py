@@ -30,8 +30,9 @@ class SimulatedPbx:
     """One simulated Asterisk.
 
     Ranges are (shortest, longest) in seconds. `include` is false to simulate a missing dialplan
-    include: then no note is written to AstDB. `read` and `write` are the AMI user's permissions
-    as in manager.conf.
+    include: then no note is written to AstDB. `maxcalls` is that of asterisk.conf, 0 for none:
+    calls answered beyond it never enter the dialplan. `read` and `write` are the AMI user's
+    permissions as in manager.conf.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SimulatedPbx:
         long_talk: float = 300.0,
         seed: int | None = 1,
         include: bool = True,
+        maxcalls: int = 0,
         read: str = "all",
         write: str = "all",
     ) -> None:
@@ -69,6 +71,7 @@ class SimulatedPbx:
             reject_time_s=reject_time,
             long_talk_s=long_talk,
             is_dialplan_included=include,
+            maxcalls=maxcalls,
         )
         floor = CallFloor(habits=habits, publish=self._publish, astdb=self.astdb, seed=seed)
         self.exchange = Exchange(

@@ -28,6 +28,7 @@ class CallHabits:
     reject_time_s: tuple[float, float] = (0.05, 0.3)
     long_talk_s: float = 300.0
     is_dialplan_included: bool = True
+    maxcalls: int = 0
 
 
 class Timing:

@@ -26,6 +26,8 @@ VERSIONS: tuple[Version, ...] = ("16", "22")
 
 HERE = Path(__file__).resolve().parent
 PROJECT = "dialer-lab"
+NETWORK = f"{PROJECT}_bridge"
+CONFIG = HERE / "asterisk"
 AMI_USERNAME = "dialer"
 AMI_SECRET = "lab-secret"  # the lab's own, on loopback
 RINGS_LOG = "/var/log/carrier/rings.log"
@@ -46,6 +48,27 @@ class Ring:
     at: float  # seconds since 1970 UTC, by the carrier's clock (the host's)
     number: str
     sip_call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedAsterisk:
+    """An Asterisk beside the lab's two, which one test alone uses."""
+
+    name: str
+
+    @property
+    def ami_port(self) -> int:
+        """Port of its manager on 127.0.0.1."""
+        said = _docker("port", self.name, "5038/tcp")
+        return int(said.splitlines()[0].rpartition(":")[2])
+
+    def is_ready(self) -> bool:
+        """Whether a manager can log in and it is fully booted."""
+        return _fully_booted(self.ami_port)
+
+    def cli(self, command: str) -> str:
+        """What its console says to a command."""
+        return _docker("exec", self.name, "asterisk", "-C", "/tmp/asterisk.conf", "-rx", command)
 
 
 class Lab:
@@ -138,6 +161,32 @@ class Lab:
         finally:
             _docker("unpause", _container(f"asterisk{version}"))
 
+    @contextmanager
+    def limited(self, version: Version, maxcalls: int) -> Iterator[LimitedAsterisk]:
+        """One more Asterisk of that version, with `maxcalls` in its asterisk.conf."""
+        name = f"{PROJECT}-limited{version}"
+        config = "/tmp/asterisk.conf"
+        limit = (
+            f"sed 's/^.options.$/[options]\\nmaxcalls = {maxcalls}/' /etc/asterisk/asterisk.conf"
+        )
+        mounts = (
+            f"{CONFIG}:/etc/asterisk:ro",
+            f"{HERE.parents[2] / 'deploy' / 'asterisk'}:/opt/dialer:ro",
+        )
+        _docker(
+            *("run", "--detach", "--rm", "--name", name, "--hostname", f"limited{version}"),
+            *("--network", NETWORK, "--publish", "127.0.0.1:0:5038"),
+            *(part for mount in mounts for part in ("--volume", mount)),
+            *(f"multcall-asterisk:{version}", "sh", "-c"),
+            f"{limit} >{config} && exec asterisk -f -n -C {config}",
+        )
+        try:
+            asterisk = LimitedAsterisk(name)
+            wait_for(name, asterisk.is_ready)
+            yield asterisk
+        finally:
+            _docker("rm", "--force", name)
+
     def cli(self, version: Version, command: str) -> str:
         """What Asterisk's console says to a command."""
         return self._exec(f"asterisk{version}", "asterisk", "-rx", command)
@@ -167,11 +216,7 @@ class Lab:
 
     def wait_until_ready(self, version: Version) -> None:
         """Wait until a manager can log in and Asterisk is fully booted."""
-        wait_for(f"asterisk{version}", lambda: self._fully_booted(version))
-
-    def _fully_booted(self, version: Version) -> bool:
-        login = f"Action: Login\r\nUsername: {AMI_USERNAME}\r\nSecret: {AMI_SECRET}\r\n\r\n"
-        return answers(self.ami_port(version), login.encode(), b"Event: FullyBooted")
+        wait_for(f"asterisk{version}", lambda: _fully_booted(self.ami_port(version)))
 
     def _carrier_listens(self) -> bool:
         return ":13C4 " in self._exec("carrier", "cat", "/proc/net/udp")  # 13C4 = 5060
@@ -195,6 +240,11 @@ def docker_available() -> str | None:
         except LabError as error:
             return f"{lacking}: {error}"
     return None
+
+
+def _fully_booted(port: int) -> bool:
+    login = f"Action: Login\r\nUsername: {AMI_USERNAME}\r\nSecret: {AMI_SECRET}\r\n\r\n"
+    return answers(port, login.encode(), b"Event: FullyBooted")
 
 
 def _container(service: str) -> str:
