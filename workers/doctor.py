@@ -131,7 +131,7 @@ async def _link(link: AmiLink, where: str) -> list[Finding]:
         return [wrong(code, where, *split_sentence(str(error)))]
     return [
         good("ami.login", where, "logged in"),
-        good("ami.rights", where, "the AMI user may do all that calls need"),
+        good("ami.rights", where, "the AMI user has every right"),
         good("ami.events", where, "call events are heard"),
     ]
 
@@ -177,7 +177,7 @@ def _limits(where: str, pbx: Pbx, limits: Limits) -> list[Finding]:
                 "leave maxload out and limit the calls with max_calls and cps",
             )
         )
-    return findings or [good("ami.limits", where, "asterisk.conf limits no calls below ours")]
+    return findings or [good("ami.limits", where, "asterisk.conf limits no calls")]
 
 
 async def _targets(targets: Targets, where: str, cells: Sequence[Cell]) -> list[Finding]:
@@ -199,7 +199,7 @@ async def _targets(targets: Targets, where: str, cells: Sequence[Cell]) -> list[
 async def _forwarding(targets: Targets, where: str) -> list[Finding]:
     if sentence := await targets.dials_forwarded_calls():
         return [wrong("ami.forward", where, *split_sentence(sentence))]
-    return [good("ami.forward", where, "no trunk dials on if a carrier forwards a call")]
+    return [good("ami.forward", where, "no trunk dials on by itself")]
 
 
 def _target_code(sentence: str) -> str:

@@ -33,3 +33,8 @@ def main() -> None:
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("redis."):
+            raise
+        sys.stderr.write(f"dialer: Redis refuses: {error}; `dialer doctor` says what is wrong\n")
+        sys.exit(EXIT_ERROR)

@@ -42,7 +42,7 @@ def check_file(settings: Settings) -> list[Finding]:
             doubtful("host.file", str(path), "every user can read its secrets", f"chmod o-r {path}")
         )
     else:
-        findings.append(good("host.file", str(path), "is valid; no secret in it is public"))
+        findings.append(good("host.file", str(path), "is valid, and no secret is public"))
     findings += [
         doubtful("host.variable", variable, "has no effect", f"did you mean {meant}?")
         for variable, meant in stray_variables(settings)

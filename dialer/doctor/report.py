@@ -24,12 +24,14 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 
 def print_table(findings: Sequence[Finding], console: Console) -> None:
-    """Print one row per finding, then what is wrong in one line."""
-    table = Table("", "check", "of", "found", "cure", box=None, pad_edge=False)
+    """Print one row per finding, with the cure under it; then how many there are."""
+    table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
         mark, style = MARKS[finding.level]
-        cells = (finding.code, finding.where, finding.what, finding.cure)
-        table.add_row(Text(mark, style=style), *map(Text, cells))
+        found = Text(f"{finding.where}: {finding.what}")
+        if finding.cure:
+            found.append(f"\n→ {finding.cure}", style="bold")
+        table.add_row(Text(mark, style=style), finding.code, found)
     console.print(table)
     console.print(Text(summary(findings)))
 

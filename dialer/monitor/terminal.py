@@ -16,7 +16,7 @@ from rich.text import Text
 from dialer.monitor.snapshot import Snapshot, take_snapshot
 from dialer.settings.tables import Pbx
 from dialer.store.client import connect, require
-from dialer.store.fitness import read_facts, unfit
+from dialer.store.fitness import read_facts, require_usable, unfit
 from dialer.store.ledger import LedgerReads
 from dialer.store.redis_url import redacted
 from dialer.store.registry import Registry
@@ -36,6 +36,7 @@ async def watch(
 
     Raises:
         StoreUnavailable: a Redis cannot be reached at start.
+        StoreUnfit: a Redis is too old, or a cluster.
     """
     async with AsyncExitStack() as stack:
         by_url: dict[str, Steps] = {}
@@ -44,6 +45,7 @@ async def watch(
             by_url[url] = Steps(redis, "Redis")
             stack.push_async_callback(by_url[url].close)
             await require(redis, url, "the monitored Redis")
+            await require_usable(redis, url, "the monitored Redis")
         registry = Registry(by_url[registry_url])
         ledgers = [LedgerReads(by_url[url], cell) for cell, url in cell_urls.items()]
 

@@ -132,6 +132,20 @@ async def check(redis: Redis, url: str, what: str) -> None:
         raise StoreUnfit(f"{what} at {redacted(url)} {trouble}")
 
 
+async def require_usable(redis: Redis, url: str, what: str) -> None:
+    """Check that a server that answers can be read, whatever its eviction policy is.
+
+    Raises:
+        StoreUnfit: it is too old, or a cluster.
+    """
+    try:
+        facts = await read_facts(redis)
+    except (RedisError, OSError):
+        return
+    if facts and (trouble := version_trouble(facts) or cluster_trouble(facts)):
+        raise StoreUnfit(f"{what} at {redacted(url)} {trouble}")
+
+
 async def check_broker(url: str) -> None:
     """Check the Redis that carries Celery's messages. One that is down passes.
 

@@ -108,6 +108,22 @@ def test_redis_cluster_is_refused_at_start(tmp_path: Path, command: list[str]) -
     says(program, "is a Redis Cluster, which cannot be used; use one Redis")
 
 
+@pytest.mark.parametrize("command", [["monitor"], ["dnc", "add", "5511900000010"]])
+def test_commands_refuse_a_cluster_too(tmp_path: Path, command: list[str]) -> None:
+    with server(cluster_enabled="yes") as running:
+        program = started(tmp_path, ["dialer.cli", *command], running.url(), running.url())
+    says(program, "is a Redis Cluster, which cannot be used; use one Redis")
+
+
+async def test_command_without_rights_says_one_sentence(tmp_path: Path, redis_url: str) -> None:
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        await admin.acl_setuser("poor", enabled=True, passwords=["+p"], commands=["+ping"])
+        url = redis_url.replace("://", "://poor:p@")
+        program = await asyncio.to_thread(started, tmp_path, ["dialer.cli", "monitor"], url, url)
+        await admin.acl_deluser("poor")
+    says(program, "Redis refuses: ", "`dialer doctor` says what is wrong")
+
+
 @PROGRAMS
 def test_broker_in_a_cluster_is_refused_at_start(
     tmp_path: Path, redis_url: str, command: list[str]
