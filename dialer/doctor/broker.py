@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import secrets
 import ssl
+import threading
 from typing import Any, Final
 
 from amqp.exceptions import AMQPError
@@ -28,7 +30,7 @@ async def check_broker(url: str) -> list[Finding]:
     """Publish and consume a probe; check Celery's remote control too."""
     where = f"broker {redacted(url).partition('?')[0]}"
     try:
-        await asyncio.wait_for(asyncio.to_thread(_probe, for_celery(url)), WITHIN_S)
+        await asyncio.wait_for(_in_thread(for_celery(url)), WITHIN_S)
     except _Forbidden as error:
         return [_rights(where, str(error))]
     except (OperationalError, RedisError, AMQPError, OSError, TimeoutError) as error:
@@ -45,6 +47,28 @@ class _Forbidden(Exception):
 
 class _Lost(Exception):
     """The probe did not come back."""
+
+
+async def _in_thread(broker: CeleryBroker) -> None:
+    """Run the probe in a thread that does not hold the process up if the broker never answers."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: Exception | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def run() -> None:
+        error: Exception | None = None
+        try:
+            _probe(broker)
+        except Exception as raised:  # noqa: BLE001  # raised again in the event loop
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the event loop is closed already
+            loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=run, name="broker probe", daemon=True).start()
+    await done
 
 
 def _probe(broker: CeleryBroker) -> None:
@@ -105,11 +129,20 @@ def _rights(where: str, said: str) -> Finding:
 
 def _failed(where: str, error: BaseException) -> Finding:
     said = str(error) or "no answer in time"
+    if "WRONG_VERSION_NUMBER" in said:
+        cure = "use its TLS port (RabbitMQ: 5671), or a URL without TLS"
+        return wrong("broker.tls", where, "does not speak TLS at that port", cure)
     if "CERTIFICATE_VERIFY_FAILED" in said or isinstance(error, ssl.SSLError):
         cure = "name its CA with ssl_ca_certs= in [broker] url; its certificate needs the host name"
         return wrong("broker.tls", where, f"has a certificate that is not trusted ({said})", cure)
-    if "ACCESS_REFUSED" in said or "403" in said or "NOT_ALLOWED" in said or "530" in said:
-        cure = "correct user, password and vhost in [broker] url, or rabbitmqctl set_permissions"
+    if "refused for user" in said:
+        cure = "rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'"
+        return wrong("broker.rights", where, f"its user lacks a right ({said})", cure)
+    if isinstance(error, TimeoutError):
+        cure = "is it in a memory or disk alarm (rabbitmqctl list_alarms), or behind a firewall?"
+        return wrong("broker.reach", where, "does not answer in time", cure)
+    if "ACCESS_REFUSED" in said or "NOT_ALLOWED" in said:
+        cure = "correct user, password and vhost in [broker] url"
         return wrong("broker.login", where, f"refuses ({said})", cure)
     cure = "start it, or correct [broker] url in dialer.toml"
     return wrong("broker.reach", where, f"cannot be reached ({said})", cure)
