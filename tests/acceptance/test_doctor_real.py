@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import docker
 import pytest
 from pydantic import SecretStr
 
+from dialer.doctor.broker import check_broker
 from dialer.doctor.findings import Finding, Level
 from dialer.settings import Cell, Pbx
+from tests.acceptance.containers import LAB_NETWORK
 from tests.acceptance.lab.lab import AMI_SECRET, Lab, Version
+from tests.acceptance.lab.rabbitmq import LOGIN, VHOST, RabbitMq
 from workers.doctor import check_pbx
 
 ON_BOTH = pytest.mark.parametrize("version", ["22", "16"])
@@ -55,6 +60,16 @@ def unsound(found: list[Finding]) -> list[tuple[str, str]]:
     return [(f.code, f.what) for f in found if f.level is not Level.GOOD]
 
 
+@pytest.fixture(scope="module")
+def rabbitmq(docker_client: docker.DockerClient) -> Iterator[RabbitMq]:
+    server = RabbitMq(docker_client, LAB_NETWORK)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
 @ON_BOTH
 async def test_sound_asterisk_has_no_finding(lab: Lab, version: Version) -> None:
     found = await findings(lab.ami_port(version), {}, {})
@@ -75,3 +90,25 @@ async def test_trunk_that_dials_on_is_named(lab: Lab) -> None:
     trunks = {"t": "PJSIP/dials-on/sip:{number}@carrier"}
     found = unsound(await findings(lab.ami_port("22"), {"trunks": trunks}, {}))
     assert [one[0] for one in found] == ["ami.forward"]
+
+
+async def test_probe_goes_through_a_real_rabbitmq(rabbitmq: RabbitMq) -> None:
+    (finding,) = await check_broker(rabbitmq.url)
+    assert (finding.code, finding.level) == ("broker.probe", Level.GOOD)
+    assert "dialer-doctor" not in rabbitmq.ctl("list_queues", "-p", VHOST, "name")
+    assert "dialer-doctor" not in rabbitmq.ctl("list_exchanges", "-p", VHOST, "name")
+
+
+async def test_what_a_rabbitmq_refuses_is_named(rabbitmq: RabbitMq) -> None:
+    async def code(url: str) -> str:
+        (finding,) = await check_broker(url)
+        return finding.code
+
+    assert await code(rabbitmq.url.replace(LOGIN, "dialer:wrong")) == "broker.login"
+    assert await code(rabbitmq.url.replace(f"/{VHOST}", "/nowhere")) == "broker.login"
+    assert await code(rabbitmq.url.replace("amqp://", "amqps://")) == "broker.tls"
+    rabbitmq.ctl("set_permissions", "-p", VHOST, "dialer", "^$", ".*", ".*")
+    try:
+        assert await code(rabbitmq.url) == "broker.rights"
+    finally:
+        rabbitmq.ctl("set_permissions", "-p", VHOST, "dialer", ".*", ".*", ".*")
