@@ -50,6 +50,12 @@ class StoreUnavailable(DialerError):
     code = "store_unavailable"
 
 
+class StoreUnfit(DialerError):
+    """A Redis answers, but calls must not be kept in it as it is; the program cannot start."""
+
+    code = "store_unfit"
+
+
 class StepsStopped(DialerError):
     """Steps of a Redis server no longer run; the process must end."""
 

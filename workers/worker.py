@@ -25,9 +25,11 @@ from dialer.errors import (
     StepsStopped,
 )
 from dialer.settings import Pbx, Settings
+from dialer.settings.broker_url import is_rabbitmq
 from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
+from dialer.store.fitness import check_broker
 from dialer.store.ledger import WorkerLedger
 from dialer.store.ledger.fence import Fence
 from dialer.store.ledger.unannounced import unannounced
@@ -115,10 +117,13 @@ class PbxWorker:
         Raises:
             StoreUnavailable: a Redis cannot be reached.
             PbxHeld: another worker serves this PBX.
+            StoreUnfit: a Redis answers, but cannot be used as it is.
         """
         if failpoints.is_armed():
             logger.warning("Failure points are armed: this is a test")
         self.failure = asyncio.get_running_loop().create_future()
+        if not is_rabbitmq(self.settings.broker.url):
+            await check_broker(self.settings.broker.url)
         url = self.settings.registry_redis_url
         self._registry = Registry(await self._servers.at(url, "the registry's Redis"))
         self._lease = PbxLease(self._registry, self._fence, self.state.clock)

@@ -21,7 +21,9 @@ from dialer.bridge.plans import CellPlan, plans_of, removed_cells
 from dialer.bridge.signals import Signals
 from dialer.errors import DialerError
 from dialer.settings import Settings, load
+from dialer.settings.broker_url import is_rabbitmq
 from dialer.store.client import cancel
+from dialer.store.fitness import check_broker
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def run(settings: Settings, cells: Sequence[str] = ()) -> None:
     Raises:
         ConfigError: there is no cell of that name.
         StoreUnavailable: a Redis cannot be reached at start.
+        StoreUnfit: a Redis answers, but cannot be used as it is.
     """
     asyncio.run(_serve(settings, cells, plans_of(settings, cells)))
 
@@ -52,6 +55,8 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
             "Celery's variables and -b are ignored; dialer.toml has the broker",
             extra={"variables": names},
         )
+    if not is_rabbitmq(settings.broker.url):
+        await check_broker(settings.broker.url)
     dispatcher = Dispatcher(app)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     registry_url = settings.registry_redis_url

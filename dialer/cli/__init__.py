@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from dialer.cli import dnc, programs, settings, simulate, wire
+from dialer.cli import dnc, doctor, programs, settings, simulate, wire
 from dialer.cli.groups import EXIT_ERROR, group
 from dialer.errors import DialerError
 
@@ -17,6 +17,7 @@ app = group("Place Multcall's calls on Asterisk PBXs.")
 app.command()(programs.bridge)
 app.command()(programs.demo)
 app.command()(programs.monitor)
+app.command()(doctor.doctor)
 app.command()(settings.cells)
 app.add_typer(settings.config, name="config")
 app.add_typer(simulate.simulate, name="simulate")
@@ -33,3 +34,8 @@ def main() -> None:
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("redis."):
+            raise
+        sys.stderr.write(f"dialer: Redis refuses: {error}; `dialer doctor` says what is wrong\n")
+        sys.exit(EXIT_ERROR)

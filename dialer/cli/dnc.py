@@ -194,6 +194,7 @@ def _with_registry(work: Callable[[Registry], Awaitable[_Answer]]) -> _Answer:
 
     from dialer.settings import load
     from dialer.store.client import connect, require
+    from dialer.store.fitness import require_usable
     from dialer.store.registry import Registry
     from dialer.store.steps import Steps
 
@@ -204,6 +205,7 @@ def _with_registry(work: Callable[[Registry], Awaitable[_Answer]]) -> _Answer:
         steps = Steps(connect(url), "the registry's Redis")
         try:
             await require(steps.redis, url, "the registry's Redis")
+            await require_usable(steps.redis, url, "the registry's Redis")
             return await work(Registry(steps, numbering))
         finally:
             await steps.close()

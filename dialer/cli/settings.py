@@ -39,11 +39,11 @@ def cells() -> None:
 def check(file: File = None) -> None:
     """Check the settings; warn about valid values that look like mistakes."""
     from dialer.settings import config_path, load, stray_variables
-    from dialer.settings.advice import advice, has_public_secrets
+    from dialer.settings.advice import advice, has_public_secrets, on_urls
 
     path = file or config_path()
     settings = load(path)
-    for warning in advice(settings.pbxs, settings.cells):
+    for warning in (*on_urls(settings.urls), *advice(settings.pbxs, settings.cells)):
         typer.echo(f"warning: {warning}", err=True)
     for variable, meant in stray_variables(settings):
         typer.echo(f"warning: {variable} has no effect; did you mean {meant}?", err=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from redis.exceptions import RedisError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -14,7 +16,9 @@ from rich.text import Text
 from dialer.monitor.snapshot import Snapshot, take_snapshot
 from dialer.settings.tables import Pbx
 from dialer.store.client import connect, require
+from dialer.store.fitness import read_facts, require_usable, unfit
 from dialer.store.ledger import LedgerReads
+from dialer.store.redis_url import redacted
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
 
@@ -32,6 +36,7 @@ async def watch(
 
     Raises:
         StoreUnavailable: a Redis cannot be reached at start.
+        StoreUnfit: a Redis is too old, or a cluster.
     """
     async with AsyncExitStack() as stack:
         by_url: dict[str, Steps] = {}
@@ -40,19 +45,34 @@ async def watch(
             by_url[url] = Steps(redis, "Redis")
             stack.push_async_callback(by_url[url].close)
             await require(redis, url, "the monitored Redis")
+            await require_usable(redis, url, "the monitored Redis")
         registry = Registry(by_url[registry_url])
         ledgers = [LedgerReads(by_url[url], cell) for cell, url in cell_urls.items()]
+
+        async def rendered() -> Group:
+            snapshot = await take_snapshot(registry, pbxs, ledgers, pbxs_of_cells)
+            return render(snapshot, await _server_troubles(by_url))
+
         if not console.is_terminal:
-            console.print(render(await take_snapshot(registry, pbxs, ledgers, pbxs_of_cells)))
+            console.print(await rendered())
             return
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                snapshot = await take_snapshot(registry, pbxs, ledgers, pbxs_of_cells)
-                live.update(render(snapshot), refresh=True)
+                live.update(await rendered(), refresh=True)
                 await asyncio.sleep(EVERY_S)
 
 
-def render(snapshot: Snapshot) -> Group:
+async def _server_troubles(by_url: Mapping[str, Steps]) -> list[str]:
+    """Return what makes a Redis unfit, one sentence each."""
+    found = []
+    for url, steps in by_url.items():
+        with contextlib.suppress(RedisError, OSError):  # it is read again within a second
+            if trouble := unfit(await read_facts(steps.redis)):
+                found.append(f"Redis at {redacted(url)} {trouble}")
+    return found
+
+
+def render(snapshot: Snapshot, of_servers: Sequence[str] = ()) -> Group:
     """Return the snapshot as tables, followed by the problems."""
     pbxs = Table("PBX", "link", "calls", "of", "starts now", "heartbeat", title="PBXs")
     for name, pbx in snapshot.pbxs.items():
@@ -64,5 +84,5 @@ def render(snapshot: Snapshot) -> Group:
     for name, counts in snapshot.cells.items():
         columns = (counts.waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
         cells.add_row(name, *map(str, columns))
-    troubles = [Text(trouble, style="bold red") for trouble in snapshot.troubles()]
+    troubles = [Text(trouble, style="bold red") for trouble in (*of_servers, *snapshot.troubles())]
     return Group(pbxs, cells, *(troubles or [Text("All is well.", style="green")]))

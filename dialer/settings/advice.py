@@ -10,9 +10,10 @@ from pathlib import Path
 
 from dialer.errors import ConfigError
 from dialer.settings.ami_tls import context_of
+from dialer.settings.broker_url import is_rabbitmq
 from dialer.settings.problems import Problem, read
 from dialer.settings.tables import Cell, Pbx
-from dialer.store.redis_url import redacted
+from dialer.store.redis_url import RedisAddress, redacted
 
 
 def advice(pbxs: Sequence[Pbx], cells: Sequence[Cell]) -> Iterator[Problem]:
@@ -24,6 +25,22 @@ def advice(pbxs: Sequence[Pbx], cells: Sequence[Cell]) -> Iterator[Problem]:
     by_name = {pbx.name: pbx for pbx in pbxs}
     for cell in cells:
         yield from _on_cell(cell, [by_name[name] for name in cell.pbxs])
+
+
+def on_urls(urls: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield a warning per URL, given by its field, whose certificate is not verified."""
+    for field, url in urls.items():
+        if is_rabbitmq(url):
+            continue
+        address = RedisAddress.parse(url)
+        is_verified = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+        if address.tls and not is_verified.items() <= address.tls_options.items():
+            yield Problem(
+                field=field,
+                text="TLS without verification: anybody between can read and change it; "
+                "leave out ssl_cert_reqs and ssl_check_hostname, and name the CA with "
+                "ssl_ca_certs",
+            )
 
 
 def _on_pbx(pbx: Pbx) -> Iterator[Problem]:

@@ -6,12 +6,21 @@ that differs between Redis and RabbitMQ (kombu 5.7, py-amqp 5.4). Opens no conne
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from dialer.store.redis_url import EXPECTED, SENTINEL_WITHIN_S, RedisAddress, Scheme, is_plain
+from dialer.store.redis_options import OptionRefused
+from dialer.store.redis_url import (
+    EXPECTED,
+    REPLY_TIMEOUT_S,
+    SENTINEL_WITHIN_S,
+    RedisAddress,
+    Scheme,
+    is_plain,
+)
 
 #: Text of the error for a wrong URL; the URL itself is never repeated, it may contain a password.
 BROKER_EXPECTED: Final = (
@@ -25,11 +34,14 @@ _TLS_FILES: Final = {
     "ssl_keyfile": "keyfile",
 }
 
+#: kombu waits for messages in Redis up to this much longer than for other replies. In seconds.
+_BLOCKING_S: Final = 10.0
+
 _REDIS_OPTIONS: Final[dict[str, Any]] = {
     "priority_steps": [0],  # one Redis list per queue; kombu's default is four
     "socket_keepalive": True,
-    "socket_timeout": 15,  # longer than the transport's own blocking wait
-    "socket_connect_timeout": 5,
+    "socket_timeout": REPLY_TIMEOUT_S + _BLOCKING_S,
+    "socket_connect_timeout": REPLY_TIMEOUT_S,
 }
 
 #: A dead RabbitMQ is reported at once, not after four seconds of kombu's own retries.
@@ -64,16 +76,28 @@ class AmqpAddress:
             raise ValueError
         if {"/", "@"} & set(parts.path[1:]):  # a vhost's name has %2F and %40 instead
             raise ValueError
+        for option, value in options.items():
+            _require_amqp_option(option, value, scheme)
         if scheme is AmqpScheme.TCP:
-            if options:
-                raise ValueError
             return cls(url=url)
-        if options.keys() - _TLS_FILES.keys() or not all(options.values()):
-            raise ValueError
         # py-amqp checks the name in a certificate only if `server_hostname` is set.
         tls = {"server_hostname": parts.hostname}
         tls |= {_TLS_FILES[option]: path for option, path in options.items()}
         return cls(url=url.partition("?")[0], tls=tls)
+
+
+def _require_amqp_option(option: str, value: str, scheme: AmqpScheme) -> None:
+    known = ", ".join(_TLS_FILES)
+    if option not in _TLS_FILES:
+        name = option if re.fullmatch(r"[A-Za-z_]{1,40}", option) else "an option"
+        raise OptionRefused(
+            f"has {name} after ?, which is not known for RabbitMQ; an amqps:// URL takes {known}, "
+            "an amqp:// URL nothing"
+        )
+    if scheme is AmqpScheme.TCP:
+        raise OptionRefused(f"has the option {option}, which needs TLS; write amqps://")
+    if not value:
+        raise OptionRefused(f"has the option {option} without a value; it takes a PEM file's path")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +106,13 @@ class CeleryBroker:
 
     url: str = field(repr=False)
     transport_options: dict[str, Any] = field(repr=False)
-    tls: dict[str, str] | None = None
+    tls: dict[str, Any] | None = field(default=None, repr=False)
     is_redis: bool = True
+
+
+def is_rabbitmq(url: str) -> bool:
+    """True if the URL is one of a RabbitMQ, false if of a Redis."""
+    return url.partition("://")[0] in set(AmqpScheme)
 
 
 def require_broker_url(url: str) -> str:
@@ -94,6 +123,8 @@ def require_broker_url(url: str) -> str:
     """
     try:
         for_celery(url)
+    except OptionRefused:
+        raise
     except ValueError:
         raise ValueError(f"is not the URL of a broker: {BROKER_EXPECTED}") from None
     return url
@@ -105,32 +136,60 @@ def for_celery(url: str) -> CeleryBroker:
     Raises:
         ValueError: the URL cannot be used; the message contains no part of it.
     """
-    if url.partition("://")[0] in set(AmqpScheme):
+    if is_rabbitmq(url):
         amqp = AmqpAddress.parse(url)
         return CeleryBroker(
             url=amqp.url, transport_options=_AMQP_OPTIONS, tls=amqp.tls, is_redis=False
         )
-    redis_url, options = _redis_for_celery(RedisAddress.parse(url))
-    return CeleryBroker(url=redis_url, transport_options=_REDIS_OPTIONS | options)
+    address = RedisAddress.parse(url)
+    if "protocol" in address.options:
+        raise OptionRefused("has the option protocol, which Celery cannot set; leave it out")
+    redis_url, options = _redis_for_celery(address)
+    return CeleryBroker(
+        url=redis_url,
+        transport_options=_REDIS_OPTIONS | _connection_options(address) | options,
+        tls=address.tls_options if address.tls else None,
+    )
+
+
+def _connection_options(address: RedisAddress) -> dict[str, Any]:
+    """Return kombu's options for those that the URL has."""
+    passed = ("client_name", "health_check_interval", "socket_keepalive")
+    options = {name: value for name, value in address.options.items() if name in passed}
+    if address.timeout_s is not None:
+        options["socket_timeout"] = address.timeout_s + _BLOCKING_S
+    if address.connect_timeout_s is not None:
+        options["socket_connect_timeout"] = address.connect_timeout_s
+    return options
 
 
 def _redis_for_celery(address: RedisAddress) -> tuple[str, dict[str, Any]]:
     """Return Celery's URL and transport options for a Redis.
 
     Celery writes a Unix socket as `redis+socket://`. For Sentinel it wants the whole URL once per
-    sentinel, and the service name in the transport options (kombu 5.7).
+    sentinel, and the service name in the transport options (kombu 5.7). With `rediss://` and no
+    `broker_use_ssl` kombu verifies neither certificate nor name.
     """
-    if address.scheme is Scheme.UNIX:
-        return f"redis+socket://{_login(address)}{address.path}?virtual_host={address.db}", {}
-    if address.scheme is not Scheme.SENTINEL:
-        return address.url, {}
     login = _login(address)
-    urls = (f"sentinel://{login}{host}:{port}/{address.db}" for host, port in address.hosts)
+    if address.scheme is Scheme.UNIX:
+        return f"redis+socket://{login}{address.path}?virtual_host={address.db}", {}
+    if address.scheme is not Scheme.SENTINEL:
+        ((host, port),) = address.hosts
+        return f"{address.scheme}://{login}{_bracketed(host)}:{port}/{address.db}", {}
+    urls = (
+        f"sentinel://{login}{_bracketed(host)}:{port}/{address.db}" for host, port in address.hosts
+    )
     sentinel: dict[str, Any] = {"socket_timeout": SENTINEL_WITHIN_S}
     if address.sentinel_password is not None:
         sentinel["username"] = address.sentinel_username
         sentinel["password"] = address.sentinel_password
+    if address.sentinel_tls:
+        sentinel |= {"ssl": True, **address.tls_options}
     return ";".join(urls), {"master_name": address.service, "sentinel_kwargs": sentinel}
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _login(address: RedisAddress) -> str:

@@ -164,6 +164,16 @@ class Settings(BaseSettings):
         return own or self.multcall.redis_url
 
     @property
+    def urls(self) -> dict[str, str]:
+        """The field and value of every URL that is set, passwords included."""
+        urls: dict[str, str] = {"multcall.redis_url": self.multcall.redis_url}
+        urls["broker.url"] = self.broker.url
+        if self.registry.redis_url:
+            urls["registry.redis_url"] = self.registry.redis_url
+        cells = {f"cells[{c.name}].redis_url": c.redis_url for c in self.cells if c.redis_url}
+        return urls | cells
+
+    @property
     def registry_redis_url(self) -> str:
         """The URL of the Redis with the data shared by all cells, password included."""
         return self.registry.redis_url or self.multcall.redis_url

@@ -11,6 +11,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -24,10 +31,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dialer.errors import StoreUnavailable
-from dialer.store.redis_url import SENTINEL_WITHIN_S, RedisAddress, Scheme, redacted
-
-#: If a reply takes longer, the connection counts as dead (stopped server, cut cable). In seconds.
-REPLY_TIMEOUT_S: Final = 5.0
+from dialer.store.redis_url import (
+    REPLY_TIMEOUT_S,
+    SENTINEL_WITHIN_S,
+    RedisAddress,
+    Scheme,
+    redacted,
+)
 
 #: A task that has not ended this long after its cancellation is cancelled again. In seconds.
 CANCEL_AGAIN_AFTER_S: Final = 0.2
@@ -51,17 +61,43 @@ PASSING: Final = frozenset(
 
 
 def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
-    """Return a client for `url`, which may name a Sentinel service. It connects on first use."""
-    options: dict[str, Any] = {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": reply_timeout_s,
-        "socket_connect_timeout": REPLY_TIMEOUT_S,
-        "socket_keepalive": True,
-    }
+    """Return a client for `url`, which may name a Sentinel service. It connects on first use.
+
+    `timeout` in the URL replaces `reply_timeout_s`.
+    """
     address = RedisAddress.parse(url)
-    if address.scheme is not Scheme.SENTINEL:
-        client: Redis = Redis.from_url(url, **options)
-        return client
+    options = _options(address, reply_timeout_s)
+    match address.scheme:
+        case Scheme.SENTINEL:
+            return _master(address, options)
+        case Scheme.UNIX:
+            kind: type[AbstractConnection] = UnixDomainSocketConnection
+            options["path"] = address.path
+        case _:
+            kind = SSLConnection if address.tls else Connection
+            options["host"], options["port"] = address.hosts[0]
+    client: Redis = Redis.from_pool(ConnectionPool(connection_class=kind, **options))
+    return client
+
+
+def _options(address: RedisAddress, reply_timeout_s: float) -> dict[str, Any]:
+    """Return the options of one connection to Redis, for redis-py."""
+    options: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": address.timeout_s or reply_timeout_s,
+    }
+    passed = ("client_name", "health_check_interval", "protocol")
+    options |= {name: value for name, value in address.options.items() if name in passed}
+    if address.scheme is not Scheme.UNIX:
+        options["socket_connect_timeout"] = address.connect_timeout_s or REPLY_TIMEOUT_S
+        options["socket_keepalive"] = address.options.get("socket_keepalive", True)
+    return options | (address.tls_options if address.tls else {})
+
+
+def _master(address: RedisAddress, options: dict[str, Any]) -> Redis:
     sentinel = _Sentinels(
         address.hosts,
         sentinel_kwargs={
@@ -69,10 +105,9 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
             "retry": Retry(NoBackoff(), 0),
             "username": address.sentinel_username,
             "password": address.sentinel_password,
+            "ssl": address.sentinel_tls,
+            **(address.tls_options if address.sentinel_tls else {}),
         },
-        db=address.db,
-        username=address.username,
-        password=address.password,
         ssl=address.tls,
         **options,
     )
@@ -169,10 +204,37 @@ async def require(redis: Redis, url: str, what: str) -> None:
     try:
         await redis.ping()
     except (RedisError, OSError) as error:
+        if trouble := connection_trouble(error, RedisAddress.parse(url)):
+            raise StoreUnavailable(f"{what} at {redacted(url)} {trouble}") from error
         raise StoreUnavailable(
             f"{what} at {redacted(url)} cannot be reached ({error}): "
             "start that server, or correct its redis_url in dialer.toml"
         ) from error
+
+
+#: Words of errors about a file that an `ssl_` option names.
+_UNREADABLE: Final = ("No such file", "Permission denied", "PEM lib", "no certificate or crl found")
+
+
+def connection_trouble(error: BaseException, address: RedisAddress) -> str | None:
+    """Return why a connection never succeeds as it is set, with the cure; None if it may."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+        host = address.hosts[0][0] if address.hosts else "the server"
+        return (
+            f"has a certificate that is not trusted ({reason or 'unknown CA'}); name the "
+            f"certificate of its CA with ssl_ca_certs= in the URL, and use a certificate for {host}"
+        )
+    if address.tls and any(words in text for words in _UNREADABLE):
+        return "cannot be used: a file that its ssl_ options name cannot be read; correct its path"
+    if isinstance(error, AuthenticationError):
+        return f"refuses the login ({text}); correct user and password in its URL"
+    if address.tls and "SSL" in text:
+        return (
+            "does not speak TLS at that port; use its TLS port, or redis:// in place of rediss://"
+        )
+    return None if is_passing(error) else f"refuses ({text})"
 
 
 async def durability_warning(redis: Redis) -> str | None:

@@ -120,7 +120,7 @@ class Targets:
 
     async def _blocks_all(self) -> str | None:
         """Return what prevents all calls as a sentence with the cure; update `state.cap`."""
-        return await self._exceeds_limits() or await self._dials_forwarded_calls()
+        return await self._exceeds_limits() or await self.dials_forwarded_calls()
 
     async def _exceeds_limits(self) -> str | None:
         pbx = self.state.name
@@ -148,7 +148,7 @@ class Targets:
             )
         return None
 
-    async def _dials_forwarded_calls(self) -> str | None:
+    async def dials_forwarded_calls(self) -> str | None:
         """Return the sentence if a trunk dials on when the carrier forwards a call."""
         for trunk, dial_string in self.pbx.trunks.items():
             endpoint = endpoint_of(dial_string)
@@ -178,6 +178,14 @@ class Targets:
             else:
                 logger.warning("Calls of a cell are dialed here again", extra=extra)
         return reason is None and held is not None
+
+    async def missing(self, cell: Cell) -> str | None:
+        """Return the first thing that a cell's answered calls lack here, None if nothing is."""
+
+        async def ask(question: Ask, *names: str | int) -> bool:
+            return await question(*names)
+
+        return await self._lacks(cell, ask)
 
     async def _lacks(self, cell: Cell, ask: Ask) -> str | None:
         """Return the first missing thing as a sentence with the cure, None if nothing is."""

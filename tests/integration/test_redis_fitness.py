@@ -1,0 +1,285 @@
+"""A Redis that must not be used: refused at the start in one sentence, named while running."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+from rich.console import Console
+
+from dialer.errors import StoreUnavailable, StoreUnfit
+from dialer.monitor.terminal import watch
+from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store import fitness
+from dialer.store.fitness import ServerFacts
+from dialer.store.servers import Servers
+from tests.processes import PbxPlace, site_toml
+from tests.tls import OPENSSL_MISSING, certificate, tls_in_front_of
+from tests.waiting import wait_until
+
+START_WITHIN_S = 60.0
+
+
+@contextmanager
+def server(**config: str) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(config={k.replace("_", "-"): v for k, v in config.items()}) as running:
+        yield running
+
+
+@asynccontextmanager
+async def old_redis(target: int) -> AsyncIterator[int]:
+    """A proxy that makes a Valkey say that it is Redis 6.0.16, as that of Debian 11."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(pump(reader, outer), pump(inner, writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 20):
+            for new, old in (
+                (b"redis_version:7.2.4", b"redis_version:6.0.1"),
+                (b"server_name:valkey", b"server_name:reddis"),
+                (b"valkey_version", b"unknow_version"),
+            ):
+                data = data.replace(new, old)
+            writer.write(data)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+def started(folder: Path, command: list[str], redis_url: str, broker_url: str) -> tuple[int, str]:
+    """Exit code and standard error of a program with these settings."""
+    config = folder / "dialer.toml"
+    pbx = PbxPlace(name="pbx01", port=9, secret="x")
+    cells: Mapping[str, Mapping[str, object]] = {"ASR_TIM": {}}
+    config.write_text(site_toml(redis_url, broker_url, [pbx], cells=cells))
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={**os.environ, "DIALER_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=START_WITHIN_S,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+BRIDGE = ["dialer.cli", "bridge"]
+WORKER = ["celery", "-A", "dialer", "worker", "-Q", "pbx01"]
+PROGRAMS = pytest.mark.parametrize("command", [BRIDGE, WORKER], ids=["bridge", "worker"])
+
+
+def says(program: tuple[int, str], *parts: str) -> None:
+    """It ended with exit code 2 and one sentence."""
+    code, said = program
+    lines = [line for line in said.splitlines() if line.startswith("dialer: ")]
+    assert (code, len(lines)) == (2, 1), said
+    assert "Traceback" not in said
+    for part in parts:
+        assert part in lines[0]
+
+
+@PROGRAMS
+def test_evicting_redis_is_refused_at_start(tmp_path: Path, command: list[str]) -> None:
+    with server(maxmemory_policy="volatile-lru") as running:
+        program = started(tmp_path, command, running.url(), running.url(1))
+    says(program, "maxmemory-policy volatile-lru", "set 'maxmemory-policy noeviction'")
+
+
+@PROGRAMS
+def test_redis_cluster_is_refused_at_start(tmp_path: Path, command: list[str]) -> None:
+    with server(cluster_enabled="yes") as running:
+        program = started(tmp_path, command, running.url(), running.url())
+    says(program, "is a Redis Cluster, which cannot be used; use one Redis")
+
+
+@pytest.mark.parametrize("command", [["monitor"], ["dnc", "add", "5511900000010"]])
+def test_commands_refuse_a_cluster_too(tmp_path: Path, command: list[str]) -> None:
+    with server(cluster_enabled="yes") as running:
+        program = started(tmp_path, ["dialer.cli", *command], running.url(), running.url())
+    says(program, "is a Redis Cluster, which cannot be used; use one Redis")
+
+
+async def test_command_without_rights_says_one_sentence(tmp_path: Path, redis_url: str) -> None:
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        await admin.acl_setuser("poor", enabled=True, passwords=["+p"], commands=["+ping"])
+        url = redis_url.replace("://", "://poor:p@")
+        program = await asyncio.to_thread(started, tmp_path, ["dialer.cli", "monitor"], url, url)
+        await admin.acl_deluser("poor")
+    says(program, "Redis refuses: ", "`dialer doctor` says what is wrong")
+
+
+@PROGRAMS
+def test_broker_in_a_cluster_is_refused_at_start(
+    tmp_path: Path, redis_url: str, command: list[str]
+) -> None:
+    with server(cluster_enabled="yes") as running:
+        says(started(tmp_path, command, redis_url, running.url()), "the broker", "Redis Cluster")
+
+
+@PROGRAMS
+async def test_redis_6_is_refused_at_start(
+    tmp_path: Path, valkey_server: EmbeddedValkey, redis_url: str, command: list[str]
+) -> None:
+    async with old_redis(valkey_server.port) as port:
+        url = f"redis://127.0.0.1:{port}/0"
+        program = await asyncio.to_thread(started, tmp_path, command, url, redis_url)
+    says(program, "is Redis 6.0.1; install Redis 7 or newer, or Valkey")
+
+
+@PROGRAMS
+@pytest.mark.skipif(OPENSSL_MISSING is not None, reason="openssl is not installed")
+async def test_untrusted_broker_is_refused_at_start(
+    tmp_path: Path, valkey_server: EmbeddedValkey, redis_url: str, command: list[str]
+) -> None:
+    async with tls_in_front_of(valkey_server.port, *await certificate(tmp_path)) as port:
+        url = f"rediss://127.0.0.1:{port}/1"
+        program = await asyncio.to_thread(started, tmp_path, command, redis_url, url)
+    says(program, "the broker at", "not trusted (self", "ssl_ca_certs=")
+
+
+@PROGRAMS
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("?decode_responses=true", "multcall.redis_url: has the option decode_responses"),
+        ("?abortConnect=false", "multcall.redis_url: has the option abortConnect"),
+        ("?ssl_cert_reqs=none", "needs TLS; write rediss://"),
+    ],
+)
+def test_unusable_option_is_refused_at_start(
+    tmp_path: Path, redis_url: str, command: list[str], option: str, said: str
+) -> None:
+    code, error = started(tmp_path, command, f"{redis_url}{option}", redis_url)
+    assert said in error
+    if command is BRIDGE:  # a worker's settings are read by Celery's own command line
+        says((code, error), said)
+
+
+async def test_valkey_of_any_version_is_fit(redis_url: str) -> None:
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        facts = await fitness.read_facts(client)
+    assert facts is not None
+    assert facts.is_valkey
+    assert fitness.unfit(facts) is None
+
+
+async def test_policy_is_known_without_config_get(redis_url: str) -> None:
+    """Managed Redis forbids CONFIG; the policy is in INFO too."""
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        await admin.acl_setuser(
+            "managed", enabled=True, passwords=["+p"], keys=["*"], commands=["+@all", "-config"]
+        )
+        await admin.config_set("maxmemory-policy", "allkeys-lru")
+        servers = Servers()
+        try:
+            with pytest.raises(StoreUnfit, match=r"the Redis of cell A at .* allkeys-lru"):
+                await servers.at(redis_url.replace("://", "://managed:p@"), "the Redis of cell A")
+        finally:
+            await admin.config_set("maxmemory-policy", "noeviction")
+            await admin.acl_deluser("managed")
+            await servers.close()
+
+
+async def test_policy_changed_while_running_is_logged(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    servers = Servers(check_every_s=0.05)
+    await servers.at(redis_url, "the registry's Redis")
+    watching = asyncio.create_task(servers.watch())
+    caplog.set_level(logging.WARNING)
+
+    def logged(text: str) -> list[logging.LogRecord]:
+        return [r for r in caplog.records if r.getMessage().startswith(text)]
+
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        try:
+            await admin.config_set("maxmemory-policy", "volatile-lru")
+            (record,) = await wait_until(lambda: logged("Redis must not be used"), "it is logged")
+            assert "volatile-lru" in vars(record)["reason"]
+        finally:
+            await admin.config_set("maxmemory-policy", "noeviction")
+        await wait_until(lambda: logged("Redis may be used again"), "the end is logged")
+    assert len(logged("Redis must not be used")) == 1
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await servers.close()
+
+
+async def test_monitor_names_an_evicting_redis(redis_url: str) -> None:
+    printed = io.StringIO()
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        await admin.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            await watch(redis_url, (), {}, Console(file=printed, width=300), {})
+        finally:
+            await admin.config_set("maxmemory-policy", "noeviction")
+    assert "has the maxmemory-policy allkeys-lru" in printed.getvalue()
+    assert "All is well." not in printed.getvalue()
+
+
+async def test_missing_rights_are_logged_together_at_start(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    servers = Servers()
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        await admin.acl_setuser(
+            "poor",
+            enabled=True,
+            passwords=["+p"],
+            keys=["dialer:*"],
+            commands=["+@all", "-blmove", "-evalsha"],
+        )
+        await servers.at(redis_url.replace("://", "://poor:p@"), "the registry's Redis")
+        await servers.close()
+        await admin.acl_deluser("poor")
+    (record,) = [r for r in caplog.records if r.getMessage().startswith("Redis user lacks rights")]
+    assert vars(record)["add"] == "+blmove +evalsha"
+
+
+async def test_redis_that_is_down_at_start_is_as_before(redis_url: str) -> None:
+    servers = Servers()
+    gone = "redis://127.0.0.1:9/0"
+    steps = await servers.of_cells({"A": redis_url, "B": gone})
+    assert (steps["A"].is_down, steps["B"].is_down) == (False, True)
+    await servers.close()
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await Servers().at(gone, "the Redis")
+
+
+async def test_wrong_password_is_told_with_its_cure(redis_url: str) -> None:
+    with pytest.raises(StoreUnavailable, match=r"refuses the login .* correct user and password"):
+        await Servers().at(redis_url.replace("://", "://nobody:wrong@"), "the Redis")
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({"redis_version": "6.2.7"}, "is Redis 6.2.7"),
+        ({"redis_version": "7.0.0"}, None),
+        ({"redis_version": "8.2.0"}, None),
+        ({"redis_version": "7.2.4", "valkey_version": "6.9"}, None),
+        ({"redis_version": "custom"}, None),
+        ({"redis_mode": "cluster"}, "is a Redis Cluster"),
+        ({"maxmemory_policy": "allkeys-lfu"}, "allkeys-lfu"),
+        ({}, None),
+    ],
+)
+def test_facts_decide(info: dict[str, str], said: str | None) -> None:
+    trouble = fitness.unfit(ServerFacts.of(info))
+    assert (said is None and trouble is None) or (said is not None and said in str(trouble))
