@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 
 from dialer.domain.call import Result, State
-from dialer.domain.channel import HungUp
+from dialer.domain.channel import ChannelCreated, HungUp
 from dialer.domain.hand_over import CUT_OFF
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import CELL
 from tests.unit.parts import Parts, entry, parts
+from tests.waiting import wait_until
 from workers.calls.originate import STALE_CLAIM_S
 from workers.pbx.hand_overs import MOST_FAILED
 
@@ -224,6 +226,18 @@ async def test_a_refused_originate_is_tried_again() -> None:
         f"{UNIQUEID}#{n}" for n in (1, 2, 3)
     ]
     assert made.followed.call.attempts == 3
+
+
+async def test_a_call_with_a_channel_is_not_originated_again() -> None:
+    """A refusal that is not Asterisk's own: the telephone rings all the same."""
+    made = waiting(OriginateRefused("forged"), None)
+    made.originator.retry_pause_s = 0.05
+    dialing = asyncio.create_task(dial(made))
+    await wait_until(lambda: made.asterisk.sent, "it is sent")
+    made.hear(ChannelCreated(uniqueid=UNIQUEID, channel="PJSIP/carrier-1"))
+    await dialing
+    assert len(made.asterisk.sent) == 1
+    assert made.followed.call.state is State.ACCEPTED
 
 
 async def test_an_originate_refused_to_the_end_is_answered() -> None:

@@ -216,6 +216,9 @@ class Originator:
                 refusal = str(error)
                 self.tracker.feed(call_id, OriginateNotSent())
                 await asyncio.sleep(self.retry_pause_s)
+                if self._has_channel(call_id):  # whatever that reply was: the telephone rings
+                    self.tracker.feed(call_id, OriginateAccepted())
+                    return
             except OriginateOutcomeUnknown as error:
                 logger.warning(
                     "No reply to an Originate; Asterisk will be asked for its channel",
@@ -231,6 +234,11 @@ class Originator:
                 return
         message = f"Asterisk refused the Originate: {refusal}"
         self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
+
+    def _has_channel(self, call_id: str) -> bool:
+        """True if an event showed the call's channel."""
+        followed = self.calls.get(call_id)
+        return followed is not None and followed.channel is not None
 
     def _give_back(self, followed: Followed) -> None:
         """Give back a call of which nothing was sent; the bridge queues it again."""
