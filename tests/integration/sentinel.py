@@ -11,20 +11,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from dialer.simulation.valkey import HOST, EmbeddedValkey
 from dialer.store.client import connect
-from tests.integration.stack import Program, Stack
+from tests.integration.stack import Stack
 from tests.waiting import wait_until
 
 SERVICE: Final = "dialer"
 SENTINELS: Final = 3
 QUORUM: Final = 2
 DOWN_AFTER_S: Final = 1.0
+
+
+class Runner(Protocol):
+    """Where the sentinels run: a Stack, or a chaos run."""
+
+    folder: Path
+
+    async def run(self, name: str, command: list[str], /) -> Any:
+        """Start a program."""
 
 
 def _binary() -> str:
@@ -40,7 +49,7 @@ class Watched:
     master: EmbeddedValkey
     replica: EmbeddedValkey
     ports: list[int] = field(default_factory=list)
-    sentinels: list[Program] = field(default_factory=list)
+    sentinels: list[Any] = field(default_factory=list)
 
     @classmethod
     def prepared(cls, config: Mapping[str, str] | None = None) -> Self:
@@ -62,7 +71,7 @@ class Watched:
         hosts = ",".join(f"{HOST}:{port}" for port in self.ports)
         return f"sentinel://{hosts}/{SERVICE}?db={db}"
 
-    async def watch(self, stack: Stack) -> None:
+    async def watch(self, stack: Runner) -> None:
         """Start the sentinels and wait until they know each other and the replica."""
         await self.until_followed()
         for n in range(1, SENTINELS + 1):
@@ -73,7 +82,7 @@ class Watched:
         """Wait until the replica has all and hears of more."""
         await wait_until(self._has_replica, "the replica follows the master")
 
-    async def _start_sentinel(self, stack: Stack, n: int) -> Program:
+    async def _start_sentinel(self, stack: Runner, n: int) -> Any:
         folder = stack.folder / f"sentinel-{n}"
         folder.mkdir(parents=True)
         port = self.master.port + n  # nobody else's: below the ephemeral ports, next to ours
@@ -111,6 +120,14 @@ class Watched:
     async def kill_master(self) -> None:
         """SIGKILL, as a machine that lost its power."""
         await asyncio.to_thread(self.master.kill)
+
+    async def swap(self) -> None:
+        """Start the old master again, after a failover, as the replica of the new one."""
+        self.master, self.replica = self.replica, self.master
+        await asyncio.to_thread(self.replica.start)
+        async with Redis.from_url(self.replica.url()) as old:
+            await old.execute_command("REPLICAOF", HOST, self.master.port)  # type: ignore[no-untyped-call]
+        await self.until_followed()
 
     async def until_promoted(self, redis: Redis) -> None:
         """Wait until a client of the sentinels is sent to the replica, now the master."""
