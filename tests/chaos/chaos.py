@@ -26,8 +26,9 @@ from dialer.settings.broker_url import for_celery
 from dialer.simulation.multcall.checker import Checker, Summary
 from dialer.simulation.multcall.player import play
 from dialer.store.client import connect
+from tests.chaos.clock import Clock, compiler
 from tests.chaos.deeds import DEEDS
-from tests.chaos.faults import BRIDGES, FAKETIME, ONE_REDIS, SENTINEL, WORKERS, Fault, Points, plan
+from tests.chaos.faults import BRIDGES, COMPILER, ONE_REDIS, SENTINEL, WORKERS, Fault, Points, plan
 from tests.chaos.frames import Breaker
 from tests.chaos.places import Pbxs, Store
 from tests.chaos.proxy import Proxy
@@ -102,6 +103,7 @@ class Chaos:
     pbxs: Pbxs
     store: Store
     links: dict[str, Links] = field(default_factory=dict)
+    clocks: dict[str, Clock] = field(default_factory=dict)
     done: list[Done] = field(default_factory=list)
     under_way: dict[str, Fault] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -187,7 +189,8 @@ class Chaos:
         for name in WORKERS:
             program = self.site.programs[name]
             program.config = self._config(name, {name: self.links[name].ami.port})
-            program.environment = self._clock(name)
+            self.clocks[name] = Clock(self.folder, name)
+            program.environment = self.clocks[name].environment()
 
     async def _linked(self, name: str) -> Links:
         frames = Breaker(random.Random(f"{self.seed} frames {name}"))
@@ -295,22 +298,6 @@ class Chaos:
                 command, arguments={"queue": queue}, destination=nodes, connection=connection
             )
 
-    def set_clock(self, name: str, skew_s: float) -> None:
-        """Set the clock of one worker, if it runs with libfaketime."""
-        (self.folder / f"{name}.clock").write_text(f"{skew_s:+.1f}\n", encoding="ascii")
-
-    def _clock(self, name: str) -> dict[str, str]:
-        library = faketime()
-        if library is None:
-            return {}
-        self.set_clock(name, 0.0)
-        return {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self.folder / f"{name}.clock"),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
     async def heartbeat(self, pbx: str) -> dict[str, str]:
         """The PBX's heartbeat and its age in seconds (`age_s`); empty if Redis does not answer."""
         try:
@@ -379,7 +366,7 @@ class Chaos:
 
     def _has(self) -> Container[str]:
         has = {ONE_REDIS if self.store.port is not None else SENTINEL}
-        return has | ({FAKETIME} if faketime() else set())
+        return has | ({COMPILER} if compiler() else set())
 
     async def _inject(self, rng: random.Random) -> None:
         await asyncio.sleep(2.0)  # let it dial first
@@ -485,11 +472,6 @@ class Chaos:
             if await redis.ttl(key) < 0:
                 found.append(f"{key.decode()} has no lifetime")
         return found
-
-
-def faketime() -> Path | None:
-    """The library that gives one process a wrong clock (Debian: libfaketime); None without it."""
-    return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 def _fired(program: Program) -> str:

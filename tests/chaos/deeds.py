@@ -39,7 +39,7 @@ ENDS_WITHIN_S = 30.0
 EXIT_REFUSED = 2
 
 #: How wrong a worker's clock gets, in seconds; above `SKEW_MAX_S` its PBX takes no calls.
-SKEWS_S = (600.0, -600.0, 45.0, -45.0, 5.0, -5.0)
+SKEWS_S = (600, -600, 45, -45, 5, -5)
 SKEW_MAX_S = 30.0
 
 
@@ -221,14 +221,14 @@ async def skew_clock(chaos: Chaos, fault: Fault) -> None:
         is_measured = abs(float(beat.get("skew_ms") or 0) / 1000 - skew_s) < abs(skew_s) / 10 + 2
         return is_measured and (bool(beat.get("trouble")) or abs(skew_s) <= SKEW_MAX_S)
 
-    chaos.set_clock(fault.target, skew_s)
+    chaos.clocks[fault.target].set(skew_s)
     try:
         await chaos.expect(
             fault, f"the worker knows that its clock is {skew_s:+} s off", is_known, SAID_WITHIN_S
         )
         await asyncio.sleep(fault.length_s)
     finally:
-        chaos.set_clock(fault.target, 0.0)
+        chaos.clocks[fault.target].set(0)
     await _healed(chaos, fault)
 
 

@@ -55,7 +55,7 @@ class Kind:
 #: A run has either one Redis, before which proxies stand, or a master that sentinels watch.
 ONE_REDIS = "one Redis"
 SENTINEL = "Sentinel"
-FAKETIME = "the package libfaketime"
+COMPILER = "a C compiler"
 
 KINDS = (
     Kind(name="kill bridge", weight=5, targets=BRIDGES),
@@ -81,7 +81,7 @@ KINDS = (
     Kind(
         name="cell's Redis cut off", weight=2, targets=WORKERS, length_s=(2.0, 8.0), needs=ONE_REDIS
     ),
-    Kind(name="clock skew", weight=2, targets=WORKERS, length_s=(4.0, 8.0), needs=FAKETIME),
+    Kind(name="clock skew", weight=2, targets=WORKERS, length_s=(4.0, 8.0), needs=COMPILER),
     Kind(name="kill Redis", weight=3, targets=("redis",), length_s=(0.2, 2.0), needs=ONE_REDIS),
     Kind(name="pause Redis", weight=2, targets=("redis",), length_s=(0.3, 7.0), needs=ONE_REDIS),
     Kind(name="Redis at maxmemory", weight=2, targets=("redis",), length_s=(0.5, 5.0)),

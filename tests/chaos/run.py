@@ -19,8 +19,9 @@ from pathlib import Path
 
 from tests.acceptance.lab.lab import Lab
 from tests.chaos.book import Book
-from tests.chaos.chaos import Chaos, faketime
-from tests.chaos.faults import FAKETIME, KINDS, Points
+from tests.chaos.chaos import Chaos
+from tests.chaos.clock import compiler
+from tests.chaos.faults import COMPILER, KINDS, Points
 from tests.chaos.places import (
     LocalValkey,
     Pbxs,
@@ -91,9 +92,9 @@ def rehearse(given: argparse.Namespace) -> tuple[Book, dict[str, Points]]:
 def main() -> int:
     """The program."""
     given = parsed()
-    if faketime() is None:
-        left_out = ", ".join(kind.name for kind in KINDS if kind.needs == FAKETIME)
-        sys.stdout.write(f"left out for want of {FAKETIME}: {left_out}\n")
+    if compiler() is None:
+        left_out = ", ".join(kind.name for kind in KINDS if kind.needs == COMPILER)
+        sys.stdout.write(f"left out for want of {COMPILER}: {left_out}\n")
     book, points = rehearse(given)
     sys.stdout.write("\n".join(book.lines()) + "\n")
     for who, these in points.items():
