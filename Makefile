@@ -93,7 +93,8 @@ fuzz: $(STAMP)
 	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed" $(PYTEST_ARGS) || \
 	{ echo "make fuzz FUZZ_SEED=$$seed repeats this run"; exit 1; }
 
-# The long run: CHAOS_ARGS="--seed 7 --faults 250 --calls 2500" and more, see tests/chaos/run.py.
+# The long run: CHAOS_ARGS="--seed 7 --faults 250 --calls 2500" and more, see tests/chaos/run.py;
+# with "--pbx simulated" it needs no Docker.
 CHAOS_ARGS ?=
 chaos: $(STAMP)
 	@$(PY) -m tests.chaos.run $(CHAOS_ARGS)
