@@ -60,8 +60,12 @@ VALID_FOR_S = 500.0
 #: A PBX whose heartbeat is older is not ready, in seconds.
 FRESH_S = 3.0
 
-#: A control command for Celery's workers is sent again for so long, in seconds.
+#: Redis is asked again for so long, in seconds.
 SENT_WITHIN_S = 10.0
+
+#: A control command for Celery's workers is sent again so often and for so long, in seconds.
+REPLIES_WITHIN_S = 1.5
+OBEYED_WITHIN_S = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -278,25 +282,38 @@ class Chaos:
             self._stopped.discard(pid)
             program.send(signal.SIGCONT)
 
-    async def control(self, command: str, queue: str, names: Sequence[str] | None) -> None:
-        """Send a control command to the workers of these PBXs; None: to all."""
-        nodes = names and [f"{name}@{socket.gethostname()}" for name in names]
-        deadline = time.monotonic() + SENT_WITHIN_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(*BROKER_ERRORS):
-                await asyncio.to_thread(self._broadcast, command, queue, nodes)
-                return
-            await asyncio.sleep(0.2)
+    async def control(self, command: str, queue: str, names: Sequence[str]) -> None:
+        """Send a control command to the workers of these PBXs until each has obeyed.
 
-    def _broadcast(self, command: str, queue: str, nodes: Sequence[str] | None) -> None:
+        Celery's broadcasts get lost while a worker connects to the broker. A worker that started
+        in the meantime needs none.
+        """
+        pids = {name: self.site.programs[name].pid for name in names}
+        deadline = time.monotonic() + OBEYED_WITHIN_S
+        while pids and time.monotonic() < deadline:
+            with contextlib.suppress(*BROKER_ERRORS):
+                for name in await asyncio.to_thread(self._obeyed, command, queue, [*pids]):
+                    pids.pop(name, None)
+            here = {name: program.pid for name, program in self.site.programs.items()}
+            pids = {name: pid for name, pid in pids.items() if here[name] == pid}
+
+    def _obeyed(self, command: str, queue: str, names: Sequence[str]) -> list[str]:
+        """Send the command; return the PBXs whose workers have replied."""
         if self._celery is None:
             broker = for_celery(self.store.url(1))
             self._celery = Celery("chaos", broker=broker.url, set_as_current=False)
             self._celery.conf.broker_transport_options = broker.transport_options
         with self._celery.connection_for_write() as connection:
-            self._celery.control.broadcast(
-                command, arguments={"queue": queue}, destination=nodes, connection=connection
+            replies = self._celery.control.broadcast(
+                command,
+                arguments={"queue": queue},
+                destination=[f"{name}@{socket.gethostname()}" for name in names],
+                connection=connection,
+                reply=True,
+                timeout=REPLIES_WITHIN_S,
+                limit=len(names),
             )
+        return [node.partition("@")[0] for reply in replies or () for node in reply]
 
     async def heartbeat(self, pbx: str) -> dict[str, str]:
         """The PBX's heartbeat and its age in seconds (`age_s`); empty if Redis does not answer."""
@@ -374,13 +391,9 @@ class Chaos:
         for fault in plan(rng, self._has()):
             if self.enough:
                 break
-            if fault.target in self.under_way:
-                await asyncio.sleep(0)
-                if set(self.under_way) >= {*BRIDGES, *WORKERS, "redis"}:
-                    await asyncio.sleep(self.pace_s)
-                continue
-            running.add(asyncio.create_task(self._do(fault)))
-            running.add(asyncio.create_task(self._push_junk()))
+            if fault.target not in self.under_way:  # one fault a target at a time
+                running.add(asyncio.create_task(self._do(fault)))
+                running.add(asyncio.create_task(self._push_junk()))
             await asyncio.sleep(rng.expovariate(1 / self.pace_s))
             for task in [task for task in running if task.done()]:
                 running.discard(task)
@@ -388,7 +401,6 @@ class Chaos:
         await asyncio.gather(*running)
 
     async def _do(self, fault: Fault) -> None:
-        """One fault a target at a time."""
         self.under_way[fault.target] = fault
         try:
             await self._note(fault.kind, fault.target)

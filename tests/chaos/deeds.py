@@ -189,7 +189,7 @@ async def cancel_consumer(chaos: Chaos, fault: Fault) -> None:
 async def add_consumer_to_all(chaos: Chaos, fault: Fault) -> None:
     """As `celery control add_consumer` without -d does: other workers take this one's messages."""
     pbx = fault.target
-    await chaos.control("add_consumer", pbx, None)
+    await chaos.control("add_consumer", pbx, [*chaos.links])
     await asyncio.sleep(fault.length_s)
     await chaos.control("cancel_consumer", pbx, [name for name in chaos.links if name != pbx])
     await _healed(chaos, fault)
