@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -70,13 +70,13 @@ OBEYED_WITHIN_S = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class Done:
-    """One fault that was injected; the calls that were up, and the workers that were ready."""
+    """One fault that was injected; the calls that were up, the workers, and the ready ones."""
 
     kind: str
     target: str
-    at: float
     up: frozenset[str]
     ready: frozenset[str]
+    pids: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -343,27 +343,43 @@ class Chaos:
             await asyncio.sleep(0.05)
 
     async def expect(
-        self, fault: Fault, what: str, true: Callable[[], Awaitable[bool]], within_s: float
+        self,
+        fault: Fault,
+        what: str,
+        true: Callable[[], Awaitable[bool]],
+        within_s: float,
+        *,
+        is_void: Callable[[], bool] | None = None,
+        is_patient: bool = False,
     ) -> None:
-        """Check a fault's own promise; not judged if another fault was in the way."""
-        deadline = time.monotonic() + within_s
-        while not self._is_disturbed(fault):
-            if await true():
-                self.judged[fault.kind] += 1
-                return
+        """Check a fault's own promise.
+
+        Not judged if `is_void`: by default, if another fault came in its way. With `is_patient`
+        the time begins again after each such fault.
+        """
+        since, deadline = fault.n, time.monotonic() + within_s
+        while not await true():
+            if is_void() if is_void else self.is_disturbed(fault.target, since, fault.n):
+                if not is_patient:
+                    return
+                since, deadline = len(self.done) - 1, time.monotonic() + within_s
             if time.monotonic() > deadline:
-                self.missed.append(
-                    f"{fault.kind} of {fault.target}: not within {within_s} s: {what}"
-                )
+                text = f"{fault.kind} of {fault.target}: not within {within_s} s: {what}"
+                self.missed.append(f"{text}; {await self.heartbeat(fault.target)}")
                 return
             await asyncio.sleep(0.1)
+        self.judged[fault.kind] += 1
 
-    def _is_disturbed(self, fault: Fault) -> bool:
+    def is_disturbed(self, pbx: str, since: int, n: int) -> bool:
+        """True if another fault than the `n`th came in a worker's way since the one `since`."""
+        began, program = self.done[since], self.site.programs[pbx]
         redis = self.under_way.get("redis")
         return (
-            fault.target not in self.done[fault.n].ready
-            or (redis is not None and redis.n != fault.n)
-            or any(later.target in (fault.target, "redis") for later in self.done[fault.n + 1 :])
+            pbx not in began.ready
+            or program.pid != began.pids[pbx]
+            or not program.is_running
+            or (redis is not None and redis.n != n)
+            or any(later.target in (pbx, "redis") for later in self.done[since + 1 :])
         )
 
     # --- faults --------------------------------------------------------------------
@@ -374,7 +390,8 @@ class Chaos:
             ids: list[bytes] = await self.redis.zrange(f"dialer:live:{CELL}", 0, -1)  # type: ignore[assignment]
             up = frozenset(i.decode() for i in ids)
             ready = frozenset([pbx for pbx in WORKERS if await self.is_ready(pbx)])
-        self.done.append(Done(kind=kind, target=target, at=time.monotonic(), up=up, ready=ready))
+        pids = {pbx: self.site.programs[pbx].pid for pbx in WORKERS}
+        self.done.append(Done(kind=kind, target=target, up=up, ready=ready, pids=pids))
 
     @property
     def enough(self) -> bool:

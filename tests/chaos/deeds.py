@@ -70,11 +70,13 @@ async def freeze_and_replace(chaos: Chaos, fault: Fault) -> None:
             chaos.site.programs[fault.target] = replacement = replace(frozen, process=None)
             replacement.start()
             await asyncio.sleep(thawed_at - time.monotonic())
+            has_lease = (await chaos.heartbeat(fault.target)).get("pid") == str(replacement.pid)
         await chaos.expect(
             fault,
             "the frozen worker finds itself fenced, and ends",
             lambda: _is_over(frozen),
             within_s=ENDS_WITHIN_S,
+            is_void=lambda: not has_lease or not replacement.is_running,
         )
     finally:
         frozen.kill()
@@ -98,18 +100,24 @@ async def _second(chaos: Chaos, fault: Fault, like: Program) -> None:
     second = Program(f"{fault.target} second", command, like.config, log)
     second.start()
     watch = asyncio.create_task(_end_with(first, second))
+
+    def first_is_gone() -> bool:
+        return watch.done() or not first.is_running or fault.target not in chaos.done[fault.n].ready
+
     try:
         await chaos.expect(
             fault,
             "the second worker ends by itself with exit code 2",
             lambda: _is_over(second, EXIT_REFUSED),
             within_s=ENDS_WITHIN_S,
+            is_void=first_is_gone,
         )
         await chaos.expect(
             fault,
             "the first worker's lease is as it was",
             lambda: _same_lease(chaos, fault.target, before),
-            within_s=5.0,
+            within_s=10.0,
+            is_void=first_is_gone,
         )
     finally:
         watch.cancel()
@@ -169,7 +177,7 @@ async def break_frames(chaos: Chaos, fault: Fault) -> None:
     async def never_lost() -> bool:
         return links.ami.made == made
 
-    await chaos.expect(fault, "the AMI link stays", never_lost, within_s=0.1)
+    await chaos.expect(fault, "the AMI link stays", never_lost, within_s=0.0)
 
 
 # --- the worker's ways to its calls -----------------------------------------------------
@@ -254,7 +262,11 @@ async def _said(chaos: Chaos, fault: Fault) -> None:
 
 async def _healed(chaos: Chaos, fault: Fault) -> None:
     await chaos.expect(
-        fault, "it takes calls again", lambda: chaos.is_ready(fault.target), HEALED_WITHIN_S
+        fault,
+        "it takes calls again",
+        lambda: chaos.is_ready(fault.target),
+        HEALED_WITHIN_S,
+        is_patient=True,
     )
 
 
