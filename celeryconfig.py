@@ -46,4 +46,4 @@ worker_send_task_events = True  # Flower shows every call
 worker_hijack_root_logger = False
 worker_enable_remote_control = True
 
-imports = ("workers.tasks", "workers.bootsteps")
+imports = ("workers.tasks", "workers.bootsteps", "workers.control")

@@ -7,15 +7,18 @@ Owns the name and arguments of the task, and the settings of Flower. The code of
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery
+from celery.app.utils import Settings
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from dialer.errors import ConfigError
+from dialer.settings import settings
 from dialer.settings.environment import effective
 
 #: `dialer.originate(call_id, cell, epoch)`: a nudge to the PBX's worker. The ledger decides.
@@ -31,22 +34,78 @@ FLOWER: Final = {
 #: What sending raises if the broker is down, hangs or refuses, for Redis and RabbitMQ.
 BROKER_ERRORS: Final = (OperationalError, RedisError, AMQPError, MessageNacked, OSError)
 
-app = Celery("dialer")
+#: Exit code of a command that cannot run with these settings.
+EXIT_USAGE: Final = 2
+
+#: Celery reads these for other purposes than its settings, or sets them itself. The options of a
+#: command can be variables too: `CELERY_WORKER_CONCURRENCY` is `celery worker --concurrency`.
+_OTHERS: Final = (
+    *("CELERY_LOG_", "CELERY_RDB_", "CELERY_BENCH", "CELERY_TRACE_APP", "CELERY_SKIP_CHECKS"),
+    *("CELERY_WORKER_", "CELERY_FLOWER_", "CELERY_INSPECT_", "CELERY_CONTROL_", "CELERY_APP"),
+)
+
+
+class _OwnSettings(Settings):
+    """Celery's settings, without the variables that override the broker (Celery 5.7).
+
+    These are CELERY_BROKER_URL, which `-b` sets too, CELERY_BROKER_READ_URL,
+    CELERY_BROKER_WRITE_URL and CELERY_RESULT_BACKEND. Bridge and workers must use one broker.
+    """
+
+    @property
+    def broker_url(self) -> Any:
+        return self["broker_url"]
+
+    broker_read_url = broker_write_url = broker_url
+
+    @property
+    def result_backend(self) -> Any:
+        return self["result_backend"]  # none: results are in the ledger
+
+
+class _DialerApp(Celery):
+    """Celery application whose settings come from dialer.toml alone."""
+
+    def _load_config(self) -> Any:
+        settings: Any = super()._load_config()  # type: ignore[misc]  # not in its types
+        settings.__class__ = _OwnSettings
+        return settings
+
+
+def ignored_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the names of Celery's variables in the environment that have no effect here."""
+    return sorted(n for n in environment if n.startswith("CELERY_") and not n.startswith(_OTHERS))
+
+
+app = _DialerApp("dialer", loader="celery.loaders.app:AppLoader")  # not that of CELERY_LOADER
 app.config_from_object("celeryconfig")
 
 
-def _set_flower_environment(context: click.Context, _option: click.Parameter, _value: Any) -> None:
-    """Set Flower's variables if this process runs `celery flower`; Flower reads them next.
+def _before_command(context: click.Context, _option: click.Parameter, _value: Any) -> None:
+    """Check the settings before Celery reads them; it would print a traceback.
 
-    Celery calls this for each of its commands. No other command may get them, because one of them
-    is the password (FLOWER_BASIC_AUTH, from the credentials folder).
+    Celery calls this for each of its commands. The worker logs ignored variables itself.
     """
-    if context.command.name != "flower":
-        return
     try:
+        settings()
         variables = {**FLOWER, **effective(os.environ)}
     except ConfigError as error:
-        raise click.ClickException(str(error)) from error
+        click.echo(f"dialer: {error}", err=True)
+        context.exit(EXIT_USAGE)
+    names = ignored_variables(os.environ)
+    if names and context.command.name != "worker":
+        sentence = f"{', '.join(names)} (or -b) is ignored; dialer.toml has the broker"
+        click.echo(f"dialer: warning: {sentence}", err=True)
+    if context.command.name == "flower":
+        _set_flower_environment(variables)
+
+
+def _set_flower_environment(variables: Mapping[str, str]) -> None:
+    """Set Flower's variables; Flower reads them next.
+
+    No other command may get them, because one of them is the password (FLOWER_BASIC_AUTH, from the
+    credentials folder).
+    """
     for name, value in variables.items():
         if name.startswith("FLOWER_"):
             os.environ.setdefault(name, value)
@@ -54,10 +113,11 @@ def _set_flower_environment(context: click.Context, _option: click.Parameter, _v
 
 app.user_options["preload"].add(
     click.Option(
-        ["--set-flower-environment"],  # a click callback needs an option; this one is never given
+        ["--check-settings"],  # a click callback needs an option; this one is never given
         is_flag=True,
+        is_eager=True,  # before other options read Celery's settings
         hidden=True,
         expose_value=False,
-        callback=_set_flower_environment,
+        callback=_before_command,
     )
 )

@@ -51,6 +51,18 @@ class StepsStopped(DialerError):
     code = "steps_stopped"
 
 
+class PbxHeld(DialerError):
+    """Another worker serves this PBX; this one cannot start."""
+
+    code = "pbx_held"
+
+
+class Fenced(DialerError):
+    """A newer worker has taken over this PBX; this one must end and writes nothing."""
+
+    code = "fenced"
+
+
 class TaskEnded(DialerError):
     """A background task ended that should run as long as its process; the process must end."""
 

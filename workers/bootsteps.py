@@ -13,16 +13,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
+import click
 from celery import bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
 
 from dialer import watchdog
-from dialer.celery import BROKER_ERRORS, app
+from dialer.celery import BROKER_ERRORS, app, ignored_variables
 from dialer.domain.call import Call, Ending, Result
 from dialer.errors import ConfigError, DialerError
 from dialer.logs import configure
 from dialer.settings import Pbx, settings
+from workers.options import refusal
 from workers.worker import STOP_WITHIN_S, PbxWorker
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ LOOP_STOP_WITHIN_S: Final = STOP_WITHIN_S + 2.0
 
 #: After a part of the worker has failed, the process ends within this time. In seconds.
 END_WITHIN_S: Final = LOOP_STOP_WITHIN_S + 5.0
+
+#: The trouble of a worker whose Celery consumer does not exist yet.
+STARTING: Final = "the worker has not connected to the broker yet: it starts"
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
@@ -86,8 +91,14 @@ def pbx_of(queues: list[str]) -> Pbx:
 
 
 @signals.celeryd_init.connect
-def _name_after_pbx(instance: Any, options: dict[str, Any], **_: Any) -> None:
-    """Name the node after its PBX if there is no -n, so that Flower shows one node per worker."""
+def _check_options(instance: Any, options: dict[str, Any], **_: Any) -> None:
+    """Refuse options that cannot work, and name the node after its PBX if there is no -n.
+
+    So Flower shows one node per worker.
+    """
+    context = click.get_current_context(silent=True)
+    if (sentence := refusal(options, context.args if context else ())) is not None:
+        _exit_with(ConfigError(sentence))
     name, _at, host = instance.hostname.partition("@")
     queues = options.get("queues") or []
     if name == "celery" and len(queues) == 1:
@@ -108,7 +119,10 @@ def _check_queues(sender: str, instance: Any, conf: Any, **_: Any) -> None:
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    configure(settings().log, program="worker")
+    try:
+        configure(settings().log, program="worker")
+    except DialerError as error:
+        _exit_with(error)
     # Celery logs two lines per task, panoramisk one per action; our own log has the result.
     for name in ("celery.worker.strategy", "celery.app.trace", "panoramisk"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -139,7 +153,16 @@ class PbxStep(bootsteps.StartStopStep):
         # Pool threads, Celery's loop and ours share the GIL: with the default of 5 ms, each switch
         # between them would delay a call by that time.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        worker = PbxWorker(settings(), parent.pbx, on_done=_call_done)
+        if names := ignored_variables(os.environ):
+            logger.warning(
+                "Celery's variables and -b are ignored; dialer.toml has the broker",
+                extra={"variables": names},
+            )
+
+        def broker_trouble() -> str:
+            return str(parent.consumer.trouble(parent.pbx.name)) if parent.consumer else STARTING
+
+        worker = PbxWorker(settings(), parent.pbx, _call_done, broker_trouble=broker_trouble)
         self.thread.start()
         try:
             link = self._run(worker.start()).result()

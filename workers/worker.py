@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +21,7 @@ from dialer.errors import (
     AmiUnavailable,
     ConfigError,
     DialerError,
+    Fenced,
     StepsStopped,
 )
 from dialer.settings import Pbx, Settings
@@ -29,6 +29,8 @@ from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.ledger import WorkerLedger
+from dialer.store.ledger.fence import Fence
+from dialer.store.ledger.unannounced import unannounced
 from dialer.store.registry import HEARTBEAT_EVERY_S, Registry
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
@@ -40,6 +42,7 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.lease import PbxLease
 from workers.pbx.state import PbxState
 from workers.pbx.targets import Targets
 from workers.recovery.reconcile import Reconciler
@@ -56,12 +59,19 @@ STOP_WITHIN_S: Final = 7.0
 #: Time limit in it for calls that are being dialed, in seconds.
 DIALING_WITHIN_S: Final = 3.0
 
+#: Time limit for the return of the lease, in seconds.
+LET_GO_WITHIN_S: Final = 1.0
+
+#: A queued call of which no message came for so long is dialed without it, in seconds.
+ANNOUNCED_WITHIN_S: Final = 0.5
+
 
 @dataclass(slots=True)
 class PbxWorker:
     """The worker of one PBX. `on_done` is called for every call that ended here.
 
     `failure` is done when a background task has ended before the stop; the process must end.
+    `broker_trouble` returns why no nudges come from the broker, '' if they do.
     `check_every_s` is the pause between two checks of long calls.
     """
 
@@ -69,6 +79,7 @@ class PbxWorker:
     pbx: Pbx
     on_done: Callable[[Call, Ending], None]
     check_every_s: float = CHECK_EVERY_S
+    broker_trouble: Callable[[], str] = str
     failure: asyncio.Future[None] = field(init=False)
     link: AmiLink = field(init=False)
     state: PbxState = field(init=False)
@@ -77,30 +88,43 @@ class PbxWorker:
     _servers: Servers = field(default_factory=Servers)
     _journal: Journal = field(init=False)
     _registry: Registry = field(init=False)
+    _lease: PbxLease = field(init=False)
+    _fence: Fence = field(init=False)
     _tracker: Tracker = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _targets: Targets = field(init=False)
     _originator: Originator = field(init=False)
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     _stopping: asyncio.Task[None] | None = None
+    _trouble: str = ""
+    _logged_trouble: str = ""
     _dialing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.link = AmiLink(self.pbx, WANTED_EVENTS, self._on_event, self._on_up)
         self.state = PbxState(self.pbx.name, self.link)
         self._journal = Journal(self.pbx.name)
+        self._fence = Fence(self.pbx.name)
 
     async def start(self) -> asyncio.Task[None]:
         """Connect to Redis and start; return the AMI link's task, which only ends by raising.
 
         Raises:
             StoreUnavailable: a Redis cannot be reached.
+            PbxHeld: another worker serves this PBX.
         """
         if failpoints.is_armed():
             logger.warning("Failure points are armed: this is a test")
         self.failure = asyncio.get_running_loop().create_future()
         url = self.settings.registry_redis_url
         self._registry = Registry(await self._servers.at(url, "the registry's Redis"))
+        self._lease = PbxLease(self._registry, self._fence, self.state.clock)
+        await self._lease.take()
+        self.state.looks += [
+            lambda: self._lease.trouble,
+            lambda: self.state.clock.trouble,
+            self.broker_trouble,
+        ]
         await self._connect_cells()
         self._build()
         for steps in self._servers.known.values():
@@ -111,6 +135,9 @@ class PbxWorker:
         self._run("check of long calls", self._check_long_calls())
         self._run("check of targets", self._check_targets_again())
         self._run("Redis", self._servers.watch())
+        for steps in self._servers.known.values():
+            look = self._retry_refused(partial(self._look_for_calls, steps))
+            self._run(f"look for calls in {steps.where}", look)
         return link
 
     async def _connect_cells(self) -> None:
@@ -122,7 +149,7 @@ class PbxWorker:
             self._cells.add(cell, self._ledger(cell.name, steps[cell.name]))
 
     def _ledger(self, cell: str, steps: Steps) -> WorkerLedger:
-        return WorkerLedger(steps, cell, self.settings.multcall.push)
+        return WorkerLedger(steps, cell, self.settings.multcall.push, self._fence)
 
     def _build(self) -> None:
         """Create the parts; each one knows only those created before it."""
@@ -130,7 +157,9 @@ class PbxWorker:
             self.state, self.link, self._cells, self._calls, self._journal,
         )  # fmt: skip
         self._targets = Targets(state, link)
-        self._tracker = Tracker(state, link, cells, calls, journal, self._registry, self.on_done)
+        self._tracker = Tracker(
+            state, link, cells, calls, journal, self._registry, self.on_done, fence=self._fence
+        )
         replay = Replay(self.pbx.name, calls, self._tracker)
         self._originator = Originator(
             self.pbx, state, link, cells, calls, self._tracker, replay, journal
@@ -148,7 +177,11 @@ class PbxWorker:
         if self.state.is_stopping or self.failure.done():
             return
         error = None if task.cancelled() else task.exception()
-        if not isinstance(error, AmiLoginRefused | ConfigError):  # the start says those
+        if isinstance(error, Fenced):
+            logger.critical(
+                "Worker fenced; it ends", extra={"pbx": self.pbx.name, "reason": str(error)}
+            )
+        elif not isinstance(error, AmiLoginRefused | ConfigError):  # the start says those
             logger.critical(
                 "A part of the worker ended unexpectedly; the worker ends",
                 exc_info=None if isinstance(error, DialerError) else error,
@@ -204,7 +237,7 @@ class PbxWorker:
         await asyncio.shield(self._stopping)
 
     async def _begin_stop(self) -> None:
-        with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
+        with contextlib.suppress(TimeoutError, RedisError, StepsStopped, Fenced):
             await asyncio.wait_for(self._write_heartbeat(), DIALING_WITHIN_S)
         if self._dialing:
             await asyncio.wait(self._dialing, timeout=DIALING_WITHIN_S)
@@ -219,6 +252,9 @@ class PbxWorker:
                 await self._journal.wait_done()
         except TimeoutError:
             logger.warning("Worker stopped before all was written; the next start repairs it")
+        with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
+            await asyncio.wait_for(self._lease.let_go(), LET_GO_WITHIN_S)
+        self._lease.pulse.stop()
         await cancel(self._tasks)
         await self._servers.close()
 
@@ -230,6 +266,7 @@ class PbxWorker:
             self._tracker.on_event(event)
 
     async def _on_up(self) -> None:
+        await self._identify()
         await self._reconciler.run()
         await self.link.check_rights()  # last, so that ended calls are answered in any case
         self.state.new_instance()  # the bridge publishes calls queued here again
@@ -244,6 +281,21 @@ class PbxWorker:
             "PBX ready",
             extra={"pbx": self.pbx.name, "asterisk": await self.link.version()},
         )
+
+    async def _identify(self) -> None:
+        """Note which Asterisk this is; log it if another one had this PBX's name before.
+
+        Raises:
+            AmiUnavailable: the link was lost in the meantime.
+        """
+        self.state.asterisk = await self.link.identity()
+        former = await self._registry.steps.or_none_if_down(self._registry.asterisk(self.pbx.name))
+        if former and former != self.state.asterisk:
+            logger.warning(
+                "Another Asterisk serves this PBX now; calls that are up on the former one are "
+                "answered UNKNOWN",
+                extra={"pbx": self.pbx.name, "former": former, "now": self.state.asterisk},
+            )
 
     # --- Redis ---------------------------------------------------------------------
 
@@ -284,21 +336,64 @@ class PbxWorker:
     async def _beat_once(self) -> None:
         if not self.state.is_stopping:  # begin_stop wrote the last heartbeat
             await self._write_heartbeat()
+            self._log_trouble()
+
+    def _log_trouble(self) -> None:
+        """Log a trouble that lasts for two heartbeats, and its end, once each."""
+        before, self._trouble = self._trouble, self.state.trouble
+        if self._trouble != before or self._trouble == self._logged_trouble:
+            return
+        self._logged_trouble = self._trouble
+        extra = {"pbx": self.pbx.name}
+        if self._trouble:
+            logger.error("PBX takes no calls", extra={**extra, "reason": self._trouble})
+        else:
+            logger.warning("PBX takes calls again", extra=extra)
 
     async def _write_heartbeat(self) -> None:
-        await self._registry.heartbeat(
+        sent_at = time.monotonic()
+        beat = await self._registry.heartbeat(
             self.pbx.name,
             instance=self.state.instance,
             link=self.state.link_state,
             facts={
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
+                "host": self._lease.me.host,
+                "pid": self._lease.me.pid,
                 "calls": len(self._calls),
                 "boot": self.state.boot,
                 "include": int(self.state.has_include),
                 "lacking": json.dumps(self.state.lacking),
+                "trouble": self.state.trouble,
+                "cap": self.state.cap,
+                "skew_ms": self.state.clock.skew_ms,
+                **({"asterisk": self.state.asterisk} if self.state.asterisk else {}),
+                "results": json.dumps(self.state.results.last_minute()),
             },
+            holder=self._lease.me.name,
+            fence=self._fence.number,
         )
+        self.state.clock.hear(beat.now_ms, sent_at)
+        if not beat.is_holder:
+            self._lease.lost()
+        self._lease.renewed(sent_at)
+
+    async def _look_for_calls(self, steps: Steps) -> None:
+        """Dial queued calls of which no message came, such as those of a broker that lost some."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_EVERY_S)
+            cells = [one.cell for one in self._cells.ledgers() if one.steps is steps]
+            if not cells or not self.link.ready or self.state.is_stopping or self.state.trouble:
+                continue
+            look = unannounced(steps, cells, self.pbx.name, older_than_s=ANNOUNCED_WITHIN_S)
+            found = await steps.or_none_if_down(look) or []
+            fresh = [(i, epoch) for i, epoch in found if not self._calls.is_claiming(i)]
+            for call_id, epoch in fresh:
+                self.dial(call_id, epoch)
+            if fresh:
+                logger.info(
+                    "Dialing calls that no message announced",
+                    extra={"pbx": self.pbx.name, "calls": len(fresh)},
+                )
 
     async def _check_long_calls(self) -> None:
         cleaned = 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from dialer.bridge.dispatch import Dispatcher, Nudge
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.room import PbxLimits
 from dialer.settings import Cell
+from dialer.store.clock import RedisClock
 from dialer.store.ledger import BridgeLedger
 from dialer.store.registry import Registry
 
@@ -19,7 +20,8 @@ class BridgeCell:
     """One cell that a bridge serves.
 
     `bridge` is the name of this process in the ledger. `pbxs` are those of the cell, in its
-    order; `all_pbxs` are the names of all PBXs of the settings.
+    order; `all_pbxs` are the names of all PBXs of the settings. `clock` has the time of the
+    cell's Redis.
     """
 
     bridge: str
@@ -29,6 +31,7 @@ class BridgeCell:
     ledger: BridgeLedger
     registry: Registry
     dispatcher: Dispatcher
+    clock: RedisClock = field(default_factory=RedisClock)
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.own_state import OwnState
 from dialer.bridge.plans import CellPlan, plan_of
 from dialer.bridge.served_cell import ServedCell
 from dialer.errors import TaskEnded
@@ -42,6 +43,7 @@ class Served:
     _servers: Servers = field(default_factory=Servers)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _own: list[asyncio.Task[Any]] = field(default_factory=list)
+    _own_state: OwnState | None = None
     _is_stopping: bool = False
 
     @classmethod
@@ -72,6 +74,7 @@ class Served:
             servers = served._servers
             served._stack.push_async_callback(servers.close)
             registry = Registry(await servers.at(registry_url, "the registry's Redis"))
+            served._own_state = OwnState(bridge, registry, dispatcher)
             staying = {plan.cell.name: plan.redis_url for plan in plans if not plan.draining}
             for name, url in staying.items():
                 if known and url not in known:
@@ -137,6 +140,8 @@ class Served:
     async def start(self) -> None:
         """Start to serve every cell."""
         self._supervise(asyncio.create_task(self._servers.watch(), name="Redis steps"))
+        if self._own_state is not None:
+            self._supervise(asyncio.create_task(self._own_state.run(), name="own state"))
         for cell in self.cells:
             await cell.start()
             for task in cell.tasks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from redis.asyncio import Redis
@@ -105,5 +104,7 @@ class Codes:
     async def _bury(self, raw: bytes, reason: DeadReason, message: str) -> None:
         """Move an unusable code from the hand to the dead list."""
         hand = self.cell.ledger.keys.code_hand(self.cell.bridge)
-        entry = dead(raw=raw, source="code", reason=reason, message=message, at=datetime.now(UTC))
+        entry = dead(
+            raw=raw, source="code", reason=reason, message=message, at=self.cell.clock.now()
+        )
         await self.cell.ledger.bury(hand, raw, entry)

@@ -51,14 +51,20 @@ _Work = tuple[list[Nudge], "Future[list[Nudge]]"]
 class Dispatcher:
     """Publisher with a separate thread, because kombu blocks. Belongs to one event loop.
 
-    The thread is a daemon, so that the program can end even if the broker hangs.
+    The thread is a daemon, so that the program can end even if the broker hangs. `problem` says
+    why the broker does not take tasks, '' if it does.
     """
 
     app: Celery
-    is_down: bool = False
+    problem: str = ""
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
     _producer: Producer | None = None
+
+    @property
+    def is_down(self) -> bool:
+        """True while the broker does not take tasks."""
+        return bool(self.problem)
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
         """Publish the tasks; retry through outages of the broker, without a limit."""
@@ -115,15 +121,15 @@ class Dispatcher:
                 sent += 1
         except BROKER_ERRORS as error:
             self._disconnect()
-            if not self.is_down:
-                self.is_down = True
+            was_down, self.problem = self.is_down, str(error) or "no answer in time"
+            if not was_down:
                 logger.error(  # noqa: TRY400  # an unavailable broker needs no traceback
                     "Broker unavailable; retrying, the calls stay in the ledger",
-                    extra={"error": str(error) or "no answer in time"},
+                    extra={"error": self.problem},
                 )
         else:
             if self.is_down:
-                self.is_down = False
+                self.problem = ""
                 logger.warning("Broker available again")
         return nudges[sent:]
 

@@ -11,7 +11,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from redis.asyncio import Redis
@@ -75,7 +74,7 @@ class Intake:
         states = await cell.registry.pbxs(cell.pbxs, cell.name)
         loads = tuple(state.load for state in states.values())
         of_pbxs = sum(load.room for load in loads)
-        if cell.is_paused_by_hours(datetime.now(UTC)):
+        if cell.is_paused_by_hours(self.cell.clock.now()):
             of_pbxs = 0
         fetched = await cell.ledger.fetch(
             cell.bridge, at_most=min(BATCH, of_pbxs), threads=cell.settings.threads
@@ -93,7 +92,7 @@ class Intake:
         moved = len(elements) - len(candidates)
         allowed, refused = await self.refusals.allowed(candidates)
         moved += refused
-        if not self.cell.is_paused_by_hours(datetime.now(UTC)):
+        if not self.cell.is_paused_by_hours(self.cell.clock.now()):
             others = await self._park(allowed, room)
             moved += len(allowed) - len(others)
             moved += await self.admissions.admit(others, room)
@@ -103,7 +102,7 @@ class Intake:
         """Return what to handle now: parked requests that have room (older), then the hand."""
         keys = self.cell.ledger.keys
         wanted: dict[str, int] = {}
-        if fetched.parked and not self.cell.is_paused_by_hours(datetime.now(UTC)):
+        if fetched.parked and not self.cell.is_paused_by_hours(self.cell.clock.now()):
             # Trunks of one PBX take turns, or one with a large backlog would use up all its room.
             turns = sorted(fetched.parked, key=lambda trunk: (trunk <= self._first, trunk))
             parked_by_turn = {trunk: fetched.parked[trunk] for trunk in turns}
@@ -140,7 +139,7 @@ class Intake:
 
     async def _wait(self, room: Room, fetched: Fetched) -> None:
         """Wait until there may be room, or a request."""
-        if not room.is_ready or self.cell.is_paused_by_hours(datetime.now(UTC)):
+        if not room.is_ready or self.cell.is_paused_by_hours(self.cell.clock.now()):
             await asyncio.sleep(IDLE_PAUSE_S)
         elif fetched.hand or not room.to_fetch:
             await asyncio.sleep(FULL_PAUSE_S)

@@ -1,4 +1,7 @@
-"""Recovery of one cell after lost messages, dead bridges and dead PBXs. Any bridge may do it.
+"""Recovery of one cell after dead bridges, and PBXs that are dead or take no calls.
+
+Any bridge may do it. Lost messages are no concern of the bridge: the worker finds the calls that
+are queued to it by itself.
 
 Every change is one ledger step, so it is harmless if two bridges do it at once. Calls are read in
 slices, so that the event loop is not blocked for long.
@@ -12,15 +15,16 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from dialer import watchdog
 from dialer.bridge.cell import BridgeCell, nudge
 from dialer.bridge.dispatch import Nudge
+from dialer.bridge.judge import Judge
 from dialer.domain.call import LEGAL, CallError, Ended, Ending, Queued, Result, State
 from dialer.domain.request import CallRequest, cell_of
 from dialer.domain.routing import Turns, plan
+from dialer.domain.taking import CLAIM_WITHIN_S
 from dialer.multcall.answers import dead
 from dialer.multcall.identity import readable_id
 from dialer.store.entry import Entry
@@ -32,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: Pause between two rounds, in seconds.
 EVERY_S: Final = 0.5
-
-#: A queued call that nobody claimed is published again after this long, in seconds.
-REPUBLISH_AFTER_S: Final = 30.0
 
 #: Maximum number of overdue calls in one round.
 DUE_AT_ONCE: Final = 1_000
@@ -50,24 +51,29 @@ States = Mapping[str, PbxState]
 class Recovery:
     """The recovery of one cell's calls.
 
-    `moving` is locked while calls are moved or published again.
+    `moving` is locked while calls are moved.
     """
 
     cell: BridgeCell
     pbx_lost_after_s: float
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    judge: Judge = field(init=False)
     _turns: Turns = field(default_factory=Turns)
-    _instances: dict[str, str] = field(default_factory=dict)
     #: Since when (loop time) a PBX with calls has been missing in the registry.
     _unknown_since: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.cell)
 
     async def run(self) -> None:
         """Repair calls until cancelled."""
         while True:
             states = await self.cell.registry.pbxs(self.cell.pbxs, self.cell.name)
+            await self.judge.look(states)
             async with self.moving:
-                await self.republish(states)
+                await self.move_late(states)
                 await self.move_from_unready_pbxs(states)
+            await self.judge.try_with_queued(states)
             await self.end_lost(states)
             await asyncio.sleep(EVERY_S)
 
@@ -85,43 +91,46 @@ class Recovery:
 
     async def take_over(self) -> None:
         """Take over the hands of dead bridges; the intake handles the requests."""
+        await self.cell.clock.measure(self.cell.ledger.steps)
         for bridge, n in await self.cell.ledger.take_over(self.cell.bridge):
             logger.warning(
                 "Took over the hand of a dead bridge",
                 extra={"cell": self.cell.name, "bridge": bridge, "elements": n},
             )
 
-    async def republish(self, states: States) -> None:
-        """Publish calls again whose message was lost, and queue those that have no PBX.
+    async def move_late(self, states: States) -> None:
+        """Move calls that a ready PBX left unclaimed, and queue those that have no PBX.
 
-        Also ends calls that must not be dialed any longer, even if their PBX is not ready.
+        The PBX is judged. Also ends calls that must not be dialed any longer, even if their PBX
+        is not ready.
         """
-        ledger = self.cell.ledger
-        async for due in ledger.due(older_than_s=REPUBLISH_AFTER_S, at_most=DUE_AT_ONCE):
-            await self._republish(due, states)
-        for name, state in states.items():
-            known = self._instances.get(name)
-            if state.load.ready and state.instance != known:
-                self._instances[name] = state.instance
-                if known is not None:  # a restarted worker has lost its tasks
-                    async for due in ledger.due(older_than_s=0, pbx=name):
-                        await self._republish(due, states)
+        late: list[str] = []
+        async for due in self.cell.ledger.due(older_than_s=CLAIM_WITHIN_S, at_most=DUE_AT_ONCE):
+            entries = await self._unexpired(due, states)
+            left = [w for w in due if w.call_id in entries and _is_ready(states, w.pbx)]
+            late += [w.pbx for w in left if w.pbx]
+            # Calls with no PBX, or one that the cell no longer lists, have no slot there.
+            homeless = [w for w in due if w.pbx not in states]
+            await self._move([*left, *homeless], entries, states)
+        await self.judge.judge_unclaimed(states, late)
 
     async def move_from_unready_pbxs(self, states: States) -> None:
-        """Move unclaimed calls from PBXs that are not ready to PBXs of the cell with room.
+        """Move unclaimed calls from PBXs that take no calls to PBXs of the cell with room.
 
         Reads as many calls as there is room for. Those that find no PBX count as published now,
-        so that the next round reads other calls.
+        so that the next round reads other calls. The trial call of a PBX stays.
         """
-        room = sum(state.load.room for state in states.values())
+        room = sum(state.load.room for state in states.values() if state.load.is_taking_calls)
         for name, state in states.items():
-            if not state.load.ready and room:
-                await self.move_from(name, states, at_most=room)
+            if not state.load.is_taking_calls and room:
+                trial = state.verdict.trial if state.verdict else ""
+                await self.move_from(name, states, at_most=room, but=trial)
 
-    async def move_from(self, pbx: str, states: States, *, at_most: int) -> None:
-        """Move unclaimed calls of a PBX to PBXs of the cell with room."""
-        async for due in self.cell.ledger.due(older_than_s=0, pbx=pbx, at_most=at_most):
-            await self._move(due, await self._unexpired(due), states)
+    async def move_from(self, pbx: str, states: States, *, at_most: int, but: str = "") -> None:
+        """Move unclaimed calls of a PBX, `but` one, to PBXs of the cell with room."""
+        ledger = self.cell.ledger
+        async for due in ledger.due(older_than_s=0, pbx=pbx, at_most=at_most, but=but):
+            await self._move(due, await self._unexpired(due, states), states)
 
     async def end_lost(self, states: States) -> None:
         """End claimed calls of PBXs that have not been ready for too long."""
@@ -162,25 +171,18 @@ class Recovery:
 
     # --- publishing and moving -------------------------------------------------------
 
-    async def _republish(self, due: Sequence[Waiting], states: States) -> None:
-        entries = await self._unexpired(due)
-        ready = {name for name, state in states.items() if state.load.ready}
-        await self._publish([(w, w.pbx or "", w.epoch) for w in due if w.pbx in ready], entries)
-        homeless = [
-            w for w in due if w.pbx not in states
-        ]  # no PBX, or one that the cell no longer lists
-        await self._move(homeless, entries, states)
-
     async def _move(
         self, waiting: Iterable[Waiting], entries: Mapping[str, Entry], states: States
     ) -> None:
-        """Queue calls to PBXs that have room; the others stay on their PBX."""
+        """Queue calls to other PBXs that have room; those that find none stay on their PBX."""
         cell = self.cell
         moving = [w for w in waiting if w.call_id in entries]
+        leaving = {w.pbx for w in moving}
+        loads = [states[p.name].load for p in cell.pbxs if p.name not in leaving]
+        # A PBX on trial gets a call that was moved before only if the cell has no other.
+        taking = [load for load in loads if load.is_taking_calls]
         chosen = plan(
-            [cell.trunk(entries[w.call_id].request) for w in moving],
-            [states[p.name].load for p in cell.pbxs],
-            self._turns,
+            [cell.trunk(entries[w.call_id].request) for w in moving], taking or loads, self._turns
         )
         sent: list[tuple[Waiting, str, int]] = []
         for w, name in zip(moving, chosen, strict=True):
@@ -218,9 +220,9 @@ class Recovery:
 
     # --- ending ----------------------------------------------------------------------
 
-    async def _unexpired(self, waiting: Sequence[Waiting]) -> dict[str, Entry]:
+    async def _unexpired(self, waiting: Sequence[Waiting], states: States) -> dict[str, Entry]:
         """Return the entries of waiting calls that may be dialed now; end expired ones."""
-        now = datetime.now(UTC)
+        now = self.cell.clock.now()
         limits = self.cell.settings.limits
         is_over = limits.outside_hours == "expire" and not limits.is_open(now)
         fresh: list[Entry] = []
@@ -228,8 +230,10 @@ class Recovery:
         for entry in await self._entries([w.call_id for w in waiting]):
             is_expired = entry.expires_at is not None and entry.expires_at <= now
             (expired if is_expired else fresh).append(entry)
-        error = CallError(code="expired", message="ValidadeSeg passed before it was dialed")
-        await self._end(expired, Result.EXPIRED, error, within=_WAITING)
+        for reason, entries in _by_reason(expired, states).items():
+            message = f"ValidadeSeg passed before it was dialed{reason}"
+            error = CallError(code="expired", message=message)
+            await self._end(entries, Result.EXPIRED, error, within=_WAITING)
         if is_over:
             error = CallError(code="outside_hours", message="the cell's calling hours are over")
             await self._end(fresh, Result.EXPIRED, error, within=_WAITING)
@@ -260,7 +264,7 @@ class Recovery:
             source="request",
             reason="internal_error",
             message=error.message,
-            at=datetime.now(UTC),
+            at=self.cell.clock.now(),
         )
         await self.cell.ledger.bury_call(call.call_id, entry)
         request_id = call.call_id.partition(":")[2]
@@ -290,10 +294,26 @@ class Recovery:
         self, entry: Entry, result: Result, error: CallError, within: Set[State]
     ) -> None:
         call = entry.call
-        ending = Ending(result=result, ended_at=datetime.now(UTC), error=error)
+        ending = Ending(result=result, ended_at=self.cell.clock.now(), error=error)
         reply = await self.cell.ledger.end(call, entry.request, ending, within=within)
         if reply != "void":
             logger.warning(
                 "Call ended by the bridge",
                 extra={"call_id": call.call_id, "pbx": call.pbx, "error": error.code},
             )
+
+
+def _is_ready(states: States, pbx: str | None) -> bool:
+    """True if this is a PBX of the cell whose worker says that it is ready."""
+    return pbx is not None and pbx in states and states[pbx].load.ready
+
+
+def _by_reason(expired: Iterable[Entry], states: States) -> dict[str, list[Entry]]:
+    """Return expired calls by the words that say what their PBX lacked, '' for nothing known."""
+    found: dict[str, list[Entry]] = {}
+    for entry in expired:
+        state = states.get(entry.call.pbx or "")
+        why = state.why_not_taking(entry.request.cell) if state is not None else ""
+        reason = f"; it waited for {entry.call.pbx}, which takes no calls: {why}" if why else ""
+        found.setdefault(reason, []).append(entry)
+    return found

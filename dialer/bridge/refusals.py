@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from dialer.bridge.cell import BridgeCell
 from dialer.domain.call import CallError, Ending, Result
@@ -108,7 +108,7 @@ class Refusals:
         """Send the Response of a request that is not dialed."""
         element, request = candidate.element, candidate.request
         try:
-            response = _response(request, result, error)
+            response = _response(request, result, error, self.cell.clock.now())
         except Exception as internal:  # noqa: BLE001  # logged and answered
             await self.fail(element, internal)
             return
@@ -125,7 +125,7 @@ class Refusals:
     async def bury_repeat(self, element: Element, call_id: str) -> None:
         """Bury a request whose id was used before."""
         message = "this IdRequisicao was used before; it was not dialed again"
-        entry = _dead(element.raw, "duplicate_request", message)
+        entry = _dead(element.raw, "duplicate_request", message, self.cell.clock.now())
         if await self.cell.ledger.bury(element.source, element.raw, entry):
             logger.warning("Duplicate request, not dialed again", extra={"call_id": call_id})
 
@@ -142,9 +142,9 @@ class Refusals:
             extra={"cell": self.cell.name},
             exc_info=error,
         )
-        id_json = readable_id(element.raw)
+        id_json, now = readable_id(element.raw), self.cell.clock.now()
         response = (
-            _response(_unknown(self.cell.name, id_json), Result.FAILED, INTERNAL_ERROR)
+            _response(_unknown(self.cell.name, id_json), Result.FAILED, INTERNAL_ERROR, now)
             if id_json
             else ""
         )
@@ -152,7 +152,7 @@ class Refusals:
             element,
             id_json,
             response,
-            _dead(element.raw, "internal_error", INTERNAL_ERROR.message),
+            _dead(element.raw, "internal_error", INTERNAL_ERROR.message, now),
             Result.FAILED,
         )
 
@@ -189,7 +189,7 @@ class Refusals:
         self, request: CallRequest, *, on_list: bool, attempts: int
     ) -> tuple[Result, CallError] | None:
         """Return why the request must never be dialed, None if it may be dialed."""
-        limits, now = self.cell.settings.limits, datetime.now(UTC)
+        limits, now = self.cell.settings.limits, self.cell.clock.now()
         expires_at = expiry(request)
         if on_list:
             code, message = "do_not_call", "the number is on the do-not-call set"
@@ -212,7 +212,7 @@ class Refusals:
         return Result.CANCELLED, CallError(code="number_limit", message=message)
 
     async def _refuse_invalid(self, element: Element, error: InvalidRequest) -> None:
-        now, id_json = datetime.now(UTC), error.request_id_json
+        now, id_json = self.cell.clock.now(), error.request_id_json
         logger.warning("Request refused", extra={"cell": self.cell.name, "reason": str(error)})
         response = (
             invalid_response(cell=self.cell.name, request_id_json=id_json, error=error, at=now)
@@ -220,7 +220,7 @@ class Refusals:
             else ""
         )
         await self._refuse_dead(
-            element, id_json, response, _dead(element.raw, "invalid_request", str(error))
+            element, id_json, response, _dead(element.raw, "invalid_request", str(error), now)
         )
 
     async def _refuse_dead(
@@ -256,7 +256,7 @@ def _unknown(cell: str, id_json: str) -> CallRequest:
     return CallRequest(cell=cell, request_id="", request_id_json=id_json, number="")
 
 
-def _response(request: CallRequest, result: Result, error: CallError) -> str:
+def _response(request: CallRequest, result: Result, error: CallError, at: datetime) -> str:
     parts = response_parts(
         request=request,
         pbx=None,
@@ -264,10 +264,10 @@ def _response(request: CallRequest, result: Result, error: CallError) -> str:
         attempts=0,
         dialed_at=None,
         answered_at=None,
-        ending=Ending(result=result, ended_at=datetime.now(UTC), error=error),
+        ending=Ending(result=result, ended_at=at, error=error),
     )
     return f"{parts.head}null{parts.tail}"
 
 
-def _dead(raw: bytes, reason: DeadReason, message: str) -> str:
-    return dead(raw=raw, source="request", reason=reason, message=message, at=datetime.now(UTC))
+def _dead(raw: bytes, reason: DeadReason, message: str, at: datetime) -> str:
+    return dead(raw=raw, source="request", reason=reason, message=message, at=at)

@@ -10,6 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
+
+#: A start counts as load for about this long, in seconds; see `recent_starts`.
+START_COUNTS_S: Final = 10.0
+
+
+def recent_starts(counted: float, counted_us: int, now_us: int) -> float:
+    """Return how many of the starts counted until then count as load now.
+
+    The number decays: a start counts 1, after `START_COUNTS_S` only 1/e. So a PBX that ends its
+    calls at once is not idle for the routing, and attracts no more calls than the others.
+    """
+    age_s = max(0, now_us - counted_us) / 1e6
+    return counted * math.exp(-age_s / START_COUNTS_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +71,10 @@ class Pace:
 class PbxLoad:
     """State of one PBX at the last reading of the registry.
 
-    `ready` means that its worker is alive, its AMI link is up and it has what the cell needs.
+    `ready` means that its worker is alive, can place calls and has what the cell needs.
     `calls` is how many slots are leased; `starts` is how many calls may start now by its pace.
+    `recent_starts` is how many starts of the last seconds count as load. `is_held`: the bridges'
+    verdict is that it takes no calls; then it gets one call, if `is_trial_due`.
     """
 
     name: str
@@ -67,11 +83,22 @@ class PbxLoad:
     max_calls: int
     starts: int
     trunks: frozenset[str] = frozenset()
+    recent_starts: float = 0.0
+    is_held: bool = False
+    is_trial_due: bool = False
 
     @property
     def room(self) -> int:
         """How many more calls it can take now."""
-        return max(0, min(self.max_calls - self.calls, self.starts)) if self.ready else 0
+        if not self.ready:
+            return 0
+        most = int(self.is_trial_due) if self.is_held else self.starts
+        return max(0, min(self.max_calls - self.calls, self.starts, most))
+
+    @property
+    def is_taking_calls(self) -> bool:
+        """True if it is ready and its results do not say otherwise."""
+        return self.ready and not self.is_held
 
     def has_trunk(self, trunk: str | None) -> bool:
         """True if the PBX has this trunk; None: a call that needs no particular one."""

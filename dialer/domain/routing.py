@@ -1,4 +1,7 @@
-"""Choose the PBX of each call: the one with room and the lowest share of its capacity in use.
+"""Choose the PBX of each call: the one with room and the fewest recent starts for its capacity.
+
+Calls in use would be a worse measure: a PBX that ends its calls at once always looks idle, and
+would get all of them. They decide only between PBXs that started nothing recently.
 
 Plans a batch from one reading of the registry. Then the registry's atomic lease grants or
 refuses each slot, so that two bridges never use the same free slot.
@@ -57,10 +60,17 @@ def plan(
         if left <= 0 or not fit:
             chosen.append(None)
             continue
-        load = {p.name: (p.calls + given[p.name]) / p.max_calls for p in fit}
+        load = {p.name: _load(p, given[p.name]) for p in fit}
         least = min(load.values())
         best = turns.next([p for p in fit if load[p.name] == least])
         given[best.name] += 1
         left -= 1
         chosen.append(best.name)
     return chosen
+
+
+def _load(pbx: PbxLoad, given: int) -> tuple[float, float]:
+    """Return what one more call is weighed by; `given` is how many the plan has given it."""
+    started = (pbx.recent_starts + given) / pbx.max_calls
+    in_use = (pbx.calls + given) / pbx.max_calls
+    return started, in_use

@@ -1,27 +1,56 @@
-"""State of the whole system: every PBX and every cell, read from Redis. Read-only."""
+"""State of the whole system: every PBX, cell and bridge, read from Redis. Read-only."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
+from dialer.monitor import troubles
 from dialer.settings.tables import Pbx
-from dialer.store.ledger import CellCounts, LedgerReads
-from dialer.store.registry import PbxState, Registry
+from dialer.store.ledger import CellCounts, Late, LedgerReads
+from dialer.store.registry import BridgeState, PbxState, Registry
+
+#: A call that waits longer for its PBX is late, in seconds.
+LATE_AFTER_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellWaits:
+    """What waits in one cell, by PBX: calls not claimed, and claimed calls not yet accepted.
+
+    `bridges` has the seconds since the last heartbeat of each bridge.
+    """
+
+    unclaimed: Mapping[str, Late] = field(default_factory=dict)
+    unanswered: Mapping[str, Late] = field(default_factory=dict)
+    bridges: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """State at one moment. `pbxs_of_cells` has the PBXs that each cell may use."""
+    """State at one moment. `pbxs_of_cells` has the PBXs that each cell may use.
+
+    `bridges` is what each bridge says of itself.
+    """
 
     pbxs: Mapping[str, PbxState]
     cells: Mapping[str, CellCounts]
     pbxs_of_cells: Mapping[str, Collection[str]]
+    waits: Mapping[str, CellWaits] = field(default_factory=dict)
+    bridges: Mapping[str, BridgeState] = field(default_factory=dict)
 
     def troubles(self) -> list[str]:
         """Return what prevents calls from being dialed or answered, one sentence each."""
         return [
-            *(sentence for name, pbx in self.pbxs.items() if (sentence := _pbx_trouble(name, pbx))),
+            *(
+                sentence
+                for name, pbx in self.pbxs.items()
+                for sentence in troubles.of_pbx(name, pbx)
+            ),
+            *troubles.of_bridges({c: w.bridges for c, w in self.waits.items()}, self.bridges),
+            *(sentence for cell in self.waits for sentence in self._late_calls(cell)),
             *(
                 f"{name} takes no calls of {cell}: {reason}"
                 for name, pbx in self.pbxs.items()
@@ -32,13 +61,13 @@ class Snapshot:
             *(
                 f"{name}: {counts.waiting} requests wait, and no PBX takes calls"
                 for name, counts in self.cells.items()
-                if counts.waiting and not any(p.load.ready for p in self.pbxs.values())
+                if counts.waiting and not any(p.load.is_taking_calls for p in self._pbxs_of(name))
             ),
             *(
                 f"{name}: {parked} requests wait for trunk {trunk}, and no PBX with it takes calls"
                 for name, counts in self.cells.items()
                 for trunk, parked in counts.parked.items()
-                if parked and not self._is_ready(name, trunk)
+                if parked and not self._is_taking(name, trunk)
             ),
             *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
@@ -48,10 +77,23 @@ class Snapshot:
             ),
         ]
 
-    def _is_ready(self, cell: str, trunk: str) -> bool:
-        """True if any PBX of the cell that has this trunk is ready."""
-        pbxs = [self.pbxs[name] for name in self.pbxs_of_cells.get(cell, ()) if name in self.pbxs]
-        return any(pbx.load.ready and pbx.load.has_trunk(trunk) for pbx in pbxs)
+    def _late_calls(self, cell: str) -> Iterator[str]:
+        """Yield the late calls of PBXs whose workers say that they are ready."""
+        waits = self.waits[cell]
+        ready = {name for name, pbx in self.pbxs.items() if pbx.load.ready}
+        return troubles.of_late_calls(
+            cell,
+            {pbx: late for pbx, late in waits.unclaimed.items() if pbx in ready},
+            {pbx: late for pbx, late in waits.unanswered.items() if pbx in ready},
+        )
+
+    def _pbxs_of(self, cell: str) -> list[PbxState]:
+        return [self.pbxs[name] for name in self.pbxs_of_cells.get(cell, ()) if name in self.pbxs]
+
+    def _is_taking(self, cell: str, trunk: str) -> bool:
+        """True if any PBX of the cell that has this trunk takes calls."""
+        loads = [pbx.load for pbx in self._pbxs_of(cell)]
+        return any(load.is_taking_calls and load.has_trunk(trunk) for load in loads)
 
 
 async def take_snapshot(
@@ -60,21 +102,24 @@ async def take_snapshot(
     ledgers: Sequence[LedgerReads],
     pbxs_of_cells: Mapping[str, Collection[str]],
 ) -> Snapshot:
-    """Read the state of all PBXs and cells once."""
+    """Read the state of all PBXs, cells and bridges once."""
+    found = await asyncio.gather(
+        *(_waits(ledger, pbxs_of_cells.get(ledger.cell, ())) for ledger in ledgers)
+    )
+    waits = {ledger.cell: one for ledger, one in zip(ledgers, found, strict=True)}
     return Snapshot(
         pbxs_of_cells=pbxs_of_cells,
         pbxs=await registry.pbxs([pbx.limits for pbx in pbxs]),
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
+        waits=waits,
+        bridges=await registry.bridges(sorted({b for one in found for b in one.bridges})),
     )
 
 
-def _pbx_trouble(name: str, pbx: PbxState) -> str | None:
-    if pbx.load.ready:
-        return None
-    if not pbx.instance:
-        return f"{name}: no worker yet; start 'celery -A dialer worker -Q {name}' on its host"
-    if pbx.link == "stopping":
-        return f"{name}: its worker was stopped"
-    if not pbx.is_alive:
-        return f"{name}: no heartbeat of its worker for {pbx.silent_s:.0f} s; see its log"
-    return f"{name}: no AMI link for {pbx.unready_s:.0f} s; is its Asterisk up?"
+async def _waits(ledger: LedgerReads, pbxs: Collection[str]) -> CellWaits:
+    unanswered = {pbx: await ledger.unanswered(pbx, older_than_s=LATE_AFTER_S) for pbx in pbxs}
+    return CellWaits(
+        unclaimed=await ledger.late(older_than_s=LATE_AFTER_S),
+        unanswered={pbx: late for pbx, late in unanswered.items() if late is not None},
+        bridges=await ledger.served_by(),
+    )

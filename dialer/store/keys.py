@@ -22,6 +22,18 @@ BRIDGE_FORGOTTEN_AFTER_S: Final = 3600
 #: A repeated change of the do-not-call set is recognized for this long. In seconds.
 DNC_REPLY_RETENTION_S: Final = 3600
 
+#: A verdict that no bridge confirms, because no call tries the PBX, ends after this. In seconds.
+VERDICT_RETENTION_S: Final = 600
+
+#: A worker counts its results over this time, in seconds.
+RESULTS_OF_S: Final = 60
+
+#: The starts of a PBX are forgotten after this time without a start. In seconds.
+STARTS_RETENTION_S: Final = 3600
+
+#: What a bridge says of itself is kept this long. In seconds.
+BRIDGE_SHOWN_S: Final = 60
+
 #: Prefix of every call's key.
 CALL_PREFIX: Final = "dialer:call:"
 
@@ -64,6 +76,10 @@ class LedgerKeys:
     def claimed(self, pbx: str) -> str:
         """Set: ids of calls claimed by this PBX's worker that have not ended. Gone when empty."""
         return f"dialer:claimed:{self.cell}:{pbx}"
+
+    def fence(self, pbx: str) -> str:
+        """String: greatest fencing number of this PBX's workers. `IDLE_RETENTION_S`."""
+        return f"dialer:fence:{self.cell}:{pbx}"
 
     def hand(self, bridge: str) -> str:
         """List: requests that a bridge has not yet admitted or refused. Gone when empty."""
@@ -113,7 +129,7 @@ CELLS: Final = "dialer:cells"
 
 
 def pbx(name: str) -> str:
-    """Hash in the registry: a PBX's heartbeat, written by its worker. `IDLE_RETENTION_S`."""
+    """Hash in the registry: heartbeat and lease of a PBX's worker. `IDLE_RETENTION_S`."""
     return f"dialer:pbx:{name}"
 
 
@@ -125,6 +141,24 @@ def slots(pbx_name: str) -> str:
 def pace(pbx_name: str) -> str:
     """String in the registry: time of the next allowed start on the PBX, µs. Expires when past."""
     return f"dialer:pace:{pbx_name}"
+
+
+def starts(pbx_name: str) -> str:
+    """Hash in the registry: decaying number of starts on the PBX. `STARTS_RETENTION_S`."""
+    return f"dialer:starts:{pbx_name}"
+
+
+def verdict(pbx_name: str) -> str:
+    """Hash in the registry: why a PBX that says it is ready takes no calls, and its trial call.
+
+    Written by the bridges. `VERDICT_RETENTION_S`; after a successful trial `RESULTS_OF_S`.
+    """
+    return f"dialer:verdict:{pbx_name}"
+
+
+def bridge(name: str) -> str:
+    """Hash in the registry: a bridge's clock and broker, for the monitor. `BRIDGE_SHOWN_S`."""
+    return f"dialer:bridge:{name}"
 
 
 def dnc_reply(change_id: str) -> str:

@@ -9,11 +9,17 @@ import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
 
 from dialer.domain.request import digits
-from dialer.domain.room import PbxLimits, PbxLoad
+from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts
+from dialer.domain.taking import (
+    TRIAL_LOST_AFTER_MS,
+    TRIAL_PAUSE_MS,
+    Results,
+    Verdict,
+)
 from dialer.store import keys
 from dialer.store.steps import Arg, Steps
 
@@ -21,7 +27,16 @@ from dialer.store.steps import Arg, Steps
 HEARTBEAT_EVERY_S: Final = 1.0
 
 #: A PBX whose last heartbeat is older than this gets no new calls, in seconds.
+PBX_SILENT_AFTER_S: Final = 4.0
+
+#: A worker whose last heartbeat is older than this is dead, in seconds.
 PBX_DEAD_AFTER_S: Final = 10.0
+
+#: A clock that differs more from Redis is a trouble, in seconds.
+SKEW_WARNED_S: Final = 2.0
+
+#: A PBX whose host has a clock that differs more from Redis gets no calls, in seconds.
+SKEW_MAX_S: Final = 30.0
 
 #: Numbers in one change of the do-not-call set; Lua unpacks at most about 8,000 arguments.
 DNC_BATCH: Final = 1000
@@ -34,9 +49,13 @@ class PbxState:
     """State of a PBX according to its worker's heartbeat.
 
     `silent_s` is the time since the last heartbeat, `unready_s` since the last one with the
-    AMI link up; infinite if there never was one. `instance` changes with every start of the
-    worker and every return of its link. `lacking` has a sentence for each cell whose
-    calls the PBX does not take: the target that is missing.
+    AMI link up; infinite if there never was one. `instance` names the worker. `lacking` has a
+    sentence for each cell whose calls the PBX does not take: the target that is missing.
+    `trouble` says why the worker takes no calls at all although its link may be up, '' if it does.
+    `skew_s` is how far its host's clock is ahead of Redis. `cap` is how many calls asterisk.conf
+    leaves room for, 0 for no limit; `max_calls` is that of the settings. `verdict`: the bridges
+    found that it takes no calls; `lifted` are the results until the last verdict was lifted.
+    Workers of older releases write none of `trouble`, `skew_s`, `cap` and `results`.
     """
 
     load: PbxLoad
@@ -45,11 +64,47 @@ class PbxState:
     lacking: Mapping[str, str]
     silent_s: float
     unready_s: float
+    trouble: str = ""
+    skew_s: float = 0.0
+    cap: int = 0
+    results: Results = field(default_factory=Results)
+    max_calls: int = 0
+    verdict: Verdict | None = None
+    lifted: Results = field(default_factory=Results)
 
     @property
     def is_alive(self) -> bool:
         """True if the worker's heartbeat is recent and the worker is not stopping."""
         return self.silent_s < PBX_DEAD_AFTER_S and self.link != "stopping"
+
+    def why_not_taking(self, cell: str | None = None) -> str:
+        """Return why the PBX takes no calls, or none of that cell; '' if it takes them."""
+        if not self.instance:
+            return "no worker of it ever came"
+        if self.link == "stopping":
+            return "its worker was stopped"
+        if self.silent_s >= PBX_SILENT_AFTER_S:
+            return f"no heartbeat of its worker for {self.silent_s:.0f} s"
+        if self.trouble:
+            return self.trouble
+        if self.link != "up":
+            return f"no AMI link for {self.unready_s:.0f} s"
+        if abs(self.skew_s) > SKEW_MAX_S:
+            return skew_words(self.skew_s)
+        if cell is not None and cell in self.lacking:
+            return self.lacking[cell]
+        return self.verdict.reason if self.verdict is not None else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeState:
+    """What a bridge says of itself. `broker`: why it cannot publish, '' if it can.
+
+    `skew_s` is how far its host's clock is ahead of the registry's Redis.
+    """
+
+    skew_s: float
+    broker: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,26 +115,128 @@ class Lease:
     new: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A worker that has the lease of a PBX, or wants it.
+
+    `place` says where a process can see if it lives, see `workers.pbx.lease`.
+    """
+
+    name: str
+    host: str
+    pid: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Reply to `hold`: `fence` is the new fencing number, or 0 if `holder` has the lease.
+
+    `link`, `asterisk` and `seen_ms` are from the heartbeat of that holder.
+    """
+
+    now_ms: int
+    fence: int
+    holder: Holder
+    link: str = ""
+    asterisk: str = ""
+    seen_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """Reply to a heartbeat. `is_holder` is false if another worker has the lease by now."""
+
+    now_ms: int
+    is_holder: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """The registry's steps."""
 
     steps: Steps
 
-    async def heartbeat(
-        self, pbx: str, *, instance: str, link: Link, facts: Mapping[str, str | int]
-    ) -> None:
-        """Store a worker's heartbeat; `facts` are shown by the monitor."""
-        flat: list[Arg] = [value for pair in facts.items() for value in pair]
-        await self.steps.run(
-            "heartbeat", [keys.pbx(pbx)], [instance, link, keys.IDLE_RETENTION_S, *flat]
+    async def hold(self, pbx: str, worker: Holder, *, dead: str = "", above: int = 0) -> Held:
+        """Take the lease of a PBX for `worker`, unless another worker has it and lives.
+
+        Args:
+            pbx: name of the PBX.
+            worker: who wants it.
+            dead: name of a holder that is known to be dead.
+            above: the fencing number must be greater than this.
+        """
+        now_ms, number, *other = await self.steps.run(
+            "hold",
+            [keys.pbx(pbx)],
+            [
+                *(worker.name, worker.host, worker.pid, worker.place),
+                *(dead, int(PBX_DEAD_AFTER_S * 1000), above, keys.IDLE_RETENTION_S),
+            ],
         )
+        if number:
+            return Held(now_ms=int(now_ms), fence=int(number), holder=worker)
+        name, host, pid, place, link, asterisk, seen_ms = (bytes(v).decode() for v in other)
+        holder = Holder(name=name, host=host, pid=pid, place=place)
+        return Held(
+            now_ms=int(now_ms),
+            fence=0,
+            holder=holder,
+            link=link,
+            asterisk=asterisk,
+            seen_ms=int(seen_ms or 0),
+        )
+
+    async def let_go(self, pbx: str, holder: str) -> None:
+        """Return the lease of a PBX, so that another worker can take it at once."""
+        await self.steps.run("let_go", [keys.pbx(pbx)], [holder])
+
+    async def heartbeat(
+        self,
+        pbx: str,
+        *,
+        instance: str,
+        link: Link,
+        facts: Mapping[str, str | int],
+        holder: str = "",
+        fence: int = 0,
+    ) -> Beat:
+        """Store a worker's heartbeat and renew its lease; `facts` are shown by the monitor."""
+        flat: list[Arg] = [value for pair in facts.items() for value in pair]
+        now_ms, number = await self.steps.run(
+            "heartbeat",
+            [keys.pbx(pbx)],
+            [instance, link, keys.IDLE_RETENTION_S, holder, fence, *flat],
+        )
+        return Beat(now_ms=int(now_ms), is_holder=not holder or bool(number))
+
+    async def bridge_beat(self, bridge: str, state: BridgeState) -> None:
+        """Store what a bridge says of itself."""
+        await self.steps.run(
+            "bridge_beat",
+            [keys.bridge(bridge)],
+            [
+                keys.BRIDGE_SHOWN_S,
+                *("skew_ms", int(state.skew_s * 1000)),
+                *("broker", state.broker),
+            ],
+        )
+
+    async def bridges(self, names: Sequence[str]) -> dict[str, BridgeState]:
+        """Return what these bridges say of themselves; those that said nothing are missing."""
+        rows = await self.steps.read_many(
+            [("HMGET", keys.bridge(name), "skew_ms", "broker") for name in names]
+        )
+        return {
+            name: BridgeState(skew_s=_number(_text(skew_ms)) / 1000, broker=_text(broker or b""))
+            for name, (skew_ms, broker) in zip(names, rows, strict=True)
+            if skew_ms is not None
+        }
 
     async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
         """Read the state of each PBX; with `cell`, its readiness for the calls of that cell."""
-        names = [k for p in pbxs for k in (keys.pbx(p.name), keys.slots(p.name), keys.pace(p.name))]
-        now_us, *flat = await self.steps.run("loads", names)
-        rows = [flat[i * 7 : i * 7 + 7] for i in range(len(pbxs))]
+        names = [key for p in pbxs for key in _pbx_keys(p.name)]
+        now_us, *rows = await self.steps.run("loads", names)
         return {
             p.name: _state(p, cell, int(now_us), row) for p, row in zip(pbxs, rows, strict=True)
         }
@@ -89,16 +246,67 @@ class Registry:
         pace = pbx.pace
         granted, *new = await self.steps.run(
             "lease",
-            [keys.slots(pbx.name), keys.pace(pbx.name)],
-            [pbx.max_calls, pace.gap_us, pace.burst, *call_ids],
+            [
+                keys.slots(pbx.name),
+                keys.pace(pbx.name),
+                keys.pbx(pbx.name),
+                keys.verdict(pbx.name),
+                keys.starts(pbx.name),
+            ],
+            [
+                pbx.max_calls,
+                pace.gap_us,
+                pace.burst,
+                int(START_COUNTS_S * 1e6),
+                keys.STARTS_RETENTION_S,
+                TRIAL_PAUSE_MS,
+                TRIAL_LOST_AFTER_MS,
+                *call_ids,
+            ],
         )
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
-    async def release(self, pbx: str, call_ids: Iterable[str]) -> None:
-        """Release the slots of calls. Calls without a slot are ignored."""
+    async def condemn(self, state: PbxState, reason: str) -> bool:
+        """Record that a PBX takes no calls; return false if that stands or its worker is new."""
+        pbx = state.load.name
+        condemned = await self.steps.run(
+            "condemn",
+            [keys.verdict(pbx), keys.pbx(pbx)],
+            [reason, state.instance, keys.VERDICT_RETENTION_S],
+        )
+        return bool(condemned)
+
+    async def try_with(self, pbx: str, call_id: str) -> bool:
+        """Make a call that is queued to the PBX its trial call; return false if none is due."""
+        is_trial = await self.steps.run(
+            "try", [keys.verdict(pbx)], [call_id, TRIAL_PAUSE_MS, TRIAL_LOST_AFTER_MS]
+        )
+        return bool(is_trial)
+
+    async def tried(self, pbx: str, call_id: str, *, success: bool) -> bool:
+        """Record how a trial call went; a success lifts the verdict.
+
+        Return false if that call is not the trial of the PBX.
+        """
+        was_trial = await self.steps.run(
+            "tried",
+            [keys.verdict(pbx), keys.pbx(pbx)],
+            [call_id, int(success), keys.VERDICT_RETENTION_S, keys.RESULTS_OF_S],
+        )
+        return bool(was_trial)
+
+    async def asterisk(self, pbx: str) -> str:
+        """Return the Asterisk that last served a PBX, as its worker names it; '' if unknown."""
+        return bytes(await self.steps.read("HGET", keys.pbx(pbx), "asterisk") or b"").decode()
+
+    async def release(self, pbx: str, call_ids: Iterable[str], *, fence: int = 0) -> None:
+        """Release the slots of calls. Calls without a slot are ignored.
+
+        `fence` is the fencing number of a worker; nothing is released if there is a newer one.
+        """
         ids = list(call_ids)
         if ids:
-            await self.steps.run("release", [keys.slots(pbx)], ids)
+            await self.steps.run("release", [keys.slots(pbx), keys.pbx(pbx)], [fence or "", *ids])
 
     async def restore_slots(self, pbx: str, call_ids: Iterable[str]) -> int:
         """Restore missing slots of calls that are up; return how many were missing."""
@@ -148,26 +356,91 @@ class Registry:
         return changed
 
 
-def _state(
-    pbx: PbxLimits, cell: str | None, now_us: int, fields: Sequence[bytes | int]
-) -> PbxState:
-    seen, link, instance, ready, lacks, calls, next_start_us = fields
-    lacking = json.loads(lacks) if isinstance(lacks, bytes) and lacks else {}
+def skew_words(skew_s: float) -> str:
+    """Return how the clock of a host differs from Redis, with the cure."""
+    way = "ahead of" if skew_s > 0 else "behind"
+    by = f"{abs(skew_s):.0f} s {way}"
+    return f"the clock of its host is {by} that of Redis; run chrony or ntpd on both"
+
+
+def _pbx_keys(pbx: str) -> tuple[str, ...]:
+    """Return the keys that `loads` reads of each PBX."""
+    return keys.pbx(pbx), keys.slots(pbx), keys.pace(pbx), keys.starts(pbx), keys.verdict(pbx)
+
+
+def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) -> PbxState:
+    beat, calls, next_start_us, (started, started_us), judged = row
+    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results = map(_text, beat)
+    lacking = _mapping(lacks)
     silent_s = now_us / 1e6 - int(seen) / 1e3 if seen else math.inf
-    link_name = bytes(link).decode() if isinstance(link, bytes) else ""
-    is_up = silent_s < PBX_DEAD_AFTER_S and link_name == "up"
+    skew_s = _number(skew_ms) / 1000
+    can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S
+    verdict = _verdict(judged, instance, now_us / 1e6)
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
-            ready=is_up and cell not in lacking,
+            ready=silent_s < PBX_SILENT_AFTER_S and can_place and cell not in lacking,
             calls=int(calls),
-            max_calls=pbx.max_calls,
+            max_calls=min(pbx.max_calls, _number(cap) or pbx.max_calls),
             starts=pbx.pace.starts(int(next_start_us), now_us),
             trunks=pbx.trunks,
+            recent_starts=recent_starts(float(started or 0), int(started_us or 0), now_us),
+            is_held=verdict is not None,
+            is_trial_due=verdict is not None and verdict.is_trial_due,
         ),
-        instance=instance.decode() if isinstance(instance, bytes) else "",
-        link=link_name,
-        lacking=lacking,
+        instance=instance,
+        link=link,
+        lacking={name: str(sentence) for name, sentence in lacking.items()},
         silent_s=silent_s,
         unready_s=now_us / 1e6 - int(ready) / 1e3 if ready else math.inf,
+        trouble=trouble,
+        skew_s=skew_s,
+        cap=_number(cap),
+        max_calls=pbx.max_calls,
+        results=_results(results),
+        verdict=verdict,
+        lifted=_results(_text(judged[-1])),
     )
+
+
+def _verdict(judged: Sequence[bytes], instance: str, now_s: float) -> Verdict | None:
+    """Return the verdict, None if there is none or the worker was restarted since."""
+    reason, judged_instance, since_ms, trial, trial_ms, trials, _ = map(_text, judged)
+    if not reason or judged_instance != instance:
+        return None
+    return Verdict(
+        reason=reason,
+        instance=instance,
+        age_s=now_s - _number(since_ms) / 1000,
+        trial=trial,
+        trial_age_s=now_s - _number(trial_ms) / 1000,
+        trials=_number(trials),
+    )
+
+
+def _results(text: str) -> Results:
+    """Return the results of a heartbeat. Unknown names of a newer worker are ignored."""
+    found = _mapping(text)
+    names = [f.name for f in fields(Results)]
+    return Results(**{name: _number(found.get(name, 0)) for name in names})
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _number(value: object) -> int:
+    """Return a whole number of a heartbeat; 0 if it is missing or no number."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return 0
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Return a JSON object of a heartbeat; empty if it is missing or no object."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

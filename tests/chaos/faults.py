@@ -16,7 +16,7 @@ STEPS = {
         "fetch", "fetch_codes", "check", "park", "admit", "refuse", "bury", "bury_call", "due",
         "assign", "takeover", "return_hand", "code", "late_codes",
         "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
-        "unserved_cells",
+        "unserved_cells", "bridge_beat", "condemn", "try", "tried",
     ),
     "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim"),
 }  # fmt: skip
@@ -25,7 +25,7 @@ STEPS = {
 RARE = {
     "bridge": {
         *("refuse", "bury", "bury_call", "park", "assign", "return_hand", "end", "old_slots"),
-        "release",
+        *("release", "condemn", "try", "tried"),
     },
     "worker": {"unclaim"},
 }

@@ -274,9 +274,11 @@ class Site:
             await self.ledger.bury(self.ledger.keys.code_hand(BRIDGE), raw, json.dumps(delivery))
         return delivery
 
-    async def beat(self, name: str = "pbx01", link: Link = "up", instance: str = "i1") -> None:
+    async def beat(
+        self, name: str = "pbx01", link: Link = "up", instance: str = "i1", **facts: str | int
+    ) -> None:
         self._beats[name] = link, instance
-        await self.registry.heartbeat(name, instance=instance, link=link, facts={})
+        await self.registry.heartbeat(name, instance=instance, link=link, facts=facts)
 
     async def beat_on(self) -> None:
         """Repeats the last heartbeat of each PBX, as its worker does, however slow the test is."""

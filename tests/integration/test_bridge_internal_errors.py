@@ -114,7 +114,7 @@ async def test_call_with_an_internal_error_is_answered_once(
     bridge = Bridge.of(site)
     for _ in range(2):
         states = await bridge.cell.registry.pbxs(bridge.cell.pbxs)
-        await bridge.recovery.republish(states)
+        await bridge.recovery.move_late(states)
         await bridge.recovery.end_lost(states)
     by_id = {r["IdRequisicao"]: r for r in await site.responses()}
     assert (by_id[POISON]["Resultado"], by_id[POISON]["Erro"]["Codigo"]) == (
@@ -124,4 +124,4 @@ async def test_call_with_an_internal_error_is_answered_once(
     assert len(await site.responses()) == (2 if is_claimed else 1)
     assert [d["reason"] for d in await site.dead()] == ["internal_error"]
     assert await site.slots() == (set() if is_claimed else {"other"})
-    assert bridge.nudges.calls == ([] if is_claimed else [(f"{CELL}:other", "pbx01", 1)])
+    assert bridge.nudges.calls == []

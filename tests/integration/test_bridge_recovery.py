@@ -27,8 +27,10 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
 async def look(bridge: Bridge) -> None:
     """One round of the recovery, and one of the reaper."""
     states = await bridge.cell.registry.pbxs(bridge.cell.pbxs)
-    await bridge.recovery.republish(states)
+    await bridge.recovery.judge.look(states)
+    await bridge.recovery.move_late(states)
     await bridge.recovery.move_from_unready_pbxs(states)
+    await bridge.recovery.judge.try_with_queued(states)
     await bridge.recovery.end_lost(states)
     await bridge.reaper.reap()
 
@@ -40,39 +42,29 @@ async def age(site: Site, *, seconds: float) -> None:
             await site.redis.zincrby(key, -seconds * 1000, member)
 
 
-# --- messages -----------------------------------------------------------------------
+# --- unclaimed calls -----------------------------------------------------------------------
 
 
-async def test_unclaimed_call_is_published_again_when_due(site: Site) -> None:
+async def test_call_left_unclaimed_for_10_s_moves_to_another_pbx(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await site.admitted()
+    await age(site, seconds=9)
     await look(bridge)
     assert bridge.nudges.calls == []
-    await age(site, seconds=31)
+    await age(site, seconds=1)
     await look(bridge)
     await look(bridge)
-    assert bridge.nudges.calls == [(R1, "pbx01", 1)]
-    assert await site.slots("pbx01") == {"r-1"}
+    assert bridge.nudges.calls == [(R1, "pbx02", 2)]
+    assert (await site.slots("pbx01"), await site.slots("pbx02")) == (set(), {"r-1"})
 
 
-async def test_a_claimed_call_is_not_published_again(site: Site) -> None:
-    bridge = Bridge.of(site)
+async def test_a_claimed_call_is_not_moved(site: Site) -> None:
+    bridge = Bridge.of(site, pbxs=TWO)
     await site.admitted()
     await site.claimed()
     await age(site, seconds=31)
     await look(bridge)
     assert bridge.nudges.calls == []
-
-
-async def test_a_restarted_worker_gets_its_calls_at_once(site: Site) -> None:
-    bridge = Bridge.of(site, pbxs=TWO)
-    await look(bridge)
-    await site.admitted("r-1")
-    await site.admitted("r-2", pbx="pbx02")
-    await site.beat("pbx01", instance="new")
-    await look(bridge)
-    await look(bridge)
-    assert bridge.nudges.calls == [(R1, "pbx01", 1)]
 
 
 async def test_a_call_that_was_given_back_gets_a_pbx_again(site: Site) -> None:
@@ -167,7 +159,7 @@ async def test_two_bridges_that_move_the_same_call_leave_it_its_slot(
         return await place(second.cell.ledger, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(second.cell.ledger), "assign", late)
-    entries = await second.recovery._unexpired(waiting)
+    entries = await second.recovery._unexpired(waiting, states)
     await second.recovery._move(waiting, entries, states)
     assert first.nudges.calls == [(R1, "pbx02", 2)]
     assert second.nudges.calls == []

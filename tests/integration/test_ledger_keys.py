@@ -14,6 +14,7 @@ from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
+from dialer.store.registry import BridgeState
 from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
 
 #: Phrase of a builder's docstring to a check of the key's TTL (-1: none) while there are no calls.
@@ -22,6 +23,9 @@ LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`DONE_RETENTION_S` once done": lambda ttl: 0 < ttl <= DONE_RETENTION_S,
     r"`IDLE_RETENTION_S`": lambda ttl: 0 < ttl <= IDLE_RETENTION_S,
     r"Lives for `DNC_REPLY_RETENTION_S`": lambda ttl: 0 < ttl <= keys.DNC_REPLY_RETENTION_S,
+    r"`STARTS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.STARTS_RETENTION_S,
+    r"`VERDICT_RETENTION_S`": lambda ttl: 0 < ttl <= keys.VERDICT_RETENTION_S,
+    r"`BRIDGE_SHOWN_S`": lambda ttl: 0 < ttl <= keys.BRIDGE_SHOWN_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
     r"Expires when past": lambda ttl: 0 <= ttl <= 30,
@@ -77,7 +81,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 24
+    assert len(every) == 28
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -97,6 +101,9 @@ async def a_day(site: Site) -> None:
     await ledger.fetch(BRIDGE, at_most=1, threads=9)
     lease = await site.registry.lease(pbx(cps=1), [f"{CELL}:leased"])
     await site.registry.release("pbx01", lease.new)
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert await site.registry.condemn(state, "it placed no calls")
+    await site.registry.bridge_beat(BRIDGE, BridgeState(skew_s=0, broker=""))
     raw = element("limited")
     await site.in_hand(raw)
     request = (await site.admitted("plain")).call_id

@@ -6,13 +6,16 @@ import io
 import math
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from dialer.domain.room import PbxLoad
-from dialer.monitor.snapshot import Snapshot
+from dialer.domain.taking import Results, Verdict
+from dialer.monitor.snapshot import CellWaits, Snapshot
 from dialer.monitor.terminal import render
-from dialer.store.ledger import CellCounts
-from dialer.store.registry import PbxState
+from dialer.monitor.troubles import of_bridges
+from dialer.store.ledger import CellCounts, Late
+from dialer.store.registry import BridgeState, PbxState
 
 READY = PbxState(
     load=PbxLoad(name="pbx01", ready=True, calls=7, max_calls=200, starts=2),
@@ -52,6 +55,108 @@ def test_waiting_requests_are_shown_without_a_ready_pbx() -> None:
     waiting = replace(QUIET, waiting=40)
     assert "ASR_TIM: 40 requests wait, and no PBX takes calls" in troubles(DOWN, waiting)
     assert troubles(READY, waiting) == []
+
+
+def test_waiting_requests_are_shown_if_only_other_cells_have_a_pbx() -> None:
+    idle = Snapshot(
+        pbxs={"pbx01": DOWN, "pbx02": READY},
+        cells={"ASR_TIM": replace(QUIET, waiting=40)},
+        pbxs_of_cells=ALLOWED,
+    )
+    assert "ASR_TIM: 40 requests wait, and no PBX takes calls" in idle.troubles()
+
+
+def test_trouble_that_the_worker_names_is_shown() -> None:
+    cancelled = replace(DOWN, trouble="its consumer was cancelled; add it again")
+    assert troubles(cancelled) == ["pbx01 takes no calls: its consumer was cancelled; add it again"]
+
+
+def test_verdict_of_the_bridges_is_shown_with_its_reason() -> None:
+    verdict = Verdict(reason="it did not claim 3 calls", instance="i", age_s=9, trials=2)
+    held = replace(READY, verdict=verdict, load=replace(READY.load, is_held=True))
+    assert troubles(held) == [
+        "pbx01 is not taking calls: it did not claim 3 calls; single calls try it, 2 failed"
+    ]
+    waiting = troubles(held, replace(QUIET, waiting=5))
+    assert "ASR_TIM: 5 requests wait, and no PBX takes calls" in waiting
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "words"),
+    [
+        (1.9, None),
+        (2.1, "pbx01: the clock of its host is 2 s ahead of that of Redis"),
+        (-600.0, "pbx01 TAKES NO CALLS: the clock of its host is 600 s behind that of Redis"),
+    ],
+)
+def test_clock_that_differs_from_redis_is_shown(skew_s: float, words: str | None) -> None:
+    found = troubles(replace(READY, skew_s=skew_s))
+    assert found[0].startswith(words) if words else found == [], found
+
+
+def test_share_of_silent_originates_is_shown_before_any_verdict() -> None:
+    silent = replace(READY, results=Results(claimed=100, accepted=95, no_word=5))
+    (sentence,) = troubles(silent)
+    assert "of its 100 calls of the last minute 5 got no word from Asterisk (5 %)" in sentence
+    assert troubles(replace(READY, results=Results(claimed=100, no_word=4))) == []
+
+
+def test_asterisk_limit_below_max_calls_is_shown() -> None:
+    (sentence,) = troubles(replace(READY, cap=2, max_calls=200))
+    assert "its Asterisk takes 2 calls" in sentence
+    assert troubles(replace(READY, cap=200, max_calls=200)) == []
+
+
+def test_late_heartbeat_is_shown_before_the_pbx_counts_as_silent() -> None:
+    assert troubles(replace(READY, silent_s=2.6)) == ["pbx01: no heartbeat of its worker for 3 s"]
+
+
+def waits(pbx: PbxState, **fields: object) -> list[str]:
+    bridges = {"host-1": 0.4}
+    found = CellWaits(**{"bridges": bridges, **fields})  # type: ignore[arg-type]
+    snapshot = Snapshot(
+        pbxs={"pbx01": pbx},
+        cells={"ASR_TIM": QUIET},
+        pbxs_of_cells=ALLOWED,
+        waits={"ASR_TIM": found},
+        bridges={"host-1": BridgeState(skew_s=0.1, broker="")},
+    )
+    return snapshot.troubles()
+
+
+def test_ready_pbx_that_places_none_of_its_calls_is_shown() -> None:
+    late = Late(calls=3, oldest_s=4.2)
+    assert waits(READY, unclaimed={"pbx01": late}) == [
+        "pbx01 has not claimed 3 calls of ASR_TIM, queued to it for up to 4 s; "
+        "see the log of its worker"
+    ]
+    (sentence,) = waits(READY, unanswered={"pbx01": Late(calls=1, oldest_s=9)})
+    assert "Asterisk has not answered the Originate of 1 call of ASR_TIM for up to 9 s" in sentence
+    down = replace(DOWN, link="down")
+    assert len(waits(down, unclaimed={"pbx01": late})) == 1  # why it takes none is enough
+    assert waits(READY) == []
+
+
+def test_cell_that_no_bridge_serves_is_shown() -> None:
+    assert waits(READY, bridges={}) == ["ASR_TIM: no bridge serves it; start 'dialer bridge'"]
+    assert waits(READY, bridges={"host-1": 7.0, "host-2": 9.0}) == [
+        "ASR_TIM: no bridge serves it for 7 s; start 'dialer bridge'"
+    ]
+
+
+def test_bridge_names_its_broker_and_its_clock() -> None:
+    states = {
+        "b-1": BridgeState(skew_s=0, broker="connection refused"),
+        "b-2": BridgeState(skew_s=-3, broker=""),
+        "b-3": BridgeState(skew_s=90, broker=""),
+        "dead": BridgeState(skew_s=90, broker="x"),
+    }
+    ages = {"ASR_TIM": {"b-1": 0.1, "b-2": 0.1, "b-3": 0.1, "dead": 50.0}}
+    found = list(of_bridges(ages, states))
+    assert found[0] == "bridge b-1: the broker takes no tasks: connection refused"
+    assert found[1].startswith("bridge b-2: the clock of its host is 3 s behind that of Redis")
+    assert found[2].startswith("bridge b-3: WRONG CLOCK: ")
+    assert len(found) == 3
 
 
 def test_parked_requests_of_a_trunk_without_pbx_are_shown() -> None:

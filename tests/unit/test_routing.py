@@ -1,4 +1,4 @@
-"""Which PBX takes a call: never over its room, the least loaded, the same every time."""
+"""Which PBX takes a call: never over its room, the fewest starts, the same every time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.domain.room import PbxLoad
+from dialer.domain.room import PbxLoad, recent_starts
 from dialer.domain.routing import Turns, plan
 
 TRUNKS = ["tim", "vivo", "claro"]
@@ -26,6 +26,9 @@ def loads(draw: st.DrawFn) -> list[PbxLoad]:
             max_calls=draw(st.integers(1, 10)),
             starts=draw(st.integers(0, 12)),
             trunks=frozenset(draw(st.sets(st.sampled_from(TRUNKS)))),
+            recent_starts=draw(st.sampled_from([0.0, 0.5, 3.0, 12.0])),
+            is_held=draw(st.booleans()),
+            is_trial_due=draw(st.booleans()),
         )
         for i in range(count)
     ]
@@ -63,8 +66,8 @@ def test_call_gets_its_trunk_and_waits_only_without_room(
             assert not could
             continue
         assert by_name[name] in could
-        least = min((p.calls + given_to[p.name]) / p.max_calls for p in could)
-        assert (by_name[name].calls + given_to[name]) / by_name[name].max_calls == least
+        started = {p.name: (p.recent_starts + given_to[p.name]) / p.max_calls for p in could}
+        assert started[name] == min(started.values())
         given_to[name] += 1
 
 
@@ -92,6 +95,53 @@ def test_a_pbx_that_comes_late_does_not_get_what_it_has_missed() -> None:
         plan([None], [pbx("a"), pbx("b")], turns)
     chosen = [plan([None], [pbx("a"), pbx("b"), pbx("new")], turns)[0] for _ in range(30)]
     assert Counter(chosen)["new"] <= 11
+
+
+def spread(talk_s: dict[str, float], *, cps: float, seconds: float, most: int = 50) -> Counter[str]:
+    """Start calls at an even rate on PBXs whose calls last so long; return the starts of each."""
+    turns, started = Turns(), Counter[str]()
+    ends: dict[str, list[float]] = {name: [] for name in talk_s}
+    counted: dict[str, tuple[float, int]] = dict.fromkeys(talk_s, (0.0, 0))
+    for i in range(int(cps * seconds)):
+        now = i / cps
+        now_us = int(now * 1e6)
+        loads = []
+        for name in talk_s:
+            ends[name] = [end for end in ends[name] if end > now]
+            recent = recent_starts(*counted[name], now_us)
+            calls = len(ends[name])
+            loads.append(pbx(name, calls=calls, max_calls=most, recent_starts=recent))
+        (chosen,) = plan([None], loads, turns)
+        if chosen is not None:
+            started[chosen] += 1
+            ends[chosen].append(now + talk_s[chosen])
+            counted[chosen] = (recent_starts(*counted[chosen], now_us) + 1, now_us)
+    return started
+
+
+@given(
+    st.sampled_from([0.0, 0.1, 2.0]), st.sampled_from([10.0, 60.0, 300.0]),
+    st.sampled_from([0.05, 0.2, 1.0, 10.0]),
+)  # fmt: skip
+def test_a_pbx_that_ends_calls_at_once_attracts_no_more(
+    short_s: float, long_s: float, cps: float
+) -> None:
+    most = 20 + int(cps * long_s)  # both have room all the time
+    started = spread({"long": long_s, "fast": short_s}, cps=cps, seconds=200 / cps, most=most)
+    assert abs(started["fast"] - started["long"]) <= 2  # and short calls do not starve
+
+
+def test_pbx_that_is_full_leaves_the_rest_to_the_other() -> None:
+    started = spread({"long": 1000, "fast": 0}, cps=10, seconds=20, most=40)
+    assert started == {"long": 40, "fast": 160}
+
+
+def test_pbx_on_trial_gets_one_call_if_one_is_due() -> None:
+    held = pbx("a", is_held=True, is_trial_due=True)
+    assert Counter(plan([None] * 4, [held, pbx("b", recent_starts=5)])) == {"a": 1, "b": 3}
+    waits = pbx("a", is_held=True)
+    assert plan([None] * 2, [waits, pbx("b", recent_starts=5)]) == ["b", "b"]
+    assert (waits.is_taking_calls, pbx("b").is_taking_calls) == (False, True)
 
 
 def test_load_is_measured_by_capacity() -> None:

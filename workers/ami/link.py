@@ -350,6 +350,12 @@ class AmiLink:
         (reply,) = await self._granted({"Action": "CoreSettings"})
         return str(reply.asteriskversion)
 
+    async def identity(self) -> str:
+        """Return what tells this Asterisk from others: its entity id if it has one, and address."""
+        address = f"{self.pbx.host}:{self.pbx.port}"
+        entity = await self._value("ENTITYID")
+        return f"{entity} at {address}" if entity else address
+
     async def has_include(self) -> bool:
         """True if the dialplan include that we ship is loaded."""
         return await self._value("DIALPLAN_EXISTS(dialer-end,s,1)") == "1"

@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
+from dialer.errors import Fenced
+
 logger = logging.getLogger(__name__)
 
 #: Pause before a command that Redis refused is tried again, in seconds.
@@ -58,7 +60,8 @@ class Journal:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Fenced):  # the worker ends, and says why
             logger.error("Background work failed", exc_info=error, extra={"pbx": self.pbx})
 
     async def wait_done(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -51,7 +51,7 @@ STALE_CLAIM_S: Final = 10.0
 class Originator:
     """Dialer of calls on one PBX. Belongs to the worker's event loop.
 
-    `now` returns the present time, `monotonic` seconds of a monotonic clock.
+    `monotonic` returns seconds of a monotonic clock.
     """
 
     pbx: Pbx
@@ -63,7 +63,6 @@ class Originator:
     replay: Replay
     journal: Journal
     retry_pause_s: float = RETRY_PAUSE_S
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
 
     async def dial(self, call_id: str, epoch: int) -> None:
@@ -98,7 +97,7 @@ class Originator:
             call_id,
             pbx=self.pbx.name,
             epoch=epoch,
-            at=self.now(),
+            at=self.state.clock.now(),
             boot=self.state.boot,
             token=token,
         )
@@ -108,6 +107,7 @@ class Originator:
         if self.replay.resend(entry, token):  # a failed-over Redis forgot the claim
             logger.error("Call claimed twice, dialed once", extra={"call_id": call_id})
             return None, None
+        self.state.results.count("claimed")
         return self.tracker.follow(entry, token), entry.expires_at
 
     def _reason_never_to_dial(
@@ -115,7 +115,8 @@ class Originator:
     ) -> GivenUp | None:
         """Return why the call must never be dialed, None if it may be dialed."""
         trunk = request.trunk or cell.trunk
-        if expires_at is not None and expires_at <= self.now():
+        if expires_at is not None and expires_at <= self.state.clock.now():
+            self.state.results.count("expired")
             message = "ValidadeSeg passed before it was dialed"
             return _given_up("expired", message, result=Result.EXPIRED)
         if trunk is not None and trunk not in self.pbx.trunks:
@@ -135,7 +136,7 @@ class Originator:
     def _must_give_back(self, cell: Cell, followed: Followed, *, claimed_s: float) -> bool:
         """True if the call must not be dialed now: stale claim, calling hours, target missing."""
         is_stale = claimed_s > STALE_CLAIM_S or followed.boot != self.state.boot
-        is_open = cell.limits.is_open(self.now())
+        is_open = cell.limits.is_open(self.state.clock.now())
         return is_stale or not is_open or self.state.reason_not_to_dial(cell.name) is not None
 
     async def _originate(self, followed: Followed, cell: Cell) -> None:
@@ -143,6 +144,9 @@ class Originator:
         fields = self._fields(followed.request, cell)
         refusal = ""
         for attempt in range(1, cell.retries + 2):
+            if attempt > 1 and self.state.reason_not_to_dial(cell.name) is not None:
+                self._give_back(followed)
+                return
             try:
                 failpoint("originate.before")
                 self.tracker.feed(call_id, OriginateSent(attempt=attempt))
@@ -171,6 +175,7 @@ class Originator:
                 return
             else:
                 failpoint("originate.after")
+                self.state.results.count("accepted")
                 self.tracker.feed(call_id, OriginateAccepted())
                 return
         message = f"Asterisk refused it: {refusal}"
@@ -189,7 +194,7 @@ class Originator:
 
     async def _unclaim(self, call_id: str, token: str) -> None:
         # Release the slot first: after the unclaim the call may get a new one here at once.
-        await self.tracker.registry.release(self.pbx.name, [call_id])
+        await self.tracker.release([call_id])
         ledger = self.cells.ledger(cell_of(call_id))
         await ledger.unclaim(call_id, pbx=self.pbx.name, token=token)
 

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, assert_never
 
 from dialer.domain.call import Call, Ending
-from dialer.domain.channel import AmiEvent, call_id_of
+from dialer.domain.channel import AmiEvent, Record, call_id_of
 from dialer.domain.follow import follow
 from dialer.domain.follow_events import (
     AskChannel,
@@ -38,6 +38,7 @@ from dialer.domain.followed import Followed
 from dialer.domain.request import CallRequest, cell_of
 from dialer.errors import AmiUnavailable
 from dialer.store.entry import Entry
+from dialer.store.ledger.fence import Fence
 from dialer.store.registry import Registry
 from workers.ami import AmiLink
 from workers.ami.events import channel_found, read_record
@@ -59,8 +60,8 @@ LIST_DELAY_S: Final = 0.05
 class Tracker:
     """Executor of effects. Belongs to the worker's event loop.
 
-    `on_done` is called for every call that ended here, to send Celery's task event. `clock`
-    returns the present time.
+    `on_done` is called for every call that ended here, to send Celery's task event. `fence` is
+    the fencing number of this worker.
     """
 
     state: PbxState
@@ -72,7 +73,7 @@ class Tracker:
     on_done: Callable[[Call, Ending], None]
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    fence: Fence = field(default_factory=Fence)
     #: Events of calls that are not followed yet; collected inside `buffering`.
     _unfollowed: dict[str, list[tuple[AmiEvent, datetime]]] = field(default_factory=dict)
     _buffering: int = 0
@@ -84,7 +85,7 @@ class Tracker:
     def on_event(self, event: AmiEvent) -> None:
         """Feed an AMI event to its call; ignore events of other channels."""
         call_id = call_id_of(event)
-        now = self.clock()
+        now = self.state.clock.now()
         if call_id in self.calls:
             self.feed(call_id, event, now)
         elif self._buffering and cell_of(call_id) in self.cells:
@@ -108,7 +109,7 @@ class Tracker:
         followed = self.calls.get(call_id)
         if followed is None:
             return []
-        followed, effects = follow(followed, event, at or self.clock())
+        followed, effects = follow(followed, event, at or self.state.clock.now())
         self.calls.put(followed)
         tasks = [self._carry_out(followed, effect) for effect in effects]
         return [task for task in tasks if task is not None]
@@ -183,7 +184,7 @@ class Tracker:
                 pbx=self.state.name,
                 uniqueid=call.uniqueid or call.call_id,
                 attempts=call.attempts,
-                at=call.accepted_at or self.clock(),
+                at=call.accepted_at or self.state.clock.now(),
                 code_wait_s=cell.timeout_command_ack,
             ),
         )
@@ -212,8 +213,11 @@ class Tracker:
 
     def release_slot(self, cell: str, call_id: str) -> asyncio.Task[None]:
         """Release the call's slot in the registry."""
-        pbx = self.state.name
-        return self.journal.write(cell, "release", lambda: self.registry.release(pbx, [call_id]))
+        return self.journal.write(cell, "release", lambda: self.release([call_id]))
+
+    async def release(self, call_ids: list[str]) -> None:
+        """Release slots in the registry, unless this worker is fenced."""
+        await self.registry.release(self.state.name, call_ids, fence=self.fence.number)
 
     # --- asking --------------------------------------------------------------------
 
@@ -224,9 +228,20 @@ class Tracker:
         except AmiUnavailable:
             pass  # the timer RecordDue asks again
         else:
-            record = read_record(text) if text else None
+            record = self._on_redis_time(read_record(text)) if text else None
             answer = RecordRead(record=record, has_include=self.state.has_include)
         self.feed(call_id, answer)
+
+    def _on_redis_time(self, record: Record | None) -> Record | None:
+        """Correct the times of a record, which the clock of the PBX's host gave."""
+        if record is None:
+            return None
+        of_host = self.state.clock.of_host
+        return replace(
+            record,
+            answered_at=of_host(record.answered_at),
+            ended_at=of_host(record.ended_at) if record.ended_at else None,
+        )
 
     async def _ask_channel(self, call_id: str) -> None:
         try:

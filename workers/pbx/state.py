@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dialer.store.registry import Link
 from workers.ami import AmiLink
+from workers.pbx.clock import RedisClock
+from workers.pbx.results import Results
 
 
 def _new_instance() -> str:
@@ -19,23 +22,35 @@ def _new_instance() -> str:
 class PbxState:
     """The state of one PBX. Belongs to the worker's event loop.
 
-    `boot` identifies Asterisk's present start. `has_include` is true if the dialplan include was
-    loaded when the link came up. `lacking` has a sentence with the cure for each cell whose target
-    is missing here. `instance` changes whenever nudges to this PBX may have been lost; the bridge
-    then publishes its queued calls again.
+    `boot` identifies Asterisk's present start, `asterisk` names the Asterisk for people.
+    `has_include` is true if the dialplan include was loaded when the link came up. `lacking` has a
+    sentence with the cure for each cell whose target is missing here. `looks` are the looks for
+    what prevents all calls although the link may be up: each returns a sentence with the cure, or
+    ''. `cap` is how many calls `maxcalls` of asterisk.conf leaves room for, 0 for no limit.
+    `instance` changes whenever nudges to this PBX may have been lost.
     """
 
     name: str
     link: AmiLink
     boot: str = ""
+    asterisk: str = ""
     has_include: bool = False
     lacking: dict[str, str] = field(default_factory=dict)
+    looks: list[Callable[[], str]] = field(default_factory=list)
+    cap: int = 0
+    clock: RedisClock = field(default_factory=RedisClock)
+    results: Results = field(default_factory=Results)
     is_stopping: bool = False
     instance: str = field(default_factory=_new_instance)
 
     def new_instance(self) -> None:
         """Change `instance`, so that the bridge publishes calls queued here again."""
         self.instance = _new_instance()
+
+    @property
+    def trouble(self) -> str:
+        """Why no calls are dialed here although the link may be up; empty if nothing is wrong."""
+        return next((sentence for look in self.looks if (sentence := look())), "")
 
     @property
     def link_state(self) -> Link:
@@ -50,4 +65,4 @@ class PbxState:
             return f"the worker of {self.name} stops"
         if not self.link.ready:
             return f"the AMI link of {self.name} is down"
-        return self.lacking.get(cell)
+        return self.trouble or self.lacking.get(cell)

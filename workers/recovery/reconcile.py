@@ -83,6 +83,7 @@ class Reconciler:
 
     async def on_ledger_recovered(self, ledger: WorkerLedger) -> None:
         """Replay lost writes to a recovered ledger; adopt claimed calls that are not followed."""
+        await ledger.fence_off()
         await self.replay.replay(ledger)
         unknown = [e for e in await ledger.claimed(self.state.name) if self._is_unknown(e)]
         if not unknown:
@@ -127,7 +128,7 @@ class Reconciler:
         claimed: list[Entry] | None = None
         try:
             async with asyncio.timeout(self.claimed_within_s):
-                claimed = await ledger.steps.or_none_if_down(ledger.claimed(self.state.name))
+                claimed = await ledger.steps.or_none_if_down(self._fence_and_read(ledger))
         except (TimeoutError, RedisError) as error:
             logger.warning(
                 "A cell's Redis does not list its calls; the PBX serves the other cells",
@@ -136,6 +137,11 @@ class Reconciler:
         if claimed is None:
             self.journal.write(ledger.cell, "claimed", partial(self.on_ledger_recovered, ledger))
         return claimed or []
+
+    async def _fence_and_read(self, ledger: WorkerLedger) -> list[Entry]:
+        """Return the claimed calls; no older worker of this PBX can change them any longer."""
+        await ledger.fence_off()
+        return await ledger.claimed(self.state.name)
 
     def _is_unknown(self, entry: Entry) -> bool:
         call_id = entry.call.call_id

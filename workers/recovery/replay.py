@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from dialer.domain.call import Call, Ending, State
@@ -57,7 +57,7 @@ class Replay:
             call.call_id,
             pbx=self.pbx,
             epoch=epoch,
-            at=self._dialed_at(call.call_id) or datetime.now(UTC),
+            at=self._dialed_at(call.call_id) or self.tracker.state.clock.now(),
             boot=followed.boot if followed else "",
             token=token,
         )

@@ -8,7 +8,7 @@ from dialer.store.ledger.bridge import (
     Fetched,
 )
 from dialer.store.ledger.call_steps import CallSteps, Waiting
-from dialer.store.ledger.reads import CellCounts, LedgerReads
+from dialer.store.ledger.reads import CellCounts, Late, LedgerReads
 from dialer.store.ledger.worker import WorkerLedger
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "CellCounts",
     "Delivery",
     "Fetched",
+    "Late",
     "LedgerReads",
     "Waiting",
     "WorkerLedger",

@@ -6,10 +6,10 @@ the domain. Every step may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from dialer.domain import call as domain
 from dialer.domain.call import LEGAL, Ending, State
@@ -17,6 +17,7 @@ from dialer.domain.request import CallRequest
 from dialer.multcall.answers import response_parts
 from dialer.store.keys import DONE_RETENTION_S
 from dialer.store.ledger.reads import LedgerReads
+from dialer.store.steps import Arg
 
 _ALL: Final = frozenset(State)
 
@@ -42,9 +43,13 @@ class CallSteps(LedgerReads):
 
     __slots__ = ()
 
+    async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """Run a step that changes a call."""
+        return await self.steps.run(name, keys, args)
+
     async def assign(self, waiting: Waiting, pbx: str) -> int:
         """Queue a waiting call to `pbx`. Return its new epoch, 0 if the call has changed."""
-        epoch = await self.steps.run(
+        epoch = await self._run(
             "assign",
             [self.keys.call(waiting.call_id), self.keys.queued],
             [waiting.call_id, legal(domain.Queued), waiting.epoch, pbx],
@@ -74,7 +79,7 @@ class CallSteps(LedgerReads):
             answered_at=call.answered_at or ending.answered_at,
             ending=ending,
         )
-        reply = await self.steps.run(
+        reply = await self._run(
             "end",
             [
                 keys.call(call.call_id),
@@ -93,6 +98,7 @@ class CallSteps(LedgerReads):
                 ending.result,
                 self._push,
                 DONE_RETENTION_S,
+                ending.error.code if ending.error else "",
             ],
         )
         return str(reply.decode())

@@ -19,6 +19,18 @@ SLICE: Final = 100
 _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
 
 
+#: Calls that are looked at to find those that wait too long, in one reading.
+_LOOKED_AT: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """Calls that a PBX leaves waiting. `oldest_s` is how long the first of them has waited."""
+
+    calls: int
+    oldest_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellCounts:
     """Counts of one cell.
@@ -131,6 +143,51 @@ class LedgerReads:
             dead=dead,
             dropped=int(dropped or 0),
         )
+
+    async def late(self, *, older_than_s: float) -> dict[str, Late]:
+        """Return the calls that were queued so long ago and are not claimed, by PBX."""
+        seconds, micros = await self.steps.read("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        until_ms = int(now_ms - older_than_s * 1000)
+        flat = await self.steps.read(
+            *("ZRANGEBYSCORE", self.keys.queued, 1, until_ms),
+            *("WITHSCORES", "LIMIT", 0, _LOOKED_AT),
+        )
+        pbxs = await self.steps.read_many(
+            [("HGET", self.keys.call(i.decode()), "pbx") for i in flat[::2]]
+        )
+        found: dict[str, Late] = {}
+        for pbx, since_ms in zip(pbxs, flat[1::2], strict=True):
+            if pbx:
+                before = found.get(name := pbx.decode())
+                oldest_s = before.oldest_s if before else (now_ms - float(since_ms)) / 1000
+                found[name] = Late(calls=(before.calls if before else 0) + 1, oldest_s=oldest_s)
+        return found
+
+    async def unanswered(self, pbx: str, *, older_than_s: float) -> Late | None:
+        """Return the calls that the PBX claimed so long ago and Asterisk has not accepted."""
+        seconds, _ = await self.steps.read("TIME")
+        ids = await self.steps.read("SRANDMEMBER", self.keys.claimed(pbx), _LOOKED_AT)
+        rows = await self.steps.read_many(
+            [("HMGET", self.keys.call(i.decode()), "state", "dialed_ms") for i in ids]
+        )
+        ages = [
+            int(seconds) - int(dialed_ms) / 1000
+            for state, dialed_ms in rows
+            if state == State.ORIGINATING.encode() and dialed_ms
+        ]
+        late = [age for age in ages if age >= older_than_s]
+        return Late(calls=len(late), oldest_s=max(late)) if late else None
+
+    async def served_by(self) -> dict[str, float]:
+        """Return the bridges of the cell with the seconds since their last heartbeats."""
+        seconds, micros = await self.steps.read("TIME")
+        flat = await self.steps.read("ZRANGE", self.keys.bridges, 0, -1, "WITHSCORES")
+        now_ms = int(seconds) * 1000 + int(micros) / 1000
+        return {
+            name.decode(): (now_ms - float(seen_ms)) / 1000
+            for name, seen_ms in zip(flat[::2], flat[1::2], strict=True)
+        }
 
     async def hand(self, bridge: str) -> list[bytes]:
         """Return the requests in the bridge's hand, oldest first."""

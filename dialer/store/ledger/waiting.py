@@ -6,7 +6,7 @@ Parsing many calls at once would block the event loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from dialer.domain.call import Call, State
+from dialer.domain.taking import Trial
 from dialer.errors import StepsStopped, StoreUnavailable
 from dialer.store.entry import Entry
 from dialer.store.ledger.call_steps import CallSteps, Waiting
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: Calls read at once. Parsing 50 takes about 5 ms, so the event loop is not blocked for long.
 SLICE: Final = 50
+
+#: Waiting calls that are looked at to find one for a PBX.
+_LOOKED_AT: Final = 200
 
 #: A call without a PBX is due again after this time, in ms.
 _NO_PBX_AGAIN_MS: Final = 250
@@ -55,7 +59,12 @@ class WaitingCalls(CallSteps):
     __slots__ = ()
 
     async def due(
-        self, *, older_than_s: float, pbx: str = "", at_most: int | None = None
+        self,
+        *,
+        older_than_s: float,
+        pbx: str = "",
+        at_most: int | None = None,
+        but: str = "",
     ) -> AsyncIterator[list[Waiting]]:
         """Yield slices of waiting calls that are due, and mark them as published now.
 
@@ -63,11 +72,12 @@ class WaitingCalls(CallSteps):
             older_than_s: a call is due this long after it was last published.
             pbx: only calls queued to this PBX, '' for any.
             at_most: total number of calls, None for no limit.
+            but: id of a call that is left alone, '' for none.
         """
         since, left = "", at_most
         while left is None or left > 0:
             n = SLICE if left is None else min(SLICE, left)
-            since, found = await self._due_slice(since, older_than_s, n, pbx)
+            since, found = await self._due_slice(since, older_than_s, n, pbx, but)
             if found:
                 yield found
             if len(found) < n:
@@ -75,19 +85,40 @@ class WaitingCalls(CallSteps):
             left = None if left is None else left - n
 
     async def _due_slice(
-        self, since: str, older_than_s: float, n: int, pbx: str
+        self, since: str, older_than_s: float, n: int, pbx: str, but: str
     ) -> tuple[str, list[Waiting]]:
         keys = self.keys
         reply = await self.steps.run(
             "due",
             [keys.queued],
-            [since, int(older_than_s * 1000), keys.call(""), n, pbx, _NO_PBX_AGAIN_MS],
+            [since, int(older_than_s * 1000), keys.call(""), n, pbx, _NO_PBX_AGAIN_MS, but],
         )
         since, *text = [v.decode() if isinstance(v, bytes) else str(v) for v in reply]
         return since, [
             Waiting(call_id=i, state=State(s), epoch=int(e), pbx=p or None)
             for i, s, e, p in zip(text[::4], text[1::4], text[2::4], text[3::4], strict=True)
         ]
+
+    async def trial(self, call_id: str) -> Trial:
+        """Return what the ledger says of a trial call, without its times."""
+        fields = await self.steps.read(
+            "HMGET", self.keys.call(call_id), "state", "pbx", "result", "error"
+        )
+        state, pbx, result, error = [v.decode() if v else "" for v in fields]
+        return Trial(
+            state=State(state) if state else None, pbx=pbx or None, result=result, error=error
+        )
+
+    async def first_queued(self, pbxs: Collection[str]) -> dict[str, str]:
+        """Return the call that has been queued longest to each of these PBXs, if there is one."""
+        ids = await self.steps.read("ZRANGE", self.keys.queued, 0, _LOOKED_AT - 1)
+        names = [i.decode() for i in ids]
+        holders = await self.slot_holders(names)
+        found: dict[str, str] = {}
+        for name in names:
+            if (pbx := holders.get(name, "")) in pbxs:
+                found.setdefault(pbx, name)
+        return found
 
     # --- reads in slices -------------------------------------------------------------
 

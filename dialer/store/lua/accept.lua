@@ -1,9 +1,12 @@
 -- Asterisk accepted the Originate: send the ACK and wait for the call's code.
--- Include: _time _list _state
--- KEYS 1 hash call   2 zset awaiting   3 string CounterACK   4 list ACK
+-- Include: _time _list _state _fence
+-- KEYS 1 hash call   2 zset awaiting   3 string CounterACK   4 list ACK   5 string fence
 -- ARGV 1 call id   2 legal states, each between blanks   3 ACK   4 RPUSH|LPUSH   5 now, ms (wire)
 --      6 uniqueid   7 attempts   8 timeout of the code, ms
+--      9 fencing number   10 lifetime of the fence, s
 -- Returns 'accepted' | 'already' (a repeat) | 'refused' (the call is over).
+local error = fenced(KEYS[5], ARGV[9], ARGV[10])
+if error then return error end
 local f = redis.call('HMGET', KEYS[1], 'state', 'code_state', 'uniqueid')
 if not is_legal(f[1], ARGV[2]) then return f[3] and 'already' or 'refused' end
 must_be_list(KEYS[4])

@@ -3,7 +3,7 @@
 -- KEYS 1 zset queued
 -- ARGV 1 last published before, ms since 1970, or '' to use 2   2 last published so long ago, ms
 --      3 prefix of a call's key   4 at most   5 only those queued to this PBX ('' for any)
---      6 a call without a PBX is due again after, ms
+--      6 a call without a PBX is due again after, ms   7 a call that is left alone, or ''
 -- Returns the first argument for the next slice, then id, state, epoch, pbx, id, state, … Calls
 -- that the filter excludes do not count towards "at most".
 local now = now_ms()
@@ -17,7 +17,7 @@ while #found < most do
     local f = redis.call('HMGET', ARGV[3] .. id, 'state', 'epoch', 'pbx')
     if not f[1] then
       gone[#gone + 1] = id
-    elseif #found < most and (ARGV[5] == '' or f[3] == ARGV[5]) then
+    elseif #found < most and id ~= ARGV[7] and (ARGV[5] == '' or f[3] == ARGV[5]) then
       found[#found + 1] = {id, f[1], f[2], f[3] or ''}
     end
   end

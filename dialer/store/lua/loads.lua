@@ -1,13 +1,24 @@
 -- Read the state of PBXs.
--- KEYS for each PBX: 1 hash heartbeat   2 zset slots   3 string pace
--- Returns the time now, µs; then for each PBX: seen_ms, link, instance, ready_ms, lacking, slots
--- leased, time of the next start, µs (0 if any). dialer/domain/room.py computes the room.
+-- KEYS for each PBX: 1 hash heartbeat   2 zset slots   3 string pace   4 hash starts   5 hash verdict
+-- Returns the time now, µs; then for each PBX a list: heartbeat {seen_ms, link, instance, ready_ms,
+-- lacking, trouble, skew_ms, cap, results}; slots leased; time of the next start, µs (0 if any);
+-- starts {n, at_us}; verdict {reason, instance, since_ms, trial, trial_ms, trials, lifted}.
+-- What is missing is ''. dialer/domain/room.py computes the room.
+local function fields(key, ...)
+  local found = redis.call('HMGET', key, ...)
+  for i = 1, select('#', ...) do found[i] = found[i] or '' end
+  return found
+end
 local t = redis.call('TIME')
 local out = {string.format('%.0f', t[1] * 1000000 + t[2])}
-for i = 1, #KEYS, 3 do
-  local f = redis.call('HMGET', KEYS[i], 'seen_ms', 'link', 'instance', 'ready_ms', 'lacking')
-  for k = 1, 5 do out[#out + 1] = f[k] or '' end
-  out[#out + 1] = redis.call('ZCARD', KEYS[i + 1])
-  out[#out + 1] = redis.call('GET', KEYS[i + 2]) or '0'
+for i = 1, #KEYS, 5 do
+  out[#out + 1] = {
+    fields(KEYS[i], 'seen_ms', 'link', 'instance', 'ready_ms', 'lacking', 'trouble', 'skew_ms',
+      'cap', 'results'),
+    redis.call('ZCARD', KEYS[i + 1]),
+    redis.call('GET', KEYS[i + 2]) or '0',
+    fields(KEYS[i + 3], 'n', 'at_us'),
+    fields(KEYS[i + 4], 'reason', 'instance', 'since_ms', 'trial', 'trial_ms', 'trials', 'lifted'),
+  }
 end
 return out

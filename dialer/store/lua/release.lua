@@ -1,7 +1,9 @@
--- Release the slots of calls on a PBX.
--- KEYS 1 zset slots
--- ARGV call ids
--- Returns how many slots were released.
-local n = 0
-for _, id in ipairs(ARGV) do n = n + redis.call('ZREM', KEYS[1], id) end
-return n
+-- Release slots of a PBX. Calls without a slot are ignored.
+-- KEYS 1 zset slots   2 hash heartbeat
+-- ARGV 1 fencing number of the worker, '' for a bridge   2… call ids
+-- Returns how many were released; 0 for a worker that is fenced.
+local newest = tonumber(redis.call('HGET', KEYS[2], 'fence') or '0')
+if ARGV[1] ~= '' and newest > tonumber(ARGV[1]) then return 0 end
+local released = 0
+for i = 2, #ARGV do released = released + redis.call('ZREM', KEYS[1], ARGV[i]) end
+return released

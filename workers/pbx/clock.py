@@ -1,0 +1,78 @@
+"""The clock of a worker: the time of the registry's Redis, so that one clock decides for all.
+
+Redis writes when a request expires. A worker whose host has a wrong clock must neither end calls
+too early nor write times before the request was created.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+#: A difference beyond this is logged, in ms.
+WARN_MS: Final = 2_000
+
+#: Beyond this the PBX takes no calls: the host's other clocks (CDR, recordings) are wrong too.
+REFUSE_MS: Final = 30_000
+
+#: A reply that took longer says too little about the time, in seconds.
+SLOW_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class RedisClock:
+    """Time of Redis, from the replies to the heartbeats.
+
+    `host` returns the host's time, `monotonic` seconds of a monotonic clock.
+    """
+
+    host: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
+    _skew: timedelta = timedelta()
+    _has_warned: bool = False
+
+    def hear(self, now_ms: int, sent_at: float) -> None:
+        """Use a time of Redis; it is the reply to a step sent at that monotonic time."""
+        took_s = self.monotonic() - sent_at
+        if took_s > SLOW_S:
+            return
+        redis = datetime.fromtimestamp(now_ms / 1000, UTC) + timedelta(seconds=took_s / 2)
+        self._skew = self.host() - redis
+        if abs(self.skew_ms) <= WARN_MS:
+            self._has_warned = False
+        elif not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "The clock of this host differs from Redis; synchronize it (NTP, chrony)",
+                extra={"skew_ms": self.skew_ms},
+            )
+
+    @property
+    def skew_ms(self) -> int:
+        """How much the host's clock is ahead of Redis, in ms."""
+        return round(self._skew / timedelta(milliseconds=1))
+
+    def now(self) -> datetime:
+        """Return the time of Redis now."""
+        return self.host() - self._skew
+
+    def of_host(self, at: datetime) -> datetime:
+        """Convert a time that this host's clock gave to the time of Redis."""
+        return at - self._skew
+
+    @property
+    def trouble(self) -> str:
+        """A sentence with the cure if the host's clock is wrong, else empty."""
+        if abs(self.skew_ms) <= REFUSE_MS:
+            return ""
+        way = "ahead of" if self.skew_ms > 0 else "behind"
+        return (
+            f"this host's clock is {abs(self.skew_ms) / 1000:.0f} s {way} the clock of Redis: "
+            "synchronize it (NTP, chrony) on both hosts"
+        )
