@@ -89,7 +89,7 @@ async def start_second(chaos: Chaos, fault: Fault) -> None:
 
 async def start_second_elsewhere(chaos: Chaos, fault: Fault) -> None:
     """The same at another Asterisk: a copied unit."""
-    await _second(chaos, fault, chaos.copied_unit(fault.target))
+    await _second(chaos, fault, chaos.ground.copied_unit(chaos.site.programs[fault.target]))
 
 
 async def _second(chaos: Chaos, fault: Fault, like: Program) -> None:
@@ -158,17 +158,17 @@ async def pause_asterisk(chaos: Chaos, fault: Fault) -> None:
 
 
 async def cut_link(chaos: Chaos, fault: Fault) -> None:
-    chaos.links[fault.target].ami.cut()
+    chaos.ground.links[fault.target].ami.cut()
 
 
 async def hold_link(chaos: Chaos, fault: Fault) -> None:
-    chaos.links[fault.target].ami.hold()
+    chaos.ground.links[fault.target].ami.hold()
     await asyncio.sleep(fault.length_s)
-    chaos.links[fault.target].ami.let_go()
+    chaos.ground.links[fault.target].ami.let_go()
 
 
 async def break_frames(chaos: Chaos, fault: Fault) -> None:
-    links = chaos.links[fault.target]
+    links = chaos.ground.links[fault.target]
     made = links.ami.made
     links.frames.is_on = True
     await asyncio.sleep(fault.length_s)
@@ -197,9 +197,11 @@ async def cancel_consumer(chaos: Chaos, fault: Fault) -> None:
 async def add_consumer_to_all(chaos: Chaos, fault: Fault) -> None:
     """As `celery control add_consumer` without -d does: other workers take this one's messages."""
     pbx = fault.target
-    await chaos.control("add_consumer", pbx, [*chaos.links])
+    await chaos.control("add_consumer", pbx, [*chaos.ground.links])
     await asyncio.sleep(fault.length_s)
-    await chaos.control("cancel_consumer", pbx, [name for name in chaos.links if name != pbx])
+    await chaos.control(
+        "cancel_consumer", pbx, [name for name in chaos.ground.links if name != pbx]
+    )
     await _healed(chaos, fault)
 
 
@@ -229,21 +231,21 @@ async def skew_clock(chaos: Chaos, fault: Fault) -> None:
         is_measured = abs(float(beat.get("skew_ms") or 0) / 1000 - skew_s) < abs(skew_s) / 10 + 2
         return is_measured and (bool(beat.get("trouble")) or abs(skew_s) <= SKEW_MAX_S)
 
-    chaos.clocks[fault.target].set(skew_s)
+    chaos.ground.clocks[fault.target].set(skew_s)
     try:
         await chaos.expect(
             fault, f"the worker knows that its clock is {skew_s:+} s off", is_known, SAID_WITHIN_S
         )
         await asyncio.sleep(fault.length_s)
     finally:
-        chaos.clocks[fault.target].set(0)
+        chaos.ground.clocks[fault.target].set(0)
     await _healed(chaos, fault)
 
 
 @asynccontextmanager
 async def _shut(chaos: Chaos, fault: Fault, link: str) -> AsyncIterator[None]:
     """One of this worker's links is cut off for the time of the fault."""
-    proxy = getattr(chaos.links[fault.target], link)
+    proxy = getattr(chaos.ground.links[fault.target], link)
     until = time.monotonic() + fault.length_s
     proxy.shut()
     try:
@@ -296,7 +298,7 @@ async def fill_redis(chaos: Chaos, fault: Fault) -> None:
         await asyncio.sleep(fault.length_s)
     finally:
         await _until_taken(lambda: chaos.redis.config_set("maxmemory", 0))
-    for pbx in chaos.links:
+    for pbx in chaos.ground.links:
         await _healed(chaos, replace(fault, target=pbx))
 
 
