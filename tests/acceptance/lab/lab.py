@@ -35,7 +35,7 @@ READY_S = 60.0
 COMMAND_S = 60.0
 BUILD_S = 900.0
 _LINE = re.compile(
-    r"^(?P<what>RING|ANSWERED|CLEARED) \S+\s+\S+\s+(?P<epoch>\d+\.\d+) "
+    r"^(?P<what>RING|ANSWERED|CROSSED|CLEARED) \S+\s+\S+\s+(?P<epoch>\d+\.\d+) "
     r"(?P<number>\+?\d+) (?P<call>\S+)$"
 )
 
@@ -49,7 +49,7 @@ class Ring:
     """One call that reached the carrier.
 
     `talked_s` is the time from its answer until the PBX cleared it; None if it was not answered,
-    or if the carrier cleared it.
+    if the PBX cancelled it at that moment, or if the carrier cleared it.
     """
 
     at: float  # seconds since 1970 UTC, by the carrier's clock (the host's)
@@ -127,6 +127,8 @@ class Lab:
                 by_call.setdefault(call, Ring(at=at, number=number, sip_call_id=call))
             elif match["what"] == "ANSWERED":
                 answered.setdefault(call, at)
+            elif match["what"] == "CROSSED":
+                answered.pop(call, None)
             elif call in by_call and call in answered and by_call[call].talked_s is None:
                 by_call[call] = replace(by_call[call], talked_s=at - answered[call])
         return list(by_call.values())
