@@ -1,7 +1,7 @@
 """Publisher of Celery tasks: one nudge for each queued call, to the queue named after its PBX.
 
-The state of each call is in the ledger. So a lost task is published again from there, and a
-repeated task does nothing.
+The state of each call is in the ledger, where its worker looks every second. So a lost task costs
+a second, a repeated one does nothing, and nothing waits for a broker that is down.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -25,12 +26,15 @@ from dialer.failpoints import failpoint
 
 logger = logging.getLogger(__name__)
 
-#: Pause before a retry while the broker is unavailable, in seconds.
+#: While the broker is unavailable, it is tried again after this pause, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: RabbitMQ must confirm each message within this many seconds. Without confirmations a message that
-#: a crashed or full server lost would be missing until recovery publishes it again. (Redis replies
-#: to each message; kombu's Redis transport ignores these options.)
+#: Longest wait for a broker that hangs, in seconds.
+PUBLISH_WITHIN_S: Final = 1.0
+
+#: RabbitMQ must confirm each message within this many seconds; otherwise the bridge would not know
+#: that the server crashed or is full. (Redis replies to each message; kombu's Redis transport
+#: ignores these options.)
 CONFIRMED: Final = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
 
 
@@ -44,7 +48,7 @@ class Nudge:
     shown: str = ""
 
 
-_Work = tuple[list[Nudge], "Future[list[Nudge]]"]
+_Work = tuple[list[Nudge], "Future[None]"]
 
 
 @dataclass(slots=True)
@@ -60,6 +64,8 @@ class Dispatcher:
     _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
     _producer: Producer | None = None
+    _last: Future[None] | None = None
+    _failed_at: float = -RETRY_PAUSE_S
 
     @property
     def is_down(self) -> bool:
@@ -67,27 +73,34 @@ class Dispatcher:
         return bool(self.problem)
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
-        """Publish the tasks; retry through outages of the broker, without a limit."""
+        """Publish the tasks, in order. If the broker does not take them now, they are dropped."""
         if not nudges:
             return
         failpoint("publish.before")
-        rest = list(nudges)
-        while True:
-            rest = await asyncio.wrap_future(self._hand_over(rest))
-            if not rest:
-                break
-            await asyncio.sleep(RETRY_PAUSE_S)
+        if not self._is_hopeless():
+            sending = self._last = self._hand_over(list(nudges))
+            await asyncio.wait([asyncio.wrap_future(sending)], timeout=PUBLISH_WITHIN_S)
+            if sending.done():
+                sending.result()
+            else:
+                self._mark_down("no answer in time")
         failpoint("publish.after")
+
+    def _is_hopeless(self) -> bool:
+        """True if the broker hangs, or did not take tasks a moment ago."""
+        is_hanging = self._last is not None and not self._last.done()
+        was_just_now = time.monotonic() - self._failed_at < RETRY_PAUSE_S
+        return self.is_down and (is_hanging or was_just_now)
 
     def close(self) -> None:
         """Let the thread end after the queued batches; do not wait for it."""
         self._work.put(None)
 
-    def _hand_over(self, nudges: list[Nudge]) -> Future[list[Nudge]]:
+    def _hand_over(self, nudges: list[Nudge]) -> Future[None]:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
             self._thread.start()
-        sent: Future[list[Nudge]] = Future()
+        sent: Future[None] = Future()
         self._work.put((nudges, sent))
         return sent
 
@@ -97,13 +110,13 @@ class Dispatcher:
             if not sent.set_running_or_notify_cancel():
                 continue
             try:
-                sent.set_result(self._send(nudges))
+                self._send(nudges)
+                sent.set_result(None)
             except Exception as error:  # noqa: BLE001  # raised in the event loop
                 sent.set_exception(error)
 
-    def _send(self, nudges: list[Nudge]) -> list[Nudge]:
-        """Send tasks in order; return those that could not be sent."""
-        sent = 0
+    def _send(self, nudges: list[Nudge]) -> None:
+        """Send tasks in order until one fails."""
         try:
             producer = self._connected()
             for nudge in nudges:
@@ -118,20 +131,22 @@ class Dispatcher:
                     retry=False,
                     ignore_result=True,
                 )
-                sent += 1
         except BROKER_ERRORS as error:
             self._disconnect()
-            was_down, self.problem = self.is_down, str(error) or "no answer in time"
-            if not was_down:
-                logger.error(  # noqa: TRY400  # an unavailable broker needs no traceback
-                    "Broker unavailable; retrying, the calls stay in the ledger",
-                    extra={"error": self.problem},
-                )
+            self._mark_down(str(error) or "no answer in time")
         else:
             if self.is_down:
                 self.problem = ""
                 logger.warning("Broker available again")
-        return nudges[sent:]
+
+    def _mark_down(self, problem: str) -> None:
+        """Record that the broker takes no tasks; log it once for each outage."""
+        was_down, self.problem, self._failed_at = self.is_down, problem, time.monotonic()
+        if not was_down:
+            logger.error(
+                "Broker unavailable; retrying, the calls stay in the ledger",
+                extra={"error": problem},
+            )
 
     def _connected(self) -> Producer:
         """Return this thread's producer, which connects on first use."""

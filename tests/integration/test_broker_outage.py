@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 
@@ -30,17 +31,50 @@ async def test_broker_connection_is_new_after_an_outage(
         before = dispatcher._producer
         assert before is not None
         valkey_server.kill()
-        publishing = asyncio.create_task(dispatcher.publish([NUDGE]))
-        await wait_until(lambda: dispatcher.is_down, "it notices the outage")
+        await dispatcher.publish([NUDGE])  # waits for nothing: its worker finds the call
+        assert dispatcher.is_down
+        assert dispatcher.problem
         assert dispatcher._producer is not before
         valkey_server.start()
-        await publishing
+
+        async def is_back() -> bool:
+            await dispatcher.publish([NUDGE])
+            return not dispatcher.is_down
+
+        await wait_until(is_back, "it uses the broker again")
         assert dispatcher._producer is not before
     finally:
         dispatcher.close()
         valkey_server.start()
     async with Redis.from_url(valkey_server.url(1)) as redis:
-        assert await redis.llen("pbx01") >= 1
+        assert await redis.llen("pbx01") >= 2
+    assert redis_url
+
+
+async def test_hanging_broker_holds_nothing_up(redis_url: str) -> None:
+    """A broker that accepts connections and answers nothing."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
+    dispatcher = Dispatcher(Celery("test", broker=f"redis://127.0.0.1:{port}/0"))
+    try:
+        async with asyncio.timeout(5):
+            for _ in range(50):
+                await dispatcher.publish([NUDGE])
+        assert dispatcher.problem == "no answer in time"
+    finally:
+        dispatcher.close()
+        silent.close()
+    assert redis_url
+
+
+async def test_cells_that_publish_at_once_lose_no_task(
+    redis_url: str, valkey_server: EmbeddedValkey
+) -> None:
+    dispatcher = Dispatcher(Celery("test", broker=valkey_server.url(1)))
+    await asyncio.gather(*(dispatcher.publish([NUDGE]) for _ in range(20)))
+    dispatcher.close()
+    async with Redis.from_url(valkey_server.url(1)) as redis:
+        assert await redis.llen("pbx01") == 20
     assert redis_url
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 READING = {
-    "GET", "HGET", "HGETALL", "HMGET", "LLEN", "LRANGE", "SCARD", "SMEMBERS", "SMISMEMBER", "TIME",
-    "ZCARD", "ZRANGE", "ZRANGEBYSCORE",
+    "GET", "HGET", "HGETALL", "HMGET", "LLEN", "LRANGE", "SCARD", "SMEMBERS", "SMISMEMBER",
+    "SRANDMEMBER", "TIME", "ZCARD", "ZRANGE", "ZRANGEBYSCORE",
+    "LIMIT", "WITHSCORES",
 }  # fmt: skip
 
 
