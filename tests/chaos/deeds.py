@@ -113,6 +113,9 @@ async def _second(chaos: Chaos, fault: Fault, like: Program) -> None:
             is_void=first_is_gone,
         )
         await chaos.expect(
+            fault, "its last words name the first worker", lambda: _names(second, first), 0.0
+        )
+        await chaos.expect(
             fault,
             "the first worker's lease is as it was",
             lambda: _same_lease(chaos, fault.target, before),
@@ -135,6 +138,10 @@ async def _end_with(first: Program, second: Program) -> None:
 async def _is_over(program: Program, code: int | None = None) -> bool:
     assert program.process is not None
     return not program.is_running and code in (None, program.process.returncode)
+
+
+async def _names(second: Program, first: Program) -> bool:
+    return f"pid {first.pid}" in second.said()
 
 
 async def _same_lease(chaos: Chaos, pbx: str, before: dict[str, str]) -> bool:
