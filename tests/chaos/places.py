@@ -27,7 +27,10 @@ from tests.processes import Program
 VERSION: dict[str, Version] = {"pbx22": "22", "pbx16": "16"}
 
 #: Within this time the sentinels have made a replica the master, in seconds.
-PROMOTED_WITHIN_S = 30.0
+PROMOTED_WITHIN_S = 60.0
+
+#: The sentinels do not take a master for dead that is only busy, in seconds.
+DOWN_AFTER_S = 4.0
 
 #: How long the PBX stays on the line, by the tens digit of the number (carrier/uas.xml). All others
 #: are cleared by the carrier; a BYE of the PBX before is always too early. In seconds.
@@ -222,6 +225,7 @@ class Sentinels:
 
     async def up(self) -> None:
         self.watched = await asyncio.to_thread(Watched.prepared)
+        self.watched.down_after_s = DOWN_AFTER_S
         await self.watched.watch(self)
 
     async def run(self, name: str, command: list[str], /) -> Program:
@@ -249,7 +253,7 @@ class Sentinels:
         assert self.watched is not None
         async with asyncio.timeout(PROMOTED_WITHIN_S), connect(self.url(0)) as redis:
             await self.watched.until_promoted(redis)
-        await self.watched.swap()
+        await self.watched.repair()
 
     async def pause(self) -> None:
         assert self.watched is not None

@@ -1,7 +1,7 @@
 """A Redis master with a replica and three sentinels, and a site that knows only the sentinels.
 
 Everything is a process of the embedded Valkey's binary. `Watched.kill_master` is a crash of the
-master's machine: the sentinels notice within `DOWN_AFTER_S` and make the replica the master.
+master's machine: the sentinels notice within `down_after_s` and make the replica the master.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SERVICE: Final = "dialer"
 SENTINELS: Final = 3
 QUORUM: Final = 2
 DOWN_AFTER_S: Final = 1.0
+REPAIRED_WITHIN_S: Final = 60.0
 
 
 class Runner(Protocol):
@@ -48,6 +49,7 @@ class Watched:
 
     master: EmbeddedValkey
     replica: EmbeddedValkey
+    down_after_s: float = DOWN_AFTER_S
     ports: list[int] = field(default_factory=list)
     sentinels: list[Any] = field(default_factory=list)
 
@@ -90,7 +92,7 @@ class Watched:
         conf.write_text(
             f"port {port}\nbind {HOST}\ndir {folder}\n"
             f"sentinel monitor {SERVICE} {HOST} {self.master.port} {QUORUM}\n"
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_S * 1000:.0f}\n"
+            f"sentinel down-after-milliseconds {SERVICE} {self.down_after_s * 1000:.0f}\n"
             f"sentinel failover-timeout {SERVICE} 5000\n"
         )
         self.ports.append(port)
@@ -104,7 +106,7 @@ class Watched:
             there: Any = await master.info("replication")
             here: Any = await replica.info("replication")
         online = there.get("slave0", {}).get("state") == "online"
-        return bool(online and here["master_link_status"] == "up")
+        return bool(online and here.get("master_link_status") == "up")
 
     async def _agree(self) -> bool:
         for port in self.ports:
@@ -121,13 +123,21 @@ class Watched:
         """SIGKILL, as a machine that lost its power."""
         await asyncio.to_thread(self.master.kill)
 
-    async def swap(self) -> None:
+    async def repair(self) -> None:
         """Start the old master again, after a failover, as the replica of the new one."""
+        old, new = self.master, self.replica
+        await asyncio.to_thread(old.start)
+        async with Redis.from_url(old.url()) as redis:
+            await redis.execute_command("REPLICAOF", HOST, new.port)  # type: ignore[no-untyped-call]
+        await wait_until(self._knows_roles, "one follows the other", within_s=REPAIRED_WITHIN_S)
+
+    async def _knows_roles(self) -> bool:
+        """True if one follows the other; on a busy machine there may be a second failover."""
         self.master, self.replica = self.replica, self.master
-        await asyncio.to_thread(self.replica.start)
-        async with Redis.from_url(self.replica.url()) as old:
-            await old.execute_command("REPLICAOF", HOST, self.master.port)  # type: ignore[no-untyped-call]
-        await self.until_followed()
+        try:
+            return await self._has_replica()
+        except (RedisError, OSError):
+            return False
 
     async def until_promoted(self, redis: Redis) -> None:
         """Wait until a client of the sentinels is sent to the replica, now the master."""
