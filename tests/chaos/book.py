@@ -80,7 +80,8 @@ class Book:
         for kind, times in sorted(self.times.items()):
             counts = f"{times:>6}{self.up[kind]:>10}{self.blamed[kind]:>9}"
             yield f"{kind:<38}{counts}{self.judged[kind] or '':>8}"
-        yield f"{'all':<38}{self.times.total():>6}{self.up.total():>10}{self.unknown.total():>9}"
+        counts = f"{self.times.total():>6}{self.up.total():>10}{self.unknown.total():>9}"
+        yield f"{'all':<38}{counts}{self.judged.total():>8}"
         yield f"calls {self.calls}, of which {self.touched} were up during a fault"
         yield f"Resultado {_counts(self.results)}"
         yield f"Erro.Codigo {_counts(self.errors)}"

@@ -142,10 +142,12 @@ class Chaos:
                 return await self._play()
             finally:
                 self.over.set()
-                await faults
-                await self._look_for_leaks()
-                self.closing.set()
-                await asyncio.gather(*keepers)
+                try:
+                    await faults
+                    await self._look_for_leaks()
+                finally:
+                    self.closing.set()
+                    await asyncio.gather(*keepers)
         finally:
             await asyncio.to_thread(self.site.stop)
 
