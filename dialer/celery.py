@@ -66,10 +66,11 @@ class _OwnSettings(Settings):
 class _DialerApp(Celery):
     """Celery application whose settings come from dialer.toml alone."""
 
-    def _load_config(self) -> Any:
-        settings: Any = super()._load_config()  # type: ignore[misc]  # not in its types
-        settings.__class__ = _OwnSettings
-        return settings
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        # Celery has no option for the class, and its __setattr__ would set an item. The object
+        # stays when the settings are loaded.
+        object.__setattr__(self.conf, "__class__", _OwnSettings)
 
 
 def ignored_variables(environment: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 #: Pause after the broker refused the login or a queue, in seconds.
 REFUSED_PAUSE_S: Final = 5
 
+#: A consumer that was not refused for so long is accepted, in seconds.
+SETTLED_S: Final = 3.0
+
 #: Logs two lines, which do not name the right that is missing, at every attempt.
 _CELERY_LOG: Final = logging.getLogger("celery.worker.consumer.consumer")
 
@@ -22,32 +26,32 @@ _CELERY_LOG: Final = logging.getLogger("celery.worker.consumer.consumer")
 class PatientConsumer(Consumer):
     """Consumer that waits after a refusal. Celery 5.7 would retry six times a second.
 
-    Not used if the broker is down: kombu itself pauses before it reconnects. `problem` is why the
-    last attempt to consume failed.
+    Not used if the broker is down: kombu itself pauses before it reconnects. `missing` is the
+    right of which the last refusal was for, '' if none is missing.
     """
 
-    problem = ""
+    missing = ""
+    _refused_at = 0.0
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        self._note(exc)
-        self._without_log(exc, super().on_connection_error_before_connected)
+        self._handle(exc, super().on_connection_error_before_connected)
         _pause()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        self._note(exc)
-        self._without_log(exc, super().on_connection_error_after_connected)
+        self._handle(exc, super().on_connection_error_after_connected)
         if isinstance(exc, self.channel_errors):  # type: ignore[attr-defined]  # not in its types
             _pause()
 
-    def _note(self, exc: Exception) -> None:
-        before, self.problem = self.problem, missing_right(exc) or str(exc) or repr(exc)
-        if missing_right(exc) and self.problem != before:
-            logger.error("Broker refuses the worker; trying again", extra={"reason": self.problem})
-
-    @staticmethod
-    def _without_log(exc: Exception, handle: Any) -> None:
-        """Handle the error; for a missing right without Celery's log lines."""
-        _CELERY_LOG.disabled = missing_right(exc) is not None
+    def _handle(self, exc: Exception, handle: Callable[[Exception], None]) -> None:
+        """Let Celery handle the error; if a right is missing, log that once instead."""
+        before, self.missing = self.missing, missing_right(exc)
+        if not self.missing:
+            handle(exc)
+            return
+        self._refused_at = time.monotonic()
+        if self.missing != before:
+            logger.error("Broker refuses the worker; trying again", extra={"reason": self.missing})
+        _CELERY_LOG.disabled = True
         try:
             handle(exc)
         finally:
@@ -57,10 +61,12 @@ class PatientConsumer(Consumer):
         """Return why no message of the PBX's queue comes, with the cure; '' if they come."""
         mine: Any = self
         connection, consumer = mine.connection, mine.task_consumer
+        # A refused consumer consumes for a moment, until the broker's reply.
+        if self.missing and time.monotonic() - self._refused_at < REFUSED_PAUSE_S + SETTLED_S:
+            return f"the worker of {pbx} gets no messages: {self.missing}"
         if connection is None or consumer is None or not connection.connected:
-            why = f" ({self.problem})" if self.problem else ""
             return (
-                f"the worker of {pbx} is not connected to the broker{why}: see that the server of "
+                f"the worker of {pbx} is not connected to the broker: see that the server of "
                 "[broker] url runs and that this host reaches it"
             )
         if not consumer.consuming_from(pbx):
@@ -68,14 +74,14 @@ class PatientConsumer(Consumer):
                 f"the worker of {pbx} does not consume its queue; its consumer was cancelled: run "
                 f"'celery -A dialer control add_consumer {pbx}', or restart the worker"
             )
-        self.problem = ""
+        self.missing = ""
         return ""
 
 
-def missing_right(exc: BaseException) -> str | None:
-    """Return which right the broker's Redis user lacks, None if it is another error."""
+def missing_right(exc: BaseException) -> str:
+    """Return which right the broker's Redis user lacks, '' if it is another error."""
     if not isinstance(exc, NoPermissionError):
-        return None
+        return ""
     text = str(exc)
     if "channel" in text:
         right = "pub/sub channels: give it '&*'"

@@ -15,7 +15,7 @@ def refusal(options: Mapping[str, Any], extra: Sequence[str] = ()) -> str | None
         options: of Celery's worker, by name.
         extra: settings of Celery, given after `--`.
     """
-    pool = options.get("pool_cls")
+    pool = options.get("pool_cls") or options.get("pool")
     if pool is not None and pool is not TaskPool:
         name = getattr(pool, "__module__", str(pool)).rpartition(".")[2]
         return (

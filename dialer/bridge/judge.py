@@ -104,6 +104,6 @@ class Judge:
             return
         extra = {"pbx": pbx, "call_id": call_id, "failed_trials": verdict.trials}
         if success:
-            logger.warning("PBX takes calls again", extra=extra)
+            logger.warning("Trial call succeeded; its PBX takes calls again", extra=extra)
         else:
             logger.warning("Trial call failed; another one follows", extra=extra)

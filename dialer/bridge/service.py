@@ -42,11 +42,16 @@ def run(settings: Settings, cells: Sequence[str] = ()) -> None:
 
 
 async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[CellPlan]) -> None:
-    from dialer.celery import app  # Celery reads the configuration when imported
+    from dialer.celery import app, ignored_variables  # Celery reads the configuration when imported
 
     signals = Signals.listen()
     if failpoints.is_armed():
         logger.warning("Failure points are armed: this is a test")
+    if names := ignored_variables(os.environ):
+        logger.warning(
+            "Celery's variables and -b are ignored; dialer.toml has the broker",
+            extra={"variables": names},
+        )
     dispatcher = Dispatcher(app)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     registry_url = settings.registry_redis_url

@@ -12,8 +12,11 @@ from dialer.settings.tables import Pbx
 from dialer.store.ledger import CellCounts, Late, LedgerReads
 from dialer.store.registry import BridgeState, PbxState, Registry
 
-#: A call that waits longer for its PBX is late, in seconds.
+#: A call that waits longer to be claimed is late, in seconds.
 LATE_AFTER_S: Final = 3.0
+
+#: A claimed call that Asterisk does not accept for longer is named, in seconds.
+UNANSWERED_AFTER_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,9 @@ async def take_snapshot(
 
 
 async def _waits(ledger: LedgerReads, pbxs: Collection[str]) -> CellWaits:
-    unanswered = {pbx: await ledger.unanswered(pbx, older_than_s=LATE_AFTER_S) for pbx in pbxs}
+    unanswered = {
+        pbx: await ledger.unanswered(pbx, older_than_s=UNANSWERED_AFTER_S) for pbx in pbxs
+    }
     return CellWaits(
         unclaimed=await ledger.late(older_than_s=LATE_AFTER_S),
         unanswered={pbx: late for pbx, late in unanswered.items() if late is not None},

@@ -18,7 +18,8 @@ STEPS = {
         "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
         "unserved_cells", "bridge_beat", "condemn", "try", "tried",
     ),
-    "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim"),
+    "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim",
+               "hold", "let_go", "fence", "unannounced"),
 }  # fmt: skip
 
 #: Steps met at the first chance, for only other faults bring them.
@@ -27,7 +28,7 @@ RARE = {
         *("refuse", "bury", "bury_call", "park", "assign", "return_hand", "end", "old_slots"),
         *("release", "condemn", "try", "tried"),
     },
-    "worker": {"unclaim"},
+    "worker": {"unclaim", "hold", "let_go", "fence"},
 }
 
 

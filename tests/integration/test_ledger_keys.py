@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import pytest
@@ -14,7 +14,8 @@ from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
-from dialer.store.registry import BridgeState
+from dialer.store.ledger.fence import Fence
+from dialer.store.registry import BridgeState, Holder
 from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
 
 #: Phrase of a builder's docstring to a check of the key's TTL (-1: none) while there are no calls.
@@ -117,6 +118,9 @@ async def a_day(site: Site) -> None:
         number_window_s=3600,
     )
     await site.claimed("limited")
+    await replace(ledger, fence=Fence("pbx01", 7)).fence_off()
+    await site.registry.hold("pbx01", Holder(name="w", host="h", pid="1", place=""))
+    await site.registry.let_go("pbx01", "w")
     await ledger.unclaim(f"{CELL}:limited", pbx="pbx01", token="t")
     await ledger.assign(await site.waiting("limited"), "pbx02")
     await site.end("limited")

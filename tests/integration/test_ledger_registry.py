@@ -186,14 +186,10 @@ async def test_unready_time_counts_from_the_last_heartbeat_up(site: Site) -> Non
     assert (await site.registry.pbxs([pbx()]))["pbx01"].unready_s < 5
 
 
-async def test_stopping_worker_does_not_overwrite_its_successor(
-    site: Site,
-) -> None:
-    await site.beat("pbx01", "up", instance="old")
-    await site.beat("pbx01", "up", instance="new")
-    await site.beat("pbx01", "stopping", instance="old")
+async def test_a_stopping_worker_is_neither_ready_nor_alive(site: Site) -> None:
+    await site.beat("pbx01", "up")
     assert (await site.registry.pbxs([pbx()]))["pbx01"].load.ready
-    await site.beat("pbx01", "stopping", instance="new")
+    await site.beat("pbx01", "stopping")
     state = (await site.registry.pbxs([pbx()]))["pbx01"]
     assert (state.link, state.load.ready, state.is_alive) == ("stopping", False, False)
 

@@ -77,6 +77,9 @@ class Written:
     async def or_none_if_down(self, work: Any) -> Any:
         return await work
 
+    async def fence_off(self) -> None:
+        await self.answers.wait()
+
     async def claimed(self, pbx: str) -> list[Entry]:
         await self.answers.wait()
         if isinstance(self.has_claimed, Exception):
@@ -113,7 +116,7 @@ class Written:
         self.endings.append((call, ending))
         return self.reply
 
-    async def release(self, pbx: str, call_ids: list[str]) -> None:
+    async def release(self, pbx: str, call_ids: list[str], *, fence: int = 0) -> None:
         if self.refusals.get("release"):
             self.refusals["release"] -= 1
             raise ResponseError("NOPERM")

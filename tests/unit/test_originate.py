@@ -23,7 +23,7 @@ def waiting(*replies: Exception | None, cell: dict[str, Any] | None = None, **fi
     made = parts(**(cell or {}))
     made.written.to_claim = entry(**fields)
     made.asterisk.replies = [*replies]
-    made.originator.now = lambda: NOON
+    made.state.clock.host = lambda: NOON
     return made
 
 

@@ -214,7 +214,7 @@ async def test_a_list_of_a_newer_link_ends_nothing() -> None:
 
 async def test_a_long_call_is_asked_for_alone(caplog: pytest.LogCaptureFixture) -> None:
     made = accepted().hear(CREATED, UP)
-    now = made.tracker.clock()
+    now = made.state.clock.now()
     made.tracker.feed(CALL_ID, CheckDue(), now.replace(year=now.year + 1))
     ending = await made.ending()
     assert ending.result is Result.UNKNOWN

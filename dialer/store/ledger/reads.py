@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dialer.domain.call import State
 from dialer.multcall.keys import CellKeys
@@ -153,14 +153,15 @@ class LedgerReads:
             *("ZRANGEBYSCORE", self.keys.queued, 1, until_ms),
             *("WITHSCORES", "LIMIT", 0, _LOOKED_AT),
         )
+        scored = _scored(flat)
         pbxs = await self.steps.read_many(
-            [("HGET", self.keys.call(i.decode()), "pbx") for i in flat[::2]]
+            [("HGET", self.keys.call(name), "pbx") for name, _ in scored]
         )
         found: dict[str, Late] = {}
-        for pbx, since_ms in zip(pbxs, flat[1::2], strict=True):
+        for pbx, (_, since_ms) in zip(pbxs, scored, strict=True):
             if pbx:
                 before = found.get(name := pbx.decode())
-                oldest_s = before.oldest_s if before else (now_ms - float(since_ms)) / 1000
+                oldest_s = before.oldest_s if before else (now_ms - since_ms) / 1000
                 found[name] = Late(calls=(before.calls if before else 0) + 1, oldest_s=oldest_s)
         return found
 
@@ -184,10 +185,7 @@ class LedgerReads:
         seconds, micros = await self.steps.read("TIME")
         flat = await self.steps.read("ZRANGE", self.keys.bridges, 0, -1, "WITHSCORES")
         now_ms = int(seconds) * 1000 + int(micros) / 1000
-        return {
-            name.decode(): (now_ms - float(seen_ms)) / 1000
-            for name, seen_ms in zip(flat[::2], flat[1::2], strict=True)
-        }
+        return {name: (now_ms - seen_ms) / 1000 for name, seen_ms in _scored(flat)}
 
     async def hand(self, bridge: str) -> list[bytes]:
         """Return the requests in the bridge's hand, oldest first."""
@@ -196,3 +194,10 @@ class LedgerReads:
     async def code_hand(self, bridge: str) -> list[bytes]:
         """Return the codes in the bridge's hand, oldest first."""
         return list(await self.steps.read("LRANGE", self.keys.code_hand(bridge), 0, -1))
+
+
+def _scored(reply: Sequence[Any]) -> list[tuple[str, float]]:
+    """Return members and scores of a reply, which has pairs in RESP3 and is flat in RESP2."""
+    if reply and isinstance(reply[0], bytes):
+        reply = list(zip(reply[::2], reply[1::2], strict=True))
+    return [(member.decode(), float(score)) for member, score in reply]

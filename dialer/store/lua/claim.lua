@@ -7,16 +7,14 @@
 -- token (the reply was lost) succeeds again. Error FENCED: a newer worker serves this PBX.
 local error = fenced(KEYS[4], ARGV[8], ARGV[9])
 if error then return error end
-local f = redis.call('HMGET', KEYS[1], 'state', 'pbx', 'epoch', 'token', 'admitted_ms')
+local f = redis.call('HMGET', KEYS[1], 'state', 'pbx', 'epoch', 'token')
 local is_repeat = f[1] == 'originating' and f[4] == ARGV[7]
 if not is_repeat then
   if not is_legal(f[1], ARGV[2]) or f[2] ~= ARGV[3] or f[3] ~= ARGV[4] then return {} end
   -- The state last: if Redis refuses one of these keys, the call stays queued.
   redis.call('SADD', KEYS[3], ARGV[1])
   redis.call('ZREM', KEYS[2], ARGV[1])
-  local dialed_ms = math.max(tonumber(ARGV[5]), tonumber(f[5] or '0'))
-  redis.call('HSET', KEYS[1], 'state', 'originating', 'dialed_ms',
-    string.format('%d', dialed_ms), 'boot', ARGV[6],
+  redis.call('HSET', KEYS[1], 'state', 'originating', 'dialed_ms', ARGV[5], 'boot', ARGV[6],
     'token', ARGV[7], 'attempts', 1)
 end
 return redis.call('HGETALL', KEYS[1])

@@ -1,0 +1,107 @@
+"""What `dialer monitor` reads of calls that wait, and of the bridges."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.own_state import OwnState
+from dialer.celery import app
+from dialer.monitor.snapshot import take_snapshot
+from dialer.store.clock import RedisClock
+from dialer.store.ledger import Late
+from tests.integration.cell_rig import BRIDGE, CELL, Site, pbx_table
+
+CELLS = {CELL: ("pbx01", "pbx02")}
+TABLES = (pbx_table("pbx01"), pbx_table("pbx02"))
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        await site.beat("pbx01")
+        await site.beat("pbx02")
+        await site.ledger.take_over(BRIDGE)
+        yield site
+
+
+async def troubles(site: Site) -> list[str]:
+    return (await take_snapshot(site.registry, TABLES, [site.ledger], CELLS)).troubles()
+
+
+async def test_all_is_well_while_every_pbx_claims_its_calls(site: Site) -> None:
+    await site.admitted("new")
+    await site.accepted("up")
+    assert await troubles(site) == []
+
+
+async def test_calls_left_unclaimed_are_counted_by_pbx(site: Site) -> None:
+    for name in ("a", "b"):
+        await site.admitted(name)
+        await site.redis.zincrby(site.ledger.keys.queued, -5_000, f"{CELL}:{name}")
+    await site.admitted("c", pbx="pbx02")
+    found = await site.ledger.late(older_than_s=3)
+    assert found == {"pbx01": Late(calls=2, oldest_s=found["pbx01"].oldest_s)}
+    assert 5 <= found["pbx01"].oldest_s < 15
+    (sentence,) = await troubles(site)
+    assert sentence.startswith("pbx01 has not claimed 2 calls of ASR_TIM, queued to it for up to 5")
+
+
+async def test_claimed_calls_that_asterisk_does_not_accept_are_counted(site: Site) -> None:
+    await site.admitted()
+    await site.claimed()
+    await site.redis.hset(site.ledger.keys.call(f"{CELL}:r-1"), "dialed_ms", 1)
+    await site.accepted("up")
+    late = await site.ledger.unanswered("pbx01", older_than_s=3)
+    assert late is not None
+    assert late.calls == 1
+    assert await site.ledger.unanswered("pbx02", older_than_s=3) is None
+    (sentence,) = await troubles(site)
+    assert sentence.startswith("pbx01: Asterisk has not answered the Originate of 1 call")
+
+
+async def test_cell_whose_bridges_are_silent_is_named(site: Site) -> None:
+    await site.redis.zincrby(site.ledger.keys.bridges, -5_000, BRIDGE)
+    (sentence,) = await troubles(site)
+    assert sentence.startswith("ASR_TIM: no bridge serves it for 5 s")
+
+
+async def test_bridge_says_its_skew_and_its_broker(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = 0.0
+    clock = RedisClock()
+    real = clock.host_time
+    clock.host_time = lambda: real() + ahead
+    own = OwnState(BRIDGE, site.registry, Dispatcher(app, problem="refused"), clock)
+    ahead = 90.0
+    await own.write()
+    await own.write()
+    (state,) = (await site.registry.bridges([BRIDGE, "unknown"])).values()
+    assert (round(state.skew_s), state.broker) == (90, "refused")
+    said = "Clock of this host differs from Redis; the time of Redis is used"
+    assert caplog.messages.count(said) == 1
+    found = await troubles(site)
+    assert found[0] == f"bridge {BRIDGE}: the broker takes no tasks: refused"
+    assert found[1].startswith(f"bridge {BRIDGE}: WRONG CLOCK: the clock of its host is 90 s ahead")
+    ahead = 0.0
+    await own.write()
+    assert "Clock of this host agrees with Redis again" in caplog.messages
+
+
+async def test_time_of_redis_decides_not_that_of_the_host(site: Site) -> None:
+    clock = RedisClock(host_time=lambda: 1_000_000.0)
+    await clock.measure(site.steps)
+    seconds, _ = await site.redis.time()
+    assert abs(clock.now().timestamp() - seconds) < 5
+
+
+async def test_slow_reply_does_not_change_the_measured_clock(site: Site) -> None:
+    times = iter([100.0, 100.0, 200.0, 260.0])
+    clock = RedisClock(host_time=lambda: next(times))
+    await clock.measure(site.steps)
+    before = clock.skew_s
+    await clock.measure(site.steps)
+    assert clock.skew_s == before

@@ -1,0 +1,62 @@
+"""Workers on hosts with a wrong clock (libfaketime): Redis decides about time."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.stack import Stack
+from tests.waiting import wait_until
+
+
+def wrong_clock(seconds: int) -> dict[str, str]:
+    """Variables that give one process a wrong clock."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        assert not os.environ.get("CI"), "libfaketime is missing: apt-get install libfaketime"
+        pytest.skip("libfaketime is missing: apt-get install libfaketime")
+    return {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME": f"{seconds:+d}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+async def fact(stack: Stack, name: str, pbx: str = "pbx01") -> str:
+    raw: Any = await stack.redis.hget(f"dialer:pbx:{pbx}", name)
+    return bytes(raw or b"").decode()
+
+
+@pytest.mark.parametrize("seconds", [20, -20])
+async def test_a_wrong_clock_ends_no_request_too_early(tmp_path: Path, seconds: int) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01")
+        await stack.start(workers=False)
+        worker = await stack.start_worker("pbx01", env=wrong_clock(seconds))
+        created = datetime.now(UTC).isoformat()
+        await stack.push(10, ValidadeSeg=15, CriadaEm=created)
+        responses = await stack.responses(10)
+        assert {one["Resultado"] for one in responses} == {"ANSWERED"}
+        now = datetime.now(UTC).isoformat()
+        for one in responses:
+            for name in ("DiscadaEm", "AtendidaEm", "EncerradaEm"):
+                assert created <= one[name] <= now, f"{name} is {one[name]}"
+        assert abs(int(await fact(stack, "skew_ms")) - seconds * 1000) < 1500
+        said = "The clock of this host differs from Redis; synchronize it (NTP, chrony)"
+        assert worker.log.count(said) == 1
+
+
+async def test_a_very_wrong_clock_takes_no_calls(tmp_path: Path) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01")
+        await stack.start(bridges=0, workers=False)
+        await stack.start_worker("pbx01", env=wrong_clock(600))
+
+        async def says() -> bool:
+            return "this host's clock is 600 s ahead of" in await fact(stack, "trouble")
+
+        await wait_until(says, "the trouble names the clock")
