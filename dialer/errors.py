@@ -6,7 +6,10 @@ meaning; its message is one sentence for people, with the cure if there is one.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: Stands between the problems of one element. No name or value in a sentence contains it.
+BETWEEN_PROBLEMS: Final = " | "
 
 
 class DialerError(Exception):
@@ -24,7 +27,8 @@ class ConfigError(DialerError):
 class InvalidRequest(DialerError):
     """An element pushed by Multcall is not readable or breaks a rule of the wire.
 
-    `field` is Multcall's name of the wrong field, None if the whole element is unreadable.
+    `problems` are the sentences, one for each thing that is wrong; the message is all of them.
+    `field` is Multcall's name of the first wrong field, None if the whole element is unreadable.
     `request_id_json` is the element's `IdRequisicao` as JSON text, None if it is missing or not
     valid; a Response needs it.
     """
@@ -32,9 +36,10 @@ class InvalidRequest(DialerError):
     code = "invalid_request"
 
     def __init__(
-        self, message: str, *, field: str | None = None, request_id_json: str | None = None
+        self, *problems: str, field: str | None = None, request_id_json: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(BETWEEN_PROBLEMS.join(problems))
+        self.problems = problems
         self.field = field
         self.request_id_json = request_id_json
 
@@ -81,10 +86,22 @@ class AmiPermissionMissing(AmiUnavailable):
     code = "ami_right_lacking"
 
 
+class AsteriskTooOld(AmiUnavailable):
+    """Asterisk is older than 12 and ignores the ChannelId of a call; nothing was dialed."""
+
+    code = "asterisk_too_old"
+
+
 class AmiLoginRefused(DialerError):
     """Asterisk refused the AMI login."""
 
     code = "ami_login_refused"
+
+
+class AmiLoginInUse(AmiUnavailable):
+    """Another session is logged in as our AMI user, and manager.conf allows only one."""
+
+    code = "ami_login_in_use"
 
 
 class AmiCertificateRejected(DialerError):

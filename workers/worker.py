@@ -149,7 +149,8 @@ class PbxWorker:
             self._cells.add(cell, self._ledger(cell.name, steps[cell.name]))
 
     def _ledger(self, cell: str, steps: Steps) -> WorkerLedger:
-        return WorkerLedger(steps, cell, self.settings.multcall.push, self._fence)
+        multcall = self.settings.multcall
+        return WorkerLedger(steps, cell, multcall.push, self._fence, multcall.wire.fields)
 
     def _build(self) -> None:
         """Create the parts; each one knows only those created before it."""
@@ -266,6 +267,7 @@ class PbxWorker:
             self._tracker.on_event(event)
 
     async def _on_up(self) -> None:
+        await self.link.check_version()
         await self._identify()
         await self._reconciler.run()
         await self.link.check_rights()  # last, so that ended calls are answered in any case

@@ -11,6 +11,7 @@ from dialer.bridge.dispatch import Nudge
 from dialer.bridge.refusals import Candidate, Refusals, expiry
 from dialer.domain.room import PbxLimits, Room
 from dialer.domain.routing import Turns, plan
+from dialer.multcall.request import element_of
 from dialer.store.ledger import Admission
 
 
@@ -83,4 +84,5 @@ class Admissions:
             expires_at=expiry(request),
             most_per_number=limits.max_attempts_per_number or 0,
             number_window_s=limits.attempts_window_hours * 3600,
+            stored=element.raw if self.cell.wire.is_strict else element_of(request),
         )

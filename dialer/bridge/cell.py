@@ -9,6 +9,7 @@ from datetime import datetime
 from dialer.bridge.dispatch import Dispatcher, Nudge
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.room import PbxLimits
+from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell
 from dialer.store.clock import RedisClock
 from dialer.store.ledger import BridgeLedger
@@ -20,8 +21,8 @@ class BridgeCell:
     """One cell that a bridge serves.
 
     `bridge` is the name of this process in the ledger. `pbxs` are those of the cell, in its
-    order; `all_pbxs` are the names of all PBXs of the settings. `clock` has the time of the
-    cell's Redis.
+    order; `all_pbxs` are the names of all PBXs of the settings. `wire` is how Multcall writes.
+    `clock` has the time of the cell's Redis.
     """
 
     bridge: str
@@ -31,6 +32,7 @@ class BridgeCell:
     ledger: BridgeLedger
     registry: Registry
     dispatcher: Dispatcher
+    wire: Wire = STRICT
     clock: RedisClock = field(default_factory=RedisClock)
 
     @property

@@ -73,8 +73,8 @@ class Served:
         try:
             servers = served._servers
             served._stack.push_async_callback(servers.close)
-            registry = Registry(await servers.at(registry_url, "the registry's Redis"))
-            served._own_state = OwnState(bridge, registry, dispatcher)
+            registry = await servers.at(registry_url, "the registry's Redis")
+            served._own_state = OwnState(bridge, Registry(registry), dispatcher)
             staying = {plan.cell.name: plan.redis_url for plan in plans if not plan.draining}
             for name, url in staying.items():
                 if known and url not in known:
@@ -90,9 +90,12 @@ class Served:
                         settings=plan.cell,
                         pbxs=tuple(pbx.limits for pbx in plan.pbxs),
                         all_pbxs=plan.all_pbxs,
-                        ledger=BridgeLedger(steps, plan.cell.name, plan.push),
-                        registry=registry,
+                        ledger=BridgeLedger(
+                            steps, plan.cell.name, plan.push, plan.wire.fields, plan.numbering
+                        ),
+                        registry=Registry(registry, plan.numbering),
                         dispatcher=dispatcher,
+                        wire=plan.wire,
                     ),
                 )
         except BaseException:

@@ -85,7 +85,7 @@ class Codes:
     async def _deliver(self, raw: bytes) -> None:
         ledger = self.cell.ledger
         try:
-            code = parse_code(raw)
+            code = parse_code(raw, self.cell.wire)
         except InvalidRequest as error:
             logger.warning("Code refused", extra={"cell": ledger.cell, "reason": str(error)})
             await self._bury(raw, "invalid_code", str(error))

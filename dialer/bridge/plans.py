@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dialer.domain.numbers import BY_DIGITS, Numbering
 from dialer.errors import ConfigError
+from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell, Pbx, Settings
 
 
@@ -24,6 +26,8 @@ class CellPlan:
     redis_url: str
     push: Literal["right", "left"]
     pbx_lost_after_s: float
+    wire: Wire = STRICT
+    numbering: Numbering = BY_DIGITS
     draining: bool = False
 
     @property
@@ -62,6 +66,8 @@ def plan_of(settings: Settings, cell: Cell, redis_url: str, *, draining: bool = 
         redis_url=redis_url,
         push=settings.multcall.push,
         pbx_lost_after_s=settings.recovery.pbx_lost_after,
+        wire=settings.multcall.wire,
+        numbering=settings.numbers.numbering,
         draining=draining,
     )
 

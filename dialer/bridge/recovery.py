@@ -232,6 +232,7 @@ class Recovery:
             (expired if is_expired else fresh).append(entry)
         for reason, entries in _by_reason(expired, states).items():
             message = f"ValidadeSeg passed before it was dialed{reason}"
+            message = self.cell.wire.fields.said(message, "ValidadeSeg")
             error = CallError(code="expired", message=message)
             await self._end(entries, Result.EXPIRED, error, within=_WAITING)
         if is_over:

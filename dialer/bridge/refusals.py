@@ -108,7 +108,7 @@ class Refusals:
         """Send the Response of a request that is not dialed."""
         element, request = candidate.element, candidate.request
         try:
-            response = _response(request, result, error, self.cell.clock.now())
+            response = self._response(request, result, error)
         except Exception as internal:  # noqa: BLE001  # logged and answered
             await self.fail(element, internal)
             return
@@ -124,7 +124,9 @@ class Refusals:
 
     async def bury_repeat(self, element: Element, call_id: str) -> None:
         """Bury a request whose id was used before."""
-        message = "this IdRequisicao was used before; it was not dialed again"
+        message = self.cell.wire.fields.said(
+            "this IdRequisicao was used before; it was not dialed again", "IdRequisicao"
+        )
         entry = _dead(element.raw, "duplicate_request", message, self.cell.clock.now())
         if await self.cell.ledger.bury(element.source, element.raw, entry):
             logger.warning("Duplicate request, not dialed again", extra={"call_id": call_id})
@@ -142,9 +144,9 @@ class Refusals:
             extra={"cell": self.cell.name},
             exc_info=error,
         )
-        id_json, now = readable_id(element.raw), self.cell.clock.now()
+        id_json, now = readable_id(element.raw, self.cell.wire), self.cell.clock.now()
         response = (
-            _response(_unknown(self.cell.name, id_json), Result.FAILED, INTERNAL_ERROR, now)
+            self._response(_unknown(self.cell.name, id_json), Result.FAILED, INTERNAL_ERROR)
             if id_json
             else ""
         )
@@ -159,15 +161,14 @@ class Refusals:
     # --- details -------------------------------------------------------------------
 
     def _parse(self, raw: bytes) -> CallRequest:
-        request = admissible_request(raw, cell=self.cell.name, allowed=self.cell.settings.allowed)
-        if request.trunk is not None and request.trunk not in self.cell.trunks:
-            raise InvalidRequest(
-                "Tronco names no trunk of this cell's PBXs; known are "
-                f"{', '.join(sorted(self.cell.trunks))}",
-                field="Tronco",
-                request_id_json=request.request_id_json,
-            )
-        return request
+        cell = self.cell
+        return admissible_request(
+            raw,
+            cell=cell.name,
+            allowed=cell.settings.allowed,
+            trunks=cell.trunks,
+            wire=cell.wire,
+        )
 
     async def _forbidden(self, candidates: Sequence[Candidate]) -> list[bool]:
         if not self.cell.settings.limits.do_not_call:
@@ -189,13 +190,14 @@ class Refusals:
         self, request: CallRequest, *, on_list: bool, attempts: int
     ) -> tuple[Result, CallError] | None:
         """Return why the request must never be dialed, None if it may be dialed."""
-        limits, now = self.cell.settings.limits, self.cell.clock.now()
+        limits, fields = self.cell.settings.limits, self.cell.wire.fields
+        now = self.cell.clock.now()
         expires_at = expiry(request)
         if on_list:
             code, message = "do_not_call", "the number is on the do-not-call set"
             return Result.CANCELLED, CallError(code=code, message=message)
         if expires_at is not None and expires_at <= now:
-            message = "ValidadeSeg passed before it was dialed"
+            message = fields.said("ValidadeSeg passed before it was dialed", "ValidadeSeg")
             return Result.EXPIRED, CallError(code="expired", message=message)
         if limits.outside_hours == "expire" and not limits.is_open(now):
             message = "the cell's calling hours are over"
@@ -215,7 +217,13 @@ class Refusals:
         now, id_json = self.cell.clock.now(), error.request_id_json
         logger.warning("Request refused", extra={"cell": self.cell.name, "reason": str(error)})
         response = (
-            invalid_response(cell=self.cell.name, request_id_json=id_json, error=error, at=now)
+            invalid_response(
+                cell=self.cell.name,
+                request_id_json=id_json,
+                error=error,
+                at=now,
+                fields=self.cell.wire.fields,
+            )
             if id_json
             else ""
         )
@@ -243,6 +251,19 @@ class Refusals:
         if reply == "duplicate":
             await self.bury_repeat(element, call_id(self.cell.name, request_id or ""))
 
+    def _response(self, request: CallRequest, result: Result, error: CallError) -> str:
+        parts = response_parts(
+            request=request,
+            pbx=None,
+            uniqueid=None,
+            attempts=0,
+            dialed_at=None,
+            answered_at=None,
+            ending=Ending(result=result, ended_at=self.cell.clock.now(), error=error),
+            fields=self.cell.wire.fields,
+        )
+        return f"{parts.head}null{parts.tail}"
+
 
 def expiry(request: CallRequest) -> datetime | None:
     """Return the time when the request expires, None if unknown before the admission."""
@@ -254,19 +275,6 @@ def expiry(request: CallRequest) -> datetime | None:
 def _unknown(cell: str, id_json: str) -> CallRequest:
     """Return a request of which only the id is known."""
     return CallRequest(cell=cell, request_id="", request_id_json=id_json, number="")
-
-
-def _response(request: CallRequest, result: Result, error: CallError, at: datetime) -> str:
-    parts = response_parts(
-        request=request,
-        pbx=None,
-        uniqueid=None,
-        attempts=0,
-        dialed_at=None,
-        answered_at=None,
-        ending=Ending(result=result, ended_at=at, error=error),
-    )
-    return f"{parts.head}null{parts.tail}"
 
 
 def _dead(raw: bytes, reason: DeadReason, message: str, at: datetime) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from dialer.cli import dnc, programs, settings, simulate
+from dialer.cli import dnc, programs, settings, simulate, wire
 from dialer.cli.groups import EXIT_ERROR, group
 from dialer.errors import DialerError
 
@@ -21,6 +21,7 @@ app.command()(settings.cells)
 app.add_typer(settings.config, name="config")
 app.add_typer(simulate.simulate, name="simulate")
 app.add_typer(dnc.dnc, name="dnc")
+app.add_typer(wire.wire, name="wire")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ before the Originate. The generated list `asterisk_names` has the names with a m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -52,16 +52,19 @@ class Allowed:
 
     def refusal(self, request: CallRequest) -> Refusal | None:
         """Return the first broken rule; None if the request breaks none."""
+        return next(self.refusals(request), None)
+
+    def refusals(self, request: CallRequest) -> Iterator[Refusal]:
+        """Yield every broken rule."""
         for name, _ in request.variables:
             if sentence := self._wrong_variable(name):
-                return Refusal(field="Variaveis", sentence=sentence)
+                yield Refusal(field="Variaveis", sentence=sentence)
         if request.context is not None and request.context not in self.contexts:
-            return _outside("Contexto", request.context, "contexts", self.contexts)
+            yield _outside("Contexto", request.context, "contexts", self.contexts)
         if request.exten is not None and not is_extension_in(request.exten, self.extensions):
-            return _outside("Extensao", request.exten, "extensions", self.extensions)
+            yield _outside("Extensao", request.exten, "extensions", self.extensions)
         if request.priority is not None and request.priority not in self.priorities:
-            return _outside("Prioridade", request.priority, "priorities", self.priorities)
-        return None
+            yield _outside("Prioridade", request.priority, "priorities", self.priorities)
 
     def _wrong_variable(self, name: str) -> str | None:
         """Return the sentence if the name is refused. Ignore leading underscores (inheritance)."""

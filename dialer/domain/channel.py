@@ -1,15 +1,52 @@
-"""AMI events about a call's channel, and the call's record in AstDB, as types.
+"""A call's channel in Asterisk: its id, the AMI events about it, its record in AstDB.
 
 Does not know AMI headers; `workers.ami.events` converts them.
 """
 
 from __future__ import annotations
 
+import re
+from base64 import b32encode
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from typing import Final
 
 from dialer.domain.call import Ending
 from dialer.domain.causes import result_of
+from dialer.domain.request import cell_of
+
+#: Characters of the cell's name and of the hash in a ChannelId. Base32 has 5 bits a character, so
+#: the hash has 100: among 10^9 calls the chance that two share one is 4 in 10^13.
+CELL_CHARS: Final = 9
+HASH_CHARS: Final = 20
+
+_CHANNEL_ID: Final = re.compile(rf"[a-z0-9-]{{1,{CELL_CHARS}}}\.[a-z2-7]{{{HASH_CHARS}}}")
+
+
+def channel_id(call_id: str) -> str:
+    """Return the ChannelId of a call, which is its Uniqueid: `asr-tim.` and a hash of the call id.
+
+    At most 30 characters of `a-z0-9.-`. Asterisk 16 and 22 compare ids without regard to case, so
+    `aB1` and `Ab1` must not differ in case alone. CDR tables hold 32 characters, and the second
+    half of a Local channel adds `;2`. Files are named after it: no folder, nothing a shell reads.
+    """
+    readable = re.sub("[^a-z0-9]", "-", cell_of(call_id).lower())[:CELL_CHARS] or "-"
+    hashed = b32encode(sha256(call_id.encode()).digest()).decode().lower()[:HASH_CHARS]
+    return f"{readable}.{hashed}"
+
+
+def is_channel_id(uniqueid: str) -> bool:
+    """True if the Uniqueid looks like a ChannelId of ours, of whatever call."""
+    return _CHANNEL_ID.fullmatch(uniqueid) is not None
+
+
+def uniqueids_of(call_id: str) -> tuple[str, str]:
+    """Return the Uniqueids that the call's channel may have, the present form first.
+
+    Earlier workers used the call id. Their calls may be up when a new worker starts.
+    """
+    return channel_id(call_id), call_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,16 +138,16 @@ AmiEvent = (
 )
 
 
-def call_id_of(event: AmiEvent) -> str:
-    """Return the id of the call that the event is about; it may be a call that is not ours."""
+def uniqueid_of(event: AmiEvent) -> str:
+    """Return the Uniqueid of the channel that the event is about; it may not be ours."""
     if isinstance(event, OriginateEnded):
         return event.action_id.rpartition("#")[0]
     return event.uniqueid
 
 
-def action_id(call_id: str, attempt: int) -> str:
+def action_id(uniqueid: str, attempt: int) -> str:
     """Return the ActionID of an Originate; `attempt` counts from 1."""
-    return f"{call_id}#{attempt}"
+    return f"{uniqueid}#{attempt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.causes import result_of
 from dialer.domain.channel import HungUp, Record
 from dialer.domain.followed import Followed
+
+#: Code of a call that was sent to Asterisk and of which Asterisk said nothing.
+NO_WORD: Final = "no_word"
 
 
 def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> Ending:
@@ -32,28 +36,29 @@ def _failure(f: Followed, hangup: HungUp | None) -> CallError:
     if f.channel is None:
         return CallError(
             code="no_channel",
-            message="Asterisk could not create a channel for the trunk; does the trunk exist?",
+            message=(
+                "Asterisk created no channel: see in its log why; often the endpoint of the trunk "
+                "does not exist or cannot be reached"
+            ),
         )
+    return CallError(code="call_failed", message=f"Asterisk ended the call {_cause(hangup)}")
+
+
+def _cause(hangup: HungUp | None) -> str:
     cause = hangup.cause if hangup else None
-    return CallError(code="call_failed", message=f"Asterisk ended the call with cause {cause}")
+    return "without a cause" if cause is None else f"with cause {cause}"
 
 
 def ending_unseen(
     f: Followed, record: Record | None, *, has_include: bool, now: datetime
 ) -> Ending:
-    """Return the ending of a call whose Hangup was missed.
+    """Return the ending of a call of which something decisive was not seen.
 
     `has_include`: the dialplan include is loaded, so that every answered call has a record.
     """
     if record is not None and record.ended_at is not None:
         return record.ending(fallback_end=now)
-    if f.restarted:
-        error = CallError(code="pbx_restarted", message="Asterisk restarted while the call was up")
-    else:
-        error = CallError(
-            code="end_not_seen",
-            message="the call ended while its worker or its AMI link was down",
-        )
+    error = _unseen(f)
     if record is not None:
         answered_at = record.answered_at
         return Ending(result=Result.ANSWERED, ended_at=now, answered_at=answered_at, error=error)
@@ -61,3 +66,35 @@ def ending_unseen(
         # An answered call would have a record: this one was not answered.
         return Ending(result=Result.FAILED, ended_at=now, error=error)
     return Ending(result=Result.UNKNOWN, ended_at=now, error=error)
+
+
+def _unseen(f: Followed) -> CallError:
+    """Return what was not seen of the call, and why."""
+    if f.restarted:
+        message = "Asterisk restarted after the call was sent to it"
+        return CallError(code="pbx_restarted", message=message)
+    if f.hangup is not None:
+        message = f"Asterisk ended the call {_cause(f.hangup)}; its OriginateResponse was not seen"
+        return CallError(code="result_not_seen", message=message)
+    if f.missed and not f.vanished:
+        message = (
+            "what became of the call was not seen: its worker was down, or had no AMI link or no "
+            "ledger then"
+        )
+        return CallError(code="end_not_seen", message=message)
+    return _unheard(f)
+
+
+def _unheard(f: Followed) -> CallError:
+    """Return what Asterisk did not say although its worker listened all the time."""
+    if f.channel is not None or f.is_answered:
+        message = (
+            "Asterisk has no channel of the call any longer and sent no Hangup, although the AMI "
+            "link was up: raise writetimeout in manager.conf"
+        )
+        return CallError(code="end_not_seen", message=message)
+    did = f"gave no reply to the Originate within {f.unanswered_s:g} s"
+    if f.is_accepted:
+        did = "accepted the Originate, sent no event of the call"
+    message = f"Asterisk {did} and has no channel of it: see in its log why, and look at its load"
+    return CallError(code=NO_WORD, message=message)

@@ -38,6 +38,8 @@ from dialer.domain.follow_events import (
     ChannelListed,
     ChannelMissing,
     ChannelNotListed,
+    ChannelThere,
+    ChannelUnavailable,
     ChannelWaitTimedOut,
     CheckDue,
     FollowEffect,
@@ -78,8 +80,10 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
             return _on_originate(followed, event, now)
         case PairingTimedOut() | ChannelWaitTimedOut() | RecordDue():
             return _on_timer(followed, event)
-        case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue() | ChannelMissing():
+        case GapFound() | ChannelListed() | ChannelNotListed() | CheckDue():
             return _on_lookup(followed, event, now)
+        case ChannelMissing() | ChannelThere() | ChannelUnavailable():
+            return _on_channel(followed, event)
         case RecordRead():
             return _on_record(followed, event, now)
         case RecordUnavailable():
@@ -109,8 +113,8 @@ def _on_originate(
             return changed(f, sent=False), ()
         case OriginateAccepted():
             return _accept(f, now)
-        case OriginateUnclear():
-            return f, _timer(ChannelWaitTimedOut(gap=f.gaps))
+        case OriginateUnclear(within_s=within_s):
+            return changed(f, unanswered_s=within_s), _timer(ChannelWaitTimedOut(gap=f.gaps))
         case _:
             assert_never(event)
 
@@ -119,7 +123,7 @@ def _accept(f: Followed, now: datetime) -> Step:
     """Write the ACK, then apply the events that arrived before it."""
     if f.is_accepted:
         return f, ()
-    accepted = Accepted(at=now, uniqueid=f.call.call_id, attempts=max(1, f.call.attempts))
+    accepted = Accepted(at=now, uniqueid=f.uniqueids[0], attempts=max(1, f.call.attempts))
     call, _ = advance(f.call, accepted)
     early = f.early
     f = changed(f, call=call, sent=True, early=())
@@ -145,7 +149,8 @@ def _on_ami(f: Followed, event: AmiEvent, at: datetime) -> Step:
     if isinstance(event, OriginateEnded) and _is_of_another_attempt(f, event):
         return f, ()
     if isinstance(event, ChannelCreated):
-        f = changed(f, channel=event.channel, appeared=True)
+        uniqueid = f.uniqueid or event.uniqueid
+        f = changed(f, channel=event.channel, appeared=True, uniqueid=uniqueid)
     if not f.is_accepted:
         return changed(f, early=(*f.early, (event, at))), ()
     return _apply(f, event, at)
@@ -176,7 +181,8 @@ def _is_of_another_attempt(f: Followed, event: OriginateEnded) -> bool:
 
     If the ChannelId is in use, Asterisk refuses a second Originate with the live call's Uniqueid.
     """
-    return event.action_id != action_id(f.call.call_id, max(1, f.call.attempts))
+    attempt = max(1, f.call.attempts)
+    return event.action_id not in [action_id(one, attempt) for one in f.uniqueids]
 
 
 def _on_queue(
@@ -261,7 +267,8 @@ def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | Record
         case PairingTimedOut():
             if f.hangup is not None or f.is_gone:
                 return _ask_record(f)
-            return _end_by_events(f, None) if f.has_failed_without_channel else (f, ())
+            # Asterisk also creates no channel if one with this ChannelId is up.
+            return f, (AskChannel(),) if f.has_failed_without_channel else ()
         case ChannelWaitTimedOut(gap=gap):
             # After a new gap, the wait begins again with the timer of that gap.
             if gap != f.gaps or not f.sent or (f.is_accepted and f.appeared):
@@ -278,7 +285,7 @@ def _on_timer(f: Followed, event: PairingTimedOut | ChannelWaitTimedOut | Record
 
 def _on_lookup(
     f: Followed,
-    event: GapFound | ChannelListed | ChannelNotListed | CheckDue | ChannelMissing,
+    event: GapFound | ChannelListed | ChannelNotListed | CheckDue,
     now: datetime,
 ) -> Step:
     if not f.sent:  # its Originate was not sent (yet)
@@ -296,17 +303,31 @@ def _on_lookup(
             is_old = dialed_at is not None and now - dialed_at > CHECK_AFTER
             is_due = is_old and f.hangup is None and not f.is_gone
             return f, (AskChannel(),) if is_due else ()
-        case ChannelMissing():
-            if f.hangup is not None or f.is_gone:
-                return f, ()
-            # Its Hangup may still arrive.
-            return changed(f, is_gone=True), (LogEndMissed(), *_timer(PairingTimedOut()))
         case _:
             assert_never(event)
 
 
+def _on_channel(f: Followed, event: ChannelMissing | ChannelThere | ChannelUnavailable) -> Step:
+    if f.hangup is not None or f.is_gone or not f.sent:
+        return f, ()
+    has_failed = f.has_failed_without_channel
+    match event:
+        case ChannelMissing() if has_failed:
+            return _end_by_events(f, None)
+        case ChannelMissing():  # its Hangup may still arrive
+            gone = changed(f, is_gone=True, vanished=True)
+            return gone, (LogEndMissed(), *_timer(PairingTimedOut()))
+        case ChannelThere() if has_failed:  # an earlier Originate of this call made it: follow that
+            return changed(f, originate=None, over_at=None, missed=True), (AskList(),)
+        case ChannelUnavailable() if has_failed:
+            return f, _timer(PairingTimedOut())
+        case _:
+            return f, ()
+
+
 def _listed(f: Followed, event: ChannelListed, now: datetime) -> Step:
-    f, effects = _accept(changed(f, channel=event.channel, appeared=True), now)
+    uniqueid = f.uniqueid or event.uniqueid
+    f, effects = _accept(changed(f, channel=event.channel, appeared=True, uniqueid=uniqueid), now)
     if not event.is_up or not f.is_up or f.is_answered:
         return f, effects
     f, asks = _ask_record(changed(f, seen_up_at=f.seen_up_at or f.over_at or now))

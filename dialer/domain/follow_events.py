@@ -31,7 +31,9 @@ class OriginateAccepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginateUnclear:
-    """The Originate was sent and no reply arrived in time."""
+    """The Originate was sent and no reply arrived within `within_s` seconds."""
+
+    within_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class GapFound:
 class ChannelListed:
     """Asterisk's channel list has the call's channel. `is_up`: it is answered."""
 
+    uniqueid: str = ""
     channel: str
     is_up: bool
 
@@ -74,6 +77,16 @@ class CheckDue:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelMissing:
     """Asterisk no longer has the channel, although the link was not lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelThere:
+    """Asterisk has a channel with the call's Uniqueid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelUnavailable:
+    """Asterisk could not be asked for the channel: the link is down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +145,8 @@ FollowEvent = (
     | ChannelNotListed
     | CheckDue
     | ChannelMissing
+    | ChannelThere
+    | ChannelUnavailable
     | RecordRead
     | RecordUnavailable
     | LedgerRead
@@ -180,7 +195,7 @@ class AskList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskChannel:
-    """Ask Asterisk for this call's channel alone; answer with ChannelMissing if it is gone."""
+    """Ask for this call's channel alone; answer ChannelMissing, ChannelThere or -Unavailable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

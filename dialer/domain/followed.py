@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from dialer.domain.call import Call, State
-from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded
+from dialer.domain.channel import AmiEvent, HungUp, OriginateEnded, uniqueids_of
 from dialer.domain.request import CallRequest
 
 __all__ = ["Followed", "changed"]
@@ -20,20 +20,23 @@ class Followed:
     """A claimed call.
 
     `boot` identifies the start of Asterisk during which it was claimed; `token` is the token of
-    its claim. `sent`: its Originate may have been sent. `missed`: some of its events may have been
-    missed. `gaps` counts the reconnects since the claim. After the last reconnect: `appeared`:
-    its channel was created or listed; `waited`: the time limit of its Originate has passed.
-    `is_gone`: Asterisk does not list its channel; `restarted`: because Asterisk restarted.
-    `asking`: its record is being read; `asked_again`: for the second time, because the end was
-    missing. `waiting_since` is when the customer joined a queue; `wait_s` is how long the customer
-    waited for an agent, in seconds. `over_at` is when the channel hung up, or when the Originate
-    failed without a channel.
+    its claim. `uniqueid` is its channel's, empty while it may be either of `uniqueids_of`. `sent`:
+    its Originate may have been sent. `missed`: some of its events may have been missed. `gaps`
+    counts the reconnects since the claim. After the last reconnect: `appeared`: its channel was
+    created or listed; `waited`: the time limit of its Originate has passed. `is_gone`: Asterisk
+    has no channel of it; `restarted`: because Asterisk restarted; `vanished`: it was found while
+    the link was up. `unanswered_s` is how long Asterisk gave no reply to the Originate, 0 if it
+    replied. `asking`: its record is being read; `asked_again`: for the second time, because the
+    end was missing. `waiting_since` is when the customer joined a queue; `wait_s` is how long the
+    customer waited for an agent, in seconds. `over_at` is when the channel hung up, or when the
+    Originate failed without a channel.
     """
 
     call: Call
     request: CallRequest
     boot: str
     token: str = ""
+    uniqueid: str = ""
     wants_amd: bool = False
     sent: bool = False
     missed: bool = False
@@ -42,6 +45,8 @@ class Followed:
     waited: bool = False
     is_gone: bool = False
     restarted: bool = False
+    vanished: bool = False
+    unanswered_s: float = 0.0
     asking: bool = False
     asked_again: bool = False
     channel: str | None = None
@@ -56,6 +61,11 @@ class Followed:
     waiting_since: datetime | None = None
     wait_s: float | None = None
     early: tuple[tuple[AmiEvent, datetime], ...] = ()
+
+    @property
+    def uniqueids(self) -> tuple[str, ...]:
+        """The Uniqueids that its channel may have; the most probable one is the first."""
+        return (self.uniqueid,) if self.uniqueid else uniqueids_of(self.call.call_id)
 
     @property
     def is_up(self) -> bool:

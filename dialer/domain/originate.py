@@ -22,6 +22,10 @@ CARRIER_DIALS_NOTHING: Final = (
     ("TRANSFER_CONTEXT", "dialer-nowhere"),
 )
 
+#: Channel variable with the call id, `<cell>:<request id>`. The underscores make Asterisk copy it
+#: to the channels that this one dials; the dialplan reads it as DIALER_CALL_ID.
+CALL_ID_VARIABLE: Final = "__DIALER_CALL_ID"
+
 _SPECIAL: Final = re.compile(r'([\\",()\[\]])')
 
 

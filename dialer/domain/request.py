@@ -1,7 +1,7 @@
-"""One validated call request of Multcall, the call id, and the forms of telephone numbers.
+"""One validated call request of Multcall, the call id, and the masked form of its number.
 
-`call_id` identifies the call everywhere: ledger, Celery task, Asterisk channel (Uniqueid), AstDB
-key and log.
+`call_id` identifies the call in ledger, Celery task and log. In Asterisk its channel is named
+after a hash of it (`dialer.domain.channel.channel_id`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from datetime import datetime
 def call_id(cell: str, request_id: str) -> str:
     """Return the call id: the cell's name, a colon and Multcall's request id. Never used twice.
 
-    At most 129 characters; Asterisk accepts a ChannelId of up to 149. A cell's name contains no
-    colon, so the first colon separates the two.
+    At most 129 characters. A cell's name contains no colon, so the first colon separates the two.
     """
     return f"{cell}:{request_id}"
 
@@ -53,14 +52,6 @@ class CallRequest:
     def call_id(self) -> str:
         """See the function `call_id`."""
         return call_id(self.cell, self.request_id)
-
-
-def digits(number: str) -> str:
-    """Return the form in which numbers are compared: `+5511…` and `5511…` are the same telephone.
-
-    Does not know country codes: a number with and one without the code are two telephones.
-    """
-    return number.removeprefix("+")
 
 
 def mask(number: str) -> str:

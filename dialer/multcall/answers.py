@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -19,6 +20,7 @@ from dialer.domain.call import CallError, Ending, Result
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
 from dialer.multcall.code import Code
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.identity import RequestId
 
 DeadReason = Literal[
@@ -129,13 +131,19 @@ class ResponseParts:
     tail: str
 
 
-def ack(*, request: CallRequest, pbx: str, uniqueid: str, at: datetime) -> str:
+def ack(
+    *, request: CallRequest, pbx: str, uniqueid: str, at: datetime, fields: Fields = PLAIN
+) -> str:
     """Return the ACK as JSON text."""
-    return (
-        f'{{"IdRequisicao":{request.request_id_json},"Celula":{_text(request.cell)}'
-        f',"Pbx":{_text(pbx)},"Uniqueid":{_text(uniqueid)},"Em":{_instant(at)}'
-        f',"Dados":{request.data_json}}}'
-    )
+    texts = {
+        "IdRequisicao": request.request_id_json,
+        "Celula": _text(request.cell),
+        "Pbx": _text(pbx),
+        "Uniqueid": _text(uniqueid),
+        "Em": _instant(at),
+        "Dados": request.data_json,
+    }
+    return f"{{{_members(fields, texts)}}}"
 
 
 def response_parts(
@@ -147,29 +155,51 @@ def response_parts(
     dialed_at: datetime | None,
     ending: Ending,
     answered_at: datetime | None,
+    fields: Fields = PLAIN,
 ) -> ResponseParts:
     """Return the Response as JSON text without `CodLigacao`, which may arrive later.
 
     `answered_at` has precedence over `ending.answered_at`.
     """
     answered = answered_at or ending.answered_at
+    before = {"IdRequisicao": request.request_id_json, "Celula": _text(request.cell)}
+    after = {
+        "Resultado": f'"{ending.result}"',
+        "CausaQ850": _number(ending.cause),
+        "CausaTexto": _text(ending.cause_text),
+        "Amd": _text(ending.amd),
+        "Operador": _text(ending.agent),
+        "EsperaSeg": _seconds(ending.wait_s),
+        "Pbx": _text(pbx),
+        "Uniqueid": _text(uniqueid),
+        "Tentativas": str(attempts),
+        "CriadaEm": request.created_at_json,
+        "DiscadaEm": _instant(dialed_at),
+        "AtendidaEm": _instant(answered),
+        "EncerradaEm": _instant(ending.ended_at),
+        "DuracaoSeg": _between(dialed_at, ending.ended_at),
+        "FaladoSeg": _between(answered, ending.ended_at),
+        "Erro": _error(ending.error, fields),
+        "Dados": request.data_json,
+    }
     return ResponseParts(
-        head=f'{{"IdRequisicao":{request.request_id_json},"Celula":{_text(request.cell)}'
-        ',"CodLigacao":',
-        tail=f',"Resultado":"{ending.result}","CausaQ850":{_number(ending.cause)}'
-        f',"CausaTexto":{_text(ending.cause_text)},"Amd":{_text(ending.amd)}'
-        f',"Operador":{_text(ending.agent)},"EsperaSeg":{_seconds(ending.wait_s)}'
-        f',"Pbx":{_text(pbx)},"Uniqueid":{_text(uniqueid)},"Tentativas":{attempts}'
-        f',"CriadaEm":{request.created_at_json},"DiscadaEm":{_instant(dialed_at)}'
-        f',"AtendidaEm":{_instant(answered)},"EncerradaEm":{_instant(ending.ended_at)}'
-        f',"DuracaoSeg":{_between(dialed_at, ending.ended_at)}'
-        f',"FaladoSeg":{_between(answered, ending.ended_at)}'
-        f',"Erro":{_error(ending.error)},"Dados":{request.data_json}}}',
+        head=f"{{{_members(fields, before)},{fields.key('CodLigacao')}:",
+        tail=f",{_members(fields, after)}}}",
     )
 
 
+def _members(fields: Fields, texts: Mapping[str, str]) -> str:
+    """Return the members of a JSON object with the names of the wire."""
+    return ",".join([f"{fields.key(name)}:{text}" for name, text in texts.items()])
+
+
 def invalid_response(
-    *, cell: str, request_id_json: str, error: InvalidRequest, at: datetime
+    *,
+    cell: str,
+    request_id_json: str,
+    error: InvalidRequest,
+    at: datetime,
+    fields: Fields = PLAIN,
 ) -> str:
     """Return the Response to a refused request of which only the id is known."""
     parts = response_parts(
@@ -184,6 +214,7 @@ def invalid_response(
             error=CallError(code=error.code, message=str(error)),
         ),
         answered_at=None,
+        fields=fields,
     )
     return f"{parts.head}null{parts.tail}"
 
@@ -241,7 +272,8 @@ def _cut(at: datetime) -> datetime:
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
-def _error(error: CallError | None) -> str:
+def _error(error: CallError | None, fields: Fields) -> str:
     if error is None:
         return "null"
-    return f'{{"Codigo":{_text(error.code)},"Mensagem":{_text(error.message)}}}'
+    texts = {"Codigo": _text(error.code), "Mensagem": _text(error.message)}
+    return f"{{{_members(fields, texts)}}}"

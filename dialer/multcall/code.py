@@ -9,8 +9,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from dialer.multcall.identity import CONTROL, REQUEST_ID_RULE, RequestId
-from dialer.multcall.rawjson import read_object
-from dialer.multcall.refusals import unreadable, validated
+from dialer.multcall.refusals import known, refused, unreadable, validated
+from dialer.multcall.wire import STRICT, Wire
 
 CODE_MAX_CHARS: Final = 256
 
@@ -69,14 +69,19 @@ class CallCode:
     code_json: str
 
 
-def parse_code(raw: bytes) -> CallCode:
+_KNOWN: Final = known(CodeMessage)
+
+
+def parse_code(raw: bytes, wire: Wire = STRICT) -> CallCode:
     """Parse one element of the CODLIGACAO list.
 
     Raises:
-        InvalidRequest: names the field and its rule; has the request id if that is valid.
+        InvalidRequest: names each wrong field and its rule; has the request id if that is valid.
     """
-    found = read_object(raw)
+    found = wire.read(raw, _KNOWN)
     if found.fault is not None:
         raise unreadable(found)
-    message = validated(CodeMessage, found)
+    message = validated(CodeMessage, found, wire.fields)
+    if isinstance(message, list):
+        raise refused(message, found, wire.fields)
     return CallCode(request_id=str(message.request_id), code_json=found.json("CodLigacao"))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from dialer.errors import InvalidRequest
 from dialer.multcall.rawjson import RawObject, read_object
+from dialer.multcall.wire import STRICT, Wire
 
 #: Regular expression for control characters (C0, DEL, C1), Unicode line separators, and lone
 #: surrogates, which UTF-8 cannot encode.
@@ -60,11 +61,13 @@ def id_json(found: RawObject) -> str | None:
     return found.json("IdRequisicao") if _REQUEST_ID.fullmatch(str(value)) else None
 
 
-def readable_id(raw: bytes) -> str | None:
+def readable_id(raw: bytes, wire: Wire = STRICT) -> str | None:
     """Return the id of an element as JSON text, even if the element is unreadable otherwise.
 
     None if there is no valid id. Never raises, because it is called after an internal error.
     """
     with contextlib.suppress(Exception):
-        return id_json(read_object(raw))
+        found = read_object(wire.lenient.element(raw))
+        any_case = wire.lenient.any_case
+        return id_json(wire.fields.ours(found, ("IdRequisicao",), any_case=any_case))
     return None

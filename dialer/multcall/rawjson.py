@@ -21,12 +21,14 @@ _INTEGER_MAX_CHARS: Final = 4000
 HUGE: Final = 10**_INTEGER_MAX_CHARS
 
 _BOM: Final = b"\xef\xbb\xbf"
+_BLANKS: Final = " \t\n\r"
 _OPENING: Final = re.compile(r"[ \t\n\r]*\{(?:[ \t\n\r]*(\}))?")
 _NAME: Final = re.compile(
     r'[ \t\n\r]*"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"[ \t\n\r]*:[ \t\n\r]*'
 )
 _FOLLOWING: Final = re.compile(r"[ \t\n\r]*([,}])")
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+#: Names that are safe to print.
+PLAIN_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
 @dataclass(slots=True)
@@ -34,7 +36,8 @@ class RawObject:
     """A JSON object: its top-level fields, parsed and as text. The last of repeated fields counts.
 
     `fault` is None if the object is complete, else one sentence. `fault_field` is then the name
-    of the field with the faulty value, if that name is safe to print.
+    of the field with the faulty value, if that name is safe to print. `unknown` has the names that
+    are no fields of ours (`Fields.ours` fills it).
     """
 
     text: str
@@ -42,6 +45,7 @@ class RawObject:
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
     fault: str | None = None
     fault_field: str | None = None
+    unknown: tuple[str, ...] = ()
 
     def json(self, name: str) -> str:
         """Return the unchanged JSON text of the field, `null` if it is missing."""
@@ -74,16 +78,46 @@ def read_object(raw: bytes) -> RawObject:
     return found
 
 
+def text_of(raw: bytes) -> bytes | None:
+    """Return the text of an element that is one JSON string, in UTF-8; None if it is none.
+
+    A lone surrogate becomes bytes that are no UTF-8.
+    """
+    if len(raw) > ELEMENT_MAX_BYTES or not raw.removeprefix(_BOM).lstrip().startswith(b'"'):
+        return None
+    try:
+        text = value_of(raw.removeprefix(_BOM).decode())
+    except UnicodeDecodeError:
+        return None
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None
+
+
+def value_of(text: str, *, numbers_as_text: bool = False) -> object:
+    """Return the value of a whole JSON text, None also if it is not JSON.
+
+    With `numbers_as_text`, numbers become their unchanged text.
+    """
+    decoder = _TEXT_DECODER if numbers_as_text else _DECODER
+    text = text.strip(_BLANKS)
+    try:
+        value, end = decoder.raw_decode(text)
+    except (JSONDecodeError, RecursionError, _Fault):
+        return None
+    return value if end == len(text) else None
+
+
 def _walk(found: RawObject) -> None:
     """Parse the top-level fields into `found`; a field counts if it is followed by `,` or `}`."""
     text = found.text
     opening = _OPENING.match(text)
     if opening is None:
-        raise _Fault("The element must be one JSON object")
+        is_text = text.lstrip(_BLANKS).startswith('"')
+        cure = "; it is text: push the object itself, not JSON in a JSON string" if is_text else ""
+        raise _Fault(f"The element must be one JSON object{cure}")
     at, closed = opening.end(), opening[1] is not None
     while not closed:
         name, start = _name(text, at)
-        found.fault_field = name if _PLAIN_NAME.fullmatch(name) else None
+        found.fault_field = name if PLAIN_NAME.fullmatch(name) else None
         value, end = _value(text, start)
         found.fault_field = None
         following = _FOLLOWING.match(text, end)
@@ -92,7 +126,7 @@ def _walk(found: RawObject) -> None:
         at, closed = following.end(), following[1] == "}"
         found.values[name] = value
         found.spans[name] = (start, end)
-    if text[at:].strip(" \t\n\r"):
+    if text[at:].strip(_BLANKS):
         raise _Fault(f"There is text after the JSON object, from character {at + 1} on")
 
 
@@ -126,3 +160,4 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER: Final = JSONDecoder(parse_int=_integer, parse_constant=_refuse_constant)
+_TEXT_DECODER: Final = JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)

@@ -7,7 +7,10 @@ dialplan as an expression.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -25,10 +28,19 @@ from pydantic_core import PydanticCustomError
 from dialer.domain.allowed import Allowed
 from dialer.domain.originate import fits_ami_line
 from dialer.domain.request import CallRequest
-from dialer.errors import InvalidRequest
 from dialer.multcall.identity import CONTROL, REQUEST_ID_RULE, RequestId
-from dialer.multcall.rawjson import read_object
-from dialer.multcall.refusals import breaks_a_rule, unreadable, validated
+from dialer.multcall.lenient import NOTHING
+from dialer.multcall.rawjson import ELEMENT_MAX_BYTES, RawObject
+from dialer.multcall.refusals import (
+    Problem,
+    breaks_a_rule,
+    known,
+    misspelled,
+    refused,
+    unreadable,
+    validated,
+)
+from dialer.multcall.wire import STRICT, Wire
 
 #: Largest `Dados` in bytes of UTF-8, and its deepest nesting.
 DATA_MAX_BYTES: Final = 8192
@@ -77,32 +89,32 @@ def _instant(value: object) -> datetime:
 def _variables(value: object) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, dict) or len(value) > VARIABLES_MAX:
         raise ValueError
-    return tuple([(name, _variable(name, text)) for name, text in value.items()])
+    wrong = (_wrong_variable(name, text) for name, text in value.items())
+    if sentences := [sentence for sentence in wrong if sentence]:
+        raise PydanticCustomError("variables", "wrong variables", {"sentences": sentences})
+    return tuple(value.items())
 
 
-def _variable(name: str, value: object) -> str:
+def _wrong_variable(name: str, value: object) -> str:
+    """Return the sentence about a channel variable; '' if it may be sent to Asterisk."""
     if not _VARIABLE_NAME.fullmatch(name):
-        raise _wrong_variable("a name in Variaveis must match [A-Za-z_][A-Za-z0-9_]{0,79}")
+        cure = "; leave out those that .NET adds, which begin with $" if name[:1] == "$" else ""
+        return f"a name in Variaveis must match [A-Za-z_][A-Za-z0-9_]{{0,79}}{cure}"
     if _RESERVED_NAME.match(name):
-        raise _wrong_variable(f"Variaveis.{name}: names that begin with DIALER_ are reserved")
-    if not isinstance(value, str) or len(value) > VARIABLE_MAX_CHARS:
-        raise _wrong_variable(
-            f"Variaveis.{name} must be text of at most {VARIABLE_MAX_CHARS} characters"
-        )
+        return f"Variaveis.{name}: names that begin with DIALER_ are reserved"
+    if not isinstance(value, str):
+        detail = "it is null: leave it out" if value is None else "it is not text: put it in quotes"
+        return f"Variaveis.{name} must be text of at most {VARIABLE_MAX_CHARS} characters; {detail}"
+    if len(value) > VARIABLE_MAX_CHARS:
+        return f"Variaveis.{name} must be text of at most {VARIABLE_MAX_CHARS} characters"
     if _UNSAFE_VALUE.search(value):
-        raise _wrong_variable(
-            f"Variaveis.{name} must not contain control characters, line ends, ${{, $[ or ^{{"
-        )
+        return f"Variaveis.{name} must not contain control characters, line ends, ${{, $[ or ^{{"
     if not fits_ami_line(name, value):
-        raise _wrong_variable(
+        return (
             f"Variaveis.{name} is too long for one AMI line: its name and its value, with a "
             'backslash before each of \\ " , ( ) [ ], may take about 980 bytes of UTF-8'
         )
-    return value
-
-
-def _wrong_variable(sentence: str) -> PydanticCustomError:
-    return PydanticCustomError("variable", "{sentence}", {"sentence": sentence})
+    return ""
 
 
 Instant = Annotated[
@@ -198,51 +210,176 @@ class Request(BaseModel):
     )
 
 
-def admissible_request(raw: bytes, *, cell: str, allowed: Allowed) -> CallRequest:
+_KNOWN: Final = known(Request)
+
+#: Values for fields that have a problem, to check the other fields.
+_PLACEHOLDERS: Final = {"IdRequisicao": "0", "Telefone": "000"}
+
+#: Elements of the ledger can be a little longer than those that Multcall pushed with shorter names.
+_LEDGER_MARGIN_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One element of the Request list: the request, or else all its problems.
+
+    `notes` are about fields that are ignored although their names are nearly ours.
+    """
+
+    found: RawObject
+    request: CallRequest | None
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+
+def admissible_request(
+    raw: bytes,
+    *,
+    cell: str,
+    allowed: Allowed,
+    trunks: Collection[str] | None = None,
+    wire: Wire = STRICT,
+) -> CallRequest:
     """Parse one element of the Request list and check it against the cell's rules.
 
+    `trunks` are those of the cell's PBXs; None: any.
+
     Raises:
-        InvalidRequest: as `parse_request`, or names the field that the cell does not allow.
+        InvalidRequest: as `parse_request`, and names the fields that the cell does not allow.
     """
-    request = parse_request(raw, cell=cell)
-    if refusal := allowed.refusal(request):
-        raise InvalidRequest(
-            refusal.sentence, field=refusal.field, request_id_json=request.request_id_json
-        )
-    return request
+    return _accepted(read_request(raw, cell=cell, allowed=allowed, trunks=trunks, wire=wire), wire)
 
 
-def parse_request(raw: bytes, *, cell: str) -> CallRequest:
+def parse_request(raw: bytes, *, cell: str, wire: Wire = STRICT) -> CallRequest:
     """Parse one element by the rules of all cells; `admissible_request` adds the cell's rules.
 
     Raises:
-        InvalidRequest: names the field and its rule; has the request id if that is valid,
+        InvalidRequest: names each wrong field and its rule; has the request id if that is valid,
             because a Response needs it.
     """
-    found = read_object(raw)
+    return _accepted(read_request(raw, cell=cell, wire=wire), wire)
+
+
+def read_request(
+    raw: bytes,
+    *,
+    cell: str,
+    allowed: Allowed | None = None,
+    trunks: Collection[str] | None = None,
+    wire: Wire = STRICT,
+) -> Reading:
+    """Read one element; find all its problems by the rules of all cells and of this one."""
+    found = wire.read(raw, _KNOWN)
     if found.fault is not None:
-        raise unreadable(found)
-    request = validated(Request, found)
-    data_json = found.json("Dados")
-    if not _data_fits(data_json, request.data):
-        raise breaks_a_rule(Request, "Dados", found)
+        return Reading(found=found, request=None, problems=(), notes=())
+    if wire.lenient != NOTHING:
+        found = wire.lenient.request(found)
+    checked = validated(Request, found, wire.fields)
+    if isinstance(checked, Request):
+        problems: list[Problem] = []
+        fields = checked
+    else:
+        problems, fields = checked, Request.model_validate(_usable(found, checked))
+    if not _data_fits(found.json("Dados"), fields.data):
+        problems.append(breaks_a_rule(Request, "Dados", fields.data))
+    request = _request(fields, found, cell)
+    problems += _against_cell(request, allowed, trunks)
+    if wire != STRICT and len(raw) > ELEMENT_MAX_BYTES - _LEDGER_MARGIN_BYTES:
+        problems += _too_long(request)
+    notes = () if problems else tuple(misspelled(Request, found, wire.fields))
+    return Reading(
+        found=found,
+        request=None if problems else request,
+        problems=tuple(problems),
+        notes=notes,
+    )
+
+
+def element_of(request: CallRequest) -> bytes:
+    """Return the request as an element of the strict wire; `parse_request` reads the same."""
+    optional = {
+        "CallerID": request.caller_id,
+        "Contexto": request.context,
+        "Extensao": request.exten,
+        "Prioridade": request.priority,
+        "Tronco": request.trunk,
+        "TempoToque": request.ring_timeout_s,
+        "ValidadeSeg": request.valid_for_s,
+        "Variaveis": dict(request.variables) or None,
+    }
+    texts = {
+        "IdRequisicao": request.request_id_json,
+        "Telefone": json.dumps(request.number),
+        **{
+            name: json.dumps(value, ensure_ascii=False)
+            for name, value in optional.items()
+            if value is not None
+        },
+        "CriadaEm": request.created_at_json,
+        "Dados": request.data_json,
+    }
+    return f"{{{','.join(f'{json.dumps(name)}:{text}' for name, text in texts.items())}}}".encode()
+
+
+def _accepted(reading: Reading, wire: Wire) -> CallRequest:
+    if reading.found.fault is not None:
+        raise unreadable(reading.found)
+    if reading.request is None:
+        raise refused(reading.problems, reading.found, wire.fields)
+    return reading.request
+
+
+def _request(fields: Request, found: RawObject, cell: str) -> CallRequest:
     return CallRequest(
         cell=cell,
-        request_id=str(request.request_id),
+        request_id=str(fields.request_id),
         request_id_json=found.json("IdRequisicao"),
-        number=request.number,
-        caller_id=request.caller_id,
-        context=request.context,
-        exten=request.exten,
-        priority=request.priority,
-        trunk=request.trunk,
-        ring_timeout_s=request.ring_timeout_s,
-        created_at=request.created_at,
+        number=fields.number,
+        caller_id=fields.caller_id,
+        context=fields.context,
+        exten=fields.exten,
+        priority=fields.priority,
+        trunk=fields.trunk,
+        ring_timeout_s=fields.ring_timeout_s,
+        created_at=fields.created_at,
         created_at_json=found.json("CriadaEm"),
-        valid_for_s=request.valid_for_s,
-        variables=request.variables,
-        data_json=data_json,
+        valid_for_s=fields.valid_for_s,
+        variables=fields.variables,
+        data_json=found.json("Dados"),
     )
+
+
+def _usable(found: RawObject, problems: Iterable[Problem]) -> dict[str, object]:
+    """Return the values without a problem, and harmless ones for required fields."""
+    bad = {problem.field for problem in problems}
+    good = {n: v for n, v in found.values.items() if v is not None and n not in bad}
+    variables = found.values.get("Variaveis")
+    if "Variaveis" in bad and isinstance(variables, dict) and len(variables) <= VARIABLES_MAX:
+        good["Variaveis"] = {n: v for n, v in variables.items() if not _wrong_variable(n, v)}
+    return {**_PLACEHOLDERS, **good}
+
+
+def _against_cell(
+    request: CallRequest, allowed: Allowed | None, trunks: Collection[str] | None
+) -> Iterator[Problem]:
+    """Yield what the cell does not allow."""
+    for refusal in allowed.refusals(request) if allowed is not None else ():
+        yield Problem(field=refusal.field, sentence=refusal.sentence)
+    if trunks is not None and request.trunk is not None and request.trunk not in trunks:
+        sentence = "Tronco names no trunk of this cell's PBXs; known are " + ", ".join(
+            sorted(trunks)
+        )
+        yield Problem(field="Tronco", sentence=sentence)
+
+
+def _too_long(request: CallRequest) -> Iterator[Problem]:
+    """Yield the problem of an element that the ledger could not store in its own names."""
+    if (size := len(element_of(request))) > ELEMENT_MAX_BYTES:
+        sentence = (
+            f"Variaveis makes the element {size} bytes long with the dialer's own names of the "
+            f"fields; at most {ELEMENT_MAX_BYTES} are allowed"
+        )
+        yield Problem(field="Variaveis", sentence=sentence)
 
 
 def _data_fits(data_json: str, data: object) -> bool:

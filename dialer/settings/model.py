@@ -50,6 +50,7 @@ from dialer.settings.tables import (
     Cell,
     Log,
     Multcall,
+    Numbers,
     Pbx,
     Recovery,
     Registry,
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     multcall: Multcall
     broker: Broker
     registry: Registry = Registry()
+    numbers: Numbers = Numbers()
     log: Log = Log()
     recovery: Recovery = Recovery()
     pbxs: Annotated[tuple[Pbx, ...], Field(min_length=1, description="one [[pbxs]] table or more")]
@@ -179,7 +181,7 @@ def load(path: Path | None = None) -> Settings:
         return Settings(**data)
     except SettingsRefused as error:
         problems = error.problems
-    except SettingsError as error:  # a whole table given in the environment as broken JSON
+    except (SettingsError, RecursionError) as error:  # a table in the environment, not JSON
         field = re.search(r'field "(\w+)"', str(error))
         name = _source(f"{PREFIX}{field[1].upper()}") if field else "a DIALER_ variable"
         problems = (Problem(field=name, text="is not JSON; it takes the table as JSON"),)
@@ -299,7 +301,7 @@ def _decoded(keys: tuple[str, ...], text: str) -> object:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # refused by the field's own type
 
 
@@ -311,13 +313,21 @@ def _overlaid(table: object, keys: tuple[str, ...], value: object) -> object:
     return fresh
 
 
+def _paths(table: str, model: type[BaseModel]) -> Iterator[str]:
+    """Yield the fields of a table and of the tables in it, as they are in variables."""
+    for name, field in field_names(model).items():
+        yield f"{table}__{name}"
+        if (inner := model_in(field.annotation)) is not None:
+            yield from _paths(f"{table}__{name}", inner)
+
+
 def stray_variables(given: Settings) -> list[tuple[str, str]]:
     """Return variables without effect that resemble a known one: (source, known variable)."""
     known = {CONFIG_VARIABLE}
     for table, field in field_names(Settings).items():
         model = model_in(field.annotation)
         if model is not None and table not in NAMED_BY:
-            known |= {f"{PREFIX}{table}__{name}".upper() for name in field_names(model)}
+            known |= {f"{PREFIX}{path}".upper() for path in _paths(table, model)}
     for model, named in ((Pbx, given.pbxs), (Cell, given.cells)):
         for member in named:
             prefix = f"{PREFIX}{environment_name(member.name)}_"

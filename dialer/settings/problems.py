@@ -65,14 +65,14 @@ class SettingsRefused(ConfigError):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the file's tables without validation.
+    """Return the file's tables without validation. A byte order mark is skipped.
 
     Raises:
         ConfigError: the file is missing, cannot be read, or is not TOML.
     """
     problem = ""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         problem = (
             "there is no such file. Set DIALER_CONFIG to yours, convert an old settings.py "
@@ -85,6 +85,8 @@ def read(path: Path) -> dict[str, Any]:
         problem = f"is not TOML: {error}"
     except ValueError:  # of int(): more digits than Python reads
         problem = "is not TOML: a number in it has too many digits"
+    except RecursionError:
+        problem = "is not TOML: it is nested too deeply"
     except OSError as error:
         problem = (
             f"cannot be read: {error.strerror}; it must be a file, "
@@ -96,14 +98,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def line_in(path: Path) -> str:
-    """Return the text of a file with one value, without its line end.
+    """Return the text of a file with one value, without byte order mark and line end.
 
     Raises:
         ConfigError: the file cannot be read, or is not UTF-8 text.
     """
     problem = ""
     try:
-        return path.read_bytes().decode("utf-8").rstrip("\r\n")
+        return path.read_bytes().decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         problem = "is not UTF-8 text; write the value into it as plain text"
     except OSError as error:

@@ -28,14 +28,21 @@ from pydantic.fields import FieldInfo
 
 from dialer.domain.allowed import Allowed, asterisk_name_in, extension_regex
 from dialer.domain.hours import Window, is_open
+from dialer.domain.numbers import Numbering, ambiguous
 from dialer.domain.room import PbxLimits
 from dialer.errors import ConfigError
+from dialer.multcall.fields import Fields
+from dialer.multcall.lenient import Lenient
+from dialer.multcall.renames import FIELDS, clashes
+from dialer.multcall.wire import Wire
 from dialer.settings.broker_url import BROKER_EXPECTED, require_broker_url
-from dialer.settings.problems import NAME, line_in
+from dialer.settings.problems import NAME, is_name, line_in, nearest
 from dialer.store.redis_url import EXPECTED, RedisAddress, SecretUrl, redacted
 
 #: What every environment variable of the settings starts with.
 PREFIX: Final = "DIALER_"
+
+_COUNTRY: Final = 'a country code as text: 1 to 3 digits without + or 00, as "55"'
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -75,6 +82,11 @@ def _one_line(value: str) -> str:
     """Reject control characters, which would end or add an AMI line."""
     if not value.isprintable():
         raise ValueError("contains a control character; it takes plain text")
+    return value
+
+
+def _path(value: Path | None) -> Path | None:
+    _one_line(str(value or ""))
     return value
 
 
@@ -132,6 +144,23 @@ def _time_zone(value: str) -> str:
     return value
 
 
+def _field_name(value: str) -> str:
+    """Reject names that no serializer writes, or that would be ignored (`$type`)."""
+    if not value.isprintable() or value != value.strip() or value.startswith("$"):
+        raise ValueError("is not a name of a field; it takes one such as Phone or phone_number")
+    return value
+
+
+def _known_fields(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if name not in FIELDS:
+            like = nearest(name, FIELDS)
+            cure = f"did you mean {like}?" if like else f"there are {', '.join(FIELDS)}"
+            shown = name if is_name(name) else "one of these"
+            raise ValueError(f"{shown} is no field of the wire; {cure}")
+    return value
+
+
 Name = Annotated[
     str,
     StringConstraints(pattern=rf"^{NAME}$"),
@@ -154,6 +183,9 @@ BrokerUrlText = Annotated[
     AfterValidator(_broker_url),
     PlainSerializer(redacted),
     Field(description=BROKER_EXPECTED),
+]
+FieldName = Annotated[
+    str, StringConstraints(min_length=1, max_length=64), AfterValidator(_field_name)
 ]
 VariableEntry = Annotated[
     str,
@@ -179,11 +211,53 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+class LenientTable(_Table):
+    """What is accepted besides the strict wire. `all` turns on every other switch."""
+
+    all: Flag = False
+    empty_values: Flag = False
+    any_case: Flag = False
+    dollar_names: Flag = False
+    json_in_text: Flag = False
+    phone_signs: Flag = False
+    quoted_numbers: Flag = False
+
+    @property
+    def lenient(self) -> Lenient:
+        """The switches in force."""
+        given = self.model_dump(exclude={"all"})
+        return Lenient(**{name: self.all or on for name, on in given.items()})
+
+
 class Multcall(_Table):
-    """The Redis that Multcall writes to, and the end of the lists where it pushes."""
+    """The Redis that Multcall writes to, the end of the lists where it pushes, and its wire.
+
+    `fields` has Multcall's names for fields, by their names in docs/wire.md.
+    """
 
     redis_url: RedisUrlText
     push: Annotated[Literal["right", "left"], Field(description='"right" or "left"')] = "right"
+    fields: Annotated[
+        dict[str, FieldName],
+        AfterValidator(_known_fields),
+        Field(
+            description="names of 1 to 64 characters, each after our name of the field, "
+            'as Telefone = "Phone"'
+        ),
+    ] = {}
+    lenient: LenientTable = LenientTable()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        wire = self.wire
+        if found := list(clashes(wire.fields, any_case=wire.lenient.any_case)):
+            raise ValueError(f"fields: {'; '.join(found)}")
+        return self
+
+    @property
+    def wire(self) -> Wire:
+        """How Multcall writes and reads."""
+        return Wire(fields=Fields(self.fields), lenient=self.lenient.lenient)
 
 
 class Broker(_Table):
@@ -196,6 +270,38 @@ class Registry(_Table):
     """The Redis with the data shared by all cells; None: Multcall's."""
 
     redis_url: RedisUrlText | None = None
+
+
+class Numbers(_Table):
+    """How telephone numbers are compared: for the do-not-call list and the limits per number.
+
+    `country` is the country code, None: numbers are compared by their digits. `national_digits`
+    is how many digits a national number has, without a trunk prefix.
+    """
+
+    country: (
+        Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,2}$"), Field(description=_COUNTRY)]
+        | None
+    ) = None
+    national_digits: Annotated[
+        tuple[Annotated[Whole, _whole(5, 14)], ...],
+        Field(min_length=1, description="numbers of digits from 5 to 14, as [10, 11]"),
+    ] = (10, 11)
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Self:
+        if found := ambiguous(self.country or "", self.national_digits):
+            short, long = found
+            raise ValueError(
+                f"a number of {long} digits could be a national one, or one of {short} digits with "
+                f"the country code {self.country}; leave {short} or {long} out of national_digits"
+            )
+        return self
+
+    @property
+    def numbering(self) -> Numbering:
+        """The numbering plan."""
+        return Numbering(country=self.country or "", national_digits=self.national_digits)
 
 
 class Log(_Table):
@@ -228,9 +334,13 @@ class Pbx(_Table):
     given_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = Field(
         default=None, alias="secret", description="text"
     )
-    secret_file: Annotated[Path | None, Field(description="the path of a file")] = None
+    secret_file: Annotated[
+        Path | None, AfterValidator(_path), Field(description="the path of a file")
+    ] = None
     tls: Flag = False
-    tls_ca_file: Annotated[Path | None, Field(description="the path of a PEM file")] = None
+    tls_ca_file: Annotated[
+        Path | None, AfterValidator(_path), Field(description="the path of a PEM file")
+    ] = None
     max_calls: Annotated[Whole, _whole(1, 10_000)]
     cps: Annotated[Decimal, Field(ge=0.1, le=1000, description="calls a second, 0.1 to 1000")]
     trunks: Annotated[

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dialer.domain.request import digits
+from dialer.domain.numbers import BY_DIGITS, Numbering
 
 #: The entry of a done call is kept this long, to catch repeats of its request. In seconds.
 DONE_RETENTION_S: Final = 24 * 3600
@@ -53,6 +53,7 @@ class LedgerKeys:
     """The ledger of one cell, in that cell's Redis."""
 
     cell: str
+    numbering: Numbering = BY_DIGITS
 
     def call(self, call_id: str) -> str:
         """Hash; one call. No lifetime while it lives, `DONE_RETENTION_S` once done."""
@@ -121,7 +122,7 @@ class LedgerKeys:
 
     def number(self, number: str) -> str:
         """Sorted set: calls to one number by admission, ms. Lives as long as the window."""
-        return f"dialer:number:{self.cell}:{digits(number)}"
+        return f"dialer:number:{self.cell}:{self.numbering.same(number)}"
 
 
 CELLS: Final = "dialer:cells"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
-from dialer.domain.request import digits
+from dialer.domain.numbers import BY_DIGITS, Numbering
 from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts
 from dialer.domain.taking import (
     TRIAL_LOST_AFTER_MS,
@@ -153,9 +153,10 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The registry's steps."""
+    """The registry's steps. `numbering` says which numbers are the same telephone."""
 
     steps: Steps
+    numbering: Numbering = BY_DIGITS
 
     async def hold(self, pbx: str, worker: Holder, *, dead: str = "", above: int = 0) -> Held:
         """Take the lease of a PBX for `worker`, unless another worker has it and lives.
@@ -330,28 +331,38 @@ class Registry:
         return {p: [i.decode() for i in row] for p, row in zip(pbxs, rows, strict=True)}
 
     async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
-        """Return for each number true if it is in the do-not-call set."""
-        if not numbers:
-            return []
-        flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *map(digits, numbers))
-        return [bool(flag) for flag in flags]
+        """Return for each number true if it is in the do-not-call set, in any spelling."""
+        found: list[bool] = []
+        for start in range(0, len(numbers), DNC_BATCH):
+            forms = [self.numbering.spellings(n) for n in numbers[start : start + DNC_BATCH]]
+            flat = [form for some in forms for form in some]
+            flags = await self.steps.read("SMISMEMBER", keys.DO_NOT_CALL, *flat)
+            listed = {form for form, flag in zip(flat, flags, strict=True) if flag}
+            found += [not listed.isdisjoint(some) for some in forms]
+        return found
 
     async def dnc_add(self, numbers: Sequence[str]) -> int:
-        """Add numbers to the do-not-call set; return how many are new."""
-        return await self._change_dnc("SADD", numbers)
+        """Add numbers to the do-not-call set as they are; return how many are new."""
+        by_form = {self.numbering.same(number): number for number in reversed(numbers)}
+        fresh = list(reversed(by_form.values()))
+        listed = await self.dnc_contains(fresh)
+        added = [n for n, is_listed in zip(fresh, listed, strict=True) if not is_listed]
+        return await self._change_dnc("SADD", [self.numbering.stored(number) for number in added])
 
     async def dnc_remove(self, numbers: Sequence[str]) -> int:
-        """Remove numbers from the do-not-call set; return how many were in it."""
-        return await self._change_dnc("SREM", numbers)
+        """Remove numbers from the do-not-call set, in every spelling; return how many were in."""
+        fresh = list({self.numbering.same(number): number for number in numbers}.values())
+        listed = await self.dnc_contains(fresh)
+        await self._change_dnc("SREM", [f for n in fresh for f in self.numbering.spellings(n)])
+        return sum(listed)
 
-    async def _change_dnc(self, command: Literal["SADD", "SREM"], numbers: Sequence[str]) -> int:
+    async def _change_dnc(self, command: Literal["SADD", "SREM"], forms: Sequence[str]) -> int:
         changed = 0
-        for start in range(0, len(numbers), DNC_BATCH):
-            batch = map(digits, numbers[start : start + DNC_BATCH])
+        for start in range(0, len(forms), DNC_BATCH):
             changed += await self.steps.run(
                 "dnc_change",
                 [keys.DO_NOT_CALL, keys.dnc_reply(secrets.token_hex(8))],
-                [command, keys.DNC_REPLY_RETENTION_S, *batch],
+                [command, keys.DNC_REPLY_RETENTION_S, *forms[start : start + DNC_BATCH]],
             )
         return changed
 

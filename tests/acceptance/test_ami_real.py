@@ -65,8 +65,8 @@ def test_every_value_arrives_in_the_dialplan_byte_for_byte(
                     if event.get("Message") == "Authentication accepted":
                         for n, value in enumerate(NASTY):
                             redis.rpush(CellKeys(CELL).request, _request(start, n, value))
-                    if event.get("UserEvent") == "LabEcho" and start[1:] in event["Uniqueid"]:
-                        echoes[event["Uniqueid"].rpartition("-")[2]] = unquote(event["Value"])
+                    if event.get("UserEvent") == "LabEcho" and start[1:] in event["AccountCode"]:
+                        echoes[event["AccountCode"].rpartition("-")[2]] = unquote(event["Value"])
                     if len(echoes) == len(NASTY):
                         break
         return echoes

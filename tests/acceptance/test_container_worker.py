@@ -117,7 +117,7 @@ def test_each_call_is_dialed_by_the_worker_of_its_queue(
         summary, calls = played(lab, site, 40, {"answered": 1}, talk_s=1)
     assert summary.is_right, story(summary, site, *workers)
     assert summary.results == {Result.ANSWERED: 40}
-    placed_on = {c.response.uniqueid: c.response.pbx for c in calls if c.response}
+    placed_on = {f"{CELL}:{c.asked.request_id}": c.response.pbx for c in calls if c.response}
     assert set(placed_on.values()) == {"pbx22", "pbx16"}
     assert heard.workers("task-started") == placed_on  # which worker ran the task of which call
     after = dialplan_calls(lab)

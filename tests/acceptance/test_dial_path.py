@@ -7,12 +7,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 from redis import Redis
 
 from dialer.domain.call import Result
+from dialer.domain.channel import channel_id
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.multcall.checker import Checker, Played, Summary
 from dialer.simulation.multcall.player import play, report
@@ -87,7 +89,7 @@ def test_a_thousand_mixed_calls_get_one_right_response_each(
         assert response is not None
         assert ack is not None, call.asked.request_id
         assert response.cause in CAUSES[response.pbx or ""][response.result], response
-        assert response.uniqueid == f"{CELL}:{call.asked.request_id}"
+        assert response.uniqueid == channel_id(f"{CELL}:{call.asked.request_id}")
         assert response.attempts == 1
     repeated = sum(call.asked.pushes - 1 for call in calls)
     _nothing_is_left(redis_url, dead=repeated)
@@ -120,6 +122,10 @@ def test_the_response_has_the_amd_result_and_the_agent(
         assert (call.response.amd, call.response.agent) == ("MACHINE", "1001")
 
 
+def _is_answered(redis: Redis, request_id: str) -> bool:
+    return bool(redis.hget(f"dialer:call:{CELL}:{request_id}", "state") == b"answered")
+
+
 def _nothing_is_left(redis_url: str, *, dead: int) -> None:
     """Counters at 0, no call's index left, and every key but design §2's has a lifetime."""
     wire = CellKeys(CELL)
@@ -133,3 +139,33 @@ def _nothing_is_left(redis_url: str, *, dead: int) -> None:
         entries = redis.lrange(f"dialer:dead:{CELL}", 0, -1)
         reasons = Counter(json.loads(entry)["reason"] for entry in entries)
         assert reasons == ({"duplicate_request": dead} if dead else {})
+
+
+@pytest.mark.parametrize("pbx", ["pbx22", "pbx16"])
+def test_ids_that_differ_in_case_alone_are_two_calls(
+    pbx: str, redis_url: str, make_site: MakeSite
+) -> None:
+    """Asterisk does not tell `aB1` and `Ab1` apart; while the one is up the other is dialed."""
+    site = make_site(pbxs=[pbx], timeout_command_ack=1)
+    wire, start = CellKeys(CELL), prefix()
+    with Redis.from_url(redis_url) as redis:
+        for n, request_id in enumerate(["aB1", "Ab1"]):
+            request = {
+                "IdRequisicao": request_id,
+                "Telefone": f"{start}{n:03d}90",
+                "Tronco": "local",
+                "Variaveis": {"LAB_TALK_S": "4"},
+            }
+            redis.rpush(wire.request, json.dumps(request))
+            is_up = partial(_is_answered, redis, request_id)
+            site.wait_until(is_up, "the call is up")
+        site.wait_until(lambda: redis.llen(wire.response) == 2, "two Responses")
+        responses = [json.loads(one) for one in redis.lrange(wire.response, 0, -1)]
+    assert {(r["IdRequisicao"], r["Resultado"]) for r in responses} == {
+        ("aB1", "ANSWERED"),
+        ("Ab1", "ANSWERED"),
+    }
+    assert {r["Uniqueid"] for r in responses} == {
+        channel_id(f"{CELL}:aB1"),
+        channel_id(f"{CELL}:Ab1"),
+    }

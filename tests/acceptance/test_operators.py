@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from dialer.domain.call import Result
+from dialer.domain.channel import channel_id
 from dialer.multcall.answers import Response
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.multcall.checker import Checker
@@ -79,10 +80,11 @@ def test_the_hangup_handler_records_a_call_without_worker(
     with Redis.from_url(redis_url) as redis:
         redis.rpush(CellKeys(CELL).request, call.element)
         key = f"dialer:call:{CELL}:{call.request_id}"
+        uniqueid = channel_id(f"{CELL}:{call.request_id}")
         site.wait_until(lambda: redis.hget(key, "state") == b"answered", "the call is up")
         site.programs[pbx].kill()  # before the operator answers, or while they talk
         site.wait_until(lambda: lab.live_channels(version) == 0, "the call is over")
-        record = lab.cli(version, f"database show dialer {CELL}:{call.request_id}")
+        record = lab.cli(version, f"database show dialer {uniqueid}")
         assert re.search(r"answered=\d+\.\d+ ended=\d+\.\d+ cause=\d+ .*agent=Maria", record), (
             record
         )

@@ -27,8 +27,8 @@ PORTS = {
     "asterisk22": int(os.environ.get("LAB_AMI22_PORT", "15038")),
 }
 USERNAME, SECRET = "dialer", "lab-secret"  # the lab's own
-CALL_ID = "ASR_TIM:1001"
-FIRST, SECOND = f"{CALL_ID}#1", f"{CALL_ID}#2"
+UNIQUEID = "asr-tim.iavsbj64m5n3nyxbt4x4"  # the call's ChannelId
+FIRST, SECOND = f"{UNIQUEID}#1", f"{UNIQUEID}#2"
 NUMBER = "5511987650"  # and two digits, which say what the carrier does
 WAIT_S = 20.0
 QUIET_S = 0.5
@@ -60,7 +60,7 @@ class Manager:
         """Originate as the worker does; `headers` replace or add to what it sends."""
         sent: dict[str, str | int] = {
             "ActionID": FIRST,
-            "ChannelId": CALL_ID,
+            "ChannelId": UNIQUEID,
             "Channel": channel,
             "Context": "dialer-enter",
             "Exten": "s",
@@ -92,7 +92,7 @@ class Manager:
     async def ended(self, action_id: str = FIRST) -> None:
         """Read until the call is over: both words on its end are there, in any order."""
         await self.until(Event="OriginateResponse", ActionID=action_id)
-        await self.until(Event="Hangup", Uniqueid=CALL_ID)
+        await self.until(Event="Hangup", Uniqueid=UNIQUEID)
 
     def messages(self) -> list[Message]:
         """What has come so far; a header that is repeated shows its last value."""
@@ -107,7 +107,7 @@ class Manager:
         return next(
             message["Channel"]
             for message in self.messages()
-            if message.get("Event") == "Newchannel" and message.get("Uniqueid") == CALL_ID
+            if message.get("Event") == "Newchannel" and message.get("Uniqueid") == UNIQUEID
         )
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ async def up(manager: Manager) -> None:
     """Have a call that stays up."""
     await manager.originate(trunk("90"))
     await manager.until(Event="OriginateResponse", ActionID=FIRST)
-    await manager.until(Event="DialEnd", DestUniqueid=CALL_ID)
+    await manager.until(Event="DialEnd", DestUniqueid=UNIQUEID)
 
 
 async def hang_up(manager: Manager) -> None:
@@ -199,12 +199,12 @@ async def core_status_settings(manager: Manager) -> None:
 async def db_get_found(manager: Manager) -> None:
     """The note that dialer.conf leaves of a call: up, over, and deleted."""
     await up(manager)
-    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=CALL_ID)
+    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=UNIQUEID)
     await manager.until(Event="DBGetComplete", ActionID="ask#1")
     await hang_up(manager)
-    await manager.send("DBGet", ActionID="ask#2", Family="dialer", Key=CALL_ID)
+    await manager.send("DBGet", ActionID="ask#2", Family="dialer", Key=UNIQUEID)
     await manager.until(Event="DBGetComplete", ActionID="ask#2")
-    await manager.send("DBDel", ActionID="ask#3", Family="dialer", Key=CALL_ID)
+    await manager.send("DBDel", ActionID="ask#3", Family="dialer", Key=UNIQUEID)
     await manager.until(ActionID="ask#3")
 
 
@@ -223,9 +223,9 @@ NO_OPERATOR = ("DIALER_QUEUE=EMPTY", "DIALER_QUEUE_TIMEOUT=1")
 async def queue_note(manager: Manager) -> None:
     """The note of a call that an operator took from a queue."""
     await call(trunk("60"), *QUEUE)(manager)
-    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=CALL_ID)
+    await manager.send("DBGet", ActionID="ask#1", Family="dialer", Key=UNIQUEID)
     await manager.until(Event="DBGetComplete", ActionID="ask#1")
-    await manager.send("DBDel", ActionID="ask#2", Family="dialer", Key=CALL_ID)
+    await manager.send("DBDel", ActionID="ask#2", Family="dialer", Key=UNIQUEID)
     await manager.until(ActionID="ask#2")
 
 

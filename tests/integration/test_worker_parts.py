@@ -16,6 +16,8 @@ import pytest
 from dialer.domain.call import Call, Ending
 from dialer.settings import Settings
 from dialer.settings.kept import text_of
+from dialer.simulation.pbx import actions
+from dialer.simulation.pbx.outcomes import VERSIONS
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.cells import CellBook
@@ -232,6 +234,17 @@ async def test_a_worker_is_not_ready_without_its_ami_permissions(
 
         await wait_until(lambda: "add originate to its write" in reasons(), "it is logged")
         assert not worker.link.ready
+
+
+async def test_an_asterisk_before_12_takes_no_calls(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 11 ignores ChannelId: people are rung, and nobody hears how it ended."""
+    old = replace(VERSIONS["22"], banner="Asterisk Call Manager/1.3", release="11.25.3")
+    monkeypatch.setattr(actions, "VERSIONS", {**VERSIONS, "22": old})
+    async with SimulatedPbx(secret=SECRET) as pbx, started(site, pbx) as worker:
+        await wait_until(lambda: "12 or later" in worker.link.trouble, "it is refused")
+        assert (worker.link.ready, worker.state.link_state) == (False, "down")
 
 
 async def test_a_missing_include_is_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from dialer.domain.channel import channel_id
 from dialer.multcall.keys import CellKeys
 from tests.celery_events import heard_events
 from tests.integration.stack import CELL, Program, Stack
@@ -75,7 +76,7 @@ KINDS: Mapping[int, tuple[str, int | None, bool, str | None]] = {
     81: ("NO_ANSWER", 19, True, None),
     85: ("FAILED", None, False, "originate_refused"),
     86: ("FAILED", None, True, "no_channel"),
-    87: ("FAILED", None, False, "end_not_seen"),
+    87: ("FAILED", None, False, "no_word"),
 }
 
 
@@ -145,7 +146,7 @@ def test_accepted_call_is_acknowledged_and_gets_its_code(day: Day, kind: int) ->
     response = day.responses[kind]
     assert response["CodLigacao"] == (f"C-{response['IdRequisicao']}" if accepted else None)
     if accepted:
-        assert day.acks[kind]["Uniqueid"] == response["Uniqueid"] == day.ids[kind]
+        assert day.acks[kind]["Uniqueid"] == response["Uniqueid"] == channel_id(day.ids[kind])
 
 
 def test_an_originate_that_asterisk_refuses_is_tried_three_times(day: Day) -> None:

@@ -10,6 +10,7 @@ Version = Literal["16", "22"]
 VERSIONS: tuple[Version, ...] = ("16", "22")
 FOLDER = Path(__file__).resolve().parents[1] / "captures"
 CALL_ID = "ASR_TIM:1001"
+UNIQUEID = "asr-tim.iavsbj64m5n3nyxbt4x4"
 
 
 def raw(version: Version, scenario: str) -> bytes:

@@ -11,9 +11,13 @@ from dialer.domain.call import Call, Ending, Result, State
 from dialer.domain.channel import AmiEvent, Record
 from dialer.domain.follow import follow
 from dialer.domain.follow_events import (
+    AskChannel,
     AskList,
     AskRecord,
+    ChannelMissing,
     ChannelNotListed,
+    ChannelThere,
+    ChannelUnavailable,
     FollowEffect,
     FollowEvent,
     OriginateAccepted,
@@ -80,7 +84,8 @@ class Life:
     """One call and everything that came of it.
 
     `record` is what its record says; `boot` names the Asterisk that is asked. `answers`: what is
-    asked is answered at once. `effects` are all effects in order, `timers` those that run.
+    asked is answered at once; `in_use`: a channel with the call's ChannelId is up. `effects` are all
+    effects in order, `timers` those that run.
     """
 
     followed: Followed = field(default_factory=claimed)
@@ -88,6 +93,7 @@ class Life:
     has_include: bool = True
     boot: str = "b"
     answers: bool = True
+    in_use: bool = False
     now: datetime = T0
     effects: list[FollowEffect] = field(default_factory=list)
     timers: list[tuple[datetime, Timer]] = field(default_factory=list)
@@ -112,7 +118,10 @@ class Life:
             case AskRecord():
                 record = RecordRead(record=self.record, has_include=self.has_include)
                 self.feed(record if self.answers else RecordUnavailable())
-            case AskList() if self.answers:
+            case AskChannel() if self.followed.has_failed_without_channel:
+                answer = ChannelThere() if self.in_use else ChannelMissing()
+                self.feed(answer if self.answers else ChannelUnavailable())
+            case AskList() if self.answers and not self.in_use:
                 self.feed(ChannelNotListed(boot=self.boot))
 
     def run_timers(self, at_most: int = 100) -> Life:

@@ -208,6 +208,7 @@ class Parts:
     written: Written = field(default_factory=Written)
     timeouts: Timeouts = QUICK
     done: list[Call] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
     calls: Calls = field(default_factory=Calls)
     cells: Cells = field(default_factory=Cells)
     journal: Journal = field(default_factory=lambda: Journal("pbx01", refused_pause_s=0.0))
@@ -230,6 +231,7 @@ class Parts:
             registry=cast(Registry, self.written),
             on_done=lambda call, _: self.done.append(call),
             timeouts=self.timeouts,
+            count=self.counted.append,
         )
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.reconciler = Reconciler(

@@ -22,7 +22,7 @@ from dialer.domain.channel import (
     QueueJoined,
     QueueLeft,
     Record,
-    call_id_of,
+    uniqueid_of,
 )
 from dialer.domain.follow import CHECK_AFTER
 from dialer.domain.follow_events import (
@@ -53,21 +53,21 @@ from dialer.domain.follow_events import (
     WriteAnswered,
 )
 from dialer.domain.followed import changed
-from tests.unit.captured import CALL_ID, VERSIONS, Version
+from tests.unit.captured import UNIQUEID, VERSIONS, Version
 from tests.unit.lives import RESULTS, T0, Life, claimed, expected_cause, lived, told
 from tests.unit.test_translate import ANSWERED, NO_CHANNEL
 
-CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
-UP = ChannelUp(uniqueid=CALL_ID)
+CREATED = ChannelCreated(uniqueid=UNIQUEID, channel="PJSIP/carrier-1")
+UP = ChannelUp(uniqueid=UNIQUEID)
 LISTED = ChannelListed(channel="PJSIP/carrier-1", is_up=False)
 LISTED_UP = ChannelListed(channel="PJSIP/carrier-1", is_up=True)
 NOT_LISTED = ChannelNotListed(boot="b")
-FAILED = OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=0)
-SUCCEEDED = OriginateEnded(action_id=f"{CALL_ID}#1", answered=True, reason=4)
+FAILED = OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=0)
+SUCCEEDED = OriginateEnded(action_id=f"{UNIQUEID}#1", answered=True, reason=4)
 
 
-def hung_up(cause: int = 16) -> HungUp:
-    return HungUp(uniqueid=CALL_ID, cause=cause, cause_text=None)
+def hung_up(cause: int | None = 16) -> HungUp:
+    return HungUp(uniqueid=UNIQUEID, cause=cause, cause_text=None)
 
 
 def record(*, ended: bool = True, **fields: Any) -> Record:
@@ -92,7 +92,7 @@ def orders(events: list[AmiEvent]) -> Iterator[list[AmiEvent]]:
 
 def ours(events: list[AmiEvent]) -> list[AmiEvent]:
     """Without the events of other channels, which no call of ours is fed with."""
-    return [e for e in events if isinstance(e, OriginateEnded) or e.uniqueid == CALL_ID]
+    return [e for e in events if isinstance(e, OriginateEnded) or e.uniqueid == UNIQUEID]
 
 
 # --- what real Asterisks said -----------------------------------------------------------
@@ -152,14 +152,14 @@ def test_a_telling_cause_ends_the_call_at_once() -> None:
 
 
 def test_the_ending_has_the_text_of_the_cause() -> None:
-    busy = HungUp(uniqueid=CALL_ID, cause=17, cause_text="User busy")
+    busy = HungUp(uniqueid=UNIQUEID, cause=17, cause_text="User busy")
     assert lived([CREATED, busy]).ending.cause_text == "User busy"
 
 
 def test_a_mute_cause_waits_for_originate_response() -> None:
     life = lived([CREATED, hung_up(0)])
     assert life.effects_of(StartTimer) == [StartTimer(timer=PairingTimedOut())]
-    life.feed(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3))
+    life.feed(OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=3))
     assert life.ending.result is Result.NO_ANSWER
     assert not life.effects_of(AskRecord)
 
@@ -168,8 +168,10 @@ def test_an_unpaired_hangup_asks_the_record() -> None:
     life = lived([CREATED, hung_up(16)]).run_timers()
     assert len(life.effects_of(AskRecord)) == 1
     assert life.ending.result is Result.FAILED
-    assert life.ending.error is not None
-    assert life.ending.error.code == "end_not_seen"
+    assert life.ending.error == CallError(
+        code="result_not_seen",
+        message="Asterisk ended the call with cause 16; its OriginateResponse was not seen",
+    )
 
 
 def test_a_late_channel_is_waited_for() -> None:
@@ -208,7 +210,7 @@ def test_the_record_is_asked_for_once_at_a_time() -> None:
 
 
 def test_the_refusal_of_a_second_attempt_is_ignored() -> None:
-    second = OriginateEnded(action_id=f"{CALL_ID}#2", answered=False, reason=0)
+    second = OriginateEnded(action_id=f"{UNIQUEID}#2", answered=False, reason=0)
     life = lived([second, CREATED, second])
     assert life.followed.originate is None
     assert not life.endings
@@ -229,15 +231,15 @@ def test_an_ended_call_takes_no_event() -> None:
 def test_an_abandoned_wait_is_counted_from_the_first_queue() -> None:
     life = lived([CREATED, UP])
     for step in (QueueJoined, QueueLeft, QueueJoined, QueueLeft):
-        life.feed(step(uniqueid=CALL_ID), after_s=3)
+        life.feed(step(uniqueid=UNIQUEID), after_s=3)
     ending = life.feed(hung_up()).ending
     assert (ending.agent, ending.wait_s) == (None, 9.0)
 
 
 def test_a_wait_nobody_saw_begin_is_asterisks() -> None:
-    joined = AgentJoined(uniqueid=CALL_ID, agent="Ana", wait_s=7.0)
+    joined = AgentJoined(uniqueid=UNIQUEID, agent="Ana", wait_s=7.0)
     assert lived([UP, joined, hung_up()]).ending.wait_s == 7.0
-    assert lived([UP, QueueLeft(uniqueid=CALL_ID), hung_up()]).ending.wait_s is None
+    assert lived([UP, QueueLeft(uniqueid=UNIQUEID), hung_up()]).ending.wait_s is None
 
 
 def test_a_hangup_during_detection_asks_the_record() -> None:
@@ -249,14 +251,14 @@ def test_a_hangup_during_detection_asks_the_record() -> None:
 def test_a_verdict_that_came_needs_no_record() -> None:
     for status in ("HUMAN", None):
         life = Life(claimed(wants_amd=True)).dial()
-        life.feed(UP, AmdReported(uniqueid=CALL_ID, status=status), hung_up())
+        life.feed(UP, AmdReported(uniqueid=UNIQUEID, status=status), hung_up())
         assert life.ending.amd == status
         assert life.effects_of(NoteAmd) == [NoteAmd(works=status is not None)]
         assert not life.effects_of(AskRecord)
 
 
 def test_amd_that_nobody_wanted_is_not_noted() -> None:
-    life = lived([UP, AmdReported(uniqueid=CALL_ID, status=None), hung_up()])
+    life = lived([UP, AmdReported(uniqueid=UNIQUEID, status=None), hung_up()])
     assert not life.effects_of(NoteAmd)
     assert life.ending.amd is None
 
@@ -311,12 +313,16 @@ def test_an_accepted_call_cannot_be_given_up() -> None:
 
 
 def test_an_originate_without_reply_gets_its_time() -> None:
-    life = Life().feed(OriginateSent(attempt=1), OriginateUnclear())
+    life = Life().feed(OriginateSent(attempt=1), OriginateUnclear(within_s=20))
     assert life.effects == [StartTimer(timer=ChannelWaitTimedOut(gap=0))]
     ending = life.ending
     assert len(life.effects_of(AskList)) == 1
-    assert ending.error is not None
-    assert (ending.result, ending.error.code) == (Result.FAILED, "end_not_seen")
+    assert ending.result is Result.FAILED
+    assert ending.error == CallError(
+        code="no_word",
+        message="Asterisk gave no reply to the Originate within 20 s and has no channel of it: see "
+        "in its log why, and look at its load",
+    )
 
 
 def test_an_originate_without_reply_may_be_listed() -> None:
@@ -355,7 +361,7 @@ def test_a_hangup_after_a_gap_asks_the_record() -> None:
 def test_a_call_that_rings_out_after_a_gap_was_not_answered() -> None:
     """Its OriginateResponse says so, some milliseconds after the Hangup."""
     life = Life().dial().feed(CREATED, GapFound(), LISTED, hung_up(16))
-    life.feed(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3), after_s=0.006)
+    life.feed(OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=3), after_s=0.006)
     assert life.ending.result is Result.NO_ANSWER
 
 
@@ -510,13 +516,13 @@ def test_a_record_tells_agent_and_amd_of_an_adopted_call() -> None:
 
 def test_a_heard_agent_counts_before_the_record() -> None:
     life = Life(record=record(agent="Maria", wait_s=4.0)).dial()
-    life.feed(UP, AgentJoined(uniqueid=CALL_ID, agent="Ana", wait_s=4.25), GapFound(), hung_up())
+    life.feed(UP, AgentJoined(uniqueid=UNIQUEID, agent="Ana", wait_s=4.25), GapFound(), hung_up())
     assert (life.ending.agent, life.ending.wait_s) == ("Ana", 4.25)
 
 
 def test_a_heard_wait_stays_without_an_agent() -> None:
-    life = Life(record=record()).dial().feed(UP, QueueJoined(uniqueid=CALL_ID))
-    life.feed(QueueLeft(uniqueid=CALL_ID), after_s=12.5).feed(GapFound(), hung_up())
+    life = Life(record=record()).dial().feed(UP, QueueJoined(uniqueid=UNIQUEID))
+    life.feed(QueueLeft(uniqueid=UNIQUEID), after_s=12.5).feed(GapFound(), hung_up())
     assert (life.ending.agent, life.ending.wait_s) == (None, 12.5)
 
 
@@ -594,12 +600,86 @@ def test_a_complete_ledger_gets_nothing_again() -> None:
     assert lived([CREATED]).feed(*adopted).names == ["WriteAck"]
 
 
+# --- what is said of calls that were not seen to the end ------------------------------------
+
+
+def words(life: Life) -> tuple[str, str]:
+    """The code and the sentence of the ending."""
+    error = life.ending.error
+    assert error is not None
+    return error.code, error.message
+
+
+def test_only_what_was_missed_is_blamed_on_worker_or_link() -> None:
+    blamed = "its worker was down, or had no AMI link or no ledger then"
+    for life in (
+        Life().dial().feed(CREATED, GapFound(), NOT_LISTED),
+        Life().feed(OriginateSent(attempt=1), GapFound(), NOT_LISTED),
+        Life(has_include=False).dial().feed(CREATED, UP, GapFound(), NOT_LISTED),
+    ):
+        code, sentence = words(life)
+        assert (code, blamed in sentence) == ("end_not_seen", True)
+    for life in (
+        Life().feed(OriginateSent(attempt=1), OriginateUnclear(within_s=5)),
+        lived([CREATED, UP, ChannelMissing()]),
+        lived([ChannelMissing()]),
+        lived([CREATED, hung_up(0)]),
+    ):
+        assert blamed not in words(life)[1]
+
+
+def test_a_vanished_channel_is_not_blamed_on_an_old_gap() -> None:
+    code, sentence = words(Life().dial().feed(CREATED, GapFound(), LISTED, ChannelMissing()))
+    assert code == "end_not_seen"
+    assert sentence.endswith("although the AMI link was up: raise writetimeout in manager.conf")
+
+
+def test_an_accepted_call_without_any_event_is_told_as_such() -> None:
+    assert words(lived([ChannelMissing()])) == (
+        "no_word",
+        "Asterisk accepted the Originate, sent no event of the call and has no channel of it: see "
+        "in its log why, and look at its load",
+    )
+
+
+def test_a_hangup_without_a_cause_is_told_as_such() -> None:
+    assert words(lived([CREATED, hung_up(None)]))[1].startswith("Asterisk ended the call without a")
+    failed = words(lived([CREATED, hung_up(99)]))
+    assert failed == ("call_failed", "Asterisk ended the call with cause 99")
+
+
+# --- a ChannelId in use ---------------------------------------------------------------------
+
+
+def test_a_refused_originate_asks_for_the_channel() -> None:
+    life = lived([FAILED])
+    assert words(life)[0] == "no_channel"
+    assert life.effects_of(AskChannel) == [AskChannel()]
+
+
+def test_a_channel_with_the_calls_id_is_followed() -> None:
+    """An Originate of this call that a ledger or worker has forgotten: the telephone rings."""
+    life = Life(in_use=True).dial().feed(FAILED).run_timers()
+    assert life.endings == []
+    assert life.effects_of(AskList) == [AskList()]
+    life.feed(LISTED_UP, hung_up(16))
+    assert life.ending.result is Result.ANSWERED
+
+
+def test_a_lost_link_asks_for_the_channel_again() -> None:
+    life = Life(answers=False).dial().feed(FAILED)
+    life.run_timers(at_most=3)
+    assert (len(life.effects_of(AskChannel)), life.endings) == (3, [])
+    life.answers = True
+    assert words(life)[0] == "no_channel"
+
+
 # --- ids ----------------------------------------------------------------------------------
 
 
-def test_an_event_names_its_call() -> None:
-    assert call_id_of(CREATED) == call_id_of(FAILED) == CALL_ID
-    assert call_id_of(OriginateEnded(action_id="x/1/1", answered=False, reason=5)) == ""
+def test_an_event_names_its_channel() -> None:
+    assert uniqueid_of(CREATED) == uniqueid_of(FAILED) == UNIQUEID
+    assert uniqueid_of(OriginateEnded(action_id="x/1/1", answered=False, reason=5)) == ""
 
 
 def test_changed_is_replace() -> None:

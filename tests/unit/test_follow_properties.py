@@ -43,19 +43,19 @@ from dialer.domain.follow_events import (
     WriteAnswered,
     WriteEnd,
 )
-from tests.unit.captured import CALL_ID
+from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import T0, Life, claimed
 
 causes = st.none() | st.sampled_from([0, 1, 16, 17, 34, 127])
 channels: st.SearchStrategy[AmiEvent] = st.one_of(
-    st.just(ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")),
-    st.just(ChannelUp(uniqueid=CALL_ID)),
+    st.just(ChannelCreated(uniqueid=UNIQUEID, channel="PJSIP/carrier-1")),
+    st.just(ChannelUp(uniqueid=UNIQUEID)),
     st.builds(
         DialEnded, uniqueid=st.just(CALL_ID), status=st.sampled_from(["BUSY", "ANSWER", "?"])
     ),
     st.builds(
         OriginateEnded,
-        action_id=st.sampled_from([f"{CALL_ID}#1", f"{CALL_ID}#2"]),
+        action_id=st.sampled_from([f"{UNIQUEID}#1", f"{UNIQUEID}#2"]),
         answered=st.booleans(),
         reason=st.none() | st.sampled_from([0, 3, 4, 5]),
     ),
@@ -64,8 +64,8 @@ channels: st.SearchStrategy[AmiEvent] = st.one_of(
         AmdReported, uniqueid=st.just(CALL_ID), status=st.sampled_from([None, "HUMAN", "MACHINE"])
     ),
     st.builds(AgentJoined, uniqueid=st.just(CALL_ID), agent=st.just("Ana"), wait_s=st.none()),
-    st.just(QueueJoined(uniqueid=CALL_ID)),
-    st.just(QueueLeft(uniqueid=CALL_ID)),
+    st.just(QueueJoined(uniqueid=UNIQUEID)),
+    st.just(QueueLeft(uniqueid=UNIQUEID)),
 )
 records = st.none() | st.builds(
     Record,
@@ -149,7 +149,7 @@ def test_asterisk_alone_writes_one_ack_and_one_answer(
 
 @given(lives, causes)
 def test_a_hangup_always_leads_to_the_end(life: Life, cause: int | None) -> None:
-    life.feed(OriginateAccepted(), HungUp(uniqueid=CALL_ID, cause=cause, cause_text=None))
+    life.feed(OriginateAccepted(), HungUp(uniqueid=UNIQUEID, cause=cause, cause_text=None))
     life.run_timers()
     assert len(life.endings) == 1
 
@@ -178,8 +178,8 @@ def test_an_answered_call_ends_answered_or_unknown(life: Life, more: list[AmiEve
 
 @given(lives)
 def test_an_ended_call_changes_no_more(life: Life) -> None:
-    life.feed(OriginateAccepted(), HungUp(uniqueid=CALL_ID, cause=17, cause_text=None))
+    life.feed(OriginateAccepted(), HungUp(uniqueid=UNIQUEID, cause=17, cause_text=None))
     life.run_timers()
     over = life.followed
-    life.feed(ChannelUp(uniqueid=CALL_ID), GapFound(), ChannelListed(channel="x", is_up=True))
+    life.feed(ChannelUp(uniqueid=UNIQUEID), GapFound(), ChannelListed(channel="x", is_up=True))
     assert life.followed == over

@@ -11,7 +11,7 @@ import pytest
 
 from dialer.domain.call import Result, State
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
-from tests.unit.captured import CALL_ID
+from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.parts import Parts, entry, parts
 from workers.calls.originate import STALE_CLAIM_S
 
@@ -44,7 +44,7 @@ def is_given_back(made: Parts) -> bool:
 
 async def test_a_claimed_call_is_dialed_and_followed() -> None:
     made = await dial(waiting())
-    assert [action_id for action_id, _ in made.asterisk.sent] == [f"{CALL_ID}#1"]
+    assert [action_id for action_id, _ in made.asterisk.sent] == [f"{UNIQUEID}#1"]
     assert made.followed.call.state is State.ACCEPTED
     assert made.written.done == ["claim", "accept"]
     assert not made.calls.is_claiming(CALL_ID)
@@ -111,12 +111,17 @@ async def test_the_originate_of_a_cell_without_wishes() -> None:
     made.state.has_include = False
     assert await fields_of(made) == {
         "Channel": "PJSIP/5511987650@tim",
-        "ChannelId": CALL_ID,
+        "ChannelId": UNIQUEID,
+        "Account": CALL_ID,
         "Context": "ivr",
         "Exten": "9",
         "Priority": "3",
         "Timeout": "45000",
-        "Variable": ["FORWARD_CONTEXT=dialer-nowhere", "TRANSFER_CONTEXT=dialer-nowhere"],
+        "Variable": [
+            "FORWARD_CONTEXT=dialer-nowhere",
+            "TRANSFER_CONTEXT=dialer-nowhere",
+            f"__DIALER_CALL_ID={CALL_ID}",
+        ],
     }
 
 
@@ -130,6 +135,7 @@ async def test_the_originate_has_the_wishes_of_its_request() -> None:
         "MC_A=1",
         "FORWARD_CONTEXT=dialer-nowhere",
         "TRANSFER_CONTEXT=dialer-nowhere",
+        f"__DIALER_CALL_ID={CALL_ID}",
         "DIALER_CONTEXT=dialer-ura",
         "DIALER_EXTEN=s",
         "DIALER_PRIORITY=1",
@@ -211,7 +217,7 @@ def test_a_call_is_being_claimed_until_its_last_claim_ends() -> None:
 async def test_a_refused_originate_is_tried_again() -> None:
     made = await dial(waiting(OriginateRefused("busy"), OriginateRefused("busy"), None))
     assert [action_id for action_id, _ in made.asterisk.sent] == [
-        f"{CALL_ID}#{n}" for n in (1, 2, 3)
+        f"{UNIQUEID}#{n}" for n in (1, 2, 3)
     ]
     assert made.followed.call.attempts == 3
 
@@ -227,7 +233,9 @@ async def test_an_originate_without_reply_is_not_sent_again() -> None:
     made = await dial(waiting(OriginateOutcomeUnknown("no answer")))
     ending = await made.ending()
     assert ending.error is not None
-    assert ending.error.code == "end_not_seen"
+    assert ending.error.code == "no_word"
+    assert "within 20 s" in ending.error.message
+    assert made.counted == ["no_word"]
     assert len(made.asterisk.sent) == 1
 
 

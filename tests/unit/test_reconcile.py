@@ -15,17 +15,17 @@ from dialer.domain.channel import AmiEvent, ChannelCreated, ChannelUp, HungUp
 from dialer.domain.follow_events import OriginateAccepted
 from dialer.settings import Cell
 from tests.loop_watch import LONGEST_CALLBACK_S, watched_loop
-from tests.unit.captured import CALL_ID
+from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import CELL, T0
 from tests.unit.parts import Parts, Written, entry, parts
 from workers.recovery.reconcile import RECORD_KEPT_S
 
-CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
+CREATED = ChannelCreated(uniqueid=UNIQUEID, channel="PJSIP/carrier-1")
 CHANNEL = {"Channel": "PJSIP/carrier-1", "ChannelState": "5"}
 
 
 def hung_up(cause: int) -> HungUp:
-    return HungUp(uniqueid=CALL_ID, cause=cause, cause_text=None)
+    return HungUp(uniqueid=UNIQUEID, cause=cause, cause_text=None)
 
 
 def code(ending: Ending) -> str | None:
@@ -59,7 +59,7 @@ def of_another_worker(state: State = State.ORIGINATING) -> Parts:
 async def test_a_channel_that_comes_during_the_list_is_followed() -> None:
     made = await reconcile(parts().claimed(), CREATED)
     assert made.followed.call.state is State.ACCEPTED
-    made.hear(ChannelUp(uniqueid=CALL_ID), hung_up(16))
+    made.hear(ChannelUp(uniqueid=UNIQUEID), hung_up(16))
     assert (await made.ending()).result is Result.ANSWERED
 
 

@@ -10,7 +10,7 @@ from dialer.domain.call import Ending, Result, State
 from dialer.domain.channel import ChannelUp
 from dialer.domain.follow_events import OriginateAccepted
 from dialer.store.ledger import WorkerLedger
-from tests.unit.captured import CALL_ID
+from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import T0
 from tests.unit.parts import Parts, entry, parts
 
@@ -21,7 +21,7 @@ async def answered() -> Parts:
     """An answered call of which all is written."""
     made = parts().claimed()
     made.tracker.feed(CALL_ID, OriginateAccepted())
-    made.hear(ChannelUp(uniqueid=CALL_ID))
+    made.hear(ChannelUp(uniqueid=UNIQUEID))
     await made.journal.wait_done()
     made.written.done.clear()
     return made

@@ -14,7 +14,7 @@ from dialer.domain.allowed import Allowed
 from dialer.errors import ConfigError
 from dialer.settings import load, settings, stray_variables
 from dialer.settings.advice import advice
-from dialer.settings.tables import CallingHours, Limits, Log, Recovery
+from dialer.settings.tables import CallingHours, Limits, Log, Numbers, Recovery
 from tests.unit.sound_settings import MARK, Change, cell, clean, loaded, pbx, refusal, tables, write
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "dialer.toml"
@@ -29,6 +29,7 @@ def test_shipped_example_is_valid_and_shows_every_default() -> None:
     example = load(EXAMPLE)
     stated = example.model_dump(exclude_unset=True)
     assert stated["multcall"] == example.multcall.model_dump()
+    assert stated["numbers"] == Numbers().model_dump(exclude_none=True)
     assert stated["log"] == Log().model_dump()
     assert stated["recovery"] == Recovery().model_dump()
     cell, cell_stated = example.cells[0], stated["cells"][0]

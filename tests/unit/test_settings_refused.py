@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from dialer.errors import ConfigError
+from dialer.multcall.renames import FIELDS
 from dialer.settings import load
 from dialer.settings import tables as settings_tables
 from dialer.settings.problems import SettingsRefused
@@ -22,6 +23,10 @@ Tables = dict[str, Any]
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clean(monkeypatch, tmp_path)
+
+
+def fields(**names: str) -> Change:
+    return lambda content: content["multcall"].__setitem__("fields", names)
 
 
 TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
@@ -122,7 +127,7 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         ),
         (
             lambda c: c["multcall"].__setitem__("zzz", 1),
-            "multcall.zzz: there is no such setting; known here: redis_url, push",
+            "multcall.zzz: there is no such setting; known here: redis_url, push, fields, lenient",
         ),
         (
             lambda c: c.__setitem__("pbx", []),
@@ -135,6 +140,64 @@ TEMPLATE = "it takes a dial string such as PJSIP/{number}@carrier"
         (
             lambda c: c["multcall"].__setitem__("push", "up"),
             'multcall.push: is wrong; it takes "right" or "left"',
+        ),
+        (
+            fields(Telefon="Phone"),
+            "multcall.fields: Telefon is no field of the wire; did you mean Telefone?",
+        ),
+        (
+            fields(**{"a b": "Phone"}),
+            f"multcall.fields: one of these is no field of the wire; there are {', '.join(FIELDS)}",
+        ),
+        (
+            fields(Telefone="CallerID"),
+            "multcall: fields: Telefone and CallerID of Request are both named CallerID; "
+            "give each its own name",
+        ),
+        (
+            fields(Codigo="x", Mensagem="x", Pbx="Celula"),
+            "multcall: fields: Celula and Pbx of ACK are both named Celula; give each its own name;"
+            " Codigo and Mensagem of Erro are both named x; give each its own name",
+        ),
+        (
+            lambda c: c["multcall"].update(
+                fields={"Telefone": "Fone", "Tronco": "FONE"}, lenient={"any_case": True}
+            ),
+            "multcall: fields: Telefone and Tronco of Request are both named Fone (any_case is on);"
+            " give each its own name",
+        ),
+        (
+            fields(Telefone="$type"),
+            "multcall.fields.Telefone: is not a name of a field; it takes one such as Phone or "
+            "phone_number",
+        ),
+        (
+            fields(Telefone=""),
+            "multcall.fields.Telefone: is wrong; it takes names of 1 to 64 characters, each after "
+            'our name of the field, as Telefone = "Phone"',
+        ),
+        (
+            lambda c: c["multcall"].__setitem__("lenient", {"all": "maybe"}),
+            "multcall.lenient.all: is wrong; it takes true or false",
+        ),
+        (
+            lambda c: c["multcall"].__setitem__("lenient", {"any_cas": True}),
+            "multcall.lenient.any_cas: there is no such setting; did you mean any_case?",
+        ),
+        (
+            lambda c: c.__setitem__("numbers", {"country": 55}),
+            "numbers.country: is wrong; it takes a country code as text: 1 to 3 digits without + "
+            'or 00, as "55"',
+        ),
+        (
+            lambda c: c.__setitem__("numbers", {"country": "1"}),
+            "numbers: a number of 11 digits could be a national one, or one of 10 digits with the "
+            "country code 1; leave 10 or 11 out of national_digits",
+        ),
+        (
+            lambda c: c.__setitem__("numbers", {"national_digits": []}),
+            "numbers.national_digits: is wrong; it takes numbers of digits from 5 to 14, "
+            "as [10, 11]",
         ),
         (
             lambda c: c["multcall"].__setitem__("redis_url", "127.0.0.1:6379"),
@@ -281,6 +344,7 @@ def test_unreadable_settings_file_is_reported(tmp_path: Path) -> None:
 
 #: Every numeric field of the file, and how to set it; checked by a test below.
 WHERE: dict[tuple[str, str], Callable[[Tables, str, object], object]] = {
+    ("Numbers", "national_digits"): lambda c, k, v: c.update(numbers={k: [v]}),
     ("Recovery", "pbx_lost_after"): lambda c, k, v: c["recovery"].update({k: v}),
     **{
         ("Pbx", name): lambda c, k, v: c["pbxs"][0].update({k: v})

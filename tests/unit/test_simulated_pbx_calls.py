@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from dialer.simulation.pbx import dialplan
 from dialer.simulation.pbx.outcomes import outcome_for
 from dialer.simulation.pbx.timing import CallHabits, Timing
 from tests.unit.simulated_pbx_client import LONG, Client, MakePbx, note, quick_pbxs
@@ -126,16 +127,16 @@ async def test_number_87_gets_no_response(make_pbx: MakePbx) -> None:
     assert all(m.get("ActionID") != "act-c87" for m in client.seen)
 
 
-async def test_channel_id_in_use_is_refused(
-    make_pbx: MakePbx,
-) -> None:
+@pytest.mark.parametrize("again", ["c1", "C1"])
+async def test_channel_id_in_use_is_refused(again: str, make_pbx: MakePbx) -> None:
+    """Asterisk compares ids without regard to case."""
     pbx = await make_pbx(talk_time=(60.0, 60.0))
     client = await Client.logged_in(pbx, "call")
     client.originate("1100", "c1", ActionID="first")
     await client.event("OriginateResponse", ActionID="first")
-    client.originate("1100", "c1", ActionID="second")
+    client.originate("1100", again, ActionID="second")
     second = await client.event("OriginateResponse", ActionID="second")
-    assert (second["Response"], second["Uniqueid"]) == ("Failure", "c1")
+    assert (second["Response"], second["Uniqueid"]) == ("Failure", again)
     assert client.names().count("Newchannel") == 1
     assert pbx.rings["1100"] == 1
     assert pbx.stats()["refused_duplicates"] == 1
@@ -300,3 +301,10 @@ async def test_two_thousand_calls_at_once_take_little_processor(make_pbx: MakePb
     assert (pbx.live, pbx.peak_live) == (2000, 2000)
     # With the client, under coverage and other load: 300 starts per second fit one core.
     assert spent / 2000 < 1 / 300
+
+
+def test_a_note_cuts_its_times_off_to_milliseconds_as_asterisk() -> None:
+    note = dialplan.end_note(
+        answered_at=1795712684.0009, ended_at=1795712687.339789, cause=16, variables={}
+    )
+    assert note.startswith("answered=1795712684.000 ended=1795712687.339 cause=16 ")

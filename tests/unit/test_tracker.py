@@ -14,18 +14,18 @@ from dialer.domain.follow_events import (
     OriginateAccepted,
     OriginateUnclear,
 )
-from tests.unit.captured import CALL_ID, VERSIONS, Version
+from tests.unit.captured import CALL_ID, UNIQUEID, VERSIONS, Version
 from tests.unit.lives import CELL, RESULTS, expected_cause, told
 from tests.unit.parts import Parts, entry, parts
 from tests.unit.test_translate import ANSWERED, NO_CHANNEL
 from tests.waiting import wait_until
 
-CREATED = ChannelCreated(uniqueid=CALL_ID, channel="PJSIP/carrier-1")
-UP = ChannelUp(uniqueid=CALL_ID)
+CREATED = ChannelCreated(uniqueid=UNIQUEID, channel="PJSIP/carrier-1")
+UP = ChannelUp(uniqueid=UNIQUEID)
 
 
 def hung_up(cause: int = 16) -> HungUp:
-    return HungUp(uniqueid=CALL_ID, cause=cause, cause_text=None)
+    return HungUp(uniqueid=UNIQUEID, cause=cause, cause_text=None)
 
 
 def accepted(**cell: object) -> Parts:
@@ -44,7 +44,7 @@ async def test_a_recorded_call_is_written_step_by_step(version: Version, scenari
     assert made.written.done == ["accept", *(["answer"] if answered else []), "end"]
     assert made.written.released == [CALL_ID]
     assert len(made.done) == 1
-    assert made.asterisk.forgotten == ([CALL_ID] if answered else [])
+    assert made.asterisk.forgotten == ([UNIQUEID] if answered else [])
     code = "no_channel" if scenario in NO_CHANNEL else None
     assert (ending.error.code if ending.error else None) == code
     assert len(made.calls) == 0
@@ -60,7 +60,7 @@ async def test_no_record_is_deleted_if_none_is_written() -> None:
 
 async def test_the_pairing_timer_asks_nothing_about_an_ended_call() -> None:
     made = accepted().hear(CREATED, hung_up(0))
-    made.hear(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3))
+    made.hear(OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=3))
     assert (await made.ending()).result is Result.NO_ANSWER
     other = accepted().hear(CREATED, hung_up(0))  # its timer was started later
     await other.ending()
@@ -227,7 +227,7 @@ async def test_missing_amd_is_logged_once_until_it_works(
 ) -> None:
     made = accepted(amd="hangup").hear(UP)
     for verdict in (None, None, "HUMAN", "HUMAN", None):
-        made.hear(AmdReported(uniqueid=CALL_ID, status=verdict))
+        made.hear(AmdReported(uniqueid=UNIQUEID, status=verdict))
     assert [r.getMessage().split(",")[0] for r in caplog.records] == [
         "AMD does not run",
         "AMD runs again",

@@ -21,10 +21,10 @@ from dialer.domain.channel import (
     QueueJoined,
     QueueLeft,
 )
-from tests.unit.captured import CALL_ID, VERSIONS, Version, messages, scenarios
+from tests.unit.captured import UNIQUEID, VERSIONS, Version, messages, scenarios
 from workers.ami.events import WANTED_EVENTS, read_record, translate
 
-FIRST, SECOND = f"{CALL_ID}#1", f"{CALL_ID}#2"
+FIRST, SECOND = f"{UNIQUEID}#1", f"{UNIQUEID}#2"
 
 #: What a scenario tells of a refusal: DialEnd, Reason, and the Hangup's cause on 16 and on 22.
 REFUSALS: dict[str, tuple[str | None, int, tuple[int, int]]] = {
@@ -62,7 +62,7 @@ def of_the_call(version: Version, scenario: str) -> list[AmiEvent]:
     return [
         event
         for event in translated(version, scenario)
-        if isinstance(event, OriginateEnded) or event.uniqueid == CALL_ID
+        if isinstance(event, OriginateEnded) or event.uniqueid == UNIQUEID
     ]
 
 
@@ -126,17 +126,17 @@ def test_the_far_half_of_a_local_channel_is_another_channel(version: Version) ->
     others = {
         e.uniqueid
         for e in translated(version, "local_busy")
-        if not isinstance(e, OriginateEnded) and e.uniqueid != CALL_ID
+        if not isinstance(e, OriginateEnded) and e.uniqueid != UNIQUEID
     }
-    assert others == {f"{CALL_ID};2"}
+    assert others == {f"{UNIQUEID};2"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_amd_and_agent_come_decoded(version: Version) -> None:
     events = of_the_call(version, "amd_userevent")
-    assert only(events, AmdReported) == AmdReported(uniqueid=CALL_ID, status="MACHINE")
+    assert only(events, AmdReported) == AmdReported(uniqueid=UNIQUEID, status="MACHINE")
     assert only(events, AgentJoined) == AgentJoined(
-        uniqueid=CALL_ID, agent="João Silva", wait_s=None
+        uniqueid=UNIQUEID, agent="João Silva", wait_s=None
     )
 
 
@@ -148,13 +148,13 @@ def test_queue_events_tell_who_waits_leaves_and_answers(version: Version) -> Non
     assert isinstance(joined, AgentJoined)
     assert joined.wait_s in (0, 1)  # whole seconds
     assert told == [
-        QueueJoined(uniqueid=CALL_ID),
-        QueueLeft(uniqueid=CALL_ID),
-        AgentJoined(uniqueid=CALL_ID, agent="Maria José", wait_s=joined.wait_s),
+        QueueJoined(uniqueid=UNIQUEID),
+        QueueLeft(uniqueid=UNIQUEID),
+        AgentJoined(uniqueid=UNIQUEID, agent="Maria José", wait_s=joined.wait_s),
     ]
     for scenario in ("queue_customer_gives_up", "queue_nobody_takes_the_call"):
         told = [e for e in of_the_call(version, scenario) if isinstance(e, QueueLeft | AgentJoined)]
-        assert told == [QueueLeft(uniqueid=CALL_ID)], scenario
+        assert told == [QueueLeft(uniqueid=UNIQUEID)], scenario
 
 
 def test_an_operator_without_a_name_is_known_by_its_interface() -> None:
@@ -220,12 +220,20 @@ def test_a_channel_that_only_rings_is_not_up() -> None:
 
 @pytest.mark.parametrize("wait", ["nan", "inf", "-1", "1e9", "soon", ""])
 def test_a_wait_that_is_no_number_of_seconds_is_unknown(wait: str) -> None:
-    message = {"Event": "UserEvent", "UserEvent": "DialerAgent", "Uniqueid": "A:1", "Wait": wait}
+    message = {"Event": "UserEvent", "Uniqueid": "A:1", "UserEvent": "DialerAgent", "Wait": wait}
     assert translate(message) == AgentJoined(uniqueid="A:1", agent="", wait_s=None)
 
 
 def test_user_events_of_others_mean_nothing() -> None:
-    assert translate({"Event": "UserEvent", "UserEvent": "Queue", "Uniqueid": "A:1"}) is None
+    assert translate({"Event": "UserEvent", "Uniqueid": "A:1", "UserEvent": "Queue"}) is None
+
+
+@pytest.mark.parametrize("name", ["DialerAmd", "DialerAgent"])
+def test_a_user_event_of_another_ami_user_is_no_event(name: str) -> None:
+    """Asterisk puts what the AMI user wrote after `UserEvent` (seen on 16 and 22)."""
+    sent = {"Event": "UserEvent", "Privilege": "user,all", "UserEvent": name, "Uniqueid": "A:1"}
+    assert translate({**sent, "Status": "MACHINE", "Agent": "x"}) is None
+    assert translate({"Event": "UserEvent", "Uniqueid": "A:1"}) is None
 
 
 HEADERS = (

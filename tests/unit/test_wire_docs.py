@@ -11,6 +11,7 @@ import pytest
 
 from dialer.domain.allowed import Allowed
 from dialer.domain.call import Ending, Result
+from dialer.domain.channel import channel_id
 from dialer.errors import InvalidRequest
 from dialer.multcall.answers import ack, dead, invalid_response, response_parts
 from dialer.multcall.code import parse_code
@@ -111,7 +112,7 @@ def test_the_examples_of_one_call_belong_together() -> None:
     request = admissible_request(raw, cell=CELL, allowed=allowed)
     code = parse_code(examples("codligacao")[0].encode())
     dialed = datetime(2026, 5, 4, 12, 30, 1, tzinfo=UTC)
-    uniqueid = request.call_id
+    uniqueid = channel_id(request.call_id)
     accepted = ack(
         request=request, pbx="pbx01", uniqueid=uniqueid, at=dialed + timedelta(milliseconds=42)
     )

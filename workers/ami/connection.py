@@ -4,8 +4,9 @@ The only module that knows panoramisk. Version 1.4 sends unanswered actions agai
 reconnect; its futures never resolve when a connection drops; a wrong secret raises nothing; it
 escapes no line ends; it closes the link on an exception in a callback; it loses a UTF-8
 character that a read cuts; its pings expect no pong; its reconnect cannot be stopped; it keeps
-actions that were never answered. So a connection here is one Manager, used once; every wait has
-a timeout, and `link` reconnects.
+actions that were never answered; it takes any message with the ActionID of an action for the reply,
+and raises if a header is repeated. So a connection here is one Manager, used once, that reads its
+messages with `frames`; every wait has a timeout, and `link` reconnects.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from panoramisk.message import Message
 from dialer.errors import AmiCertificateRejected
 from dialer.settings import Pbx
 from dialer.settings.ami_tls import context_of, refusal
+from workers.ami.frames import Splitter, headers_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,11 @@ EVENT_MASK: Final = "system,call,user,agent"
 
 _NEVER_S: Final = 10**8
 
-#: AMI messages parsed in one turn of the event loop; each takes up to 0.1 ms.
+#: AMI messages read in one turn of the event loop; each takes up to 0.1 ms.
 SLICE: Final = 50
+
+#: Stop reading from Asterisk while more bytes than this wait to be handled.
+WAITING_MAX_BYTES: Final = 8 * 1024 * 1024
 
 Fields = Mapping[str, str]
 
@@ -92,7 +97,7 @@ async def connect(
     try:
         async with asyncio.timeout(within_s):
             made = await loop.create_connection(
-                lambda: _Protocol(wanted, on_event), pbx.host, pbx.port, ssl=trusted
+                lambda: _Protocol(pbx.name, wanted, on_event), pbx.host, pbx.port, ssl=trusted
             )
     except ssl.SSLError as error:
         raise AmiCertificateRejected(refusal(pbx, error)) from error
@@ -103,39 +108,59 @@ async def connect(
 
 
 class _Protocol(AMIProtocol):  # type: ignore[misc]
-    """Split the stream into frames as bytes, and drop unwanted events before parsing them.
+    """Read frames, give replies to panoramisk's actions and wanted events to `on_event`.
 
-    Frames are parsed in slices: a list of 2,000 channels must not block the event loop.
+    Panoramisk's own reading is not used: repeated headers, a second reply or a list without a
+    start raise in it or end another question. Unwanted events are dropped before they are read.
+    Frames are read in slices: a list of 2,000 channels must not block the event loop.
     """
 
-    def __init__(self, wanted: frozenset[str], on_event: Callable[[Fields], None]) -> None:
+    def __init__(
+        self, pbx: str, wanted: frozenset[str], on_event: Callable[[Fields], None]
+    ) -> None:
+        self._extra = {"pbx": pbx}
         self._wanted = frozenset(name.encode() for name in wanted)
         self._on_event = on_event
-        self._rest = b""
+        self._splitter = Splitter()
         self._frames: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._is_paused = False
+        self._logged: set[str] = set()
 
     def data_received(self, data: bytes) -> None:
-        *frames, self._rest = (self._rest + data).split(b"\r\n\r\n")
-        is_parsing = bool(self._frames)
-        self._frames += [frame for frame in frames if self._is_wanted(frame)]
-        if not is_parsing:
-            self._parse()
+        is_reading = bool(self._frames)
+        for frame in self._splitter.feed(data):
+            if self._is_wanted(frame):
+                self._frames.append(frame)
+                self._waiting_bytes += len(frame)
+        if self._splitter.skipped and self._is_new("too long"):
+            logger.error("AMI message too long, skipped; the link stays up", extra=self._extra)
+        if self._waiting_bytes > WAITING_MAX_BYTES:
+            self._is_paused = True
+            self.transport.pause_reading()
+        if not is_reading:
+            self._read()
 
-    def _parse(self) -> None:
+    def _read(self) -> None:
         for _ in range(min(SLICE, len(self._frames))):
+            frame = self._frames.popleft()
+            self._waiting_bytes -= len(frame)
             try:
-                self._handle(self._frames[0])
-            except Exception:
-                logger.exception("AMI message failed; the link stays up")
-            finally:
-                self._frames.popleft()
+                self._handle(headers_of(frame))
+            except Exception as error:
+                if self._is_new(type(error).__name__):
+                    logger.exception("AMI message failed; the link stays up", extra=self._extra)
         if self._frames:
-            asyncio.get_running_loop().call_soon(self._parse)
+            asyncio.get_running_loop().call_soon(self._read)
+        elif self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
 
-    def _handle(self, frame: bytes) -> None:
-        message = Message.from_line(frame.decode("utf-8", "replace").strip())
-        if message is not None:
-            self.handle_message(message)
+    def _is_new(self, trouble: str) -> bool:
+        """True once per connection: a flood of broken messages must not become one of lines."""
+        is_new = trouble not in self._logged
+        self._logged.add(trouble)
+        return is_new
 
     def _is_wanted(self, frame: bytes) -> bool:
         if not frame.startswith(b"Event: "):
@@ -143,17 +168,25 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]
         name = frame[7 : frame.find(b"\r\n")]
         return name in self._wanted or b"\r\nActionID: " in frame
 
-    def handle_message(self, message: Message) -> None:
-        if message.id in self.responses and message.event != "OriginateResponse":
-            super().handle_message(message)
-        elif "event" in message:
-            self._on_event(plain(message))
+    def _handle(self, headers: dict[str, str]) -> None:
+        action = self.responses.get(headers.get("ActionID"))
+        if action is not None and _is_reply(headers, is_first=not action.responses):
+            if action.add_message(Message(headers)):
+                del self.responses[headers["ActionID"]]
+        elif headers.get("Event", "").encode() in self._wanted:
+            self._on_event(headers)
+
+
+def _is_reply(headers: Mapping[str, str], *, is_first: bool) -> bool:
+    """True if these headers are the next message of a reply: the Response, then events of a list.
+
+    A UserEvent never is: any AMI user can send one with our ActionID.
+    """
+    if "Event" not in headers:
+        return is_first and "Response" in headers
+    return not is_first and headers["Event"] not in ("UserEvent", "OriginateResponse")
 
 
 def plain(message: Message) -> dict[str, str]:
-    """Return the headers by Asterisk's names; the first of repeated headers counts."""
-    return {
-        name: str(value[0] if isinstance(value, list) else value)
-        for name, value in message.items()
-        if name != "content"  # panoramisk's own
-    }
+    """Return the headers by Asterisk's names."""
+    return {name: value for name, value in message.items() if name != "content"}

@@ -7,7 +7,7 @@ names work as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote
@@ -85,6 +85,8 @@ def translate(message: Mapping[str, str]) -> AmiEvent | None:
 
 
 def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
+    if not _is_of_channel(message):
+        return None
     match message.get("UserEvent"):
         case "DialerAmd":
             return AmdReported(uniqueid=uniqueid, status=unquote(message.get("Status", "")) or None)
@@ -97,12 +99,26 @@ def _user_event(message: Mapping[str, str], uniqueid: str) -> AmiEvent | None:
     return None
 
 
-def channel_found(channel: Mapping[str, str] | None, boot: str) -> ChannelListed | ChannelNotListed:
-    """Return the result of a channel list for a call; `None` headers: it is not listed."""
-    if channel is None:
-        return ChannelNotListed(boot=boot)
-    is_up = channel.get("ChannelState") == CHANNEL_UP
-    return ChannelListed(channel=channel.get("Channel", ""), is_up=is_up)
+def _is_of_channel(user_event: Mapping[str, str]) -> bool:
+    """True if the dialplan of a channel sent the UserEvent, false if an AMI user did.
+
+    Asterisk 16 and 22 put the channel's headers before `UserEvent`; what an AMI user or the
+    dialplan writes comes after it.
+    """
+    names = list(user_event)
+    return "Uniqueid" in names[: names.index("UserEvent")] if "UserEvent" in names else False
+
+
+def channel_found(
+    live: Mapping[str, Mapping[str, str]], uniqueids: Iterable[str], boot: str
+) -> ChannelListed | ChannelNotListed:
+    """Return the result of a channel list for a call whose channel has one of these Uniqueids."""
+    for uniqueid in uniqueids:
+        if (channel := live.get(uniqueid)) is not None:
+            is_up = channel.get("ChannelState") == CHANNEL_UP
+            name = channel.get("Channel", "")
+            return ChannelListed(uniqueid=uniqueid, channel=name, is_up=is_up)
+    return ChannelNotListed(boot=boot)
 
 
 # --- records written by the dialplan include (deploy/asterisk/dialer.conf) ---------------

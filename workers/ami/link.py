@@ -12,11 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dialer.domain.asterisk_version import is_too_old
 from dialer.errors import (
     AmiCertificateRejected,
+    AmiLoginInUse,
     AmiLoginRefused,
     AmiPermissionMissing,
     AmiUnavailable,
+    AsteriskTooOld,
     ConfigError,
     OriginateOutcomeUnknown,
     OriginateRefused,
@@ -75,6 +78,11 @@ class AmiLink:
     _probe_reply: asyncio.Future[None] | None = None
 
     @property
+    def trouble(self) -> str:
+        """Why the link is down, with the cure; empty while it is up or connecting at first."""
+        return self._trouble
+
+    @property
     def ready(self) -> bool:
         """True if actions and calls can be sent now."""
         connection = self._connection
@@ -99,7 +107,7 @@ class AmiLink:
                 if first:
                     raise
                 self._log_trouble(str(error))
-            except AmiCertificateRejected as error:
+            except (AmiCertificateRejected, AmiLoginInUse) as error:
                 self._log_trouble(str(error))
             except (OSError, TimeoutError, AmiUnavailable) as error:
                 self._log_trouble(
@@ -142,14 +150,12 @@ class AmiLink:
         self.session += 1
         connection = await connect(self.pbx, self.wanted, self._event, within_s=ANSWER_WITHIN_S)
         self._connection = connection
-        await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
+        reply = await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
         await asyncio.sleep(0)  # panoramisk sets `authenticated` in a callback of that future
         if not connection.authenticated:
-            raise AmiLoginRefused(
-                f"Asterisk at {self.pbx.host}:{self.pbx.port} refused the AMI login of "
-                f"{self.pbx.username!r} for {self.pbx.name}: make username and secret in "
-                "dialer.toml equal to manager.conf, and check that its permit line allows this host"
-            )
+            if str(reply.message) == rights.LOGIN_IN_USE:
+                raise AmiLoginInUse(rights.login_in_use(self.pbx))
+            raise AmiLoginRefused(rights.login_refused(self.pbx))
 
     async def _live(self) -> None:
         """Run from the login until the connection is lost."""
@@ -174,7 +180,7 @@ class AmiLink:
         try:
             await self._fully_booted()
             await self.on_up()
-        except AmiPermissionMissing as error:
+        except (AmiPermissionMissing, AsteriskTooOld) as error:
             self._close(str(error))
         except AmiUnavailable as error:
             self._close(f"Asterisk is not ready after login ({error})")
@@ -190,8 +196,8 @@ class AmiLink:
     async def _delete_rest(self) -> None:
         """Delete records that earlier connections could not delete, after the link is ready."""
         await self.up.wait()
-        for call_id in tuple(self._undeleted):
-            await self.delete_record(call_id)
+        for uniqueid in tuple(self._undeleted):
+            await self.delete_record(uniqueid)
 
     async def _fully_booted(self) -> None:
         for within_s in (BOOTED_SOON_S, BOOTED_WITHIN_S - BOOTED_SOON_S):
@@ -300,6 +306,17 @@ class AmiLink:
             )  # only if the link works: else the reason is the link
             raise AmiPermissionMissing(rights.missing_call_events(self.pbx)) from error
 
+    async def check_version(self) -> None:
+        """Check that Asterisk knows `ChannelId`, without which no event can be recognized.
+
+        Raises:
+            AsteriskTooOld: it is older than 12; the sentence says which version it is.
+            AmiUnavailable: the link was lost, or Asterisk refused for another reason.
+        """
+        reply = await self._first({"Action": "CoreSettings"})
+        if is_too_old(ami=str(reply.amiversion), asterisk=str(reply.asteriskversion)):
+            raise AsteriskTooOld(rights.too_old(self.pbx, str(reply.asteriskversion)))
+
     async def _check_allowed(self) -> None:
         commands = await self.ask({"Action": "ListCommands"}, as_list=False)
         if commands.success and (trouble := rights.not_allowed(self.pbx, commands)):
@@ -323,9 +340,18 @@ class AmiLink:
             raise AmiUnavailable(f"Asterisk refuses {action['Action']}: {messages[0].message}")
         return messages
 
+    async def _first(self, action: Mapping[str, str]) -> Any:
+        """Send an action that must succeed and has one reply; return that."""
+        return (await self._granted(action, as_list=False))[0]
+
     async def channels(self) -> dict[str, dict[str, str]]:
-        """Return the headers of every live channel, by Uniqueid. Use rarely: it is a long list."""
+        """Return the headers of every live channel, by Uniqueid. Use rarely: it is a long list.
+
+        Raises:
+            AmiUnavailable: the list did not come, or lacks channels: none counts as gone then.
+        """
         messages = await self._granted({"Action": "CoreShowChannels"}, within_s=LIST_WITHIN_S)
+        _check_complete(messages, "CoreShowChannel")
         found: dict[str, dict[str, str]] = {}
         for n, message in enumerate(messages, 1):
             if message.event == "CoreShowChannel":
@@ -337,17 +363,17 @@ class AmiLink:
     async def has_channel(self, uniqueid: str) -> bool:
         """True if a channel of that Uniqueid is up; asks only for this channel."""
         question = {"Action": "Getvar", "Channel": uniqueid, "Variable": "UNIQUEID"}
-        (reply,) = await self._messages(question)
+        reply = await self.ask(question, as_list=False)
         return not (reply.response == "Error" and reply.message == "No such channel")
 
     async def boot(self) -> str:
         """Return the start time of Asterisk as text; it changes with every start."""
-        (reply,) = await self._granted({"Action": "CoreStatus"})
+        reply = await self._first({"Action": "CoreStatus"})
         return f"{reply.corestartupdate} {reply.corestartuptime}"
 
     async def version(self) -> str:
         """Return Asterisk's version, such as `22.10.0`."""
-        (reply,) = await self._granted({"Action": "CoreSettings"})
+        reply = await self._first({"Action": "CoreSettings"})
         return str(reply.asteriskversion)
 
     async def identity(self) -> str:
@@ -377,21 +403,21 @@ class AmiLink:
 
         Only a call detects that. A reload would too, but it resets app_amd's silence_threshold.
         """
-        messages = await self._messages({"Action": "ModuleCheck", "Module": "app_amd.so"})
-        return bool(messages[0].success)
+        reply = await self.ask({"Action": "ModuleCheck", "Module": "app_amd.so"}, as_list=False)
+        return bool(reply.success)
 
     async def _value(self, function: str) -> str:
         """Return the value of a dialplan function; empty if there is no such function."""
-        (reply,) = await self._granted({"Action": "Getvar", "Variable": function})
+        reply = await self._first({"Action": "Getvar", "Variable": function})
         return str(reply.value)
 
-    async def record(self, call_id: str) -> str | None:
-        """Return the call's record in AstDB, None if there is none."""
-        messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": call_id})
+    async def record(self, uniqueid: str) -> str | None:
+        """Return a channel's record in AstDB, None if there is none."""
+        messages = await self._messages({"Action": "DBGet", "Family": "dialer", "Key": uniqueid})
         return next((str(m.val) for m in messages if m.event == "DBGetResponse"), None)
 
     async def records(self) -> dict[str, str]:
-        """Return all records in AstDB by call; empty before Asterisk 16.24, which cannot list."""
+        """Return all AstDB records by Uniqueid; empty before Asterisk 16.24, which cannot list."""
         question = {"Action": "DBGetTree", "Family": "dialer"}
         messages = await self._messages(question, within_s=LIST_WITHIN_S)
         return {
@@ -400,12 +426,20 @@ class AmiLink:
             if m.event == "DBGetTreeResponse"
         }
 
-    async def delete_record(self, call_id: str) -> None:
-        """Delete the call's record in AstDB; retried when the link comes back."""
-        self._undeleted.add(call_id)
+    async def delete_record(self, uniqueid: str) -> None:
+        """Delete a channel's record in AstDB; retried when the link comes back."""
+        self._undeleted.add(uniqueid)
         with contextlib.suppress(AmiUnavailable):
-            await self.ask({"Action": "DBDel", "Family": "dialer", "Key": call_id})
-            self._undeleted.discard(call_id)
+            await self.ask({"Action": "DBDel", "Family": "dialer", "Key": uniqueid})
+            self._undeleted.discard(uniqueid)
+
+
+def _check_complete(messages: list[Any], item: str) -> None:
+    """Raise AmiUnavailable if a list has not as many items as Asterisk counted."""
+    listed = sum(message.event == item for message in messages)
+    counted = messages[-1].listitems
+    if counted and counted != str(listed):
+        raise AmiUnavailable(f"only {listed} of {counted} channels were listed")
 
 
 def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:

@@ -35,7 +35,8 @@ PERMISSION_PROBE: Final = MappingProxyType(
 
 def is_probe_reply(event: Mapping[str, str]) -> bool:
     """True if the event was caused by PERMISSION_PROBE."""
-    return event.get("ActionID") == PERMISSION_PROBE["ActionID"]
+    is_of_probe = event.get("ActionID") == PERMISSION_PROBE["ActionID"]
+    return is_of_probe and event.get("Event") == "OriginateResponse"
 
 
 def not_allowed(pbx: Pbx, commands: Container[str]) -> str:
@@ -56,6 +57,37 @@ def missing_call_events(pbx: Pbx) -> str:
         f"Asterisk at {pbx.host}:{pbx.port} sends the AMI user {pbx.username!r} no call events: "
         "add call to its read in manager.conf, and reload that (and remove any eventfilter there "
         "that excludes OriginateResponse)"
+    )
+
+
+#: What Asterisk 16 and 22 reply to a login while another session is logged in as the same user, if
+#: `allowmultiplelogin = no`. They reply the same to a wrong secret then.
+LOGIN_IN_USE: Final = "Login Already In Use"
+
+
+def login_in_use(pbx: Pbx) -> str:
+    """Return the error for the reply LOGIN_IN_USE."""
+    return (
+        f"Asterisk at {pbx.host}:{pbx.port} has another session of the AMI user {pbx.username!r}, "
+        "and allows one: end that program, give each its own user in manager.conf, or set "
+        "allowmultiplelogin = yes there"
+    )
+
+
+def login_refused(pbx: Pbx) -> str:
+    """Return the error for a refused login."""
+    return (
+        f"Asterisk at {pbx.host}:{pbx.port} refused the AMI login of {pbx.username!r} for "
+        f"{pbx.name}: make username and secret in dialer.toml equal to manager.conf, and check "
+        "that its permit line allows this host"
+    )
+
+
+def too_old(pbx: Pbx, version: str) -> str:
+    """Return the error for an Asterisk that ignores `ChannelId`."""
+    return (
+        f"Asterisk at {pbx.host}:{pbx.port} is version {version or 'unknown'}; the dialer needs 12 "
+        "or later: update Asterisk, or take this PBX out of dialer.toml"
     )
 
 

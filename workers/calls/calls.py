@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dialer.domain.call import Call, Ending
+from dialer.domain.channel import uniqueids_of
 from dialer.domain.followed import Followed
 from workers.calls.remembered import Remembered
 
@@ -18,6 +19,7 @@ class Calls:
 
     remembered: Remembered = field(default_factory=Remembered)
     _followed: dict[str, Followed] = field(default_factory=dict)
+    _by_uniqueid: dict[str, str] = field(default_factory=dict)
     _claiming: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
@@ -30,6 +32,10 @@ class Calls:
         """Return the followed call, None if it is not followed."""
         return self._followed.get(call_id)
 
+    def by_uniqueid(self, uniqueid: str) -> str | None:
+        """Return the id of the followed call whose channel has that Uniqueid, None if none has."""
+        return self._by_uniqueid.get(uniqueid)
+
     def followed(self) -> list[Followed]:
         """Return every followed call."""
         return [*self._followed.values()]
@@ -41,15 +47,20 @@ class Calls:
 
     def put(self, followed: Followed) -> None:
         """Add a followed call, or replace its state."""
-        self._followed[followed.call.call_id] = followed
+        call_id = followed.call.call_id
+        if call_id not in self._followed:
+            self._by_uniqueid |= dict.fromkeys(uniqueids_of(call_id), call_id)
+        self._followed[call_id] = followed
 
     def drop(self, call_id: str) -> None:
-        """Remove a call that was given back."""
+        """Remove a call that was given back or has ended."""
         self._followed.pop(call_id, None)
+        for uniqueid in uniqueids_of(call_id):
+            self._by_uniqueid.pop(uniqueid, None)
 
     def end(self, call: Call, ending: Ending) -> None:
         """Remove a call that ended, and remember its ending."""
-        self._followed.pop(call.call_id, None)
+        self.drop(call.call_id)
         self.remembered.note(call, ending)
 
     @contextmanager

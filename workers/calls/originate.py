@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from dialer.domain.call import CallError, Result
-from dialer.domain.channel import action_id
+from dialer.domain.channel import action_id, channel_id
 from dialer.domain.follow_events import (
     GivenUp,
     OriginateAccepted,
@@ -23,9 +23,19 @@ from dialer.domain.follow_events import (
     OriginateUnclear,
 )
 from dialer.domain.followed import Followed
-from dialer.domain.originate import CARRIER_DIALS_NOTHING, dial_string, variable_line
+from dialer.domain.originate import (
+    CALL_ID_VARIABLE,
+    CARRIER_DIALS_NOTHING,
+    dial_string,
+    variable_line,
+)
 from dialer.domain.request import CallRequest, cell_of
-from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
+from dialer.errors import (
+    BETWEEN_PROBLEMS,
+    AmiUnavailable,
+    OriginateOutcomeUnknown,
+    OriginateRefused,
+)
 from dialer.failpoints import failpoint
 from dialer.settings import Cell, Pbx
 from dialer.store.entry import Entry
@@ -114,17 +124,20 @@ class Originator:
         self, request: CallRequest, cell: Cell, expires_at: datetime | None
     ) -> GivenUp | None:
         """Return why the call must never be dialed, None if it may be dialed."""
-        trunk = request.trunk or cell.trunk
+        trunk, fields = request.trunk or cell.trunk, self.cells.ledger(cell.name).fields
         if expires_at is not None and expires_at <= self.state.clock.now():
             self.state.results.count("expired")
-            message = "ValidadeSeg passed before it was dialed"
+            message = fields.said("ValidadeSeg passed before it was dialed", "ValidadeSeg")
             return _given_up("expired", message, result=Result.EXPIRED)
         if trunk is not None and trunk not in self.pbx.trunks:
             name = self.pbx.name
-            message = f"{name} has no trunk {trunk!r}: add it to its trunks in dialer.toml"
+            message = (
+                f"{name} has no trunk {trunk!r}, as its worker read dialer.toml: add it to its "
+                "trunks there, and restart the worker"
+            )
             return _given_up("no_trunk", message)
-        if (refusal := cell.allowed.refusal(request)) is not None:
-            return _given_up("not_allowed", refusal.sentence)
+        if refusals := [fields.said(r.sentence, r.field) for r in cell.allowed.refusals(request)]:
+            return _given_up("not_allowed", BETWEEN_PROBLEMS.join(refusals))
         if not self.cells.is_in_file(request, cell):
             message = (
                 f"{cell.name} is not in dialer.toml, and no cell there allows this target and "
@@ -152,7 +165,7 @@ class Originator:
                 self.tracker.feed(call_id, OriginateSent(attempt=attempt))
                 await self.link.originate(
                     fields,
-                    action_id=action_id(call_id, attempt),
+                    action_id=action_id(channel_id(call_id), attempt),
                     within_s=cell.timeout_command_response,
                 )
             except ValueError as error:
@@ -171,14 +184,15 @@ class Originator:
                     "No reply to an Originate; Asterisk will be asked for its channel",
                     extra={"call_id": call_id, "reason": str(error)},
                 )
-                self.tracker.feed(call_id, OriginateUnclear())
+                within_s = cell.timeout_command_response
+                self.tracker.feed(call_id, OriginateUnclear(within_s=within_s))
                 return
             else:
                 failpoint("originate.after")
                 self.state.results.count("accepted")
                 self.tracker.feed(call_id, OriginateAccepted())
                 return
-        message = f"Asterisk refused it: {refusal}"
+        message = f"Asterisk refused the Originate: {refusal}"
         self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
 
     def _give_back(self, followed: Followed) -> None:
@@ -206,7 +220,7 @@ class Originator:
             "EXTEN": request.exten or cell.exten,
             "PRIORITY": str(request.priority or cell.priority),
         }
-        given = (*request.variables, *CARRIER_DIALS_NOTHING)
+        given = (*request.variables, *CARRIER_DIALS_NOTHING, (CALL_ID_VARIABLE, request.call_id))
         variables = [variable_line(name, value) for name, value in given]
         if self.state.has_include:
             ours = target | _include_variables(request, cell)
@@ -214,7 +228,8 @@ class Originator:
             target = {"CONTEXT": "dialer-enter", "EXTEN": "s", "PRIORITY": "1"}
         fields: dict[str, str | list[str]] = {
             "Channel": dial_string(self.pbx.trunks[trunk], request.number),
-            "ChannelId": request.call_id,
+            "ChannelId": channel_id(request.call_id),
+            "Account": request.call_id,
             "Context": target["CONTEXT"],
             "Exten": target["EXTEN"],
             "Priority": target["PRIORITY"],

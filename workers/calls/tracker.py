@@ -15,13 +15,23 @@ from datetime import datetime
 from typing import Any, Final, assert_never
 
 from dialer.domain.call import Call, Ending
-from dialer.domain.channel import AmiEvent, Record, call_id_of
+from dialer.domain.channel import (
+    AmiEvent,
+    Record,
+    channel_id,
+    is_channel_id,
+    uniqueid_of,
+    uniqueids_of,
+)
+from dialer.domain.endings import NO_WORD
 from dialer.domain.follow import follow
 from dialer.domain.follow_events import (
     AskChannel,
     AskList,
     AskRecord,
     ChannelMissing,
+    ChannelThere,
+    ChannelUnavailable,
     FollowEffect,
     FollowEvent,
     LogEndMissed,
@@ -74,7 +84,7 @@ class Tracker:
     timeouts: Timeouts = field(default_factory=Timeouts)
     slot_within_s: float = SLOT_WITHIN_S
     fence: Fence = field(default_factory=Fence)
-    #: Events of calls that are not followed yet; collected inside `buffering`.
+    #: Events of calls that are not followed yet, by Uniqueid; collected inside `buffering`.
     _unfollowed: dict[str, list[tuple[AmiEvent, datetime]]] = field(default_factory=dict)
     _buffering: int = 0
     _to_list: set[str] = field(default_factory=set)
@@ -84,12 +94,13 @@ class Tracker:
 
     def on_event(self, event: AmiEvent) -> None:
         """Feed an AMI event to its call; ignore events of other channels."""
-        call_id = call_id_of(event)
+        uniqueid = uniqueid_of(event)
         now = self.state.clock.now()
-        if call_id in self.calls:
+        call_id = self.calls.by_uniqueid(uniqueid)
+        if call_id is not None:
             self.feed(call_id, event, now)
-        elif self._buffering and cell_of(call_id) in self.cells:
-            self._unfollowed.setdefault(call_id, []).append((event, now))
+        elif self._buffering and (is_channel_id(uniqueid) or cell_of(uniqueid) in self.cells):
+            self._unfollowed.setdefault(uniqueid, []).append((event, now))
 
     @contextmanager
     def buffering(self) -> Iterator[None]:
@@ -116,25 +127,26 @@ class Tracker:
 
     def follow(self, entry: Entry, token: str) -> Followed:
         """Follow a call that was claimed with this `token`; its Originate is not sent yet."""
-        followed = self._followed(entry, token)
+        followed = self._followed(entry, token, channel_id(entry.call.call_id))
         self.calls.put(followed)
         return followed
 
     def adopt(self, entry: Entry) -> None:
         """Follow a claimed call whose Originate may have been sent by another worker."""
-        followed = replace(self._followed(entry, ""), sent=True, missed=True)
-        self.calls.put(followed)
-        call_id = entry.call.call_id
-        for event, at in self._unfollowed.pop(call_id, ()):
-            self.feed(call_id, event, at)
+        followed = self._followed(entry, "", entry.call.uniqueid or "")
+        self.calls.put(replace(followed, sent=True, missed=True))
+        for uniqueid in followed.uniqueids:
+            for event, at in self._unfollowed.pop(uniqueid, ()):
+                self.feed(entry.call.call_id, event, at)
 
-    def _followed(self, entry: Entry, token: str) -> Followed:
+    def _followed(self, entry: Entry, token: str, uniqueid: str) -> Followed:
         cell = self.cells.get(entry.request.cell)
         return Followed(
             call=entry.call,
             request=entry.request,
             boot=entry.boot,
             token=token,
+            uniqueid=uniqueid,
             wants_amd=cell is not None and cell.amd != "off",
         )
 
@@ -149,6 +161,8 @@ class Tracker:
                 return self._write_answered(f, at)
             case WriteEnd(ending=ending):
                 self.calls.end(f.call, ending)
+                if ending.error is not None and ending.error.code == NO_WORD:
+                    self.state.results.count(NO_WORD)
                 return self.write_end(f.call, f.request, ending)
             case AskRecord():
                 return self.journal.start(self._ask_record(call_id))
@@ -182,7 +196,7 @@ class Tracker:
             lambda: ledger.accept(
                 f.request,
                 pbx=self.state.name,
-                uniqueid=call.uniqueid or call.call_id,
+                uniqueid=call.uniqueid or channel_id(call.call_id),
                 attempts=call.attempts,
                 at=call.accepted_at or self.state.clock.now(),
                 code_wait_s=cell.timeout_command_ack,
@@ -209,7 +223,8 @@ class Tracker:
         if reply != "void":
             self.on_done(replace(call, ending=ending), ending)
         if self.state.has_include and (call.answered_at or ending.answered_at):
-            await self.link.delete_record(call.call_id)
+            for uniqueid in [call.uniqueid] if call.uniqueid else uniqueids_of(call.call_id):
+                await self.link.delete_record(uniqueid)
 
     def release_slot(self, cell: str, call_id: str) -> asyncio.Task[None]:
         """Release the call's slot in the registry."""
@@ -224,13 +239,22 @@ class Tracker:
     async def _ask_record(self, call_id: str) -> None:
         answer: FollowEvent = RecordUnavailable()
         try:
-            text = await self.link.record(call_id)
+            record = await self._record(self._uniqueids(call_id))
         except AmiUnavailable:
             pass  # the timer RecordDue asks again
         else:
-            record = self._on_redis_time(read_record(text)) if text else None
             answer = RecordRead(record=record, has_include=self.state.has_include)
         self.feed(call_id, answer)
+
+    async def _record(self, uniqueids: tuple[str, ...]) -> Record | None:
+        for uniqueid in uniqueids:
+            if text := await self.link.record(uniqueid):
+                return self._on_redis_time(read_record(text))
+        return None
+
+    def _uniqueids(self, call_id: str) -> tuple[str, ...]:
+        followed = self.calls.get(call_id)
+        return followed.uniqueids if followed else ()
 
     def _on_redis_time(self, record: Record | None) -> Record | None:
         """Correct the times of a record, which the clock of the PBX's host gave."""
@@ -245,11 +269,11 @@ class Tracker:
 
     async def _ask_channel(self, call_id: str) -> None:
         try:
-            is_there = await self.link.has_channel(call_id)
+            found = [await self.link.has_channel(one) for one in self._uniqueids(call_id)]
         except AmiUnavailable:
-            return
-        if not is_there:
-            self.feed(call_id, ChannelMissing())
+            self.feed(call_id, ChannelUnavailable())
+        else:
+            self.feed(call_id, ChannelThere() if any(found) else ChannelMissing())
 
     def _schedule_list(self, call_id: str) -> None:
         if not self._to_list:
@@ -278,7 +302,8 @@ class Tracker:
             return
         if self.link.session == session:
             for call_id in wanted:
-                self.feed(call_id, channel_found(live.get(call_id), self.state.boot))
+                found = channel_found(live, self._uniqueids(call_id), self.state.boot)
+                self.feed(call_id, found)
 
     def _note_amd(self, cell: str, *, works: bool) -> None:
         """Log once if AMD does not run, and once if it runs again."""

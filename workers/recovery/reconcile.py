@@ -112,12 +112,12 @@ class Reconciler:
             AmiUnavailable: the link was lost in the meantime.
         """
         now = datetime.now(UTC)
-        for call_id, text in (await self.link.records()).items():
+        for uniqueid, text in (await self.link.records()).items():
             record = read_record(text)
             last = (record.ended_at or record.answered_at) if record else None
             old = last is None or now - last > timedelta(seconds=RECORD_KEPT_S)
-            if old and call_id not in self.calls:
-                await self.link.delete_record(call_id)
+            if old and self.calls.by_uniqueid(uniqueid) is None:
+                await self.link.delete_record(uniqueid)
 
     async def _claimed(self) -> list[Entry]:
         """Return the claimed calls of all cells whose Redis answers now; retry the others later."""
@@ -163,7 +163,9 @@ class Reconciler:
         """Feed each call the result of the channel list."""
         adopted = 0
         async for call_id in _in_slices(call_ids):
-            found = channel_found(live.get(call_id), self.state.boot)
+            if (followed := self.calls.get(call_id)) is None:
+                continue  # it ended in the meantime
+            found = channel_found(live, followed.uniqueids, self.state.boot)
             adopted += isinstance(found, ChannelListed)
             self.tracker.feed(call_id, found)
         if call_ids:

@@ -23,7 +23,9 @@ from dialer.multcall.rawjson import RawObject, read_object
 from dialer.simulation.multcall.requests import Asked
 
 #: `Erro.Codigo` of calls whose end was not seen because something died.
-UNSEEN: Final = frozenset({"pbx_restarted", "end_not_seen", "pbx_lost"})
+UNSEEN: Final = frozenset(
+    {"pbx_restarted", "end_not_seen", "result_not_seen", "no_word", "pbx_lost"}
+)
 
 #: Results that must have an `Erro`; all others must have none.
 _WITH_ERROR: Final = frozenset(

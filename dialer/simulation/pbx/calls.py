@@ -75,6 +75,7 @@ class CallFloor:
         seed: int | None,
     ) -> None:
         self.habits = habits
+        #: Calls by Uniqueid in lower case: Asterisk compares ids without regard to case.
         self.live: dict[str, SimulatedCall] = {}
         self.rings: Counter[str] = Counter()
         self.originates = 0
@@ -90,10 +91,10 @@ class CallFloor:
 
     def find(self, name_or_uniqueid: str) -> SimulatedCall | None:
         """Return the live call with that channel name or Uniqueid, None if there is none."""
-        by_id = self.live.get(name_or_uniqueid)
+        wanted = name_or_uniqueid.lower()
+        by_id = self.live.get(wanted)
         if by_id is not None:
             return by_id
-        wanted = name_or_uniqueid.lower()
         return next((c for c in self.live.values() if c.legs.one.name.lower() == wanted), None)
 
     def ending_of(self, order: OriginateOrder) -> Ending:
@@ -105,7 +106,7 @@ class CallFloor:
     def start_call(self, order: OriginateOrder) -> None:
         """Start a call; a ChannelId in use and numbers ending in 86 create no channel."""
         outcome = self._outcome_of(order)
-        if order.channel_id and order.channel_id in self.live:
+        if order.channel_id.lower() in self.live:
             self.refused_duplicates += 1
             self._publish_threads((), order, reason=0)
         elif outcome.ending is Ending.NO_CHANNEL:
@@ -145,7 +146,7 @@ class CallFloor:
         )
         self._sequence += 1
         call = SimulatedCall(order, outcome, legs)
-        self.live[call.uniqueid] = call
+        self.live[call.uniqueid.lower()] = call
         self.peak_live = max(self.peak_live, len(self.live))
         self.rings[number_in(order.dial_string)] += 1
         self._step(
@@ -245,7 +246,7 @@ class CallFloor:
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
-        self.live.pop(call.uniqueid, None)
+        self.live.pop(call.uniqueid.lower(), None)
         self.ended += 1
         if call.answered_at is not None and self._writes_note(call):
             self._astdb[dialplan.NOTE_FAMILY, call.uniqueid] = dialplan.end_note(

@@ -5,6 +5,7 @@ Owns the note's format as defined in `deploy/asterisk/dialer.conf`. Pure; times 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -65,7 +66,7 @@ def user_events(variables: Mapping[str, str]) -> list[UserEventStep]:
 
 def answer_note(*, answered_at: float) -> str:
     """Return the note of a call that is up; `answered_at` in seconds since 1970 UTC."""
-    return f"answered={answered_at:.3f} ended= cause= amd= agent= wait="
+    return f"answered={_moment(answered_at)} ended= cause= amd= agent= wait="
 
 
 def end_note(
@@ -75,9 +76,15 @@ def end_note(
     amd = quote(variables.get("AMDSTATUS", ""), safe="")
     agent = quote(variables.get("DIALER_AGENT", ""), safe="")
     return (
-        f"answered={answered_at:.3f} ended={ended_at:.3f} cause={cause} "
+        f"answered={_moment(answered_at)} ended={_moment(ended_at)} cause={cause} "
         f"amd={amd} agent={agent} wait="
     )
+
+
+def _moment(seconds: float) -> str:
+    """Return `%s.%3q` of Asterisk's STRFTIME, which cuts off what is less than a millisecond."""
+    ms = math.floor(seconds * 1000)
+    return f"{ms // 1000}.{ms % 1000:03d}"
 
 
 def exists(expression: str, *, is_included: bool) -> str | None:

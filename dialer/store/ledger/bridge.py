@@ -230,9 +230,11 @@ class BridgeLedger(WaitingCalls):
         expires_at: datetime | None = None,
         most_per_number: int = 0,
         number_window_s: float = 0,
+        stored: bytes = b"",
     ) -> Admission:
         """Admit a request that waits in the list `source` (hand or parked), queued to `pbx`.
 
+        `stored` is the request as the ledger keeps it, by the strict wire; default: `raw`.
         Only `ADMITTED` changes anything. The caller must bury a duplicate.
         """
         keys = self.keys
@@ -257,6 +259,7 @@ class BridgeLedger(WaitingCalls):
                 int(number_window_s * 1000),
                 int((request.valid_for_s or 0) * 1000) if from_admission else "",
                 secrets.token_hex(8),
+                stored or raw,
             ],
         )
         return Admission(reply.decode())

@@ -78,6 +78,7 @@ class CallSteps(LedgerReads):
             dialed_at=call.dialed_at,
             answered_at=call.answered_at or ending.answered_at,
             ending=ending,
+            fields=self.fields,
         )
         reply = await self._run(
             "end",

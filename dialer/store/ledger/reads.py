@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from dialer.domain.call import State
+from dialer.domain.numbers import BY_DIGITS, Numbering
+from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
 from dialer.store.entry import Entry
 from dialer.store.keys import LedgerKeys
@@ -52,16 +54,22 @@ class CellCounts:
 
 @dataclass(frozen=True, slots=True)
 class LedgerReads:
-    """Read access to one cell's ledger. `push` is `multcall.push`, where Multcall appends."""
+    """Read access to one cell's ledger.
+
+    `push` is `multcall.push`, where Multcall appends. `fields` are the names in the answers to it.
+    `numbering` says which numbers are the same telephone.
+    """
 
     steps: Steps
     cell: str
     push: Literal["right", "left"] = "right"
+    fields: Fields = PLAIN
+    numbering: Numbering = BY_DIGITS
 
     @property
     def keys(self) -> LedgerKeys:
         """The ledger's keys of this cell."""
-        return LedgerKeys(self.cell)
+        return LedgerKeys(self.cell, self.numbering)
 
     @property
     def wire(self) -> CellKeys:

@@ -96,7 +96,7 @@ class WorkerLedger(CallSteps):
             [
                 request.call_id,
                 legal(domain.Accepted),
-                ack(request=request, pbx=pbx, uniqueid=uniqueid, at=at),
+                ack(request=request, pbx=pbx, uniqueid=uniqueid, at=at, fields=self.fields),
                 self._push,
                 to_ms(at),
                 uniqueid,

@@ -6,6 +6,7 @@
 -- ARGV 1 raw element   2 call id   3 threads of the cell   4 pbx   5 valid until, ms ('': always)
 --      6 most calls to a number, 0 for no limit   7 window of that limit, ms
 --      8 valid for, ms from now ('' if 5 is given)   9 token of this admission
+--      10 the element as the ledger keeps it
 -- A repeat with the same token (the reply was lost) succeeds again.
 -- Returns 'admitted' | 'duplicate' | 'full' | 'number_limit' | 'gone' (no longer in this list).
 -- Only 'admitted' changes anything.
@@ -28,7 +29,7 @@ if most > 0 then
 end
 local expires = ARGV[5]
 if ARGV[8] ~= '' then expires = string.format('%d', now + tonumber(ARGV[8])) end
-redis.call('HSET', call, 'state', 'queued', 'epoch', 1, 'pbx', ARGV[4], 'request', ARGV[1],
+redis.call('HSET', call, 'state', 'queued', 'epoch', 1, 'pbx', ARGV[4], 'request', ARGV[10],
   'admitted_ms', now, 'expires_ms', expires, 'code_state', 'none', 'admission', ARGV[9])
 redis.call('ZADD', KEYS[3], now, ARGV[2])
 redis.call('ZADD', KEYS[4], now, ARGV[2])

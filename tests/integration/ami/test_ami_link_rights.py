@@ -153,3 +153,31 @@ async def test_missing_fully_booted_is_logged_once(
 def test_missing_permission_is_named_within_ten_seconds() -> None:
     assert SHIPPED["BOOTED_SOON_S"] < 10
     assert SHIPPED["ANSWER_WITHIN_S"] < 10
+
+
+@pytest.mark.parametrize(
+    ("versions", "is_refused"),
+    [
+        ("AMIversion: 1.3\r\nAsteriskVersion: 11.25.3", True),
+        ("AMIversion: 1.1\r\nAsteriskVersion: SVN-trunk-r400000", True),
+        ("AMIversion: 5.0.4\r\nAsteriskVersion: certified/18.9-cert5", False),
+        ("AMIversion: 9.0.0\r\nAsteriskVersion: GIT-master-9f8c7d6", False),
+    ],
+)
+async def test_an_asterisk_before_12_is_refused(
+    versions: str, is_refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port), on_up=AmiLink.check_version) as rig:
+        await wait_until(lambda: raw.actions("CoreSettings"), "the version is asked for")
+        action_id = raw.actions("CoreSettings")[0].partition("ActionID: ")[2].partition("\r\n")[0]
+        reply = f"Response: Success\r\nActionID: {action_id}\r\n{versions}\r\n\r\n"
+        await raw.say(reply.encode())
+        await wait_until(lambda: rig.ups or rig.link.trouble, "it is judged")
+        assert bool(rig.ups) is not is_refused
+        if is_refused:
+            version = versions.rpartition(" ")[2]
+            assert rig.link.trouble == (
+                f"Asterisk at 127.0.0.1:{raw.port} is version {version}; the dialer needs 12 or "
+                "later: update Asterisk, or take this PBX out of dialer.toml"
+            )
+            assert rig.link.trouble in reasons(caplog)
