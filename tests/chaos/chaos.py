@@ -77,6 +77,7 @@ class Chaos:
     points: dict[str, Points]
     pbxs: Pbxs
     store: Store
+    only: Sequence[str] = ()
     done: list[Done] = field(default_factory=list)
     under_way: dict[str, Fault] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -305,7 +306,7 @@ class Chaos:
     async def _inject(self, rng: random.Random) -> None:
         await asyncio.sleep(2.0)  # let it dial first
         running: set[asyncio.Task[None]] = set()
-        for fault in plan(rng, self._has()):
+        for fault in plan(rng, self._has(), self.only):
             if self.enough:
                 break
             if fault.target not in self.under_way:  # one fault a target at a time

@@ -90,9 +90,12 @@ KINDS = (
 )
 
 
-def plan(rng: random.Random, has: Container[str]) -> Iterator[Fault]:
-    """Faults without end, in the order that the seed gives; `has` is what the run has."""
-    kinds = [kind for kind in KINDS if not kind.needs or kind.needs in has]
+def plan(rng: random.Random, has: Container[str], only: Container[str] = ()) -> Iterator[Fault]:
+    """Faults without end, in the order that the seed gives.
+
+    `has` is what the run has; `only` are the kinds to choose from, all if there are none.
+    """
+    kinds = [k for k in KINDS if (not k.needs or k.needs in has) and (not only or k.name in only)]
     weights = [kind.weight for kind in kinds]
     while True:
         kind = rng.choices(kinds, weights)[0]

@@ -52,6 +52,7 @@ def make(seed: int, given: argparse.Namespace, points: dict[str, Points]) -> Cha
         points=points,
         pbxs=pbxs,
         store=store,
+        only=given.only,
     )
 
 
@@ -66,6 +67,8 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pace", type=float, default=0.7, help="mean seconds between faults")
     parser.add_argument("--pbx", choices=("real", "simulated"), default="real")
     parser.add_argument("--sentinel-every", type=int, default=5, help="which runs; 0: none")
+    kinds = [kind.name for kind in KINDS]
+    parser.add_argument("--only", nargs="+", choices=kinds, default=[], metavar="KIND")
     parser.add_argument("--folder", help="for logs; default: one that is left behind")
     given = parser.parse_args(arguments)
     given.folder = given.folder or tempfile.mkdtemp(prefix="chaos-")
