@@ -90,7 +90,7 @@ KINDS = (
 )
 
 
-def plan(rng: random.Random, has: Container[str], only: Container[str] = ()) -> Iterator[Fault]:
+def plan(rng: random.Random, has: Container[str], only: Sequence[str] = ()) -> Iterator[Fault]:
     """Faults without end, in the order that the seed gives.
 
     `has` is what the run has; `only` are the kinds to choose from, all if there are none.
