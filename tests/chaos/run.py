@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -94,6 +95,7 @@ def rehearse(given: argparse.Namespace) -> tuple[Book, dict[str, Points]]:
 
 def main() -> int:
     """The program."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # then the programs are stopped too
     given = parsed()
     if compiler() is None:
         left_out = ", ".join(kind.name for kind in KINDS if kind.needs == COMPILER)

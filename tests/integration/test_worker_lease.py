@@ -36,7 +36,7 @@ def lease(site: Site, place: str = "here") -> PbxLease:
 
 
 def ledger(site: Site, fence: Fence) -> WorkerLedger:
-    return WorkerLedger(site.steps, CELL, "right", fence)
+    return WorkerLedger(site.steps, CELL, "right", fence=fence)
 
 
 async def beat(site: Site, one: Holder, fence: int, link: Any = "up") -> bool:
