@@ -93,8 +93,10 @@ fuzz: $(STAMP)
 	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed" $(PYTEST_ARGS) || \
 	{ echo "make fuzz FUZZ_SEED=$$seed repeats this run"; exit 1; }
 
-# The long run: CHAOS_ARGS="--seed 7 --faults 250 --calls 2500" and more, see tests/chaos/run.py;
-# with "--pbx simulated" it needs no Docker.
+# The long run; see tests/chaos/run.py. More than 1,000 faults and 10,000 calls, two of six runs with
+# Sentinel, take about half an hour on two cores:
+#   make chaos CHAOS_ARGS="--runs 6 --faults 200 --calls 1700 --rate 9 --pace 0.5 --sentinel-every 3"
+# With "--pbx simulated" it needs no Docker.
 CHAOS_ARGS ?=
 chaos: $(STAMP)
 	@$(PY) -m tests.chaos.run $(CHAOS_ARGS)
