@@ -30,12 +30,17 @@ class RedisClock:
     is_measured: bool = False
 
     async def measure(self, steps: Steps) -> None:
-        """Measure the skew. A slow reply changes nothing, except if there was none before."""
+        """Measure the skew. A slow reply changes nothing, except if there was none before.
+
+        A skew that may be nothing but the time that the reply took counts as none.
+        """
         before = self.host_time()
         seconds, micros = await steps.read("TIME")
         after = self.host_time()
         if after - before <= REPLY_WITHIN_S or not self.is_measured:
-            self.skew_s = (before + after) / 2 - (int(seconds) + int(micros) / 1e6)
+            redis_s = int(seconds) + int(micros) / 1e6
+            is_between = before <= redis_s <= after
+            self.skew_s = 0.0 if is_between else (before + after) / 2 - redis_s
             self.is_measured = True
 
     def now(self) -> datetime:

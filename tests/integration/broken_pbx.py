@@ -40,13 +40,15 @@ datetime.datetime = Wrong
 class Breakage:
     """One way. `says` are words of which the monitor's sentence has some; none: nothing is broken.
 
-    `before` prepares the worker's start: it returns its environment.
+    `before` prepares the worker's start: it returns its environment. `is_in_ci`: it is tried in
+    each run; the others only with `DIALER_BROKEN_S`.
     """
 
     name: str
     says: tuple[str, ...]
     breaks: Callable[[Stack], AbstractAsyncContextManager[None]]
     before: Callable[[Stack], Any] | None = None
+    is_in_ci: bool = False
 
 
 def other_settings(stack: Stack, change: Callable[[dict[str, Any]], None]) -> dict[str, str]:
@@ -98,6 +100,15 @@ async def broker_by_proxy(stack: Stack) -> dict[str, str]:
 
 async def registry_by_proxy(stack: Stack) -> dict[str, str]:
     return await proxied(stack, "registry", "redis_url", 0)
+
+
+async def other_broker(stack: Stack) -> dict[str, str]:
+    """A worker whose settings name another broker than those of the bridge."""
+
+    def change(tables: dict[str, Any]) -> None:
+        tables["broker"]["url"] = stack.valkey.url(5)
+
+    return other_settings(stack, change)
 
 
 @asynccontextmanager
@@ -206,10 +217,13 @@ SILENT = ("has not answered the Originate", "got no word from Asterisk")
 
 BREAKAGES = (
     Breakage(
-        name="consumer cancelled", says=("consumer was cancelled",), breaks=consumer_cancelled
+        name="consumer cancelled",
+        says=("consumer was cancelled",),
+        breaks=consumer_cancelled,
+        is_in_ci=True,
     ),
-    Breakage(name="frozen worker", says=("no heartbeat",), breaks=frozen),
-    Breakage(name="silent Originates", says=SILENT, breaks=originates_silent),
+    Breakage(name="frozen worker", says=("no heartbeat",), breaks=frozen, is_in_ci=True),
+    Breakage(name="silent Originates", says=SILENT, breaks=originates_silent, is_in_ci=True),
     Breakage(name="clock 10 min fast", says=("clock",), breaks=nothing_more, before=clock_ahead),
     Breakage(
         name="broker cut off", says=("not connected to the broker",), breaks=cut_off,
@@ -219,6 +233,7 @@ BREAKAGES = (
         name="registry cut off", says=("no heartbeat",), breaks=cut_off, before=registry_by_proxy
     ),
     Breakage(name="Asterisk hangs", says=(*SILENT, "no AMI link"), breaks=asterisk_hangs),
-    Breakage(name="nudges lost", says=(), breaks=nudges_lost),
+    Breakage(name="nudges lost", says=(), breaks=nudges_lost, is_in_ci=True),
+    Breakage(name="other broker", says=(), breaks=nothing_more, before=other_broker),
     Breakage(name="rights lost", says=("no heartbeat",), breaks=rights_lost, before=other_user),
 )  # fmt: skip

@@ -62,6 +62,7 @@ class Nudges:
     """A dispatcher that publishes nothing and remembers all."""
 
     sent: list[Nudge] = field(default_factory=list)
+    problem: str = ""
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
         self.sent += nudges

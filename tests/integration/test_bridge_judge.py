@@ -266,6 +266,31 @@ async def test_worker_in_trouble_is_not_ready(site: Site, facts: dict[str, Any])
     assert (await state_of(site, "pbx02")).why_not_taking() == ""
 
 
+async def test_silent_worker_gets_no_calls_long_before_it_is_dead(site: Site) -> None:
+    await site.silence("pbx01", seconds=3)
+    assert (await state_of(site)).load.ready
+    await site.silence("pbx01", seconds=5)
+    state = await state_of(site)
+    assert (state.load.ready, state.is_alive) == (False, True)
+    assert state.why_not_taking() == "no heartbeat of its worker for 5 s"
+
+
+async def test_reason_not_to_take_calls_is_that_of_the_first_cause(site: Site) -> None:
+    async def why(cell: str | None = None) -> str:
+        return (await state_of(site)).why_not_taking(cell)
+
+    await site.redis.delete("dialer:pbx:pbx01")
+    assert await why() == "no worker of it ever came"
+    await site.beat("pbx01", "down")
+    assert (await why()).startswith("no AMI link for ")
+    await site.beat("pbx01", "up", lacking=json.dumps({CELL: "no queue"}))
+    assert (await why(), await why(CELL)) == ("", "no queue")
+    await condemned(site, Bridge.of(site, pbxs=TWO))
+    assert "8 got no word from Asterisk" in await why()
+    await site.beat("pbx01", "stopping")
+    assert await why() == "its worker was stopped"
+
+
 async def test_call_leaves_a_pbx_whose_worker_is_in_trouble_at_once(site: Site) -> None:
     bridge = Bridge.of(site, pbxs=TWO)
     await site.admitted()

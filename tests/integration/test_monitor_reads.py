@@ -105,3 +105,10 @@ async def test_slow_reply_does_not_change_the_measured_clock(site: Site) -> None
     before = clock.skew_s
     await clock.measure(site.steps)
     assert clock.skew_s == before
+
+
+async def test_host_whose_clock_is_right_has_no_skew_at_all(site: Site) -> None:
+    clock = RedisClock()
+    for _ in range(20):
+        await clock.measure(site.steps)
+        assert clock.skew_s == 0

@@ -1,6 +1,7 @@
 """One of two PBXs is broken under load: no request waits long, and the monitor says why.
 
-Here each way is tried with few calls; `DIALER_BROKEN_S=60` makes the load last that long.
+By default some ways are tried with few calls. `DIALER_BROKEN_S=60` tries all of them, with a load
+that lasts so many seconds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.waiting import wait_until
 #: Calls a second, and for how long.
 CPS = 10
 LOAD_S = float(os.environ.get("DIALER_BROKEN_S", "6"))
+WAYS = [way for way in BREAKAGES if way.is_in_ci or "DIALER_BROKEN_S" in os.environ]
 
 #: No request waits longer for its ACK, in seconds.
 ACK_WITHIN_S = 12.0
@@ -79,10 +81,19 @@ class Times:
             left = await self.stack.leftovers()
             raise AssertionError(f"{error}: {missing}; {left}") from None
 
-    def waited_s(self, request_id: str) -> float:
-        """How long a request waited for its ACK. One that got none: for its Response."""
-        got = self.acked.get(request_id, self.answered[request_id])
-        return got - self.pushed[request_id]
+    def late(self) -> dict[str, float]:
+        """Return the requests that waited too long for their ACK, with the seconds.
+
+        A call whose Originate was sent and never accepted gets no ACK: it may ring, so that no
+        other PBX may dial it. Other requests without ACK count until their Response.
+        """
+        never = {r["IdRequisicao"] for r in self.stack.multcall.responses if r["DiscadaEm"]}
+        waited = {
+            i: self.acked.get(i, self.answered[i]) - at
+            for i, at in self.pushed.items()
+            if i in self.acked or i not in never
+        }
+        return {i: seconds for i, seconds in waited.items() if seconds > ACK_WITHIN_S}
 
 
 @dataclass(slots=True)
@@ -141,7 +152,7 @@ async def settled(stack: Stack) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("way", BREAKAGES, ids=lambda way: way.name)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 async def test_one_broken_pbx_delays_no_request_for_long(tmp_path: Path, way: Breakage) -> None:
     cell = {"timeout_command_response": 6, "threads": 50}
     async with Stack(tmp_path, cell=cell, settings={"recovery": {"pbx_lost_after": 8}}) as stack:
@@ -161,8 +172,7 @@ async def test_one_broken_pbx_delays_no_request_for_long(tmp_path: Path, way: Br
                 await times.load(LOAD_S)
                 await times.until_answered()
                 until = time.monotonic()
-        late = {i: w for i in times.pushed if (w := times.waited_s(i)) > ACK_WITHIN_S}
-        assert not late, watch.seen
+        assert times.late() == {}
         if way.says:
             took = watch.named(way.says, since)
             assert took is not None, watch.seen
