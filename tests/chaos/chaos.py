@@ -36,7 +36,7 @@ MIX = {"answered": 60, "busy": 10, "rejected": 5, "invalid_number": 8, "congesti
        "no_answer": 8, "repeated": 2, "malformed": 2}  # fmt: skip
 
 #: After the last fault, all must be answered within this time, in seconds.
-SETTLE_S = 90.0
+SETTLE_S = 120.0
 
 #: Each request expires after this time: longer than any waits, shorter than a wrong clock is off.
 VALID_FOR_S = 500.0

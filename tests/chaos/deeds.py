@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,6 +36,10 @@ HEALED_WITHIN_S = 40.0
 #: A worker that may not work ends by itself within this time; starting takes it most of it.
 ENDS_WITHIN_S = 30.0
 
+#: A program that was ended is left alone until it says this, or for so long, in seconds.
+READY_SAID = re.compile("(Bridge|PBX) ready ")
+BACK_WITHIN_S = 15.0
+
 #: Exit code of a worker that refuses to start.
 EXIT_REFUSED = 2
 
@@ -47,11 +52,23 @@ SKEW_MAX_S = 30.0
 
 
 async def kill(chaos: Chaos, fault: Fault) -> None:
-    chaos.end(fault.target, signal.SIGKILL)
+    await _end(chaos, fault, signal.SIGKILL)
 
 
 async def terminate(chaos: Chaos, fault: Fault) -> None:
-    chaos.end(fault.target, signal.SIGTERM)
+    await _end(chaos, fault, signal.SIGTERM)
+
+
+async def _end(chaos: Chaos, fault: Fault, signum: signal.Signals) -> None:
+    """End a program, and let it come back: who is killed while starting never does anything."""
+    program = chaos.site.programs[fault.target]
+    starts = len(READY_SAID.findall(program.said()))
+    chaos.end(fault.target, signum)
+    deadline = time.monotonic() + BACK_WITHIN_S
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+        if len(READY_SAID.findall(program.said())) > starts:
+            return
 
 
 async def stop(chaos: Chaos, fault: Fault) -> None:

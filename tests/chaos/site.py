@@ -15,6 +15,9 @@ from tests.processes import PbxPlace, Program, Site, site_toml
 
 CELL = "ASR_TIM"
 
+#: No PBX is lost: a worker that is slow to come back must not have its calls given up. In seconds.
+PBX_LOST_AFTER_S = 300.0
+
 
 @dataclass(slots=True)
 class Links:
@@ -92,6 +95,6 @@ class Ground:
             url(links.broker if links else None, 1),
             [PbxPlace(name=n, port=port, secret=self.pbxs.secret) for n, port in ports.items()],
             cells={CELL: {"ring_timeout": 12, "timeout_command_ack": 8}},
-            pbx_lost_after=60,
+            pbx_lost_after=PBX_LOST_AFTER_S,
             extra=f'[registry]\nredis_url = "{registry}"',
         )
