@@ -93,9 +93,9 @@ fuzz: $(STAMP)
 	  --hypothesis-profile=fuzz --hypothesis-seed="$$seed" $(PYTEST_ARGS) || \
 	{ echo "make fuzz FUZZ_SEED=$$seed repeats this run"; exit 1; }
 
-# The long run; see tests/chaos/run.py. More than 1,000 faults and 10,000 calls, two of six runs with
+# The long run; see tests/chaos/run.py. 1,000 faults and 11,900 calls, two of the seven runs with
 # Sentinel, take about half an hour on two cores:
-#   make chaos CHAOS_ARGS="--runs 6 --faults 200 --calls 1700 --rate 9 --pace 0.5 --sentinel-every 3"
+#   make chaos CHAOS_ARGS="--runs 7 --faults 200 --calls 1700 --rate 8 --pace 0.5 --sentinel-every 3"
 # With "--pbx simulated" it needs no Docker.
 CHAOS_ARGS ?=
 chaos: $(STAMP)
