@@ -251,8 +251,8 @@ class Sentinels:
     async def start(self) -> None:
         """Wait until the replica is the master, and start the old one as its replica."""
         assert self.watched is not None
-        async with asyncio.timeout(PROMOTED_WITHIN_S), connect(self.url(0)) as redis:
-            await self.watched.until_promoted(redis)
+        async with connect(self.url(0)) as redis:
+            await self.watched.until_promoted(redis, within_s=PROMOTED_WITHIN_S)
         await self.watched.repair()
 
     async def pause(self) -> None:

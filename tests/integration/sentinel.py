@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from dialer.simulation.valkey import HOST, EmbeddedValkey
 from dialer.store.client import connect
 from tests.integration.stack import Stack
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 SERVICE: Final = "dialer"
 SENTINELS: Final = 3
@@ -139,7 +139,7 @@ class Watched:
         except (RedisError, OSError):
             return False
 
-    async def until_promoted(self, redis: Redis) -> None:
+    async def until_promoted(self, redis: Redis, *, within_s: float = PATIENCE_S) -> None:
         """Wait until a client of the sentinels is sent to the replica, now the master."""
 
         async def promoted() -> bool:
@@ -150,7 +150,7 @@ class Watched:
                 return False
             return bool(state["role"] == "master" and server["tcp_port"] == self.replica.port)
 
-        await wait_until(promoted, "the replica is the master")
+        await wait_until(promoted, "the replica is the master", within_s=within_s)
 
     def close(self) -> None:
         self.replica.close()
