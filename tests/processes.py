@@ -74,21 +74,30 @@ def _toml(value: object) -> str:
 
 @dataclass(slots=True)
 class Program:
-    """One process that can be started again and again. Its output goes to one log file."""
+    """One process that can be started again and again. Its output goes to one log file.
+
+    `environment` is added to this process's own at every start.
+    """
 
     name: str
     command: Sequence[str]
     config: Path
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, **environment: str) -> None:
-        """Start it; `environment` is added to this process's own."""
+        """Start it; `environment` is added to its own."""
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.config.parent,
-                env={**os.environ, "DIALER_CONFIG": str(self.config), **environment},
+                env={
+                    **os.environ,
+                    "DIALER_CONFIG": str(self.config),
+                    **self.environment,
+                    **environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -158,9 +158,7 @@ class PbxWorker:
 
     def _ledger(self, cell: str, steps: Steps) -> WorkerLedger:
         multcall = self.settings.multcall
-        return WorkerLedger(
-            steps, cell, multcall.push, fields=multcall.wire.fields, fence=self._fence
-        )
+        return WorkerLedger(steps, cell, multcall.push, multcall.wire.fields, fence=self._fence)
 
     def _build(self) -> None:
         """Create the parts; each one knows only those created before it."""

@@ -1,7 +1,7 @@
 """A Redis master with a replica and three sentinels, and a site that knows only the sentinels.
 
 Everything is a process of the embedded Valkey's binary. `Watched.kill_master` is a crash of the
-master's machine: the sentinels notice within `DOWN_AFTER_S` and make the replica the master.
+master's machine: the sentinels notice within `down_after_s` and make the replica the master.
 """
 
 from __future__ import annotations
@@ -11,20 +11,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from dialer.simulation.valkey import HOST, EmbeddedValkey
 from dialer.store.client import connect
-from tests.integration.stack import Program, Stack
-from tests.waiting import wait_until
+from tests.integration.stack import Stack
+from tests.waiting import PATIENCE_S, wait_until
 
 SERVICE: Final = "dialer"
 SENTINELS: Final = 3
 QUORUM: Final = 2
 DOWN_AFTER_S: Final = 1.0
+REPAIRED_WITHIN_S: Final = 60.0
+
+
+class Runner(Protocol):
+    """Where the sentinels run: a Stack, or a chaos run."""
+
+    folder: Path
+
+    async def run(self, name: str, command: list[str], /) -> Any:
+        """Start a program."""
 
 
 def _binary() -> str:
@@ -39,8 +49,9 @@ class Watched:
 
     master: EmbeddedValkey
     replica: EmbeddedValkey
+    down_after_s: float = DOWN_AFTER_S
     ports: list[int] = field(default_factory=list)
-    sentinels: list[Program] = field(default_factory=list)
+    sentinels: list[Any] = field(default_factory=list)
 
     @classmethod
     def prepared(cls, config: Mapping[str, str] | None = None) -> Self:
@@ -62,7 +73,7 @@ class Watched:
         hosts = ",".join(f"{HOST}:{port}" for port in self.ports)
         return f"sentinel://{hosts}/{SERVICE}?db={db}"
 
-    async def watch(self, stack: Stack) -> None:
+    async def watch(self, stack: Runner) -> None:
         """Start the sentinels and wait until they know each other and the replica."""
         await self.until_followed()
         for n in range(1, SENTINELS + 1):
@@ -73,7 +84,7 @@ class Watched:
         """Wait until the replica has all and hears of more."""
         await wait_until(self._has_replica, "the replica follows the master")
 
-    async def _start_sentinel(self, stack: Stack, n: int) -> Program:
+    async def _start_sentinel(self, stack: Runner, n: int) -> Any:
         folder = stack.folder / f"sentinel-{n}"
         folder.mkdir(parents=True)
         port = self.master.port + n  # nobody else's: below the ephemeral ports, next to ours
@@ -81,7 +92,7 @@ class Watched:
         conf.write_text(
             f"port {port}\nbind {HOST}\ndir {folder}\n"
             f"sentinel monitor {SERVICE} {HOST} {self.master.port} {QUORUM}\n"
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_S * 1000:.0f}\n"
+            f"sentinel down-after-milliseconds {SERVICE} {self.down_after_s * 1000:.0f}\n"
             f"sentinel failover-timeout {SERVICE} 5000\n"
         )
         self.ports.append(port)
@@ -95,7 +106,7 @@ class Watched:
             there: Any = await master.info("replication")
             here: Any = await replica.info("replication")
         online = there.get("slave0", {}).get("state") == "online"
-        return bool(online and here["master_link_status"] == "up")
+        return bool(online and here.get("master_link_status") == "up")
 
     async def _agree(self) -> bool:
         for port in self.ports:
@@ -112,7 +123,23 @@ class Watched:
         """SIGKILL, as a machine that lost its power."""
         await asyncio.to_thread(self.master.kill)
 
-    async def until_promoted(self, redis: Redis) -> None:
+    async def repair(self) -> None:
+        """Start the old master again, after a failover, as the replica of the new one."""
+        old, new = self.master, self.replica
+        await asyncio.to_thread(old.start)
+        async with Redis.from_url(old.url()) as redis:
+            await redis.execute_command("REPLICAOF", HOST, new.port)  # type: ignore[no-untyped-call]
+        await wait_until(self._knows_roles, "one follows the other", within_s=REPAIRED_WITHIN_S)
+
+    async def _knows_roles(self) -> bool:
+        """True if one follows the other; on a busy machine there may be a second failover."""
+        self.master, self.replica = self.replica, self.master
+        try:
+            return await self._has_replica()
+        except (RedisError, OSError):
+            return False
+
+    async def until_promoted(self, redis: Redis, *, within_s: float = PATIENCE_S) -> None:
         """Wait until a client of the sentinels is sent to the replica, now the master."""
 
         async def promoted() -> bool:
@@ -123,7 +150,7 @@ class Watched:
                 return False
             return bool(state["role"] == "master" and server["tcp_port"] == self.replica.port)
 
-        await wait_until(promoted, "the replica is the master")
+        await wait_until(promoted, "the replica is the master", within_s=within_s)
 
     def close(self) -> None:
         self.replica.close()

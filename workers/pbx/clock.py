@@ -29,12 +29,14 @@ SLOW_S: Final = 1.0
 class RedisClock:
     """Time of Redis, from the replies to the heartbeats.
 
-    `host` returns the host's time, `monotonic` seconds of a monotonic clock.
+    Between them it goes on by the monotonic clock, so that a jump of the host's clock changes
+    nothing. `host` returns the host's time, `monotonic` seconds of a monotonic clock.
     """
 
     host: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     _skew: timedelta = timedelta()
+    _heard: tuple[datetime, float] | None = None
     _has_warned: bool = False
 
     def hear(self, now_ms: int, sent_at: float) -> None:
@@ -43,6 +45,7 @@ class RedisClock:
         if took_s > SLOW_S:
             return
         redis = datetime.fromtimestamp(now_ms / 1000, UTC) + timedelta(seconds=took_s / 2)
+        self._heard = redis, self.monotonic()
         self._skew = self.host() - redis
         if abs(self.skew_ms) <= WARN_MS:
             self._has_warned = False
@@ -59,8 +62,11 @@ class RedisClock:
         return round(self._skew / timedelta(milliseconds=1))
 
     def now(self) -> datetime:
-        """Return the time of Redis now."""
-        return self.host() - self._skew
+        """Return the time of Redis now; the host's before the first reply."""
+        if self._heard is None:
+            return self.host()
+        redis, heard_at = self._heard
+        return redis + timedelta(seconds=self.monotonic() - heard_at)
 
     def of_host(self, at: datetime) -> datetime:
         """Convert a time that this host's clock gave to the time of Redis."""

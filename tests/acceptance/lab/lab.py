@@ -15,7 +15,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,10 @@ Version = Literal["16", "22"]
 VERSIONS: tuple[Version, ...] = ("16", "22")
 
 HERE = Path(__file__).resolve().parent
-PROJECT = "dialer-lab"
+#: Another name, and another compose file with other addresses, is a second lab beside the first.
+PROJECT = os.environ.get("LAB_PROJECT", "dialer-lab")
 NETWORK = f"{PROJECT}_bridge"
+COMPOSE_FILE = os.environ.get("LAB_COMPOSE_FILE", str(HERE / "compose.yml"))
 CONFIG = HERE / "asterisk"
 AMI_USERNAME = "dialer"
 AMI_SECRET = "lab-secret"  # the lab's own, on loopback
@@ -34,7 +36,10 @@ RINGS_LOG = "/var/log/carrier/rings.log"
 READY_S = 60.0
 COMMAND_S = 60.0
 BUILD_S = 900.0
-_RING = re.compile(r"^RING \S+\s+\S+\s+(?P<epoch>\d+\.\d+) (?P<number>\+?\d+) (?P<call>\S+)$")
+_LINE = re.compile(
+    r"^(?P<what>RING|ANSWERED|CROSSED|CLEARED) \S+\s+\S+\s+(?P<epoch>\d+\.\d+) "
+    r"(?P<number>\+?\d+) (?P<call>\S+)$"
+)
 
 
 class LabError(Exception):
@@ -43,11 +48,16 @@ class LabError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ring:
-    """One call that reached the carrier."""
+    """One call that reached the carrier.
+
+    `talked_s` is the time from its answer until the PBX cleared it; None if it was not answered,
+    if the PBX cancelled it at that moment, or if the carrier cleared it.
+    """
 
     at: float  # seconds since 1970 UTC, by the carrier's clock (the host's)
     number: str
     sip_call_id: str
+    talked_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class LimitedAsterisk:
 
 
 class Lab:
-    """Starts, stops, kills and reads the lab. One lab a machine: the project name is fixed."""
+    """Starts, stops, kills and reads the lab. One lab a machine, unless LAB_PROJECT is set."""
 
     def up(self) -> None:
         """Build what is missing, start what is not running, wait until all of it answers.
@@ -131,12 +141,19 @@ class Lab:
     def ring_log(self) -> list[Ring]:
         """Every call that reached the carrier, first to last."""
         by_call: dict[str, Ring] = {}
+        answered: dict[str, float] = {}
         for line in self._exec("carrier", "cat", RINGS_LOG).splitlines():
-            if match := _RING.match(line):
-                ring = Ring(
-                    at=float(match["epoch"]), number=match["number"], sip_call_id=match["call"]
-                )
-                by_call.setdefault(ring.sip_call_id, ring)
+            if (match := _LINE.match(line)) is None:
+                continue
+            at, number, call = float(match["epoch"]), match["number"], match["call"]
+            if match["what"] == "RING":
+                by_call.setdefault(call, Ring(at=at, number=number, sip_call_id=call))
+            elif match["what"] == "ANSWERED":
+                answered.setdefault(call, at)
+            elif match["what"] == "CROSSED":
+                answered.pop(call, None)
+            elif call in by_call and call in answered and by_call[call].talked_s is None:
+                by_call[call] = replace(by_call[call], talked_s=at - answered[call])
         return list(by_call.values())
 
     def live_channels(self, version: Version) -> int:
@@ -254,7 +271,12 @@ def _container(service: str) -> str:
 def _docker(*command: str, timeout_s: float = COMMAND_S) -> str:
     """Run docker and return what it printed. Raises LabError."""
     # The classic builder unless somebody chose: it also builds on an image that is only local.
-    environment = {"DOCKER_BUILDKIT": "0", **os.environ, "COMPOSE_FILE": str(HERE / "compose.yml")}
+    environment = {
+        "DOCKER_BUILDKIT": "0",
+        **os.environ,
+        "COMPOSE_FILE": COMPOSE_FILE,
+        "COMPOSE_PROJECT_NAME": PROJECT,
+    }
     try:
         done = subprocess.run(
             ["docker", *command],
