@@ -130,7 +130,7 @@ def test_a_node_is_named_after_its_only_pbx(
     hostname: str, queues: list[str] | None, named: str
 ) -> None:
     instance = SimpleNamespace(hostname=hostname)
-    bootsteps._name_after_pbx(instance=instance, options={"queues": queues})
+    bootsteps._check_options(instance=instance, options={"queues": queues})
     assert instance.hostname == named
 
 

@@ -158,7 +158,7 @@ async def test_the_thread_ends_with_the_dispatcher_or_the_program() -> None:
 def test_a_batch_whose_caller_is_gone_is_not_sent() -> None:
     broker = Broker()
     dispatcher = Dispatcher(cast(Celery, broker))
-    gone: Future[list[Nudge]] = Future()
+    gone: Future[None] = Future()
     gone.cancel()
     dispatcher._work.put(([FIRST], gone))
     dispatcher.close()

@@ -382,7 +382,7 @@ def test_a_call_that_hung_up_is_not_gone_before_its_pair() -> None:
     """Its OriginateResponse may be on the way while the channels are listed."""
     life = Life().dial().feed(CREATED, hung_up(0), GapFound(), NOT_LISTED)
     assert not life.effects_of(AskRecord)
-    life.feed(OriginateEnded(action_id=f"{CALL_ID}#1", answered=False, reason=3))
+    life.feed(OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=3))
     assert life.ending.result is Result.NO_ANSWER
 
 

@@ -221,11 +221,12 @@ def test_a_channel_that_only_rings_is_not_up() -> None:
 
 def test_a_channel_list_tells_whether_a_call_is_there_and_up() -> None:
     ringing = {"Channel": "PJSIP/1", "ChannelState": "5"}
-    assert channel_found(ringing, "b") == ChannelListed(channel="PJSIP/1", is_up=False)
-    up = channel_found(ringing | {"ChannelState": "6"}, "b")
-    assert up == ChannelListed(channel="PJSIP/1", is_up=True)
-    assert channel_found({}, "b") == ChannelListed(channel="", is_up=False)
-    assert channel_found(None, "b") == ChannelNotListed(boot="b")
+    live = {"r": ringing, "u": ringing | {"ChannelState": "6"}, "e": {}}
+    names = {"r": "PJSIP/1", "u": "PJSIP/1", "e": ""}
+    for uniqueid, name in names.items():
+        found = ChannelListed(uniqueid=uniqueid, channel=name, is_up=uniqueid == "u")
+        assert channel_found(live, ["older", uniqueid], "b") == found
+    assert channel_found(live, ["gone"], "b") == ChannelNotListed(boot="b")
 
 
 @pytest.mark.parametrize("wait", ["nan", "inf", "-1", "1e9", "soon", ""])

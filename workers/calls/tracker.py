@@ -57,7 +57,6 @@ from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.pbx.hand_overs import HandOvers
-from workers.pbx.results import Name
 from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
