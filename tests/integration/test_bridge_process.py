@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.integration.cell_rig import Site, element
+from tests.integration.cell_rig import Site, element, task_of
 from tests.integration.stack import CELL, Stack
 from tests.waiting import wait_until
 
@@ -33,7 +33,7 @@ async def stack(
 
 @pytest.fixture
 async def site(stack: Stack) -> AsyncIterator[Site]:
-    async with Site(stack.valkey.url(), cell=CELL) as site:
+    async with Site(stack.valkey.url(), cell=CELL) as site, task_of(site.beat_on()):
         yield site
 
 
