@@ -6,6 +6,7 @@ Facts come from one INFO. `unfit` decides; it is pure. `check` is for the start 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from dialer.store.client import connect, connection_trouble
 from dialer.store.redis_url import RedisAddress, redacted
 
 OLDEST_REDIS: Final = 7
+
+#: A broker that does not answer in this time counts as down; the start goes on. In seconds.
+BROKER_WITHIN_S: Final = 1.0
 NO_EVICTION: Final = "noeviction"
 
 CLUSTER_CURE: Final = (
@@ -147,14 +151,15 @@ async def require_usable(redis: Redis, url: str, what: str) -> None:
 
 
 async def check_broker(url: str) -> None:
-    """Check the Redis that carries Celery's messages. One that is down passes.
+    """Check the Redis that carries Celery's messages. One that is down or hangs passes.
 
     Raises:
         StoreUnfit: Celery cannot use it; the sentence has the cure.
     """
     async with connect(url) as redis:
         try:
-            facts = await read_facts(redis)
+            async with asyncio.timeout(BROKER_WITHIN_S):
+                facts = await read_facts(redis)
         except (RedisError, OSError) as error:
             trouble = connection_trouble(error, RedisAddress.parse(url))
         else:

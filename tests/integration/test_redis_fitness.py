@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -283,3 +284,16 @@ async def test_wrong_password_is_told_with_its_cure(redis_url: str) -> None:
 def test_facts_decide(info: dict[str, str], said: str | None) -> None:
     trouble = fitness.unfit(ServerFacts.of(info))
     assert (said is None and trouble is None) or (said is not None and said in str(trouble))
+
+
+async def test_broker_that_hangs_delays_the_start_by_a_second() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    began = time.monotonic()
+    await fitness.check_broker(f"redis://127.0.0.1:{port}/1")
+    assert time.monotonic() - began < 4  # its connection alone would wait for 5 s
+    server.close()
