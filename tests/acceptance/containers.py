@@ -21,10 +21,10 @@ from pytest_docker_tools import container, fxtr
 
 from tests.acceptance.lab import redirector
 from tests.acceptance.lab.lab import AMI_SECRET, Lab
+from tests.acceptance.lab.lab import NETWORK as LAB_NETWORK
 from tests.processes import ROOT, PbxPlace, Program, Site, site_toml
 
 IMAGE = "multcall-dialer"
-LAB_NETWORK = "dialer-lab_bridge"
 CELL = "ASR_TIM"
 TRUNKS = {
     "carrier": "PJSIP/{number}@carrier",
