@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -81,3 +82,32 @@ def test_a_consumer_pauses_after_a_refusal(
     one.channel_errors = (Refused,)  # type: ignore[attr-defined]  # not in its types
     getattr(one, f"on_connection_error_{name}_connected")(error)
     assert paused == [name, *["may end", 1] * seconds]
+
+
+class Broker:
+    """What Celery's consumer has of the broker; `consumes` false: it has yet to begin."""
+
+    def __init__(self, *, connected: bool = True, consumes: bool = True) -> None:
+        self.connected, self.consumes = connected, consumes
+
+    def consuming_from(self, queue: str) -> bool:
+        return self.consumes and queue == "pbx01"
+
+
+def trouble(one: Any, broker: Broker | None, *selected: str) -> str:
+    """What the consumer says of its queue; `selected` are the queues that Celery is to consume."""
+    one.connection = one.task_consumer = broker
+    queues = SimpleNamespace(consume_from=selected)
+    one.app = SimpleNamespace(amqp=SimpleNamespace(queues=queues))
+    return str(one.trouble("pbx01"))
+
+
+def test_a_consumer_says_why_no_message_comes() -> None:
+    one = object.__new__(PatientConsumer)
+    starting = "does not consume its queue yet: it starts"
+    assert starting in trouble(one, None, "pbx01")
+    assert starting in trouble(one, Broker(consumes=False), "pbx01")
+    assert trouble(one, Broker(), "pbx01") == ""
+    lost = "is not connected to the broker: see that the server"
+    assert lost in trouble(one, Broker(connected=False), "pbx01")
+    assert "its consumer was cancelled" in trouble(one, Broker(consumes=False))
