@@ -274,6 +274,10 @@ class PbxWorker:
         with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
             await asyncio.wait_for(self._lease.let_go(), LET_GO_WITHIN_S)
         self._lease.pulse.stop()
+        await self.close()
+
+    async def close(self) -> None:
+        """End every background task, also of a start that failed."""
         await cancel(self._tasks)
         await self._servers.close()
 
@@ -292,7 +296,7 @@ class PbxWorker:
         await self._identify()
         await self._reconciler.run()
         await self.link.check_rights()  # last, so that ended calls are answered in any case
-        self.state.new_instance()  # the bridge publishes calls queued here again
+        self.state.new_instance()  # a verdict on what was before no longer holds
         if not self.state.has_include:
             logger.warning(
                 "The dialplan include is missing: calls that end while this worker or its link is "
@@ -444,7 +448,7 @@ class PbxWorker:
             AmiUnavailable: the link was lost in the meantime.
         """
         if await self._targets.check([*self._cells]):
-            self.state.new_instance()  # the bridge publishes calls queued here again
+            self.state.new_instance()  # a verdict on what was before no longer holds
 
     async def _check_targets_again(self) -> None:
         while True:

@@ -47,7 +47,7 @@ class PbxState:
     instance: str = field(default_factory=_new_instance)
 
     def new_instance(self) -> None:
-        """Change `instance`, so that the bridge publishes calls queued here again."""
+        """Change `instance`, so that a verdict on what was before no longer holds."""
         self.instance = _new_instance()
 
     @property
