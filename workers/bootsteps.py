@@ -143,15 +143,6 @@ def _begin_stop(**_: Any) -> None:
         asyncio.run_coroutine_threadsafe(_serving.pbx_worker.begin_stop(), _serving.loop)
 
 
-async def _started(worker: PbxWorker) -> asyncio.Task[None]:
-    """Start the worker; if it cannot, leave no task behind, about which asyncio would complain."""
-    try:
-        return await worker.start()
-    except DialerError:
-        await worker.close()
-        raise
-
-
 class PbxStep(bootsteps.StartStopStep):
     """Run the PBX worker's event loop in a thread; accept no task before it is ready."""
 
@@ -182,7 +173,7 @@ class PbxStep(bootsteps.StartStopStep):
         worker = PbxWorker(settings(), parent.pbx, _call_done, broker_trouble=broker_trouble)
         self.thread.start()
         try:
-            link = self._run(_started(worker)).result()
+            link = self._run(worker.start()).result()
             _serving = Serving(self.loop, worker)
             self._run(_first_of(link, worker)).result()
             self._run(_end_process_on_failure(worker))
