@@ -59,7 +59,11 @@ async def test_fields_that_are_no_numbers_stop_nothing(site: Site, garbage: byte
     verdict = ("trial", "trial_ms", "since_ms", "trials", "lifted")
     await site.redis.hset("dialer:pbx:pbx01", mapping=dict.fromkeys(names, garbage))
     instance = await site.redis.hget("dialer:pbx:pbx01", "instance")
-    standing: dict[Any, Any] = {**dict.fromkeys(verdict, garbage), "reason": "r", "instance": instance}
+    standing: dict[Any, Any] = {
+        **dict.fromkeys(verdict, garbage),
+        "reason": "r",
+        "instance": instance,
+    }
     await site.redis.hset("dialer:verdict:pbx01", mapping=standing)
     await site.redis.set("dialer:pace:pbx01", garbage)
     await site.redis.hset("dialer:starts:pbx01", mapping={"n": garbage, "at_us": garbage})
