@@ -17,6 +17,7 @@ import tomlkit
 from redis.asyncio import Redis
 
 from dialer.simulation.pbx.outcomes import Ending
+from dialer.store.client import cancel
 from tests.chaos.proxy import Proxy
 from tests.integration.stack import BIN, ROOT, Stack
 
@@ -134,8 +135,7 @@ async def nudges_lost(stack: Stack) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        stealing.cancel()
-        await asyncio.gather(stealing, return_exceptions=True)
+        await cancel([stealing])
         await broker.aclose()
 
 
