@@ -74,7 +74,7 @@ def test_maxcalls_cuts_nobody_off_unsaid(
         assert "maxcalls of asterisk.conf leaves room for fewer" in site.programs[pbx].said()
         wire.push(RINGS_FIRST)
         wire.until_accepted()
-            asterisk.take_rooms(2)  # others do, while it rings
+        asterisk.take_rooms(2)  # others do, while it rings
         (told,) = wire.told()
         assert error_of(told) == ("ANSWERED", "not_handed_over")
         assert told["FaladoSeg"] < 0.5
