@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
+from dialer.domain.request import cell_of
 from dialer.errors import (
     AmiLoginRefused,
     AmiUnavailable,
@@ -132,6 +133,7 @@ class PbxWorker:
             lambda: self._lease.trouble,
             lambda: self.state.clock.trouble,
             self.broker_trouble,
+            lambda: self.link.silence,
         ]
         await self._connect_cells()
         self._build()
@@ -243,6 +245,7 @@ class PbxWorker:
         try:
             await self._originator.dial(call_id, epoch)
         except RedisError as error:
+            self.state.refuse(cell_of(call_id), error)
             logger.error(  # noqa: TRY400  # needs no traceback
                 "Redis refused a claim; the call stays queued",
                 extra={"pbx": self.pbx.name, "call_id": call_id, "error": str(error)},
@@ -271,13 +274,15 @@ class PbxWorker:
                 await self._journal.wait_done()
         except TimeoutError:
             logger.warning("Worker stopped before all was written; the next start repairs it")
-        with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
-            await asyncio.wait_for(self._lease.let_go(), LET_GO_WITHIN_S)
-        self._lease.pulse.stop()
         await self.close()
 
     async def close(self) -> None:
-        """End every background task, also of a start that failed."""
+        """End the background tasks, return the lease and close the connections."""
+        self.state.is_stopping = True
+        if hasattr(self, "_lease"):  # not if the start failed before
+            with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
+                await asyncio.wait_for(self._lease.let_go(), LET_GO_WITHIN_S)
+            self._lease.pulse.stop()
         await cancel(self._tasks)
         await self._servers.close()
 
@@ -395,7 +400,7 @@ class PbxWorker:
                 "calls": len(self._calls),
                 "boot": self.state.boot,
                 "include": int(self.state.has_include),
-                "lacking": json.dumps(self.state.lacking),
+                "lacking": json.dumps(self.state.refusals() | self.state.lacking),
                 "trouble": self.state.trouble or self.link.trouble,
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
@@ -419,7 +424,12 @@ class PbxWorker:
             if not cells:
                 continue
             look = unannounced(steps, cells, self.pbx.name, older_than_s=ANNOUNCED_WITHIN_S)
-            found = await steps.or_none_if_down(look) or []
+            try:
+                found = await steps.or_none_if_down(look) or []
+            except RedisError as error:
+                for cell in cells:
+                    self.state.refuse(cell, error)
+                raise
             fresh = [(i, epoch) for i, epoch in found if not self._calls.is_claiming(i)]
             for call_id, epoch in fresh:
                 self.dial(call_id, epoch)

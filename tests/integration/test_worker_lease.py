@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,17 @@ async def test_a_holder_that_stops_is_waited_for(site: Site) -> None:
         await taking
     first.pulse.stop()
     second.pulse.stop()
+
+
+async def test_a_clock_set_back_keeps_no_lease_of_a_dead_worker(site: Site) -> None:
+    held = await site.registry.hold("pbx01", A)
+    await site.redis.hset("dialer:pbx:pbx01", "seen_ms", held.now_ms + 3_600_000)
+    ticks = itertools.count(step=2.5)
+    fence, clock = Fence("pbx01"), RedisClock()
+    second = PbxLease(site.registry, fence, clock, Pulse(""), monotonic=lambda: next(ticks))
+    async with asyncio.timeout(5):
+        await second.take()
+    assert second.fence.number > held.fence
 
 
 async def test_a_lease_that_cannot_be_renewed_is_a_trouble(site: Site) -> None:
