@@ -59,7 +59,11 @@ async def test_fields_that_are_no_numbers_stop_nothing(site: Site, garbage: byte
     verdict = ("trial", "trial_ms", "since_ms", "trials", "lifted")
     await site.redis.hset("dialer:pbx:pbx01", mapping=dict.fromkeys(names, garbage))
     instance = await site.redis.hget("dialer:pbx:pbx01", "instance")
-    standing = {**dict.fromkeys(verdict, garbage), "reason": "r", "instance": instance}
+    standing: dict[Any, Any] = {
+        **dict.fromkeys(verdict, garbage),
+        "reason": "r",
+        "instance": instance,
+    }
     await site.redis.hset("dialer:verdict:pbx01", mapping=standing)
     await site.redis.set("dialer:pace:pbx01", garbage)
     await site.redis.hset("dialer:starts:pbx01", mapping={"n": garbage, "at_us": garbage})
@@ -87,7 +91,8 @@ async def test_a_fence_of_garbage_fences_nobody(site: Site, kind: str) -> None:
 async def test_a_worker_looks_into_the_other_cells(site: Site, kind: str) -> None:
     await site.admitted()
     await FILLED[kind](site.redis, "dialer:queued:OTHER")
-    await site.redis.zadd(f"dialer:queued:{CELL}", {R1: 1, b"\xff": 1})
+    ids: dict[Any, float] = {R1: 1, b"\xff": 1}
+    await site.redis.zadd(f"dialer:queued:{CELL}", ids)
     found = await unannounced(site.steps, ["OTHER", CELL], "pbx01", older_than_s=0.5)
     assert found == [(R1, 1)]
 
