@@ -322,7 +322,7 @@ class PbxWorker:
         await self._identify()
         await self._reconciler.run()
         await self.link.check_rights()  # last, so that ended calls are answered in any case
-        self.state.new_instance()  # the bridge publishes calls queued here again
+        self.state.new_instance()  # a verdict on what was before no longer holds
         if not self.state.has_include:
             logger.warning(
                 "The dialplan include is missing: calls that end while this worker or its link is "
@@ -486,7 +486,7 @@ class PbxWorker:
             AmiUnavailable: the link was lost in the meantime.
         """
         if await self._targets.check([*self._cells]):
-            self.state.new_instance()  # the bridge publishes calls queued here again
+            self.state.new_instance()  # a verdict on what was before no longer holds
 
     async def _check_targets_again(self) -> None:
         while True:

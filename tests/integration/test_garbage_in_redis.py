@@ -91,8 +91,8 @@ async def test_a_fence_of_garbage_fences_nobody(site: Site, kind: str) -> None:
 async def test_a_worker_looks_into_the_other_cells(site: Site, kind: str) -> None:
     await site.admitted()
     await FILLED[kind](site.redis, "dialer:queued:OTHER")
-    ids: dict[Any, float] = {R1: 1, b"\xff": 1}
-    await site.redis.zadd(f"dialer:queued:{CELL}", ids)
+    queued: dict[Any, Any] = {R1: 1, b"\xff": 1}
+    await site.redis.zadd(f"dialer:queued:{CELL}", queued)
     found = await unannounced(site.steps, ["OTHER", CELL], "pbx01", older_than_s=0.5)
     assert found == [(R1, 1)]
 

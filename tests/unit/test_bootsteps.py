@@ -55,8 +55,8 @@ class Worker:
     may_stop = True
     closed = False
 
-    def __init__(self, _settings: Any, pbx: Any, on_done: Any, **_looks: Any) -> None:
-        self.pbx, self.on_done = pbx, on_done
+    def __init__(self, _settings: Any, pbx: Any, on_done: Any, *, broker_trouble: Any) -> None:
+        self.pbx, self.on_done, self.broker_trouble = pbx, on_done, broker_trouble
         self.stopped = False
         self.given_up = threading.Event()
 
@@ -191,7 +191,7 @@ class Started:
 
         self.kind = Own
         self.options: dict[str, Any] = {}
-        self.parent = SimpleNamespace(options=self.options, pbx=PBXS["pbx01"])
+        self.parent = SimpleNamespace(options=self.options, pbx=PBXS["pbx01"], consumer=None)
         monkeypatch.setattr(bootsteps, "PbxWorker", Own)
         self.step = PbxStep(self.parent)
 
@@ -232,6 +232,28 @@ def test_a_worker_is_ready_with_its_asterisk(started: Started, process: Process)
     assert started.step.thread.daemon, "a hanging loop keeps no process alive"
     assert sys.getswitchinterval() == pytest.approx(bootsteps.SWITCH_INTERVAL_S)
     assert started.options == {"without_gossip": True, "without_mingle": True}
+
+
+def test_the_worker_asks_its_consumer_why_no_calls_come(started: Started) -> None:
+    worker = started.start()
+    assert worker.broker_trouble() == bootsteps.STARTING
+    started.parent.consumer = SimpleNamespace(trouble=lambda pbx: f"{pbx} is cancelled")
+    assert worker.broker_trouble() == "pbx01 is cancelled"
+
+
+@pytest.mark.parametrize(
+    ("ignored", "logged"), [(["CELERY_BROKER_URL"], [["CELERY_BROKER_URL"]]), ([], [])]
+)
+def test_variables_that_nobody_reads_are_logged(
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ignored: list[str],
+    logged: list[list[str]],
+) -> None:
+    monkeypatch.setattr(bootsteps, "ignored_variables", lambda _environ: ignored)
+    started.start()
+    assert [vars(record)["variables"] for record in caplog.records] == logged
 
 
 def test_a_refused_login_ends_the_worker(

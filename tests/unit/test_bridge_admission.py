@@ -11,6 +11,8 @@ from dialer.bridge.admission import Admissions
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.refusals import Candidate, Element
 from dialer.domain.room import CellRoom, PbxLimits, PbxLoad, Room
+from dialer.multcall.request import element_of
+from dialer.multcall.wire import STRICT
 from dialer.store.ledger import Admission
 from dialer.store.registry import Lease
 from tests.unit.lives import CELL, REQUEST
@@ -35,6 +37,7 @@ class Cell:
         self.registry = self.ledger = self.dispatcher = self
         limits = SimpleNamespace(max_attempts_per_number=2, attempts_window_hours=3)
         self.settings = SimpleNamespace(limits=limits, threads=7)
+        self.wire: Any = STRICT
         self.granted = 9
         self.known: set[str] = set()
         self.admits: list[dict[str, Any]] = []
@@ -132,3 +135,13 @@ async def test_the_ledger_gets_the_limits_of_the_cell() -> None:
     cell.settings.limits.max_attempts_per_number = None
     await admit(cell, "b")
     assert cell.admits[1]["most_per_number"] == 0
+
+
+async def test_the_ledger_keeps_the_request_in_our_own_form() -> None:
+    cell = Cell()
+    await admit(cell, "a")
+    cell.wire = SimpleNamespace(is_strict=False)
+    await admit(cell, "a")
+    (theirs, ours) = (given["stored"] for given in cell.admits)
+    assert theirs == b"raw"
+    assert ours == element_of(replace(REQUEST, request_id="a"))

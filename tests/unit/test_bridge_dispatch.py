@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from dialer.bridge import dispatch
 from dialer.bridge.dispatch import CONFIRMED, Dispatcher, Nudge
+from tests.waiting import wait_until
 
 FIRST, SECOND, THIRD = (
     Nudge(call_id=f"ASR_TIM:r-{n}", pbx=f"pbx0{n}", epoch=n, shown="shown" if n == 1 else "")
@@ -96,18 +98,60 @@ async def test_nothing_to_publish_needs_no_broker(passed: list[str]) -> None:
     assert passed == []
 
 
-async def test_an_outage_sends_each_task_once_and_is_logged_once(
+async def test_an_outage_drops_a_batch_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lost = OperationalError("the broker is down")
-    broker = Broker(None, lost, OSError(), None, lost)
-    dispatcher = await publish(broker, FIRST, SECOND, THIRD)
-    assert broker.ids == ["ASR_TIM:r-1", "ASR_TIM:r-2", "ASR_TIM:r-3"]
+    broker = Broker(None, lost, lost)
+    dispatcher = Dispatcher(cast(Celery, broker))
+    await dispatcher.publish([FIRST, SECOND, THIRD])
+    assert (broker.ids, dispatcher.is_down) == (["ASR_TIM:r-1"], True)
+    await dispatcher.publish([SECOND])
+    assert (caplog.messages, dispatcher.problem) == ([DOWN], "the broker is down")
+    await dispatcher.publish([THIRD])
+    dispatcher.close()
+    assert broker.ids == ["ASR_TIM:r-1", "ASR_TIM:r-3"], "the worker finds the others by itself"
     assert caplog.messages == [DOWN, "Broker available again"]
     assert vars(caplog.records[0])["error"] == "the broker is down"
     assert not dispatcher.is_down
-    assert len(broker.connections) == 4, "one for each loss, and the first"
-    assert broker.collected == broker.connections[:3]
+    assert len(broker.connections) == 3, "one for each loss, and the first"
+    assert broker.collected == broker.connections[:2]
+
+
+async def test_a_broker_that_was_just_lost_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker(OperationalError("the broker is down"))
+    dispatcher = Dispatcher(cast(Celery, broker))
+    await dispatcher.publish([FIRST])
+    monkeypatch.setattr(dispatch, "RETRY_PAUSE_S", 60.0)
+    await dispatcher.publish([SECOND])
+    assert broker.ids == []
+    monkeypatch.setattr(dispatch, "RETRY_PAUSE_S", 0.0)
+    await dispatcher.publish([THIRD])
+    dispatcher.close()
+    assert broker.ids == ["ASR_TIM:r-3"]
+
+
+async def test_a_broker_that_hangs_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on, broker = threading.Event(), Broker()
+    connect = broker.connection_for_write
+
+    def hang(transport_options: Any) -> SimpleNamespace:
+        goes_on.wait(5)
+        return connect(transport_options)
+
+    broker.connection_for_write = hang  # type: ignore[method-assign]
+    monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.01)
+    dispatcher = Dispatcher(cast(Celery, broker))
+    await dispatcher.publish([FIRST])
+    assert dispatcher.problem == "no answer in time"
+    await dispatcher.publish([SECOND])
+    goes_on.set()
+    await wait_until(lambda: not dispatcher.is_down, "the broker goes on")
+    dispatcher.close()
+    assert broker.ids == ["ASR_TIM:r-1"], "nothing was queued behind the one that hung"
+    assert caplog.messages == [DOWN, "Broker available again"]
 
 
 async def test_a_silent_broker_gave_no_answer_in_time(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,8 +174,11 @@ async def test_a_broker_that_was_never_reached_is_tried_again() -> None:
         return connect(transport_options)
 
     broker.connection_for_write = once  # type: ignore[method-assign]
-    await publish(broker, FIRST)
-    assert broker.ids == ["ASR_TIM:r-1"]
+    dispatcher = Dispatcher(cast(Celery, broker))
+    await dispatcher.publish([FIRST])
+    await dispatcher.publish([SECOND])
+    dispatcher.close()
+    assert broker.ids == ["ASR_TIM:r-2"]
 
 
 async def test_an_error_of_ours_is_raised_and_ends_no_thread() -> None:

@@ -11,6 +11,7 @@ import pytest
 from dialer.bridge import codes, intake, parked, reaper, recovery
 from dialer.bridge.codes import Codes
 from dialer.bridge.intake import Intake
+from dialer.bridge.judge import Judge
 from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
@@ -64,7 +65,7 @@ async def test_the_reaper_pauses_between_its_rounds(
     assert done == ["reap", reaper.REAP_EVERY_S] * ROUNDS
 
 
-async def test_the_recovery_moves_calls_one_round_at_a_time(
+async def test_the_recovery_judges_then_moves_then_ends(
     done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def pbxs(of: Any, cell: str) -> dict[str, Any]:
@@ -72,13 +73,28 @@ async def test_the_recovery_moves_calls_one_round_at_a_time(
         return {}
 
     one = Recovery(a(pbxs="its PBXs", name="its name", registry=a(pbxs=pbxs)), 120)
-    for name in ("republish", "move_from_unready_pbxs", "end_lost"):
-        note = lambda name: done.append((name, one.moving.locked()))  # noqa: E731
-        noted(monkeypatch, Recovery, name, note)
+
+    def note(name: str) -> None:
+        done.append((name, one.moving.locked()))
+
+    for part, names in (
+        (Judge, ("look", "try_with_queued")),
+        (Recovery, ("move_late", "move_from_unready_pbxs", "end_lost")),
+    ):
+        for name in names:
+            noted(monkeypatch, part, name, note)
     with pytest.raises(Enough):
         await one.run()
-    moved = [("republish", True), ("move_from_unready_pbxs", True), ("end_lost", False)]
-    assert done == [("its PBXs", "its name"), *moved, recovery.EVERY_S] * ROUNDS
+    a_round = [
+        ("its PBXs", "its name"),
+        ("look", False),
+        ("move_late", True),
+        ("move_from_unready_pbxs", True),
+        ("try_with_queued", False),
+        ("end_lost", False),
+        recovery.EVERY_S,
+    ]
+    assert done == a_round * ROUNDS
 
 
 async def test_overdue_codes_are_looked_for_again_and_again(
@@ -158,7 +174,9 @@ async def test_a_sweep_goes_on_behind_the_requests_that_stay(done: list[Any]) ->
 def an_intake(*, is_paused: bool = False) -> Intake:
     keys = a(hand=lambda bridge: f"hand of {bridge}")
     ledger = a(keys=keys, wire=a(request="requests"), head="LEFT")
-    cell = a(bridge="b", ledger=ledger, is_paused_by_hours=lambda at: is_paused)
+    clock = a(now=lambda: "its time")
+    paused = {"its time": is_paused}
+    cell = a(bridge="b", ledger=ledger, clock=clock, is_paused_by_hours=paused.__getitem__)
     return Intake(cast(Any, cell), cast(Any, "its client"))
 
 

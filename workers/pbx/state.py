@@ -55,7 +55,7 @@ class PbxState:
     _refused: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def new_instance(self) -> None:
-        """Change `instance`, so that the bridge publishes calls queued here again."""
+        """Change `instance`, so that a verdict on what was before no longer holds."""
         self.instance = _new_instance()
 
     @property
