@@ -47,6 +47,7 @@ from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
 from workers.pbx.hand_overs import HandOvers
 from workers.pbx.lease import PbxLease
+from workers.pbx.presence import Presence
 from workers.pbx.questions import Questions
 from workers.pbx.state import PbxState
 from workers.pbx.targets import QUEUE_EVENTS, Targets
@@ -94,6 +95,7 @@ class PbxWorker:
     _journal: Journal = field(init=False)
     _registry: Registry = field(init=False)
     _lease: PbxLease = field(init=False)
+    _presence: Presence = field(init=False)
     _fence: Fence = field(init=False)
     _tracker: Tracker = field(init=False)
     _reconciler: Reconciler = field(init=False)
@@ -135,7 +137,9 @@ class PbxWorker:
             self.broker_trouble,
             lambda: self.link.silence,
         ]
+        self._presence = Presence(self.pbx.name, self._lease.me, self._lease.pulse)
         await self._connect_cells()
+        await self._require_alone()
         self._build()
         for steps in self._servers.known.values():
             await steps.or_none_if_down(self._add_removed_cells(steps))
@@ -149,6 +153,16 @@ class PbxWorker:
             look = self._retry_refused(partial(self._look_for_calls, steps))
             self._run(f"look for calls in {steps.where}", look)
         return link
+
+    async def _require_alone(self) -> None:
+        """Raise PbxHeld if a worker of this PBX with another registry serves one of the cells."""
+
+        async def look(ledger: WorkerLedger) -> None:
+            with contextlib.suppress(RedisError):  # the other cells go on; the log names the right
+                alone = self._presence.require_alone(ledger.steps, ledger.cell)
+                await ledger.steps.or_none_if_down(alone)
+
+        await asyncio.gather(*map(look, self._cells.ledgers()))
 
     async def _connect_cells(self) -> None:
         settings = self.settings
@@ -281,10 +295,17 @@ class PbxWorker:
         self.state.is_stopping = True
         if hasattr(self, "_lease"):  # not if the start failed before
             with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
-                await asyncio.wait_for(self._lease.let_go(), LET_GO_WITHIN_S)
+                await asyncio.wait_for(self._let_go(), LET_GO_WITHIN_S)
             self._lease.pulse.stop()
         await cancel(self._tasks)
         await self._servers.close()
+
+    async def _let_go(self) -> None:
+        ledgers = self._cells.ledgers()
+        hide = [self._presence.show(one.steps, [one.cell], ended=True) for one in ledgers]
+        up = [one.steps.or_none_if_down(end) for one, end in zip(ledgers, hide, strict=True)]
+        await asyncio.gather(*up, return_exceptions=True)
+        await self._lease.let_go()
 
     # --- the AMI link --------------------------------------------------------------
 
@@ -419,18 +440,16 @@ class PbxWorker:
         """Dial queued calls of which no message came, such as those of a broker that lost some."""
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY_S)
-            ledgers = [one for one in self._cells.ledgers() if one.steps is steps]
-            cells = [one.cell for one in ledgers if not self.state.reason_not_to_dial(one.cell)]
-            if not cells:
-                continue
-            look = unannounced(steps, cells, self.pbx.name, older_than_s=ANNOUNCED_WITHIN_S)
+            served = [one.cell for one in self._cells.ledgers() if one.steps is steps]
+            cells = [cell for cell in served if not self.state.reason_not_to_dial(cell)]
             try:
-                found = await steps.or_none_if_down(look) or []
+                await steps.or_none_if_down(self._show(steps, served))
+                found = await steps.or_none_if_down(self._unannounced(steps, cells))
             except RedisError as error:
-                for cell in cells:
+                for cell in served:
                     self.state.refuse(cell, error)
                 raise
-            fresh = [(i, epoch) for i, epoch in found if not self._calls.is_claiming(i)]
+            fresh = [(i, epoch) for i, epoch in found or [] if not self._calls.is_claiming(i)]
             for call_id, epoch in fresh:
                 self.dial(call_id, epoch)
             if fresh:
@@ -438,6 +457,15 @@ class PbxWorker:
                     "Dialing calls that no message announced",
                     extra={"pbx": self.pbx.name, "calls": len(fresh)},
                 )
+
+    async def _unannounced(self, steps: Steps, cells: list[str]) -> list[tuple[str, int]]:
+        if not cells:
+            return []
+        return await unannounced(steps, cells, self.pbx.name, older_than_s=ANNOUNCED_WITHIN_S)
+
+    async def _show(self, steps: Steps, cells: list[str]) -> None:
+        if not (self._lease.trouble or self.state.is_stopping):
+            await self._presence.show(steps, cells)
 
     async def _check_long_calls(self) -> None:
         cleaned = 0

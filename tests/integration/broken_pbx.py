@@ -232,7 +232,11 @@ BREAKAGES = (
     Breakage(
         name="registry cut off", says=("no heartbeat",), breaks=cut_off, before=registry_by_proxy
     ),
-    Breakage(name="Asterisk hangs", says=(*SILENT, "no AMI link"), breaks=asterisk_hangs),
+    Breakage(
+        name="Asterisk hangs",
+        says=(*SILENT, "no AMI link", "does not answer"),
+        breaks=asterisk_hangs,
+    ),
     Breakage(name="nudges lost", says=(), breaks=nudges_lost, is_in_ci=True),
     Breakage(name="other broker", says=(), breaks=nothing_more, before=other_broker),
     Breakage(name="rights lost", says=("no heartbeat",), breaks=rights_lost, before=other_user),

@@ -7,6 +7,6 @@ local function number(text)
 end
 -- sound(key, kind): delete a key that has another type; what it held is written or found anew.
 local function sound(key, kind)
-  local found = redis.call('TYPE', key).ok
-  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+  local found = redis.pcall('TYPE', key).ok  -- nil for a user without that right
+  if found and found ~= kind and found ~= 'none' then redis.call('DEL', key) end
 end
