@@ -84,11 +84,16 @@ class Site:
 
     def state(self, name: str, *, room: int = 9, verdict: Any = None, **load: Any) -> Any:
         fields = {"ready": True, "calls": 9 - room, "max_calls": 9, "starts": 9} | load
+
+        def why_not_taking(cell: str) -> str:
+            self.notes.append(("why", cell))
+            return f"no link of {name}"
+
         return a(
             load=PbxLoad(name=name, **fields),
             verdict=verdict,
             unready_s=0.0,
-            why_not_taking=lambda cell: self.notes.append(("why", cell)) or f"no link of {name}",
+            why_not_taking=why_not_taking,
         )
 
     def only(self, **states: Any) -> None:

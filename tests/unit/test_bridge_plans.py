@@ -31,7 +31,7 @@ def test_a_plan_has_what_the_settings_say() -> None:
     plan = plan_of(settings(), TIM, "a url", draining=True)
     assert plan == CellPlan(
         cell=TIM,
-        pbxs=(a(name="pbx02"),),  # type: ignore[arg-type]
+        pbxs=(a(name="pbx02"),),
         all_pbxs=("pbx01", "pbx02"),
         redis_url="a url",
         push="left",

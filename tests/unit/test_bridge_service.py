@@ -75,7 +75,7 @@ def replaced(monkeypatch: pytest.MonkeyPatch, notes: Notes, served: Any, **celer
     names = celery.get("ignored", [])
     module = a(app="its app", ignored_variables=lambda _: names)
     monkeypatch.setitem(sys.modules, "dialer.celery", module)
-    monkeypatch.setattr(service.Signals, "listen", Signals)
+    monkeypatch.setattr(Signals, "listen", Signals)
     monkeypatch.setattr(failpoints, "is_armed", lambda: celery.get("armed", False))
     monkeypatch.setattr(service, "check_broker", notes.of("check"))
     monkeypatch.setattr(service, "Dispatcher", lambda _: a(close=notes.now_of("broker close")))
@@ -183,7 +183,13 @@ async def test_a_signal_that_comes_with_the_stop_is_ignored(
 async def test_cells_found_with_the_stop_are_not_drained(
     notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = bridge(stand(notes, "old", unserved=lambda _: one.signals.stop.set() or ["found"]))
+    one = bridge(stand(notes, "old"))
+
+    def found(_: Any) -> list[str]:
+        one.signals.stop.set()
+        return ["found"]
+
+    one.served.unserved = notes.of("look", found)  # type: ignore[method-assign]
     steps(notes, monkeypatch, one)
     await run(one)
     assert notes.names == ["look"]
@@ -231,7 +237,7 @@ async def test_unserved_cells_are_looked_for_every_few_seconds(
     notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = [[], ["found"]]
-    one = bridge(stand(notes, "old", unserved=lambda _: looks.pop(0)))
+    one: Any = bridge(stand(notes, "old", unserved=lambda _: looks.pop(0)))
     monkeypatch.setattr(service, "LOOK_FOR_UNSERVED_EVERY_S", 5.0)
     monkeypatch.setattr(asyncio, "sleep", notes.of("sleep"))
     assert await one._unserved() == ["found"]
