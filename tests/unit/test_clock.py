@@ -43,6 +43,11 @@ def test_half_of_the_round_trip_is_the_way_back() -> None:
     assert clock.skew_ms == -100
 
 
+def test_a_reply_of_one_second_is_quick_enough() -> None:
+    host = Host(600)
+    assert host.heard(host.clock(), took_s=1.0).skew_ms == 599_500
+
+
 def test_a_slow_reply_says_nothing_about_the_time() -> None:
     host = Host(600)
     clock = host.heard(host.clock(), took_s=1.1)

@@ -51,6 +51,15 @@ def test_three_failures_in_a_row_hold_the_cell_back(hand_overs: HandOvers) -> No
     assert hand_overs.state.results.last_minute()["not_handed_over"] == 5
 
 
+def test_a_failure_is_logged_with_its_call(
+    hand_overs: HandOvers, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(hand_overs, 1)
+    said = vars(caplog.records[0])
+    assert (said["pbx"], said["cell"], said["call_id"]) == ("pbx01", "C", "C:0")
+    assert "maxcalls" in said["reason"]
+
+
 def test_another_cell_is_not_held_back(hand_overs: HandOvers) -> None:
     fail(hand_overs)
     fail(hand_overs, MOST_FAILED - 1, cell="D")

@@ -43,3 +43,13 @@ def test_a_busy_hour_needs_memory_of_one_minute() -> None:
         results.count("claimed")
     assert results.last_minute()["claimed"] == WINDOW_S
     assert len(results._seconds) == WINDOW_S
+
+
+def test_a_busy_second_needs_memory_of_one_count() -> None:
+    clock = Clock()
+    results = Results(clock)
+    for _ in range(2):
+        clock.now += 1
+        for _ in range(100):
+            results.count("claimed")
+    assert len(results._seconds) == 2
