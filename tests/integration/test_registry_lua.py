@@ -107,7 +107,7 @@ async def test_a_step_without_a_number_leaves_the_fence(site: Site) -> None:
 # --- calls that no message announced ------------------------------------------------------
 
 
-async def queued(site: Site, *names: str, at: str = "pbx01", age_s: float = 5) -> None:
+async def queued(site: Site, *names: str, at: str = "pbx01", age_s: float = 120) -> None:
     for name in names:
         await site.admitted(name, pbx=at)
         await site.redis.zincrby(site.ledger.keys.queued, -age_s * 1000, ids(name)[0])
@@ -116,12 +116,12 @@ async def queued(site: Site, *names: str, at: str = "pbx01", age_s: float = 5) -
 async def test_queued_calls_without_a_message_are_found(site: Site) -> None:
     await queued(site, "old")
     await queued(site, "elsewhere", at="pbx02")
-    await queued(site, "new", age_s=-5)
+    await queued(site, "new", age_s=0)
     await queued(site, "claimed")
     await site.claimed("claimed")
     await site.redis.zadd(site.ledger.keys.queued, {ids("claimed")[0]: 1, ids("gone")[0]: 1})
     before = await site.snapshot()
-    assert await unannounced(site.steps, ["none", CELL], "pbx01", older_than_s=0.5) == [
+    assert await unannounced(site.steps, ["none", CELL], "pbx01", older_than_s=60) == [
         (ids("old")[0], 1)
     ]
     assert await site.snapshot() == before
@@ -132,7 +132,7 @@ async def test_one_look_returns_and_reads_a_bounded_number(site: Site) -> None:
 
     async def look(most: int, read: int) -> Any:
         key, call = site.ledger.keys.queued, LedgerKeys("").call("")
-        found: Any = await site.steps.run("unannounced", [key], ["pbx01", 500, call, most, read])
+        found: Any = await site.steps.run("unannounced", [key], ["pbx01", 60_000, call, most, read])
         return [i.decode().partition(":")[2] for i in found[::2]]
 
     assert await look(100, 1000) == ["r-1", "r-2", "r-3", "r-4"]

@@ -55,7 +55,7 @@ def test_a_slow_reply_says_nothing_about_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "said"), [(29, ""), (-29, ""), (31, "31 s ahead of"), (-600, "600 s behind")]
+    ("ahead_s", "said"), [(30, ""), (-30, ""), (31, "31 s ahead of"), (-600, "600 s behind")]
 )
 def test_a_wrong_clock_is_a_trouble(ahead_s: float, said: str) -> None:
     host = Host(ahead_s)
@@ -72,3 +72,9 @@ def test_a_clock_that_differs_is_logged_once(caplog: pytest.LogCaptureFixture) -
         host.heard(clock)
     said = "The clock of this host differs from Redis; synchronize it (NTP, chrony)"
     assert caplog.messages == [said, said]
+
+
+def test_a_difference_of_two_seconds_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(2)
+    host.heard(host.clock())
+    assert caplog.messages == []

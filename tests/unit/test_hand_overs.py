@@ -60,6 +60,16 @@ def test_a_failure_is_logged_with_its_call(
     assert "maxcalls" in said["reason"]
 
 
+def test_the_hold_is_logged_without_a_call(
+    hand_overs: HandOvers, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(hand_overs)
+    *_, said = caplog.records
+    assert said.getMessage() == "Calls of a cell did not reach their target; it is held back"
+    assert not hasattr(said, "call_id")
+    assert vars(said)["cell"] == "C"
+
+
 def test_another_cell_is_not_held_back(hand_overs: HandOvers) -> None:
     fail(hand_overs)
     fail(hand_overs, MOST_FAILED - 1, cell="D")
