@@ -43,6 +43,11 @@ def test_half_of_the_round_trip_is_the_way_back() -> None:
     assert clock.skew_ms == -100
 
 
+def test_a_reply_of_one_second_is_quick_enough() -> None:
+    host = Host(600)
+    assert host.heard(host.clock(), took_s=1.0).skew_ms == 599_500
+
+
 def test_a_slow_reply_says_nothing_about_the_time() -> None:
     host = Host(600)
     clock = host.heard(host.clock(), took_s=1.1)
@@ -50,7 +55,7 @@ def test_a_slow_reply_says_nothing_about_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "said"), [(29, ""), (-29, ""), (31, "31 s ahead of"), (-600, "600 s behind")]
+    ("ahead_s", "said"), [(30, ""), (-30, ""), (31, "31 s ahead of"), (-600, "600 s behind")]
 )
 def test_a_wrong_clock_is_a_trouble(ahead_s: float, said: str) -> None:
     host = Host(ahead_s)
@@ -67,3 +72,9 @@ def test_a_clock_that_differs_is_logged_once(caplog: pytest.LogCaptureFixture) -
         host.heard(clock)
     said = "The clock of this host differs from Redis; synchronize it (NTP, chrony)"
     assert caplog.messages == [said, said]
+
+
+def test_a_difference_of_two_seconds_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(2)
+    host.heard(host.clock())
+    assert caplog.messages == []

@@ -64,6 +64,25 @@ def test_a_late_hand_over_takes_back_what_was_logged(
     ]
 
 
+def test_a_failure_is_logged_with_its_call(
+    hand_overs: HandOvers, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(hand_overs, 1)
+    said = vars(caplog.records[0])
+    assert (said["pbx"], said["cell"], said["call_id"]) == ("pbx01", "C", "C:0")
+    assert "maxcalls" in said["reason"]
+
+
+def test_the_hold_is_logged_without_a_call(
+    hand_overs: HandOvers, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(hand_overs)
+    *_, said = caplog.records
+    assert said.getMessage() == "Calls of a cell did not reach their target; it is held back"
+    assert not hasattr(said, "call_id")
+    assert vars(said)["cell"] == "C"
+
+
 def test_another_cell_is_not_held_back(hand_overs: HandOvers) -> None:
     fail(hand_overs)
     fail(hand_overs, MOST_FAILED - 1, cell="D")

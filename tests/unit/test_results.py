@@ -43,3 +43,22 @@ def test_a_busy_hour_needs_memory_of_one_minute() -> None:
         results.count("claimed")
     assert results.last_minute()["claimed"] == WINDOW_S
     assert len(results._seconds) == WINDOW_S
+
+
+def test_a_busy_second_needs_memory_of_one_count() -> None:
+    clock = Clock()
+    results = Results(clock)
+    for _ in range(2):
+        clock.now += 1
+        for _ in range(100):
+            results.count("claimed")
+    assert len(results._seconds) == 2
+
+
+def test_counting_forgets_what_is_too_old() -> None:
+    clock = Clock()
+    results = Results(clock)
+    for _ in range(2 * WINDOW_S):
+        clock.now += 1
+        results.count("claimed")
+    assert len(results._seconds) == WINDOW_S

@@ -1,0 +1,233 @@
+"""The registry's steps of lease and verdict, each on its own: what they write and return."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dialer.store.keys import (
+    IDLE_RETENTION_S,
+    RESULTS_OF_S,
+    VERDICT_RETENTION_S,
+    LedgerKeys,
+)
+from dialer.store.ledger.unannounced import unannounced
+from dialer.store.registry import PBX_DEAD_AFTER_S, Holder
+from tests.integration.cell_rig import CELL, Site, pbx
+
+BEAT = "dialer:pbx:pbx01"
+VERDICT = "dialer:verdict:pbx01"
+A = Holder(name="pbx01-a", host="host-a", pid="7", place="here")
+B = Holder(name="pbx01-b", host="host-b", pid="8", place="there")
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        yield site
+
+
+def ids(*names: str) -> list[str]:
+    return [f"{CELL}:{name}" for name in names]
+
+
+async def hashed(site: Site, key: str) -> dict[str, str]:
+    raw: Any = await site.redis.hgetall(key)
+    return {name.decode(): value.decode() for name, value in raw.items()}
+
+
+# --- the lease of a PBX -------------------------------------------------------------------
+
+
+async def test_who_has_the_lease_is_told_in_full(site: Site) -> None:
+    await site.registry.hold("pbx01", A)
+    await site.redis.hset(BEAT, mapping={"asterisk": "00:1b", "link": "up"})
+    held = await site.registry.hold("pbx01", B)
+    assert (held.holder, held.link, held.asterisk) == (A, "up", "00:1b")
+    assert held.seen_ms <= held.now_ms < held.seen_ms + 10_000
+
+
+async def test_a_lease_is_kept_for_thirty_days(site: Site) -> None:
+    await site.registry.hold("pbx01", A)
+    assert IDLE_RETENTION_S - 60 < await site.redis.ttl(BEAT) <= IDLE_RETENTION_S
+    await site.redis.persist(BEAT)
+    await site.beat()
+    assert IDLE_RETENTION_S - 60 < await site.redis.ttl(BEAT) <= IDLE_RETENTION_S
+
+
+async def test_the_holder_itself_gets_a_number_above_the_asked(site: Site) -> None:
+    number = (await site.registry.hold("pbx01", A)).fence
+    assert (await site.registry.hold("pbx01", A, above=number - 1)).fence == number
+    higher = (await site.registry.hold("pbx01", A, above=number)).fence
+    assert higher > number
+    ahead = higher + 10**9
+    assert (await site.registry.hold("pbx01", A, above=ahead)).fence == ahead + 1
+
+
+async def test_a_silence_that_is_too_short_frees_no_lease(site: Site) -> None:
+    await site.registry.hold("pbx01", A)
+    await site.silence("pbx01", seconds=PBX_DEAD_AFTER_S / 2)
+    assert (await site.registry.hold("pbx01", B)).fence == 0
+    assert (await site.registry.hold("pbx01", B, dead="pbx01-c")).fence == 0
+
+
+async def test_the_first_heartbeat_begins_the_unready_time(site: Site) -> None:
+    await site.beat(link="down")
+    assert await site.registry.unready_s("pbx01") < 10
+
+
+async def test_a_heartbeat_writes_all_facts(site: Site) -> None:
+    await site.beat(calls=3, host="h", pid="7")
+    found = await hashed(site, BEAT)
+    assert (found["calls"], found["host"], found["pid"]) == ("3", "h", "7")
+    assert "fence" not in found
+
+
+# --- the fence of a cell ------------------------------------------------------------------
+
+
+async def test_a_fence_is_kept_for_thirty_days(site: Site) -> None:
+    key = LedgerKeys(CELL).fence("pbx01")
+    assert await site.steps.run("fence", [key], ["12", 100]) == 1
+    assert (await site.redis.get(key), await site.redis.ttl(key)) in [(b"12", 100), (b"12", 99)]
+    assert await site.steps.run("fence", [key], ["12", 100]) == 1
+    assert await site.steps.run("fence", [key], ["13", 100]) == 1
+    assert await site.redis.get(key) == b"13"
+
+
+async def test_a_step_without_a_number_leaves_the_fence(site: Site) -> None:
+    key = LedgerKeys(CELL).fence("pbx01")
+    assert await site.steps.run("fence", [key], ["", 100]) == 1
+    assert await site.redis.get(key) is None
+
+
+# --- calls that no message announced ------------------------------------------------------
+
+
+async def queued(site: Site, *names: str, at: str = "pbx01", age_s: float = 120) -> None:
+    for name in names:
+        await site.admitted(name, pbx=at)
+        await site.redis.zincrby(site.ledger.keys.queued, -age_s * 1000, ids(name)[0])
+
+
+async def test_queued_calls_without_a_message_are_found(site: Site) -> None:
+    await queued(site, "old")
+    await queued(site, "elsewhere", at="pbx02")
+    await queued(site, "new", age_s=0)
+    await queued(site, "claimed")
+    await site.claimed("claimed")
+    await site.redis.zadd(site.ledger.keys.queued, {ids("claimed")[0]: 1, ids("gone")[0]: 1})
+    before = await site.snapshot()
+    assert await unannounced(site.steps, ["none", CELL], "pbx01", older_than_s=60) == [
+        (ids("old")[0], 1)
+    ]
+    assert await site.snapshot() == before
+
+
+async def test_one_look_returns_and_reads_a_bounded_number(site: Site) -> None:
+    await queued(site, "r-1", "r-2", "r-3", "r-4")
+
+    async def look(most: int, read: int) -> Any:
+        key, call = site.ledger.keys.queued, LedgerKeys("").call("")
+        found: Any = await site.steps.run("unannounced", [key], ["pbx01", 60_000, call, most, read])
+        return [i.decode().partition(":")[2] for i in found[::2]]
+
+    assert await look(100, 1000) == ["r-1", "r-2", "r-3", "r-4"]
+    assert await look(3, 1000) == ["r-1", "r-2", "r-3"]
+    assert await look(100, 2) == ["r-1", "r-2"]
+
+
+# --- the verdict --------------------------------------------------------------------------
+
+
+async def condemned(site: Site) -> Any:
+    """A verdict whose first trial is due."""
+    await site.beat()
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert await site.registry.condemn(state, "no word")
+    await pass_ms(site, 2_000)
+    return state
+
+
+async def pass_ms(site: Site, ms: int) -> None:
+    await site.redis.hincrby(VERDICT, "trial_ms", -ms)
+
+
+async def test_a_verdict_is_written_once(site: Site) -> None:
+    state = await condemned(site)
+    before = await hashed(site, VERDICT)
+    assert before["reason"] == "no word"
+    assert (before["trial"], before["trials"], before["instance"]) == ("", "0", "i1")
+    assert VERDICT_RETENTION_S - 60 < await site.redis.ttl(VERDICT) <= VERDICT_RETENTION_S
+    assert not await site.registry.condemn(state, "another")
+    assert await hashed(site, VERDICT) == before
+
+
+async def test_a_verdict_of_a_former_worker_is_replaced_whole(site: Site) -> None:
+    state = await condemned(site)
+    await site.redis.hset(VERDICT, mapping={"trials": 7, "lifted": "x"})
+    assert not await site.registry.condemn(replace(state, instance="i2"), "it is not there")
+    await site.beat(instance="i2")
+    assert await site.registry.condemn(replace(state, instance="i2"), "again")
+    found = await hashed(site, VERDICT)
+    assert (found["reason"], found["trials"], found.get("lifted")) == ("again", "0", None)
+    assert (await site.registry.pbxs([pbx()]))["pbx01"].load.is_held
+
+
+async def test_a_lifted_verdict_can_be_given_again(site: Site) -> None:
+    state = await condemned(site)
+    assert await site.registry.try_with("pbx01", "a")
+    assert await site.registry.tried("pbx01", "a", success=True)
+    assert await site.registry.condemn(state, "again")
+
+
+async def test_a_trial_is_due_after_the_pause(site: Site) -> None:
+    assert not await site.registry.try_with("pbx01", "a"), "there is no verdict"
+    await condemned(site)
+    await pass_ms(site, -1_500)
+    assert not await site.registry.try_with("pbx01", "a")
+    assert (await site.registry.lease(pbx(), ids("a"))).granted == 0
+    await pass_ms(site, 1_500)
+    assert await site.registry.try_with("pbx01", "a")
+    assert (await hashed(site, VERDICT))["trial"] == "a"
+    await pass_ms(site, 20_000)
+    assert not await site.registry.try_with("pbx01", "b")
+    assert (await site.registry.lease(pbx(), ids("b"))).granted == 0
+    await pass_ms(site, 10_000)
+    assert await site.registry.try_with("pbx01", "b")
+
+
+async def test_a_failed_trial_begins_the_pause_again(site: Site) -> None:
+    await condemned(site)
+    assert await site.registry.try_with("pbx01", "a")
+    assert not await site.registry.tried("pbx01", "b", success=False)
+    await pass_ms(site, 60_000)
+    await site.redis.persist(VERDICT)
+    assert await site.registry.tried("pbx01", "a", success=False)
+    found = await hashed(site, VERDICT)
+    assert (found["trial"], found["trials"]) == ("", "1")
+    assert not await site.registry.try_with("pbx01", "c"), "the pause began when it failed"
+    assert VERDICT_RETENTION_S - 60 < await site.redis.ttl(VERDICT) <= VERDICT_RETENTION_S
+
+
+async def test_a_successful_trial_keeps_the_results_for_a_minute(site: Site) -> None:
+    await condemned(site)
+    await site.beat(results='{"claimed": 3}')
+    assert await site.registry.try_with("pbx01", "a")
+    assert await site.registry.tried("pbx01", "a", success=True)
+    assert await hashed(site, VERDICT) == {"lifted": '{"claimed": 3}'}
+    assert RESULTS_OF_S - 10 < await site.redis.ttl(VERDICT) <= RESULTS_OF_S
+    assert (await site.registry.lease(pbx(), ids("a", "b"))).granted == 2
+
+
+async def test_a_leased_trial_is_written_down(site: Site) -> None:
+    await condemned(site)
+    lease = await site.registry.lease(pbx(), ids("a", "b"))
+    assert (lease.granted, lease.new) == (1, frozenset(ids("a")))
+    found = await hashed(site, VERDICT)
+    assert found["trial"] == ids("a")[0]
+    now_s, _ = await site.redis.time()
+    assert abs(int(found["trial_ms"]) - now_s * 1000) < 20_000
