@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from dialer.store.rights import missing_rights, step_commands, trials, wire_trials
+from dialer.store.rights import Command, missing_rights, step_commands, trials, wire_trials
 
 
 class Server:
@@ -54,7 +54,8 @@ def test_numbers_are_sent_as_they_are(name: str, n: int) -> None:
 
 
 def test_the_keys_of_multcall_are_not_changed() -> None:
-    removed, ranges = [], []
+    removed: list[Command] = []
+    ranges: list[Command] = []
     for command in wire_trials("ASR", "absent"):
         (removed if command[0] == "LREM" else ranges).append(command)
     assert [command[2:] for command in removed] == [(1, "absent")] * 4
