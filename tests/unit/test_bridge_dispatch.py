@@ -27,16 +27,23 @@ class Broker:
 
     def __init__(self, *errors: Exception | None) -> None:
         self.errors = list(errors)
+        self.refusals: list[Exception | None] = []  # what each attempt to connect raises
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.connections: list[SimpleNamespace] = []
         self.collected: list[SimpleNamespace] = []
-        self.amqp = SimpleNamespace(Producer=lambda made: SimpleNamespace(connection=made))
+        self.amqp = SimpleNamespace(
+            Producer=lambda made: SimpleNamespace(connection=made, channel=made.channel())
+        )
 
     def connection_for_write(self, transport_options: Any) -> SimpleNamespace:
-        made = SimpleNamespace(options=transport_options)
+        made = SimpleNamespace(options=transport_options, channel=self._channel)
         made.collect = lambda: self._collect(made)
         self.connections.append(made)
         return made
+
+    def _channel(self) -> None:
+        if self.refusals and (error := self.refusals.pop(0)) is not None:
+            raise error
 
     def _collect(self, connection: SimpleNamespace) -> None:
         self.collected.append(connection)
@@ -211,3 +218,43 @@ def test_a_batch_whose_caller_is_gone_is_not_sent() -> None:
     dispatcher.close()
     dispatcher._run()
     assert broker.sent == []
+
+
+async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker()
+    broker.refusals = [OperationalError("ACCESS_REFUSED"), None]
+    dispatcher = Dispatcher(cast(Celery, broker))
+    try:
+        dispatcher.look()
+        await wait_until(lambda: dispatcher.problem == "ACCESS_REFUSED", "it is refused")
+
+        def looked_until_let_in() -> bool:
+            dispatcher.look()
+            return not dispatcher.is_down
+
+        await wait_until(looked_until_let_in, "it is let in")
+        assert [r.getMessage() for r in caplog.records] == [DOWN, "Broker available again"]
+        for _ in range(3):
+            dispatcher.look()
+        await dispatcher.publish([FIRST])
+    finally:
+        dispatcher.close()
+    assert len(broker.connections) == 2
+    assert broker.ids == [FIRST.call_id]
+
+
+async def test_a_broker_that_hangs_is_looked_at_once() -> None:
+    ends = threading.Event()
+    broker = Broker()
+    dispatcher = Dispatcher(cast(Celery, broker))
+    broker._channel = ends.wait  # type: ignore[method-assign,assignment]
+    try:
+        for _ in range(3):
+            dispatcher.look()
+        assert dispatcher._work.qsize() <= 1
+        ends.set()
+        await dispatcher.publish([FIRST])
+    finally:
+        ends.set()
+        dispatcher.close()
+    assert broker.ids == [FIRST.call_id]
