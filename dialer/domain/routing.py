@@ -36,13 +36,13 @@ class Turns:
 
 @dataclass(slots=True)
 class Returns:
-    """What a PBX that takes calls again counts for, besides what it started.
+    """What a PBX that takes calls again, or is new, counts for besides what it started.
 
     While it was away, the others started calls. Without this it would first get all the calls that
     it missed, in the moment of its return.
     """
 
-    _is_taking: dict[str, bool] = field(default_factory=dict)
+    _taking: set[str] = field(default_factory=set)
     _missed: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def level(self, pbxs: Iterable[PbxLoad], now_us: int) -> tuple[PbxLoad, ...]:
@@ -51,9 +51,7 @@ class Returns:
             replace(p, recent_starts=p.recent_starts + self._missed_by(p.name, now_us))
             for p in pbxs
         ]
-        back = {
-            p.name for p in loads if p.is_taking_calls and not self._is_taking.get(p.name, True)
-        }
+        back = {p.name for p in loads if p.is_taking_calls} - self._taking
         others = [p for p in loads if p.is_taking_calls and p.name not in back]
         least = min((p.recent_starts / p.max_calls for p in others), default=0.0)
         for i, p in enumerate(loads):
@@ -61,7 +59,7 @@ class Returns:
             if p.name in back and missed > 0:
                 self._missed[p.name] = (self._missed_by(p.name, now_us) + missed, now_us)
                 loads[i] = replace(p, recent_starts=p.recent_starts + missed)
-            self._is_taking[p.name] = p.is_taking_calls
+        self._taking = {p.name for p in loads if p.is_taking_calls}
         return tuple(loads)
 
     def _missed_by(self, name: str, now_us: int) -> float:

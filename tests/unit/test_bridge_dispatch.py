@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,20 +29,20 @@ class Broker:
     def __init__(self, *errors: Exception | None) -> None:
         self.errors = list(errors)
         self.refusals: list[Exception | None] = []  # what each attempt to connect raises
+        self.asked = 0  # for a channel
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.connections: list[SimpleNamespace] = []
         self.collected: list[SimpleNamespace] = []
-        self.amqp = SimpleNamespace(
-            Producer=lambda made: SimpleNamespace(connection=made, channel=made.channel())
-        )
+        self.amqp = SimpleNamespace(Producer=lambda made: LazyProducer(made, self))
 
     def connection_for_write(self, transport_options: Any) -> SimpleNamespace:
-        made = SimpleNamespace(options=transport_options, channel=self._channel)
+        made = SimpleNamespace(options=transport_options)
         made.collect = lambda: self._collect(made)
         self.connections.append(made)
         return made
 
-    def _channel(self) -> None:
+    def connect(self) -> None:
+        self.asked += 1
         if self.refusals and (error := self.refusals.pop(0)) is not None:
             raise error
 
@@ -57,6 +58,18 @@ class Broker:
     @property
     def ids(self) -> list[str]:
         return [options["task_id"] for _, options in self.sent]
+
+
+@dataclass
+class LazyProducer:
+    """It connects when its channel is asked for."""
+
+    connection: SimpleNamespace
+    broker: Broker
+
+    @property
+    def channel(self) -> None:
+        self.broker.connect()
 
 
 @pytest.fixture(autouse=True)
@@ -235,11 +248,12 @@ async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptur
         await wait_until(looked_until_let_in, "it is let in")
         assert [r.getMessage() for r in caplog.records] == [DOWN, "Broker available again"]
         for _ in range(3):
-            dispatcher.look()
+            dispatcher.look()  # it is connected
         await dispatcher.publish([FIRST])
     finally:
         dispatcher.close()
     assert len(broker.connections) == 2
+    assert broker.asked == 3
     assert broker.ids == [FIRST.call_id]
 
 
@@ -247,7 +261,7 @@ async def test_a_broker_that_hangs_is_looked_at_once() -> None:
     ends = threading.Event()
     broker = Broker()
     dispatcher = Dispatcher(cast(Celery, broker))
-    broker._channel = ends.wait  # type: ignore[method-assign,assignment]
+    broker.connect = ends.wait  # type: ignore[method-assign,assignment]
     try:
         for _ in range(3):
             dispatcher.look()

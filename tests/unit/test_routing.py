@@ -215,7 +215,13 @@ def test_a_pbx_that_went_twice_keeps_what_it_missed_before() -> None:
     assert away.recent_starts == 70.0
 
 
-def test_a_pbx_seen_for_the_first_time_counts_as_it_is() -> None:
+def test_a_pbx_added_to_a_busy_cell_gets_its_share_and_no_more() -> None:
+    returns, busy = Returns(), pbx("busy", max_calls=100, starts=200, recent_starts=60.0)
+    returns.level([busy], 0)
+    assert shared(returns, pbx("added", max_calls=100, starts=200), busy, 1, 20) == 10
+
+
+def test_the_first_reading_counts_as_it_is() -> None:
     fresh = pbx("fresh")
     assert Returns().level([fresh, pbx("busy", recent_starts=9.0)], 0)[0] == fresh
 
