@@ -157,7 +157,7 @@ async def test_a_refused_part_runs_again_after_a_pause(
     monkeypatch.setattr(served_cell, "REFUSED_PAUSE_S", 5.0)
     monkeypatch.setattr(asyncio, "sleep", notes.of("sleep"))
     one = its_cell(notes)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await one._repeat_if_refused(notes.of("part", lambda: replies.pop(0)), "its name")
     assert notes == [("part",), ("sleep", 5.0), ("part",)]
     assert (caplog.messages, vars(caplog.records[0])["part"]) == ([REFUSED], "its name")
