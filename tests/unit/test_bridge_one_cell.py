@@ -226,18 +226,18 @@ async def test_a_draining_cell_pauses_between_its_looks(
 # --- the stop -------------------------------------------------------------------------------
 
 
-async def test_a_stop_waits_for_the_end_of_a_round(notes: Notes) -> None:
+@pytest.mark.parametrize("part", ["intake", "recovery"])
+async def test_a_stop_waits_for_the_end_of_a_round(notes: Notes, part: str) -> None:
     one = its_cell(notes)
     await one.start()
-    for lock in (one.intake.admitting, one.recovery.moving):
-        await lock.acquire()
+    lock = one.intake.admitting if part == "intake" else one.recovery.moving
+    await lock.acquire()
     stopping = asyncio.create_task(one.stop())
-    for lock in (one.intake.admitting, one.recovery.moving):
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert "return hand" not in notes.names
-        assert not any(task.done() for task in one.tasks)
-        lock.release()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert "return hand" not in notes.names
+    assert not any(task.done() for task in one.tasks)
+    lock.release()
     await stopping
     assert all(task.done() for task in one.tasks)
     assert notes.names[-1] == "return hand"
