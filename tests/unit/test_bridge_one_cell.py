@@ -157,7 +157,7 @@ async def test_a_refused_part_runs_again_after_a_pause(
     monkeypatch.setattr(served_cell, "REFUSED_PAUSE_S", 5.0)
     monkeypatch.setattr(asyncio, "sleep", notes.of("sleep"))
     one = its_cell(notes)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await one._repeat_if_refused(notes.of("part", lambda: replies.pop(0)), "its name")
     assert notes == [("part",), ("sleep", 5.0), ("part",)]
     assert (caplog.messages, vars(caplog.records[0])["part"]) == ([REFUSED], "its name")
@@ -226,18 +226,18 @@ async def test_a_draining_cell_pauses_between_its_looks(
 # --- the stop -------------------------------------------------------------------------------
 
 
-async def test_a_stop_waits_for_the_end_of_a_round(notes: Notes) -> None:
+@pytest.mark.parametrize("part", ["intake", "recovery"])
+async def test_a_stop_waits_for_the_end_of_a_round(notes: Notes, part: str) -> None:
     one = its_cell(notes)
     await one.start()
-    for lock in (one.intake.admitting, one.recovery.moving):
-        await lock.acquire()
+    lock = one.intake.admitting if part == "intake" else one.recovery.moving
+    await lock.acquire()
     stopping = asyncio.create_task(one.stop())
-    for lock in (one.intake.admitting, one.recovery.moving):
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert "return hand" not in notes.names
-        assert not any(task.done() for task in one.tasks)
-        lock.release()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert "return hand" not in notes.names
+    assert not any(task.done() for task in one.tasks)
+    lock.release()
     await stopping
     assert all(task.done() for task in one.tasks)
     assert notes.names[-1] == "return hand"

@@ -126,7 +126,7 @@ def test_the_named_cells_are_served(notes: Notes, monkeypatch: pytest.MonkeyPatc
 
 async def run(one: _Bridge) -> None:
     before = asyncio.all_tasks()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await one.run()
     assert asyncio.all_tasks() <= before
 
@@ -254,7 +254,8 @@ async def test_a_drained_cell_is_served_with_the_others(
     one = bridge(stand(notes, "old", plan("TIM")), chosen=["chosen"])
     monkeypatch.setattr(Served, "connect", notes.of("connect", stand(notes, "new")))
     found = plan("OI")
-    await one._drain([found])
+    async with asyncio.timeout(10):
+        await one._drain([found])
     plans = ["planned", "chosen", found, "removed 1 3"]
     more = {
         "bridge": "its name",
@@ -297,7 +298,7 @@ async def test_a_stop_ends_the_connecting(
 
     monkeypatch.setattr(Served, "connect", connect)
     monkeypatch.setattr(service, "load", lambda: settings(plans=[], multcall="other"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await (one._drain([plan("OI")]) if step == "_drain" else one._reread())
     assert (notes, caplog.messages) == ([], [])
     assert one.settings is before
@@ -318,7 +319,8 @@ async def reread(
 
     monkeypatch.setattr(service, "load", load)
     monkeypatch.setattr(Served, "connect", notes.of("connect", stand(notes, "new")))
-    await one._reread()
+    async with asyncio.timeout(10):
+        await one._reread()
     return one
 
 
