@@ -231,3 +231,15 @@ async def test_a_leased_trial_is_written_down(site: Site) -> None:
     assert found["trial"] == ids("a")[0]
     now_s, _ = await site.redis.time()
     assert abs(int(found["trial_ms"]) - now_s * 1000) < 20_000
+
+
+async def test_a_cap_of_one_leaves_room_for_one_call(site: Site) -> None:
+    await site.beat(cap=1)
+    assert (await site.registry.lease(pbx(), ids("a", "b"))).granted == 1
+
+
+async def test_every_granted_start_is_counted_and_no_other(site: Site) -> None:
+    assert (await site.registry.lease(pbx(max_calls=0), ids("a"))).granted == 0
+    assert not await site.redis.exists("dialer:starts:pbx01")
+    await site.registry.lease(pbx(), ids("a"))
+    assert (await hashed(site, "dialer:starts:pbx01"))["n"] == "1.000000"
