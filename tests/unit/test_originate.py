@@ -54,6 +54,8 @@ async def test_a_claimed_call_is_dialed_and_followed() -> None:
     assert made.followed.call.state is State.ACCEPTED
     assert made.written.done == ["claim", "accept"]
     assert not made.calls.is_claiming(CALL_ID)
+    counted = made.state.results.last_minute()
+    assert (counted["claimed"], counted["accepted"]) == (1, 1)
 
 
 async def test_a_stale_claim_is_given_back() -> None:
