@@ -131,7 +131,9 @@ def test_a_refusal_counts_until_the_next_attempt_has_settled(
     one = consumer()
     one.on_connection_error_after_connected(CHANNELS)
     time.now = 107.9
-    assert one.trouble("pbx01") == f"the worker of pbx01 gets no messages: {missing_right(CHANNELS)}"
+    assert (
+        one.trouble("pbx01") == f"the worker of pbx01 gets no messages: {missing_right(CHANNELS)}"
+    )
     time.now = 108.0
     assert (one.trouble("pbx01"), one.missing) == ("", "")
 

@@ -87,6 +87,7 @@ async def test_an_expired_call_is_answered_and_never_dialed() -> None:
     ending = await made.ending()
     assert (ending.result, made.asterisk.sent) == (Result.EXPIRED, [])
     assert made.done[0].attempts == 0
+    assert made.state.results.last_minute()["expired"] == 1
     later = waiting()
     assert later.written.to_claim is not None
     expires_at = NOON + timedelta(seconds=1)

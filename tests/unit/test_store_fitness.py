@@ -82,7 +82,10 @@ def test_an_append_only_file_that_is_off_is_known() -> None:
     [
         ({"redis_version": "6.2.14"}, "is Redis 6.2.14; install Redis 7 or newer"),
         ({"cluster_enabled": 1}, "is a Redis Cluster"),
-        ({"maxmemory_policy": "allkeys-lru"}, "has the maxmemory-policy allkeys-lru, which deletes"),
+        (
+            {"maxmemory_policy": "allkeys-lru"},
+            "has the maxmemory-policy allkeys-lru, which deletes",
+        ),
     ],
 )
 def test_an_unfit_server_is_named_with_its_cure(info: dict[str, Any], said: str) -> None:
@@ -177,7 +180,10 @@ async def test_eviction_is_refused_where_calls_are_kept_only() -> None:
 
 @pytest.mark.parametrize(
     ("info", "said"),
-    [({"redis_version": "6.2.0"}, "is Redis 6.2.0"), ({"cluster_enabled": 1}, "is a Redis Cluster")],
+    [
+        ({"redis_version": "6.2.0"}, "is Redis 6.2.0"),
+        ({"cluster_enabled": 1}, "is a Redis Cluster"),
+    ],
 )
 async def test_an_old_server_or_a_cluster_is_refused(
     monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], said: str

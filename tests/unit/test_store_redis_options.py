@@ -91,7 +91,10 @@ def test_a_typing_error_names_the_option_that_was_meant(name: str) -> None:
 
 
 def test_an_option_like_no_other_lists_all() -> None:
-    for name, text in (("zzzzzz", "not known; known are db, "), ("a-b", "not known; known are db, ")):
+    for name, text in (
+        ("zzzzzz", "not known; known are db, "),
+        ("a-b", "not known; known are db, "),
+    ):
         with pytest.raises(OptionRefused) as refused:
             read(name, "1", tls=True)
         assert text in str(refused.value)

@@ -73,8 +73,13 @@ async def test_the_throw_away_keys_are_deleted_at_the_end() -> None:
     server = Server()
     await server.missing("ASR")
     name, *keys = server.sent[-1]
-    used = {str(w) for command in server.sent for w in command if str(w).startswith("dialer:doctor")}
-    assert (name, set(keys)) == ("DEL", {key for key in used if ":" in key[len("dialer:doctor-") :]})
+    used = {
+        str(w) for command in server.sent for w in command if str(w).startswith("dialer:doctor")
+    }
+    assert (name, set(keys)) == (
+        "DEL",
+        {key for key in used if ":" in key[len("dialer:doctor-") :]},
+    )
     assert keys
 
 

@@ -188,6 +188,13 @@ def test_every_event_of_a_member_is_heard() -> None:
     assert heard == QUEUE_EVENTS
 
 
+async def test_a_maxcalls_that_leaves_all_the_room_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await targets(Asterisk(limited=limits(max_calls=PBX.max_calls))).check([cell()])
+    assert caplog.records == []
+
+
 async def test_calls_that_asterisk_counts_late_leave_no_more_room() -> None:
     looked = targets(Asterisk(limited=limits(max_calls=20, calls=1)))
     looked.state.answered = lambda: 9
