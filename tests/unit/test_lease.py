@@ -209,7 +209,7 @@ async def test_a_number_that_was_raised_meanwhile_asks_nothing() -> None:
 async def test_a_worker_whose_lease_another_has_gives_up() -> None:
     one, _ = lease(FREE, HELD)
     await one.take()
-    with pytest.raises(Fenced, match="another worker has taken over pbx01, .* silent for 10 s"):
+    with pytest.raises(Fenced, match=r"another worker has taken over pbx01, .* silent for 10 s"):
         await one.fence.on_fenced(12)
     one.pulse.stop()
 

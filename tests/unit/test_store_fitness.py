@@ -210,5 +210,5 @@ async def test_a_broker_that_cannot_be_reached_as_told_is_named(
 ) -> None:
     monkeypatch.setattr(fitness, "connect", lambda _url: redis(error=error))
     monkeypatch.setattr(fitness, "connection_trouble", lambda _error, _address: "has no TLS")
-    with pytest.raises(StoreUnfit, match="has no TLS$"):
+    with pytest.raises(StoreUnfit, match=r"has no TLS$"):
         await fitness.check_broker(URL)

@@ -14,7 +14,7 @@ from workers.ami import AmiLink
 from workers.pbx.hand_overs import MOST_FAILED, HandOvers
 from workers.pbx.questions import Limits, Questions
 from workers.pbx.state import PbxState
-from workers.pbx.targets import CHECK_EVERY_S, QUEUE_EVENTS, CHECK_SOON_S, Targets, endpoint_of
+from workers.pbx.targets import CHECK_EVERY_S, CHECK_SOON_S, QUEUE_EVENTS, Targets, endpoint_of
 
 NO_LIMITS = Limits(max_calls=0, max_load=0.0, calls=0)
 PBX = Pbx(name="pbx01", max_calls=50, cps=5, trunks={"tim": "PJSIP/{number}@tim"})
@@ -297,6 +297,7 @@ async def test_an_operator_who_comes_or_goes_is_noticed_soon(
     done, _ = await asyncio.wait({waiting}, timeout=CHECK_SOON_S + 0.5)
     waiting.cancel()
     assert bool(done) is is_soon
+    assert not looked._is_due.is_set(), "one event causes one check"
 
 
 async def test_a_held_cell_stays_held_whatever_its_target() -> None:
