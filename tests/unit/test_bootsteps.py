@@ -14,6 +14,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
@@ -146,7 +147,7 @@ def test_an_option_that_cannot_work_ends_the_worker(
     said: str,
 ) -> None:
     context = SimpleNamespace(args=args)
-    monkeypatch.setattr(bootsteps.click, "get_current_context", lambda silent: context)
+    monkeypatch.setattr(click, "get_current_context", lambda silent: context)
     with pytest.raises(SystemExit) as end:
         bootsteps._check_options(instance=SimpleNamespace(hostname="celery@h"), options=options)
     assert end.value.code == 2
