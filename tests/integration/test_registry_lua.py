@@ -79,6 +79,27 @@ async def test_the_first_heartbeat_begins_the_unready_time(site: Site) -> None:
     assert await site.registry.unready_s("pbx01") < 10
 
 
+async def test_only_a_heartbeat_with_the_link_up_is_ready(site: Site) -> None:
+    await site.beat()
+    await site.redis.hset(BEAT, "ready_ms", "1")
+    await site.beat(link="down")
+    assert (await hashed(site, BEAT))["ready_ms"] == "1"
+    await site.beat()
+    assert (await hashed(site, BEAT))["ready_ms"] != "1"
+
+
+async def test_what_nobody_wrote_is_the_empty_text(site: Site) -> None:
+    names = [f"dialer:{what}:pbx01" for what in ("pbx", "slots", "pace", "starts", "verdict")]
+    _, row = await site.steps.run("loads", names)
+    assert row == [[b""] * 9, 0, b"0", [b""] * 2, [b""] * 7]
+
+
+async def test_a_stopped_worker_is_told_as_such(site: Site) -> None:
+    await site.beat(link="stopping", trouble="no broker")
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert state.why_not_taking() == "its worker was stopped"
+
+
 async def test_a_heartbeat_writes_all_facts(site: Site) -> None:
     await site.beat(calls=3, host="h", pid="7")
     found = await hashed(site, BEAT)
@@ -160,6 +181,11 @@ async def test_a_verdict_is_written_once(site: Site) -> None:
     state = await condemned(site)
     before = await hashed(site, VERDICT)
     assert before["reason"] == "no word"
+    verdict = (await site.registry.pbxs([pbx()]))["pbx01"].verdict
+    assert verdict is not None
+    assert (verdict.reason, verdict.trials, verdict.trial) == ("no word", 0, "")
+    assert 0 <= verdict.age_s < 60
+    assert 2 <= verdict.trial_age_s < 60
     assert (before["trial"], before["trials"], before["instance"]) == ("", "0", "i1")
     assert VERDICT_RETENTION_S - 60 < await site.redis.ttl(VERDICT) <= VERDICT_RETENTION_S
     assert not await site.registry.condemn(state, "another")
@@ -171,6 +197,7 @@ async def test_a_verdict_of_a_former_worker_is_replaced_whole(site: Site) -> Non
     await site.redis.hset(VERDICT, mapping={"trials": 7, "lifted": "x"})
     assert not await site.registry.condemn(replace(state, instance="i2"), "it is not there")
     await site.beat(instance="i2")
+    assert not (await site.registry.pbxs([pbx()]))["pbx01"].load.is_held
     assert await site.registry.condemn(replace(state, instance="i2"), "again")
     found = await hashed(site, VERDICT)
     assert (found["reason"], found["trials"], found.get("lifted")) == ("again", "0", None)
@@ -231,3 +258,16 @@ async def test_a_leased_trial_is_written_down(site: Site) -> None:
     assert found["trial"] == ids("a")[0]
     now_s, _ = await site.redis.time()
     assert abs(int(found["trial_ms"]) - now_s * 1000) < 20_000
+
+
+async def test_a_cap_of_one_leaves_room_for_one_call(site: Site) -> None:
+    await site.beat(cap=1)
+    assert (await site.registry.lease(pbx(), ids("a", "b"))).granted == 1
+
+
+async def test_every_granted_start_is_counted_and_no_other(site: Site) -> None:
+    assert (await site.registry.lease(pbx(max_calls=0), ids("a"))).granted == 0
+    assert not await site.redis.exists("dialer:starts:pbx01")
+    await site.registry.lease(pbx(), ids("a"))
+    assert (await hashed(site, "dialer:starts:pbx01"))["n"] == "1.000000"
+    assert 0.1 < (await site.registry.pbxs([pbx()]))["pbx01"].load.recent_starts <= 1

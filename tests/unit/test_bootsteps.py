@@ -14,6 +14,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
@@ -137,6 +138,37 @@ def test_a_node_is_named_after_its_only_pbx(
     instance = SimpleNamespace(hostname=hostname)
     bootsteps._check_options(instance=instance, options={"queues": queues})
     assert instance.hostname == named
+
+
+@pytest.mark.parametrize(
+    ("options", "args", "said"),
+    [({"beat": True}, [], "remove -B"), ({}, ["broker.url=x"], "remove broker.url=x")],
+)
+def test_an_option_that_cannot_work_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    args: list[str],
+    said: str,
+) -> None:
+    context = SimpleNamespace(args=args)
+    monkeypatch.setattr(click, "get_current_context", lambda silent: context)
+    with pytest.raises(SystemExit) as end:
+        bootsteps._check_options(instance=SimpleNamespace(hostname="celery@h"), options=options)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_used_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def configure(_log: Any, program: str) -> None:
+        raise ConfigError(f"{program} cannot log there")
+
+    monkeypatch.setattr(bootsteps, "configure", configure)
+    with pytest.raises(SystemExit):
+        bootsteps._set_up_logging()
+    assert capsys.readouterr().err == "dialer: worker cannot log there\n"
 
 
 def consuming(*queues: str) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from dialer.domain.call import Result, State
 from dialer.domain.channel import ChannelCreated, HungUp
 from dialer.domain.hand_over import CUT_OFF
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
+from dialer.store.ledger import WorkerLedger
 from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import CELL
 from tests.unit.parts import Parts, entry, parts
@@ -54,6 +55,8 @@ async def test_a_claimed_call_is_dialed_and_followed() -> None:
     assert made.followed.call.state is State.ACCEPTED
     assert made.written.done == ["claim", "accept"]
     assert not made.calls.is_claiming(CALL_ID)
+    counted = made.state.results.last_minute()
+    assert (counted["claimed"], counted["accepted"]) == (1, 1)
 
 
 async def test_a_stale_claim_is_given_back() -> None:
@@ -85,6 +88,7 @@ async def test_an_expired_call_is_answered_and_never_dialed() -> None:
     ending = await made.ending()
     assert (ending.result, made.asterisk.sent) == (Result.EXPIRED, [])
     assert made.done[0].attempts == 0
+    assert made.state.results.last_minute()["expired"] == 1
     later = waiting()
     assert later.written.to_claim is not None
     expires_at = NOON + timedelta(seconds=1)
@@ -274,6 +278,15 @@ async def test_a_call_claimed_twice_is_dialed_once() -> None:
     made = await dial(waiting())
     await dial(made)
     assert len(made.asterisk.sent) == 1
+
+
+async def test_a_call_of_a_cell_that_no_file_has_is_never_dialed() -> None:
+    made = waiting()
+    made.cells.add_removed(made.cell, cast(WorkerLedger, made.written))
+    ending = await (await dial(made)).ending()
+    assert ending.error is not None
+    assert (ending.error.code, made.asterisk.sent) == ("not_allowed", [])
+    assert f"{CELL} is not in dialer.toml" in ending.error.message
 
 
 async def test_a_variable_the_cell_does_not_allow_is_never_dialed() -> None:

@@ -27,8 +27,10 @@ class Link:
     actions: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    async def ask(self, action: dict[str, str], **_: Any) -> Any:
+    async def ask(self, action: dict[str, str], *, as_list: bool | None = None) -> Any:
         self.asked.append(action["Action"])
+        assert (as_list is None) is (action["Action"] == "QueueStatus"), "only that is a list"
+        assert not as_list
         if action["Action"] == "Getvar":
             return SimpleNamespace(value=self.values.get(action["Variable"], ""))
         return self.actions[action["Action"]]
@@ -106,3 +108,10 @@ async def test_the_redirect_method_is_the_endpoints() -> None:
     link = Link({"PJSIP_ENDPOINT(tim,redirect_method)": "uri_core"})
     assert await questions(link).redirect_method("tim") == "uri_core"
     assert await questions(link).redirect_method("vivo") == ""
+
+
+async def test_without_its_function_a_queue_is_listed() -> None:
+    listed = [member(1)]
+    link = Link({"QUEUE_MEMBER(Q,free)": ""}, {"QueueStatus": listed})
+    assert await questions(link).has_operator("Q")
+    assert link.asked[-1] == "QueueStatus"

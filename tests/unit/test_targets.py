@@ -14,7 +14,7 @@ from workers.ami import AmiLink
 from workers.pbx.hand_overs import MOST_FAILED, HandOvers
 from workers.pbx.questions import Limits, Questions
 from workers.pbx.state import PbxState
-from workers.pbx.targets import CHECK_EVERY_S, CHECK_SOON_S, Targets, endpoint_of
+from workers.pbx.targets import CHECK_EVERY_S, CHECK_SOON_S, QUEUE_EVENTS, Targets, endpoint_of
 
 NO_LIMITS = Limits(max_calls=0, max_load=0.0, calls=0)
 PBX = Pbx(name="pbx01", max_calls=50, cps=5, trunks={"tim": "PJSIP/{number}@tim"})
@@ -169,8 +169,37 @@ async def test_a_changed_include_drops_the_link(
     had: tuple[bool, bool], has: dict[str, bool], why: str
 ) -> None:
     asterisk = Asterisk(has)
-    await targets(asterisk, has_include=had[0], confirms=had[1]).check([cell()])
+    looked = targets(asterisk, has_include=had[0], confirms=had[1])
+    looked.state.lacking["C"] = "it lacked something"
+    assert not await looked.check([cell()])
+    assert looked.state.lacking, "nothing else was asked"
     assert asterisk.dropped == [f"the dialplan include is {why}"]
+
+
+async def test_one_cell_can_be_looked_at_alone() -> None:
+    looked = targets(Asterisk())
+    assert await looked.missing(cell(queue="Q", amd="pass")) is None
+    gone = targets(Asterisk({"queue Q": False}))
+    assert "pbx01 has no queue Q" in (await gone.missing(cell(queue="Q")) or "")
+
+
+def test_every_event_of_a_member_is_heard() -> None:
+    heard = {f"QueueMember{what}" for what in ("Added", "Removed", "Pause", "Status")}
+    assert heard == QUEUE_EVENTS
+
+
+async def test_a_maxcalls_that_leaves_all_the_room_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await targets(Asterisk(limited=limits(max_calls=PBX.max_calls))).check([cell()])
+    assert caplog.records == []
+
+
+async def test_calls_that_asterisk_counts_late_leave_no_more_room() -> None:
+    looked = targets(Asterisk(limited=limits(max_calls=20, calls=1)))
+    looked.state.answered = lambda: 9
+    await looked.check([cell()])
+    assert looked.state.cap == 20
 
 
 async def test_two_hundred_targets_cost_ten_questions_a_second() -> None:
@@ -268,6 +297,7 @@ async def test_an_operator_who_comes_or_goes_is_noticed_soon(
     done, _ = await asyncio.wait({waiting}, timeout=CHECK_SOON_S + 0.5)
     waiting.cancel()
     assert bool(done) is is_soon
+    assert not looked._is_due.is_set(), "one event causes one check"
 
 
 async def test_a_held_cell_stays_held_whatever_its_target() -> None:

@@ -17,4 +17,4 @@ redis.call('HSET', KEYS[1], 'instance', ARGV[1], 'link', ARGV[2], 'seen_ms', now
 if ARGV[2] == 'up' or not f[2] then redis.call('HSET', KEYS[1], 'ready_ms', now) end
 for i = 6, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-return {now, tonumber(ARGV[5]) or 0}
+return {now, tonumber(ARGV[5])}
