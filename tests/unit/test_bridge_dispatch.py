@@ -105,8 +105,14 @@ async def test_tasks_are_sent_in_order_to_their_pbx(passed: list[str]) -> None:
 
 async def test_one_connection_with_confirmations_serves_all_tasks() -> None:
     broker = Broker()
-    dispatcher = await publish(broker, FIRST)
+    dispatcher = await publish(broker, FIRST, SECOND)
     await dispatcher.publish([])
+    dispatcher = Dispatcher(cast(Celery, broker))
+    dispatcher._send([FIRST])
+    dispatcher._send([SECOND])
+    first, *rest = [options["producer"].connection for _, options in broker.sent]
+    assert first is rest[0] is broker.connections.pop(0)
+    assert rest[1] is rest[2] is broker.connections[0]
     assert [made.options for made in broker.connections] == [CONFIRMED]
     assert CONFIRMED["confirm_publish"] is True
     assert CONFIRMED.keys() == {"confirm_publish", "read_timeout", "write_timeout"}

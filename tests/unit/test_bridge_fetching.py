@@ -74,6 +74,13 @@ def room(*loads: PbxLoad) -> Room:
     return Room(cell=CellRoom(threads=50, live=0, in_hand=0), pbxs=loads or (load(),))
 
 
+def test_the_parts_share_the_cell() -> None:
+    cell: Any = Site().intake.cell
+    one = Intake(cell, Site().intake.blocking)
+    assert one.refusals.cell is one.admissions.cell is cell
+    assert one.admissions.refusals is one.refusals
+
+
 @pytest.mark.parametrize(
     ("starts", "is_paused", "at_most"),
     [((4, 5), False, 9), ((90, 90), False, 100), ((4,), True, 0)],
