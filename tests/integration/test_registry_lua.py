@@ -272,12 +272,13 @@ async def test_every_granted_start_is_counted_and_no_other(site: Site) -> None:
     assert not await site.redis.exists("dialer:starts:pbx01")
     await site.registry.lease(pbx(), ids("a"))
     assert (await hashed(site, "dialer:starts:pbx01"))["n"] == "1.000000"
+    assert 3_000 < await site.redis.ttl("dialer:starts:pbx01") <= 3_600
     assert 0.1 < (await site.registry.pbxs([pbx()]))["pbx01"].load.recent_starts <= 1
 
 
 async def test_starts_of_the_last_seconds_still_count(site: Site) -> None:
     now_s, _ = await site.redis.time()
-    long_ago = {"n": "1000", "at_us": (now_s - 1) * 1_000_000}
+    long_ago: Any = {"n": "1000", "at_us": (now_s - 1) * 1_000_000}
     await site.redis.hset("dialer:starts:pbx01", mapping=long_ago)
     await site.registry.lease(pbx(), ids("a"))
     assert 100 < float((await hashed(site, "dialer:starts:pbx01"))["n"]) < 1000
