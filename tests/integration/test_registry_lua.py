@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -135,7 +136,7 @@ async def queued(site: Site, *names: str, at: str = "pbx01", age_s: float = 120)
 
 
 async def test_queued_calls_without_a_message_are_found(site: Site) -> None:
-    await queued(site, "old")
+    await queued(site, "old", "older")
     await queued(site, "elsewhere", at="pbx02")
     await queued(site, "new", age_s=0)
     await queued(site, "claimed")
@@ -143,7 +144,7 @@ async def test_queued_calls_without_a_message_are_found(site: Site) -> None:
     await site.redis.zadd(site.ledger.keys.queued, {ids("claimed")[0]: 1, ids("gone")[0]: 1})
     before = await site.snapshot()
     assert await unannounced(site.steps, ["none", CELL], "pbx01", older_than_s=60) == [
-        (ids("old")[0], 1)
+        (call_id, 1) for call_id in ids("old", "older")
     ]
     assert await site.snapshot() == before
 
@@ -246,6 +247,7 @@ async def test_a_successful_trial_keeps_the_results_for_a_minute(site: Site) -> 
     assert await site.registry.try_with("pbx01", "a")
     assert await site.registry.tried("pbx01", "a", success=True)
     assert await hashed(site, VERDICT) == {"lifted": '{"claimed": 3}'}
+    assert (await site.registry.pbxs([pbx()]))["pbx01"].lifted.claimed == 3
     assert RESULTS_OF_S - 10 < await site.redis.ttl(VERDICT) <= RESULTS_OF_S
     assert (await site.registry.lease(pbx(), ids("a", "b"))).granted == 2
 
@@ -270,4 +272,19 @@ async def test_every_granted_start_is_counted_and_no_other(site: Site) -> None:
     assert not await site.redis.exists("dialer:starts:pbx01")
     await site.registry.lease(pbx(), ids("a"))
     assert (await hashed(site, "dialer:starts:pbx01"))["n"] == "1.000000"
+    assert 3_000 < await site.redis.ttl("dialer:starts:pbx01") <= 3_600
     assert 0.1 < (await site.registry.pbxs([pbx()]))["pbx01"].load.recent_starts <= 1
+
+
+async def test_starts_of_the_last_seconds_still_count(site: Site) -> None:
+    now_s, _ = await site.redis.time()
+    long_ago: Any = {"n": "1000", "at_us": (now_s - 1) * 1_000_000}
+    await site.redis.hset("dialer:starts:pbx01", mapping=long_ago)
+    await site.registry.lease(pbx(), ids("a"))
+    assert 100 < float((await hashed(site, "dialer:starts:pbx01"))["n"]) < 1000
+
+
+async def test_a_lacking_target_is_told_for_its_cell(site: Site) -> None:
+    await site.beat(lacking=json.dumps({CELL: "no queue"}))
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert (state.why_not_taking(), state.why_not_taking(CELL)) == ("", "no queue")

@@ -312,6 +312,20 @@ async def test_a_call_to_a_missing_extension_is_not_dialed() -> None:
     assert "pbx01 has no extension 77, priority 1 in context ivr" in ending.error.message
 
 
+async def test_only_a_place_that_was_found_is_known_for_10_s() -> None:
+    made, now = waiting(cell=OWN, context="ivr", exten="77"), [100.0]
+    made.originator.monotonic = lambda: now[0]
+    assert made.written.to_claim is not None
+    request, asked = made.written.to_claim.request, made.asterisk.asked
+    made.asterisk.values = MISSING
+    for _ in range(2):
+        assert not await made.originator._has_place(request, made.cell)
+    made.asterisk.values = {}
+    for now[0] in (100.0, 109.9, 110.0):
+        assert await made.originator._has_place(request, made.cell)
+    assert asked.count("DIALPLAN_EXISTS(ivr,77,1)") == 4
+
+
 async def test_an_extension_i_takes_what_its_context_lacks() -> None:
     made = waiting(cell=OWN, context="ivr", exten="77")
     made.asterisk.values = {**MISSING, "DIALPLAN_EXISTS(ivr,i,1)": "1"}
