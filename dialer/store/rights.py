@@ -44,6 +44,7 @@ _ARGUMENTS: Final[Mapping[str, Command]] = {
     "LLEN": ("LIST",),
     "LMOVE": ("NONE", "OTHER", "LEFT", "RIGHT"),
     "LPOS": ("LIST", "v"),
+    "LPUSH": ("LIST", "v"),
     "LRANGE": ("LIST", 0, 0),
     "LREM": ("LIST", 1, "v"),
     "LTRIM": ("LIST", 0, 0),
@@ -67,8 +68,9 @@ _ARGUMENTS: Final[Mapping[str, Command]] = {
     "ZSCORE": ("ZSET", "v"),
 }
 
-#: Commands that are sent without a Lua step.
-_DIRECT: Final = ("BLMOVE", "SMISMEMBER", "HGET", "HGETALL", "LLEN", "LRANGE", "ZCARD")
+#: Commands that are sent without a Lua step, and LPUSH, which the steps have as an argument
+#: (`push = "left"`).
+_DIRECT: Final = ("BLMOVE", "SMISMEMBER", "HGET", "HGETALL", "LLEN", "LPUSH", "LRANGE", "ZCARD")
 
 
 def step_commands() -> frozenset[str]:
