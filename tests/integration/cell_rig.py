@@ -65,6 +65,10 @@ class Nudges:
 
     sent: list[Nudge] = field(default_factory=list)
     problem: str = ""
+    looks: int = 0
+
+    def look(self) -> None:
+        self.looks += 1
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
         self.sent += nudges

@@ -23,14 +23,15 @@ class Enough(Exception):
 def state(notes: Notes, *, skew_s: float = 0.0) -> OwnState:
     clock = a(measure=notes.of("measure"), skew_s=skew_s)
     registry = a(steps="its steps", bridge_beat=notes.of("beat"))
-    return OwnState("its name", registry, a(problem="no broker"), clock)
+    dispatcher = a(problem="no broker", look=notes.now_of("look"))
+    return OwnState("its name", registry, dispatcher, clock)
 
 
-async def test_a_bridge_writes_its_skew_and_its_broker() -> None:
+async def test_a_bridge_looks_and_writes_its_skew_and_broker() -> None:
     notes = Notes()
     await state(notes, skew_s=3.5).write()
     written = BridgeState(skew_s=3.5, broker="no broker")
-    assert notes == [("measure", "its steps"), ("beat", "its name", written)]
+    assert notes == [("look",), ("measure", "its steps"), ("beat", "its name", written)]
 
 
 async def test_a_bridge_writes_its_state_again_and_again(
