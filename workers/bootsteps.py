@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -17,6 +18,7 @@ import click
 from celery import bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
+from redis.exceptions import RedisError
 
 from dialer import watchdog
 from dialer.celery import BROKER_ERRORS, app, ignored_variables
@@ -35,12 +37,14 @@ READY_WITHIN_S: Final = 10.0
 #: Longest wait for the event loop at the stop: a little more than STOP_WITHIN_S. In seconds.
 LOOP_STOP_WITHIN_S: Final = STOP_WITHIN_S + 2.0
 
-#: After a part of the worker has failed, the process ends within this time. In seconds.
+#: After a signal to stop, or after a part of the worker has failed, the process ends within this
+#: time. In seconds.
 END_WITHIN_S: Final = LOOP_STOP_WITHIN_S + 5.0
 
 #: The trouble of a worker whose Celery consumer does not exist yet.
 STARTING: Final = "the worker has not connected to the broker yet: it starts"
 
+EXIT_STOPPED: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
@@ -66,9 +70,12 @@ def serving() -> Serving:
     return _serving
 
 
-def _exit_with(error: DialerError) -> NoReturn:
+def _exit_with(error: Exception) -> NoReturn:
     """End the worker and print one sentence."""
-    sys.stderr.write(f"dialer: {error}\n")
+    sentence = str(error)
+    if not isinstance(error, DialerError):
+        sentence = f"Redis refuses: {error}; `dialer doctor` says what is wrong"
+    sys.stderr.write(f"dialer: {sentence}\n")
     sys.stderr.flush()
     raise SystemExit(EXIT_USAGE)
 
@@ -132,6 +139,7 @@ def _set_up_logging(**_: Any) -> None:
 def _begin_stop(**_: Any) -> None:
     watchdog.process.stopping()
     if _serving is not None:
+        _end_process_later(EXIT_STOPPED)
         asyncio.run_coroutine_threadsafe(_serving.pbx_worker.begin_stop(), _serving.loop)
 
 
@@ -169,9 +177,15 @@ class PbxStep(bootsteps.StartStopStep):
             _serving = Serving(self.loop, worker)
             self._run(_first_of(link, worker)).result()
             self._run(_end_process_on_failure(worker))
-        except DialerError as error:
+        except (DialerError, RedisError) as error:
+            self._abandon(worker)
             _exit_with(error)
         watchdog.process.ready(f"Serving {parent.pbx.name}")
+
+    def _abandon(self, worker: PbxWorker) -> None:
+        """Close what a start that failed has opened; asyncio would complain of its tasks."""
+        with contextlib.suppress(Exception):
+            self._run(worker.close()).result(LOOP_STOP_WITHIN_S)
 
     def stop(self, parent: Any) -> None:
         if _serving is not None:
@@ -209,7 +223,12 @@ async def _end_process_on_failure(worker: PbxWorker) -> None:
     """
     await worker.failure
     state.should_stop = EXIT_FAILURE  # type: ignore[assignment]  # not in its types
-    timer = threading.Timer(END_WITHIN_S, os._exit, (EXIT_FAILURE,))
+    _end_process_later(EXIT_FAILURE)
+
+
+def _end_process_later(code: int) -> None:
+    """End the process in `END_WITHIN_S` if it lives then: Celery may wait for a broker for long."""
+    timer = threading.Timer(END_WITHIN_S, os._exit, (code,))
     timer.daemon = True
     timer.start()
 

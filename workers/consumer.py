@@ -32,6 +32,7 @@ class PatientConsumer(Consumer):
 
     missing = ""
     _refused_at = 0.0
+    _has_consumed = False
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         self._handle(exc, super().on_connection_error_before_connected)
@@ -64,18 +65,23 @@ class PatientConsumer(Consumer):
         # A refused consumer consumes for a moment, until the broker's reply.
         if self.missing and time.monotonic() - self._refused_at < REFUSED_PAUSE_S + SETTLED_S:
             return f"the worker of {pbx} gets no messages: {self.missing}"
-        if connection is None or consumer is None or not connection.connected:
-            return (
-                f"the worker of {pbx} is not connected to the broker: see that the server of "
-                "[broker] url runs and that this host reaches it"
-            )
-        if not consumer.consuming_from(pbx):
+        if pbx not in mine.app.amqp.queues.consume_from:
             return (
                 f"the worker of {pbx} does not consume its queue; its consumer was cancelled: run "
                 f"'celery -A dialer control add_consumer {pbx}', or restart the worker"
             )
-        self.missing = ""
-        return ""
+        if connection and connection.connected and consumer and consumer.consuming_from(pbx):
+            self._has_consumed, self.missing = True, ""
+            return ""
+        if self._has_consumed:
+            return (
+                f"the worker of {pbx} is not connected to the broker: see that the server of "
+                "[broker] url runs and that this host reaches it"
+            )
+        return (
+            f"the worker of {pbx} does not consume its queue yet: it starts, or this host does not "
+            "reach the server of [broker] url"
+        )
 
 
 def missing_right(exc: BaseException) -> str:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
+from dialer.domain.request import cell_of
 from dialer.errors import (
     AmiLoginRefused,
     AmiUnavailable,
@@ -46,6 +47,7 @@ from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
 from workers.pbx.hand_overs import HandOvers
 from workers.pbx.lease import PbxLease
+from workers.pbx.presence import Presence
 from workers.pbx.questions import Questions
 from workers.pbx.state import PbxState
 from workers.pbx.targets import QUEUE_EVENTS, Targets
@@ -93,6 +95,7 @@ class PbxWorker:
     _journal: Journal = field(init=False)
     _registry: Registry = field(init=False)
     _lease: PbxLease = field(init=False)
+    _presence: Presence = field(init=False)
     _fence: Fence = field(init=False)
     _tracker: Tracker = field(init=False)
     _reconciler: Reconciler = field(init=False)
@@ -132,8 +135,11 @@ class PbxWorker:
             lambda: self._lease.trouble,
             lambda: self.state.clock.trouble,
             self.broker_trouble,
+            lambda: self.link.silence,
         ]
+        self._presence = Presence(self.pbx.name, self._lease.me, self._lease.pulse)
         await self._connect_cells()
+        await self._require_alone()
         self._build()
         for steps in self._servers.known.values():
             await steps.or_none_if_down(self._add_removed_cells(steps))
@@ -147,6 +153,16 @@ class PbxWorker:
             look = self._retry_refused(partial(self._look_for_calls, steps))
             self._run(f"look for calls in {steps.where}", look)
         return link
+
+    async def _require_alone(self) -> None:
+        """Raise PbxHeld if a worker of this PBX with another registry serves one of the cells."""
+
+        async def look(ledger: WorkerLedger) -> None:
+            with contextlib.suppress(RedisError):  # the other cells go on; the log names the right
+                alone = self._presence.require_alone(ledger.steps, ledger.cell)
+                await ledger.steps.or_none_if_down(alone)
+
+        await asyncio.gather(*map(look, self._cells.ledgers()))
 
     async def _connect_cells(self) -> None:
         settings = self.settings
@@ -243,6 +259,7 @@ class PbxWorker:
         try:
             await self._originator.dial(call_id, epoch)
         except RedisError as error:
+            self.state.refuse(cell_of(call_id), error)
             logger.error(  # noqa: TRY400  # needs no traceback
                 "Redis refused a claim; the call stays queued",
                 extra={"pbx": self.pbx.name, "call_id": call_id, "error": str(error)},
@@ -271,11 +288,24 @@ class PbxWorker:
                 await self._journal.wait_done()
         except TimeoutError:
             logger.warning("Worker stopped before all was written; the next start repairs it")
-        with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
-            await asyncio.wait_for(self._lease.let_go(), LET_GO_WITHIN_S)
-        self._lease.pulse.stop()
+        await self.close()
+
+    async def close(self) -> None:
+        """End the background tasks, return the lease and close the connections."""
+        self.state.is_stopping = True
+        if hasattr(self, "_lease"):  # not if the start failed before
+            with contextlib.suppress(TimeoutError, RedisError, StepsStopped):
+                await asyncio.wait_for(self._let_go(), LET_GO_WITHIN_S)
+            self._lease.pulse.stop()
         await cancel(self._tasks)
         await self._servers.close()
+
+    async def _let_go(self) -> None:
+        ledgers = self._cells.ledgers()
+        hide = [self._presence.show(one.steps, [one.cell], ended=True) for one in ledgers]
+        up = [one.steps.or_none_if_down(end) for one, end in zip(ledgers, hide, strict=True)]
+        await asyncio.gather(*up, return_exceptions=True)
+        await self._lease.let_go()
 
     # --- the AMI link --------------------------------------------------------------
 
@@ -292,7 +322,7 @@ class PbxWorker:
         await self._identify()
         await self._reconciler.run()
         await self.link.check_rights()  # last, so that ended calls are answered in any case
-        self.state.new_instance()  # the bridge publishes calls queued here again
+        self.state.new_instance()  # a verdict on what was before no longer holds
         if not self.state.has_include:
             logger.warning(
                 "The dialplan include is missing: calls that end while this worker or its link is "
@@ -391,7 +421,7 @@ class PbxWorker:
                 "calls": len(self._calls),
                 "boot": self.state.boot,
                 "include": int(self.state.has_include),
-                "lacking": json.dumps(self.state.lacking),
+                "lacking": json.dumps(self.state.refusals() | self.state.lacking),
                 "trouble": self.state.trouble or self.link.trouble,
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
@@ -410,13 +440,16 @@ class PbxWorker:
         """Dial queued calls of which no message came, such as those of a broker that lost some."""
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY_S)
-            ledgers = [one for one in self._cells.ledgers() if one.steps is steps]
-            cells = [one.cell for one in ledgers if not self.state.reason_not_to_dial(one.cell)]
-            if not cells:
-                continue
-            look = unannounced(steps, cells, self.pbx.name, older_than_s=ANNOUNCED_WITHIN_S)
-            found = await steps.or_none_if_down(look) or []
-            fresh = [(i, epoch) for i, epoch in found if not self._calls.is_claiming(i)]
+            served = [one.cell for one in self._cells.ledgers() if one.steps is steps]
+            cells = [cell for cell in served if not self.state.reason_not_to_dial(cell)]
+            try:
+                await steps.or_none_if_down(self._show(steps, served))
+                found = await steps.or_none_if_down(self._unannounced(steps, cells))
+            except RedisError as error:
+                for cell in served:
+                    self.state.refuse(cell, error)
+                raise
+            fresh = [(i, epoch) for i, epoch in found or [] if not self._calls.is_claiming(i)]
             for call_id, epoch in fresh:
                 self.dial(call_id, epoch)
             if fresh:
@@ -424,6 +457,15 @@ class PbxWorker:
                     "Dialing calls that no message announced",
                     extra={"pbx": self.pbx.name, "calls": len(fresh)},
                 )
+
+    async def _unannounced(self, steps: Steps, cells: list[str]) -> list[tuple[str, int]]:
+        if not cells:
+            return []
+        return await unannounced(steps, cells, self.pbx.name, older_than_s=ANNOUNCED_WITHIN_S)
+
+    async def _show(self, steps: Steps, cells: list[str]) -> None:
+        if not (self._lease.trouble or self.state.is_stopping):
+            await self._presence.show(steps, cells)
 
     async def _check_long_calls(self) -> None:
         cleaned = 0
@@ -444,7 +486,7 @@ class PbxWorker:
             AmiUnavailable: the link was lost in the meantime.
         """
         if await self._targets.check([*self._cells]):
-            self.state.new_instance()  # the bridge publishes calls queued here again
+            self.state.new_instance()  # a verdict on what was before no longer holds
 
     async def _check_targets_again(self) -> None:
         while True:

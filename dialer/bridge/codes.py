@@ -16,7 +16,7 @@ from dialer.multcall.answers import DeadReason, dead
 from dialer.multcall.code import parse_code
 from dialer.store.client import wait_and_move
 from dialer.store.ledger import Delivery
-from dialer.store.ledger.waiting import is_of_one_element
+from dialer.store.ledger.reads import is_of_one_element
 
 logger = logging.getLogger(__name__)
 

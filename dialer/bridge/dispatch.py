@@ -86,11 +86,22 @@ class Dispatcher:
                 self._mark_down("no answer in time")
         failpoint("publish.after")
 
+    def look(self) -> None:
+        """Connect in the background if not connected: a refusal is known before the first call.
+
+        No calls come while the broker refuses the workers too, because then no PBX is ready.
+        """
+        if self._producer is None and not self._is_hanging and not self._is_hopeless():
+            self._last = self._hand_over([])
+
+    @property
+    def _is_hanging(self) -> bool:
+        return self._last is not None and not self._last.done()
+
     def _is_hopeless(self) -> bool:
         """True if the broker hangs, or did not take tasks a moment ago."""
-        is_hanging = self._last is not None and not self._last.done()
         was_just_now = time.monotonic() - self._failed_at < RETRY_PAUSE_S
-        return self.is_down and (is_hanging or was_just_now)
+        return self.is_down and (self._is_hanging or was_just_now)
 
     def close(self) -> None:
         """Let the thread end after the queued batches; do not wait for it."""
@@ -149,10 +160,11 @@ class Dispatcher:
             )
 
     def _connected(self) -> Producer:
-        """Return this thread's producer, which connects on first use."""
+        """Return this thread's producer, connected."""
         if self._producer is None:
             connection = self.app.connection_for_write(transport_options=CONFIRMED)
             self._producer = self.app.amqp.Producer(connection)
+        _ = self._producer.channel  # connects
         return self._producer
 
     def _disconnect(self) -> None:

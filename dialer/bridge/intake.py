@@ -19,6 +19,7 @@ from dialer.bridge.admission import Admissions
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.refusals import Candidate, Element, Refusals
 from dialer.domain.room import CellRoom, Room
+from dialer.domain.routing import Returns
 from dialer.errors import StoreUnavailable
 from dialer.store.client import wait_and_move
 from dialer.store.ledger import Fetched
@@ -54,6 +55,7 @@ class Intake:
     refusals: Refusals = field(init=False)
     admissions: Admissions = field(init=False)
     _first: str = ""
+    _returns: Returns = field(default_factory=Returns)
 
     def __post_init__(self) -> None:
         self.refusals = Refusals(self.cell)
@@ -72,7 +74,8 @@ class Intake:
         """Read the room of the cell and fetch as many requests as fit."""
         cell = self.cell
         states = await cell.registry.pbxs(cell.pbxs, cell.name)
-        loads = tuple(state.load for state in states.values())
+        now_us = int(asyncio.get_running_loop().time() * 1e6)
+        loads = self._returns.level((state.load for state in states.values()), now_us)
         of_pbxs = sum(load.room for load in loads)
         if cell.is_paused_by_hours(self.cell.clock.now()):
             of_pbxs = 0

@@ -50,7 +50,8 @@ class OwnState:
             await asyncio.sleep(EVERY_S)
 
     async def write(self) -> None:
-        """Measure the clock and write the state once."""
+        """Measure the clock, look at the broker and write the state once."""
+        self.dispatcher.look()
         await self.clock.measure(self.registry.steps)
         self._warn_of_skew(self.clock.skew_s)
         state = BridgeState(skew_s=self.clock.skew_s, broker=self.dispatcher.problem)

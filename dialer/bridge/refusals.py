@@ -20,7 +20,7 @@ from dialer.errors import InvalidRequest
 from dialer.multcall.answers import DeadReason, dead, invalid_response, response_parts
 from dialer.multcall.identity import readable_id, request_id_of
 from dialer.multcall.request import admissible_request
-from dialer.store.ledger.waiting import is_of_one_element
+from dialer.store.ledger.reads import is_of_one_element
 
 logger = logging.getLogger(__name__)
 

@@ -73,6 +73,7 @@ def check_secret(pbx: Pbx) -> list[Finding]:
             needed()
         except ConfigError as error:
             what, _, cure = str(error).rpartition("; ")
+            cure += f"; if the worker of {pbx.name} runs elsewhere, use --pbx or --no-pbx"
             return [wrong("host.secret", where, what or str(error), cure)]
     path = pbx.secret_file
     if path is not None and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):

@@ -1,7 +1,7 @@
 """Whether an Asterisk is new enough: `ChannelId` of Originate exists from version 12 on.
 
 An older one ignores it, so no event of a call would be recognized. Asterisk 12 came with version 2
-of AMI; 11 and older have AMI 1.0 to 1.3.
+of AMI; 11 and older have AMI 1.0 to 1.3. Either is enough to know an old one by.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_too_old(*, ami: str, asterisk: str) -> bool:
         ami: `AMIversion` of CoreSettings, such as `5.0.4`.
         asterisk: `AsteriskVersion` of CoreSettings; a self-built one can be any text.
     """
-    if found := _NUMBER.match(ami):
-        return int(found[0]) < OLDEST_AMI
-    release = _RELEASE.match(asterisk)
-    return release is not None and int(release[1]) < OLDEST
+    found, release = _NUMBER.match(ami), _RELEASE.match(asterisk)
+    return (found is not None and int(found[0]) < OLDEST_AMI) or (
+        release is not None and int(release[1]) < OLDEST
+    )

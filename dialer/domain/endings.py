@@ -86,7 +86,10 @@ def ending_unseen(
 def _unseen(f: Followed) -> CallError:
     """Return what was not seen of the call, and why."""
     if f.restarted:
-        message = "Asterisk restarted after the call was sent to it"
+        message = (
+            "Asterisk restarted after the call was sent to it, or another Asterisk serves the PBX "
+            "now"
+        )
         return CallError(code="pbx_restarted", message=message)
     if f.hangup is not None:
         message = f"Asterisk ended the call {_cause(f.hangup)}; its OriginateResponse was not seen"

@@ -10,9 +10,9 @@ refuses each slot, so that two bridges never use the same free slot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from dialer.domain.room import PbxLoad
+from dialer.domain.room import PbxLoad, recent_starts
 
 
 @dataclass(slots=True)
@@ -32,6 +32,38 @@ class Turns:
         best = max(alike, key=lambda p: self._credit[p.name])
         self._credit[best.name] -= sum(p.max_calls for p in alike)
         return best
+
+
+@dataclass(slots=True)
+class Returns:
+    """What a PBX that takes calls again, or is new, counts for besides what it started.
+
+    While it was away, the others started calls. Without this it would first get all the calls that
+    it missed, in the moment of its return.
+    """
+
+    _taking: set[str] = field(default_factory=set)
+    _missed: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def level(self, pbxs: Iterable[PbxLoad], now_us: int) -> tuple[PbxLoad, ...]:
+        """Return the PBXs as they count for `plan`; call it with each reading of the registry."""
+        loads = [
+            replace(p, recent_starts=p.recent_starts + self._missed_by(p.name, now_us))
+            for p in pbxs
+        ]
+        back = {p.name for p in loads if p.is_taking_calls} - self._taking
+        others = [p for p in loads if p.is_taking_calls and p.name not in back]
+        least = min((p.recent_starts / p.max_calls for p in others), default=0.0)
+        for i, p in enumerate(loads):
+            missed = least * p.max_calls - p.recent_starts
+            if p.name in back and missed > 0:
+                self._missed[p.name] = (self._missed_by(p.name, now_us) + missed, now_us)
+                loads[i] = replace(p, recent_starts=p.recent_starts + missed)
+        self._taking = {p.name for p in loads if p.is_taking_calls}
+        return tuple(loads)
+
+    def _missed_by(self, name: str, now_us: int) -> float:
+        return recent_starts(*self._missed.get(name, (0.0, now_us)), now_us)
 
 
 def plan(

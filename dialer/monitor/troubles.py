@@ -57,8 +57,8 @@ def _of_working(name: str, pbx: PbxState) -> Iterator[str]:
         yield f"{name}: {pbx.results.in_words()} ({share:.0f} %)"
     if 0 < pbx.cap < pbx.max_calls:
         yield (
-            f"{name}: its Asterisk takes {pbx.cap} calls (maxcalls in asterisk.conf), and its "
-            f"max_calls is {pbx.max_calls}; raise maxcalls, or lower max_calls in dialer.toml"
+            f"{name}: maxcalls in its asterisk.conf leaves room for {pbx.cap} of its calls, and "
+            f"its max_calls is {pbx.max_calls}; raise maxcalls, or lower max_calls in dialer.toml"
         )
 
 

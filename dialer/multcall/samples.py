@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from dialer.domain.call import Ending, Result
+from dialer.domain.channel import channel_id
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
 from dialer.multcall.answers import ack, invalid_response, response_parts
@@ -53,14 +54,15 @@ def _element(values: dict[str, object], fields: Fields) -> str:
 
 
 def _ack(request: CallRequest, pbx: str, fields: Fields) -> str:
-    return ack(request=request, pbx=pbx, uniqueid=request.call_id, at=_DIALED, fields=fields)
+    uniqueid = channel_id(request.call_id)
+    return ack(request=request, pbx=pbx, uniqueid=uniqueid, at=_DIALED, fields=fields)
 
 
 def _response(request: CallRequest, pbx: str, fields: Fields) -> str:
     parts = response_parts(
         request=request,
         pbx=pbx,
-        uniqueid=request.call_id,
+        uniqueid=channel_id(request.call_id),
         attempts=1,
         dialed_at=_DIALED,
         answered_at=_DIALED + timedelta(seconds=8),

@@ -51,4 +51,4 @@ class CellBook:
 
 
 def _texts(kept: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    return {name.decode(): text for name, text in kept.items()}
+    return {name.decode(errors="replace"): text for name, text in kept.items()}

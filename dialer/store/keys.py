@@ -31,6 +31,9 @@ RESULTS_OF_S: Final = 60
 #: The starts of a PBX are forgotten after this time without a start. In seconds.
 STARTS_RETENTION_S: Final = 3600
 
+#: A worker shows each second that it serves a cell; this long it counts. In seconds.
+PRESENT_S: Final = 5
+
 #: What a bridge says of itself is kept this long. In seconds.
 BRIDGE_SHOWN_S: Final = 60
 
@@ -81,6 +84,10 @@ class LedgerKeys:
     def fence(self, pbx: str) -> str:
         """String: greatest fencing number of this PBX's workers. `IDLE_RETENTION_S`."""
         return f"dialer:fence:{self.cell}:{pbx}"
+
+    def worker(self, pbx: str) -> str:
+        """String: the worker that serves this PBX for the cell. `PRESENT_S`."""
+        return f"dialer:worker:{self.cell}:{pbx}"
 
     def hand(self, bridge: str) -> str:
         """List: requests that a bridge has not yet admitted or refused. Gone when empty."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -42,6 +43,10 @@ SKEW_MAX_S: Final = 30.0
 DNC_BATCH: Final = 1000
 
 Link = Literal["up", "down", "stopping"]
+
+# Whatever is in a key must not end a bridge or a worker: `inf`, `1e400`, 5,000 digits.
+_WHOLE: Final = re.compile(r"-?[0-9]{1,16}")
+_DECIMAL: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +182,7 @@ class Registry:
         )
         if number:
             return Held(now_ms=int(now_ms), fence=int(number), holder=worker)
-        name, host, pid, place, link, asterisk, seen_ms = (bytes(v).decode() for v in other)
+        name, host, pid, place, link, asterisk, seen_ms = map(_text, other)
         holder = Holder(name=name, host=host, pid=pid, place=place)
         return Held(
             now_ms=int(now_ms),
@@ -185,7 +190,7 @@ class Registry:
             holder=holder,
             link=link,
             asterisk=asterisk,
-            seen_ms=int(seen_ms or 0),
+            seen_ms=_number(seen_ms),
         )
 
     async def let_go(self, pbx: str, holder: str) -> None:
@@ -298,7 +303,7 @@ class Registry:
 
     async def asterisk(self, pbx: str) -> str:
         """Return the Asterisk that last served a PBX, as its worker names it; '' if unknown."""
-        return bytes(await self.steps.read("HGET", keys.pbx(pbx), "asterisk") or b"").decode()
+        return _text(await self.steps.read("HGET", keys.pbx(pbx), "asterisk") or b"")
 
     async def release(self, pbx: str, call_ids: Iterable[str], *, fence: int = 0) -> None:
         """Release the slots of calls. Calls without a slot are ignored.
@@ -319,7 +324,7 @@ class Registry:
         ready, (now_s, _) = await self.steps.read_many(
             [("HGET", keys.pbx(pbx), "ready_ms"), ("TIME",)]
         )
-        return float(now_s) - int(ready) / 1000 if ready else math.inf
+        return float(now_s) - _number(_text(ready)) / 1000 if ready else math.inf
 
     async def slots(
         self, pbxs: Sequence[str], cell: str, *, older_than_s: float
@@ -328,7 +333,7 @@ class Registry:
         rows = await self.steps.run(
             "old_slots", [keys.slots(p) for p in pbxs], [int(older_than_s * 1000), f"{cell}:"]
         )
-        return {p: [i.decode() for i in row] for p, row in zip(pbxs, rows, strict=True)}
+        return {p: [_text(i) for i in row] for p, row in zip(pbxs, rows, strict=True)}
 
     async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
         """Return for each number true if it is in the do-not-call set, in any spelling."""
@@ -383,7 +388,7 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
     beat, calls, next_start_us, (started, started_us), judged = row
     seen, link, instance, ready, lacks, trouble, skew_ms, cap, results = map(_text, beat)
     lacking = _mapping(lacks)
-    silent_s = now_us / 1e6 - int(seen) / 1e3 if seen else math.inf
+    silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
     skew_s = _number(skew_ms) / 1000
     can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S
     verdict = _verdict(judged, instance, now_us / 1e6)
@@ -393,9 +398,9 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
             ready=silent_s < PBX_SILENT_AFTER_S and can_place and cell not in lacking,
             calls=int(calls),
             max_calls=min(pbx.max_calls, _number(cap) or pbx.max_calls),
-            starts=pbx.pace.starts(int(next_start_us), now_us),
+            starts=pbx.pace.starts(_number(next_start_us), now_us),
             trunks=pbx.trunks,
-            recent_starts=recent_starts(float(started or 0), int(started_us or 0), now_us),
+            recent_starts=recent_starts(_decimal(started), _number(started_us), now_us),
             is_held=verdict is not None,
             is_trial_due=verdict is not None and verdict.is_trial_due,
         ),
@@ -403,7 +408,7 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
         link=link,
         lacking={name: str(sentence) for name, sentence in lacking.items()},
         silent_s=silent_s,
-        unready_s=now_us / 1e6 - int(ready) / 1e3 if ready else math.inf,
+        unready_s=now_us / 1e6 - _number(ready) / 1e3 if ready else math.inf,
         trouble=trouble,
         skew_s=skew_s,
         cap=_number(cap),
@@ -441,17 +446,21 @@ def _text(value: bytes | str) -> str:
 
 
 def _number(value: object) -> int:
-    """Return a whole number of a heartbeat; 0 if it is missing or no number."""
-    try:
-        return int(str(value))
-    except ValueError:
-        return 0
+    """Return a whole number of a heartbeat; 0 if it is missing, or no number that is ours."""
+    text = _text(value) if isinstance(value, bytes) else str(value)
+    return int(text) if _WHOLE.fullmatch(text) else 0
+
+
+def _decimal(value: bytes | str) -> float:
+    """Return a number of starts, 0 if it is missing, or no number that is ours."""
+    text = _text(value)
+    return float(text) if _DECIMAL.fullmatch(text) else 0.0
 
 
 def _mapping(text: str) -> dict[str, Any]:
     """Return a JSON object of a heartbeat; empty if it is missing or no object."""
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -56,6 +56,7 @@ _ARGUMENTS: Final[Mapping[str, Command]] = {
     "SMISMEMBER": ("SET", "v"),
     "SREM": ("SET", "v"),
     "TIME": (),
+    "TYPE": ("KEY",),
     "ZADD": ("ZSET", 1, "v"),
     "ZCARD": ("ZSET",),
     "ZCOUNT": ("ZSET", 0, 1),

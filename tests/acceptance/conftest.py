@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -68,11 +68,12 @@ def running(site: Site) -> Iterator[Site]:
 
 @pytest.fixture
 def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
-    """Make and start a site on both Asterisks; more fields are the cell's."""
+    """Make and start a site on these Asterisks; more fields are the cell's."""
     with ExitStack() as stack:
 
         def make(
             *,
+            pbxs: Sequence[str] = tuple(PBXS),
             bridges: int = 1,
             max_calls: int = 400,
             broker_url: str = "",
@@ -91,6 +92,7 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
                     trunks=trunks,
                 )
                 for name, version in PBXS.items()
+                if name in pbxs
             ]
             toml = site_toml(
                 redis_url,
@@ -98,7 +100,7 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
                 places,
                 cells={CELL: {"ring_timeout": 5, "variables": ["LAB_*"], **cell}},
             )
-            site = Site(tmp_path, toml, redis_url, list(PBXS), bridges=bridges)
+            site = Site(tmp_path, toml, redis_url, pbxs, bridges=bridges)
             return stack.enter_context(running(site))
 
         yield make

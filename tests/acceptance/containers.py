@@ -20,11 +20,10 @@ from pytest_celery import CeleryTestWorker, CeleryWorkerContainer, RedisContaine
 from pytest_docker_tools import container, fxtr
 
 from tests.acceptance.lab import redirector
-from tests.acceptance.lab.lab import AMI_SECRET, Lab
+from tests.acceptance.lab.lab import AMI_SECRET, NETWORK, Lab
 from tests.processes import ROOT, PbxPlace, Program, Site, site_toml
 
 IMAGE = "multcall-dialer"
-LAB_NETWORK = "dialer-lab_bridge"
 CELL = "ASR_TIM"
 TRUNKS = {
     "carrier": "PJSIP/{number}@carrier",
@@ -110,7 +109,7 @@ def own_redis_ports() -> Mapping[str, Any]:
 own_redis = container(
     image="redis:8",
     ports=fxtr("own_redis_ports"),
-    network=LAB_NETWORK,
+    network=NETWORK,
     command=RedisContainer.command(),
     wrapper_class=RedisContainer,
     timeout=READY_S,
@@ -167,7 +166,7 @@ def start_worker(
             image,
             ["celery", "-A", "dialer", "worker", "-Q", pbx, "-n", f"{pbx}@%h"],
             detach=True,
-            network=LAB_NETWORK,
+            network=NETWORK,
             volumes={str(config): {"bind": "/etc/dialer/dialer.toml", "mode": "ro"}},
             environment={
                 "DIALER_MULTCALL__REDIS_URL": f"redis://{own_redis.hostname}:6379/0",

@@ -16,8 +16,8 @@ from redis import Redis
 from dialer.domain.call import Result
 from dialer.simulation.multcall.checker import Checker, Played, Summary
 from dialer.simulation.multcall.player import play, report
-from tests.acceptance.containers import CELL, LAB_NETWORK, StartWorker, Worker
-from tests.acceptance.lab.lab import Lab, answers, wait_for
+from tests.acceptance.containers import CELL, StartWorker, Worker
+from tests.acceptance.lab.lab import NETWORK, Lab, answers, wait_for
 from tests.acceptance.lab.rabbitmq import free_port
 from tests.acceptance.test_dial_path import prefix
 from tests.celery_events import heard_events
@@ -164,7 +164,7 @@ def broker(docker_client: docker.DockerClient, broker_port: int) -> Iterator[Con
     box = docker_client.containers.run(
         "redis:8",
         detach=True,
-        network=LAB_NETWORK,
+        network=NETWORK,
         ports={"6379/tcp": ("127.0.0.1", broker_port)},
     )
     box.reload()

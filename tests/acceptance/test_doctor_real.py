@@ -12,8 +12,7 @@ from pydantic import SecretStr
 from dialer.doctor.broker import check_broker
 from dialer.doctor.findings import Finding, Level
 from dialer.settings import Cell, Pbx
-from tests.acceptance.containers import LAB_NETWORK
-from tests.acceptance.lab.lab import AMI_SECRET, Lab, Version
+from tests.acceptance.lab.lab import AMI_SECRET, NETWORK, Lab, Version
 from tests.acceptance.lab.rabbitmq import LOGIN, VHOST, RabbitMq
 from workers.doctor import check_pbx
 
@@ -62,7 +61,7 @@ def unsound(found: list[Finding]) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def rabbitmq(docker_client: docker.DockerClient) -> Iterator[RabbitMq]:
-    server = RabbitMq(docker_client, LAB_NETWORK)
+    server = RabbitMq(docker_client, NETWORK)
     try:
         server.start()
         yield server

@@ -74,8 +74,7 @@ def test_maxcalls_cuts_nobody_off_unsaid(
         assert "maxcalls of asterisk.conf leaves room for fewer" in site.programs[pbx].said()
         wire.push(RINGS_FIRST)
         wire.until_accepted()
-        for _ in range(2):  # others take the room while it rings
-            asterisk.cli("channel originate Local/90@local-trunk/n application Wait 600")
+        asterisk.take_rooms(2)  # others do, while it rings
         (told,) = wire.told()
         assert error_of(told) == ("ANSWERED", "not_handed_over")
         assert told["FaladoSeg"] < 0.5

@@ -17,8 +17,7 @@ from dialer.domain.call import Result
 from dialer.simulation.multcall.checker import Summary
 from dialer.simulation.multcall.player import play, report
 from tests.acceptance.conftest import CELL, PBXS, MakeSite
-from tests.acceptance.containers import LAB_NETWORK
-from tests.acceptance.lab.lab import Lab
+from tests.acceptance.lab.lab import NETWORK, Lab
 from tests.acceptance.lab.rabbitmq import LOGIN, PASSWORD, RabbitMq
 from tests.acceptance.test_dial_path import prefix
 from tests.celery_events import heard_events
@@ -38,7 +37,7 @@ CONNECTED = "Connected to amqp://"
 
 @pytest.fixture(scope="module")
 def rabbitmq(docker_client: docker.DockerClient) -> Iterator[RabbitMq]:
-    server = RabbitMq(docker_client, LAB_NETWORK)
+    server = RabbitMq(docker_client, NETWORK)
     try:
         server.start()
         yield server

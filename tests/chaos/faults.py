@@ -19,7 +19,7 @@ STEPS = {
         "unserved_cells", "bridge_beat", "condemn", "try", "tried",
     ),
     "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim",
-               "hold", "let_go", "fence", "unannounced"),
+               "hold", "let_go", "fence", "unannounced", "present"),
 }  # fmt: skip
 
 #: Steps met at the first chance, for only other faults bring them.

@@ -17,6 +17,7 @@ import tomlkit
 from redis.asyncio import Redis
 
 from dialer.simulation.pbx.outcomes import Ending
+from dialer.store.client import cancel
 from tests.chaos.proxy import Proxy
 from tests.integration.stack import BIN, ROOT, Stack
 
@@ -134,8 +135,7 @@ async def nudges_lost(stack: Stack) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        stealing.cancel()
-        await asyncio.gather(stealing, return_exceptions=True)
+        await cancel([stealing])
         await broker.aclose()
 
 
@@ -232,7 +232,11 @@ BREAKAGES = (
     Breakage(
         name="registry cut off", says=("no heartbeat",), breaks=cut_off, before=registry_by_proxy
     ),
-    Breakage(name="Asterisk hangs", says=(*SILENT, "no AMI link"), breaks=asterisk_hangs),
+    Breakage(
+        name="Asterisk hangs",
+        says=(*SILENT, "no AMI link", "does not answer"),
+        breaks=asterisk_hangs,
+    ),
     Breakage(name="nudges lost", says=(), breaks=nudges_lost, is_in_ci=True),
     Breakage(name="other broker", says=(), breaks=nothing_more, before=other_broker),
     Breakage(name="rights lost", says=("no heartbeat",), breaks=rights_lost, before=other_user),

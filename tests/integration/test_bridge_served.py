@@ -143,15 +143,19 @@ async def test_refused_release_while_draining_ends_no_bridge(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(served_cell, "REFUSED_PAUSE_S", 0.05)
-    await site.redis.set("dialer:slots:pbx02", "no sorted set")
-    async with serving_of(site, plan(site.url, draining=True)) as served:
-        await served.start()
-        await wait_until(
-            lambda: "last calls" in {getattr(r, "part", None) for r in caplog.records}, "it says so"
-        )
-        assert not served.cells[0].is_over
-        await site.redis.delete("dialer:slots:pbx02")
-        await until_over(served.cells[0])
+    await site.redis.acl_setuser("default", enabled=True, commands=["-zrangebyscore"])
+    try:
+        async with serving_of(site, plan(site.url, draining=True)) as served:
+            await served.start()
+            await wait_until(
+                lambda: "last calls" in {getattr(r, "part", None) for r in caplog.records},
+                "it says so",
+            )
+            assert not served.cells[0].is_over
+            await site.redis.acl_setuser("default", enabled=True, commands=["+zrangebyscore"])
+            await until_over(served.cells[0])
+    finally:
+        await site.redis.acl_setuser("default", enabled=True, commands=["+zrangebyscore"])
 
 
 async def test_cell_on_a_new_redis_keeps_the_slots_of_the_old_one(

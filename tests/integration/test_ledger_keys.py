@@ -26,6 +26,7 @@ LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"Lives for `DNC_REPLY_RETENTION_S`": lambda ttl: 0 < ttl <= keys.DNC_REPLY_RETENTION_S,
     r"`STARTS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.STARTS_RETENTION_S,
     r"`VERDICT_RETENTION_S`": lambda ttl: 0 < ttl <= keys.VERDICT_RETENTION_S,
+    r"`PRESENT_S`": lambda ttl: 0 < ttl <= keys.PRESENT_S,
     r"`BRIDGE_SHOWN_S`": lambda ttl: 0 < ttl <= keys.BRIDGE_SHOWN_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
@@ -82,7 +83,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 28
+    assert len(every) == 29
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -119,6 +120,7 @@ async def a_day(site: Site) -> None:
     )
     await site.claimed("limited")
     await replace(ledger, fence=Fence("pbx01", 7)).fence_off()
+    await site.steps.run("present", [ledger.keys.worker("pbx01")], ["a worker", keys.PRESENT_S])
     await site.registry.hold("pbx01", Holder(name="w", host="h", pid="1", place=""))
     await site.registry.let_go("pbx01", "w")
     await ledger.unclaim(f"{CELL}:limited", pbx="pbx01", token="t")

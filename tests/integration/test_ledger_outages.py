@@ -290,7 +290,7 @@ async def test_servers_tell_their_owner_when_steps_stop(redis_url: str) -> None:
     servers = Servers()
     watch = asyncio.create_task(servers.watch())
     steps = await servers.at(redis_url, "the test's Redis")
-    await steps.run("release", ["dialer:slots:pbx01"], ["a"])
+    await steps.run("release", ["dialer:slots:pbx01", "dialer:pbx:pbx01"], ["", "a"])
     assert not watch.done()
     with pytest.raises(StepsStopped):
         await asyncio.wait_for(steps.run(NO_STEP, []), 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from math import inf
 
 import pytest
 
@@ -75,7 +76,7 @@ async def test_bridge_says_its_skew_and_its_broker(
     clock = RedisClock()
     real = clock.host_time
     clock.host_time = lambda: real() + ahead
-    own = OwnState(BRIDGE, site.registry, Dispatcher(app, problem="refused"), clock)
+    own = OwnState(BRIDGE, site.registry, Dispatcher(app, problem="refused", _failed_at=inf), clock)
     ahead = 90.0
     await own.write()
     await own.write()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pytest
 
 from dialer.monitor.snapshot import Snapshot, take_snapshot
 from dialer.settings import load
-from dialer.store.client import connect
+from dialer.store.client import cancel, connect
 from dialer.store.ledger import LedgerReads
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
@@ -133,8 +133,8 @@ class Watch:
         return [at - after for at, troubles in self.seen if after <= at < until and not troubles]
 
 
-@contextmanager
-def running(*tasks: asyncio.Task[None]) -> Iterator[None]:
+@asynccontextmanager
+async def running(*tasks: asyncio.Task[None]) -> AsyncIterator[None]:
     """Cancel the tasks at the end; an error in one is raised."""
     try:
         yield
@@ -142,7 +142,7 @@ def running(*tasks: asyncio.Task[None]) -> Iterator[None]:
         for task in tasks:
             if task.done():
                 task.result()  # its error says more than the test's own
-            task.cancel()
+        await cancel(tasks)
 
 
 async def settled(stack: Stack) -> None:
@@ -166,12 +166,11 @@ async def test_one_broken_pbx_delays_no_request_for_long(tmp_path: Path, way: Br
         times, watch = Times(stack), Watch(stack)
         noting = asyncio.create_task(times.run())
         watching = asyncio.create_task(watch.run())
-        with running(noting, watching):
-            async with way.breaks(stack):
-                since = time.monotonic()
-                await times.load(LOAD_S)
-                await times.until_answered()
-                until = time.monotonic()
+        async with running(noting, watching), way.breaks(stack):
+            since = time.monotonic()
+            await times.load(LOAD_S)
+            await times.until_answered()
+            until = time.monotonic()
         assert times.late() == {}
         if way.says:
             took = watch.named(way.says, since)

@@ -21,6 +21,7 @@ from dialer.errors import StoreUnavailable, StoreUnfit
 from dialer.monitor.terminal import watch
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store import fitness
+from dialer.store.client import cancel
 from dialer.store.fitness import ServerFacts
 from dialer.store.servers import Servers
 from tests.processes import PbxPlace, site_toml
@@ -217,8 +218,7 @@ async def test_policy_changed_while_running_is_logged(
             await admin.config_set("maxmemory-policy", "noeviction")
         await wait_until(lambda: logged("Redis may be used again"), "the end is logged")
     assert len(logged("Redis must not be used")) == 1
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    await cancel([watching])
     await servers.close()
 
 

@@ -1,29 +1,37 @@
-"""Workers on hosts with a wrong clock (libfaketime): Redis decides about time."""
+"""Workers on hosts with a wrong clock (libfaketime, else skew.c): Redis decides about time."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.chaos.clock import Clock, compiler
+from tests.conftest import require_service
 from tests.integration.stack import Stack
 from tests.waiting import wait_until
 
 
-def wrong_clock(seconds: int) -> dict[str, str]:
-    """Variables that give one process a wrong clock."""
+@pytest.fixture
+def wrong_clock(tmp_path: Path) -> Callable[[int], dict[str, str]]:
+    """Makes variables that give one process a wrong clock."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not found:
-        assert not os.environ.get("CI"), "libfaketime is missing: apt-get install libfaketime"
-        pytest.skip("libfaketime is missing: apt-get install libfaketime")
-    return {
-        "LD_PRELOAD": str(found[0]),
-        "FAKETIME": f"{seconds:+d}",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    lacks = "on Debian: apt-get install libfaketime (a C compiler does as well)"
+    require_service("libfaketime", None if found or compiler() else lacks)
+
+    def variables(seconds: int) -> dict[str, str]:
+        if found:
+            faked = {"FAKETIME": f"{seconds:+d}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            return {"LD_PRELOAD": str(found[0]), **faked}
+        clock = Clock(tmp_path, "wrong")
+        faked = clock.environment()
+        clock.set(seconds)
+        return faked
+
+    return variables
 
 
 async def fact(stack: Stack, name: str, pbx: str = "pbx01") -> str:
@@ -32,7 +40,9 @@ async def fact(stack: Stack, name: str, pbx: str = "pbx01") -> str:
 
 
 @pytest.mark.parametrize("seconds", [20, -20])
-async def test_a_wrong_clock_ends_no_request_too_early(tmp_path: Path, seconds: int) -> None:
+async def test_a_wrong_clock_ends_no_request_too_early(
+    tmp_path: Path, seconds: int, wrong_clock: Callable[[int], dict[str, str]]
+) -> None:
     async with Stack(tmp_path) as stack:
         stack.add_pbx("pbx01")
         await stack.start(workers=False)
@@ -50,7 +60,9 @@ async def test_a_wrong_clock_ends_no_request_too_early(tmp_path: Path, seconds: 
         assert worker.log.count(said) == 1
 
 
-async def test_a_very_wrong_clock_takes_no_calls(tmp_path: Path) -> None:
+async def test_a_very_wrong_clock_takes_no_calls(
+    tmp_path: Path, wrong_clock: Callable[[int], dict[str, str]]
+) -> None:
     async with Stack(tmp_path) as stack:
         stack.add_pbx("pbx01")
         await stack.start(bridges=0, workers=False)

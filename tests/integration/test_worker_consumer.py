@@ -66,7 +66,7 @@ async def test_a_cancelled_consumer_is_seen_and_heals(tmp_path: Path) -> None:
         await until_trouble(stack, "pbx01", "'celery -A dialer control add_consumer pbx01'")
         await queue(stack, "q-1")
         worker = stack.workers["pbx01"]
-        said = "PBX takes no calls"
+        said = "its consumer was cancelled"
         await wait_until(lambda: worker.log.count(said) == 1, "it is logged once")
         assert not stack.rings, "a PBX that is not ready dialed"
         await control(stack, "add_consumer", "pbx01")

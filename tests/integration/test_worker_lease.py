@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,17 @@ async def test_a_holder_that_stops_is_waited_for(site: Site) -> None:
     second.pulse.stop()
 
 
+async def test_a_clock_set_back_keeps_no_lease_of_a_dead_worker(site: Site) -> None:
+    held = await site.registry.hold("pbx01", A)
+    await site.redis.hset("dialer:pbx:pbx01", "seen_ms", held.now_ms + 3_600_000)
+    ticks = itertools.count(step=2.5)
+    fence, clock = Fence("pbx01"), RedisClock()
+    second = PbxLease(site.registry, fence, clock, Pulse(""), monotonic=lambda: next(ticks))
+    async with asyncio.timeout(5):
+        await second.take()
+    assert second.fence.number > held.fence
+
+
 async def test_a_lease_that_cannot_be_renewed_is_a_trouble(site: Site) -> None:
     now = 100.0
     one = PbxLease(site.registry, Fence("pbx01"), RedisClock(), Pulse(""), monotonic=lambda: now)
@@ -284,6 +296,7 @@ async def test_a_second_worker_touches_no_call(tmp_path: Path) -> None:
         assert said in second.log
         assert f"127.0.0.1:{stack.pbxs['pbx01'].port}" in second.log, "it names the Asterisk"
         assert "Traceback" not in second.log
+        assert "Task was destroyed" not in second.log
         assert not stack.multcall.responses
         assert stack.pbxs["pbx01"].live == 30
         assert (await held(stack))["holder"] == first["holder"]

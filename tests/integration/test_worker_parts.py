@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,6 +25,8 @@ from dialer.store.cells import CellBook
 from tests.integration.ami.middle import Middle
 from tests.integration.cell_rig import CELL, Site, cell
 from tests.waiting import wait_until
+from workers.ami import link as ami_link
+from workers.pbx.state import REFUSED_FOR_S
 from workers.recovery.reconcile import Reconciler
 from workers.worker import DIALING_WITHIN_S, PbxWorker
 
@@ -189,9 +192,13 @@ async def test_a_refused_heartbeat_is_tried_again(
 ) -> None:
     async with working(site, pbx) as worker:
         worker._journal.refused_pause_s = 0.05
-        await site.redis.set("dialer:pbx:pbx01", "no hash")
+        redis: Any = site.redis
+        await redis.execute_command("ACL", "SETUSER", "default", "-hset")
         said = "Redis refused a command; trying again"
-        await wait_until(lambda: caplog.messages.count(said) > 1, "it is tried again")
+        try:
+            await wait_until(lambda: caplog.messages.count(said) > 1, "it is tried again")
+        finally:
+            await redis.execute_command("ACL", "SETUSER", "default", "+hset")
         await site.redis.delete("dialer:pbx:pbx01")
         await wait_until(lambda: site.redis.hgetall("dialer:pbx:pbx01"), "it is written")
         assert not worker.failure.done()
@@ -265,6 +272,45 @@ async def test_a_missing_include_is_logged(site: Site, caplog: pytest.LogCapture
         assert len(missing) == 1
         ready = next(record for record in caplog.records if record.getMessage() == "PBX ready")
         assert str(vars(ready)["asterisk"]).startswith("22.")
+
+
+async def test_a_silent_asterisk_gets_no_more_calls(
+    site: Site, pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ami_link, "SILENT_AFTER_S", 0.3)
+    await site.admitted("r-1")
+    async with working(site, pbx, timeout_command_response=60) as worker:
+        pbx.hang()
+        worker.dial(R1, 1)
+        await wait_until(lambda: worker.link.silence, "its silence is noticed")
+        await site.admitted("r-2")
+        worker.dial(f"{CELL}:r-2", 1)
+
+        async def told() -> bool:
+            trouble: Any = await site.redis.hget("dialer:pbx:pbx01", "trouble")
+            return b"does not answer" in (trouble or b"")
+
+        await wait_until(told, "the heartbeat says it")
+        assert await site.state("r-2") == "queued"
+        pbx.unhang()
+        await wait_until(lambda: pbx.rings.total() == 2, "both are dialed")
+
+
+async def test_a_cell_whose_redis_refuses_is_lacking(site: Site, pbx: SimulatedPbx) -> None:
+    async with working(site, pbx) as worker:
+        await site.redis.set(f"dialer:claimed:{CELL}:pbx01", "not a set")
+        await site.admitted()
+        worker.dial(R1, 1)
+
+        async def lacks() -> bool:
+            lacking: Any = await site.redis.hget("dialer:pbx:pbx01", "lacking")
+            return "refuses the worker of pbx01" in json.loads(lacking or "{}").get(CELL, "")
+
+        await wait_until(lacks, "the heartbeat says it")
+        assert worker.state.trouble == "", "the other cells go on"
+        await site.redis.delete(f"dialer:claimed:{CELL}:pbx01")
+        worker.state.monotonic = lambda: time.monotonic() + REFUSED_FOR_S
+        await wait_until(site.acks, "it is dialed again")
 
 
 # --- the stop ---------------------------------------------------------------------------------

@@ -16,9 +16,14 @@ def test_ami_before_2_is_too_old(ami: str, asterisk: str) -> None:
 
 
 @pytest.mark.parametrize("ami", ["2.0.0", "2.10.4", "5.0.4", "11.0.0", "2"])
-@pytest.mark.parametrize("asterisk", ["12.0.0", "GIT-master-9f8c", "GIT-9a8b7c6", "UNKNOWN", "11"])
+@pytest.mark.parametrize("asterisk", ["12.0.0", "GIT-master-9f8c", "GIT-9a8b7c6", "UNKNOWN", ""])
 def test_ami_from_2_on_is_new_enough(ami: str, asterisk: str) -> None:
     assert not is_too_old(ami=ami, asterisk=asterisk)
+
+
+@pytest.mark.parametrize("asterisk", ["11.25.3", "1.8.32.3", "certified/11.6-cert18"])
+def test_an_old_release_is_too_old_whatever_its_ami(asterisk: str) -> None:
+    assert is_too_old(ami="11.0.0", asterisk=asterisk)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
 from kombu.exceptions import OperationalError
+from redis.exceptions import NoPermissionError
 
 from dialer import watchdog
 from dialer.domain.call import CallError, Ending, Result
@@ -53,6 +54,7 @@ class Worker:
     refused: Exception | None = None
     is_ready = True
     may_stop = True
+    closed = False
 
     def __init__(self, _settings: Any, pbx: Any, on_done: Any, *, broker_trouble: Any) -> None:
         self.pbx, self.on_done, self.broker_trouble = pbx, on_done, broker_trouble
@@ -74,6 +76,9 @@ class Worker:
                 await asyncio.Event().wait()
             finally:
                 self.given_up.set()
+
+    async def close(self) -> None:
+        type(self).closed = True
 
     async def stop(self) -> None:
         if not self.may_stop:
@@ -293,6 +298,21 @@ def test_a_refused_login_ends_the_worker(
     assert end.value.code == 2
     assert capsys.readouterr().err == "dialer: pbx01 refused the login: correct it\n"
     assert process.told == []
+    assert started.kind.closed, "nothing is left that asyncio could complain of"
+
+
+def test_a_redis_that_refuses_at_the_start_is_one_sentence(
+    started: Started, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started.kind.refused = NoPermissionError("this user has no permissions to run 'evalsha'")
+    started.kind.is_ready = False
+    with pytest.raises(SystemExit) as end:
+        started.start()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "dialer: Redis refuses: this user has no permissions to run 'evalsha'; "
+        "`dialer doctor` says what is wrong\n"
+    )
 
 
 def test_a_worker_does_not_wait_for_asterisk_for_ever(

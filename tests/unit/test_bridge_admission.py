@@ -49,6 +49,7 @@ class Cell:
         return None
 
     async def lease(self, _pbx: PbxLimits, ids: Sequence[str]) -> Lease:
+        assert ids, "nothing is leased for no call"
         return Lease(granted=min(self.granted, len(ids)), new=frozenset(ids) - self.known)
 
     async def admit(self, source: str, _raw: bytes, request: Any, **more: Any) -> Admission:
@@ -91,6 +92,16 @@ async def test_messages_keep_the_order_of_the_requests() -> None:
     assert await admit(cell, "a", "b", "c", "d") == 4
     assert [n.call_id for n in cell.nudges] == [f"{CELL}:{i}" for i in "abcd"]
     assert {(n.pbx, n.epoch) for n in cell.nudges} == {("pbx01", 1), ("pbx02", 1)}
+
+
+async def test_requests_go_to_the_pbx_that_has_room() -> None:
+    cell = Cell()
+    one = Admissions(cast(Any, cell), cast(Any, cell))
+    loads = (replace(LOADS[0], ready=False), LOADS[1])
+    room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=loads)
+    assert await one.admit(candidates("a", "b"), room) == 2
+    assert [n.pbx for n in cell.nudges] == ["pbx02", "pbx02"]
+    assert [given["pbx"] for given in cell.admits] == ["pbx02", "pbx02"]
 
 
 async def test_a_request_without_a_slot_stays() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -27,16 +28,23 @@ class Broker:
 
     def __init__(self, *errors: Exception | None) -> None:
         self.errors = list(errors)
+        self.refusals: list[Exception | None] = []  # what each attempt to connect raises
+        self.asked = 0  # for a channel
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.connections: list[SimpleNamespace] = []
         self.collected: list[SimpleNamespace] = []
-        self.amqp = SimpleNamespace(Producer=lambda made: SimpleNamespace(connection=made))
+        self.amqp = SimpleNamespace(Producer=lambda made: LazyProducer(made, self))
 
     def connection_for_write(self, transport_options: Any) -> SimpleNamespace:
         made = SimpleNamespace(options=transport_options)
         made.collect = lambda: self._collect(made)
         self.connections.append(made)
         return made
+
+    def connect(self) -> None:
+        self.asked += 1
+        if self.refusals and (error := self.refusals.pop(0)) is not None:
+            raise error
 
     def _collect(self, connection: SimpleNamespace) -> None:
         self.collected.append(connection)
@@ -50,6 +58,18 @@ class Broker:
     @property
     def ids(self) -> list[str]:
         return [options["task_id"] for _, options in self.sent]
+
+
+@dataclass
+class LazyProducer:
+    """It connects when its channel is asked for."""
+
+    connection: SimpleNamespace
+    broker: Broker
+
+    @property
+    def channel(self) -> None:
+        self.broker.connect()
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +105,14 @@ async def test_tasks_are_sent_in_order_to_their_pbx(passed: list[str]) -> None:
 
 async def test_one_connection_with_confirmations_serves_all_tasks() -> None:
     broker = Broker()
-    dispatcher = await publish(broker, FIRST)
+    dispatcher = await publish(broker, FIRST, SECOND)
     await dispatcher.publish([])
+    dispatcher = Dispatcher(cast(Celery, broker))
+    dispatcher._send([FIRST])
+    dispatcher._send([SECOND])
+    first, *rest = [options["producer"].connection for _, options in broker.sent]
+    assert first is rest[0] is broker.connections.pop(0)
+    assert rest[1] is rest[2] is broker.connections[0]
     assert [made.options for made in broker.connections] == [CONFIRMED]
     assert CONFIRMED["confirm_publish"] is True
     assert CONFIRMED.keys() == {"confirm_publish", "read_timeout", "write_timeout"}
@@ -211,3 +237,44 @@ def test_a_batch_whose_caller_is_gone_is_not_sent() -> None:
     dispatcher.close()
     dispatcher._run()
     assert broker.sent == []
+
+
+async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker()
+    broker.refusals = [OperationalError("ACCESS_REFUSED"), None]
+    dispatcher = Dispatcher(cast(Celery, broker))
+    try:
+        dispatcher.look()
+        await wait_until(lambda: dispatcher.problem == "ACCESS_REFUSED", "it is refused")
+
+        def looked_until_let_in() -> bool:
+            dispatcher.look()
+            return not dispatcher.is_down
+
+        await wait_until(looked_until_let_in, "it is let in")
+        assert [r.getMessage() for r in caplog.records] == [DOWN, "Broker available again"]
+        for _ in range(3):
+            dispatcher.look()  # it is connected
+        await dispatcher.publish([FIRST])
+    finally:
+        dispatcher.close()
+    assert len(broker.connections) == 2
+    assert broker.asked == 3
+    assert broker.ids == [FIRST.call_id]
+
+
+async def test_a_broker_that_hangs_is_looked_at_once() -> None:
+    ends = threading.Event()
+    broker = Broker()
+    dispatcher = Dispatcher(cast(Celery, broker))
+    broker.connect = ends.wait  # type: ignore[method-assign,assignment]
+    try:
+        for _ in range(3):
+            dispatcher.look()
+        assert dispatcher._work.qsize() <= 1
+        ends.set()
+        await dispatcher.publish([FIRST])
+    finally:
+        ends.set()
+        dispatcher.close()
+    assert broker.ids == [FIRST.call_id]

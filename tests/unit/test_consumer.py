@@ -55,6 +55,8 @@ def consumer(*, connected: bool = True, queues: tuple[str, ...] = ("pbx01",)) ->
     made.channel_errors = ()
     made.connection = SimpleNamespace(connected=connected)
     made.task_consumer = SimpleNamespace(consuming_from=queues.__contains__)
+    made.app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues)))
+    made._has_consumed = True  # since its start
     return made
 
 
@@ -109,7 +111,7 @@ def test_a_consumer_that_consumes_has_no_trouble(time: Time) -> None:
 
 
 @pytest.mark.parametrize("lacks", ["connection", "task_consumer"])
-def test_a_consumer_that_never_connected_is_a_trouble(time: Time, lacks: str) -> None:
+def test_a_consumer_without_a_connection_is_a_trouble(time: Time, lacks: str) -> None:
     one = consumer()
     setattr(one, lacks, None)
     assert "the worker of pbx01 is not connected to the broker" in one.trouble("pbx01")

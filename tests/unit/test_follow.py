@@ -498,6 +498,8 @@ def test_a_restart_of_asterisk_ends_its_calls(known: Record | None, result: Resu
     assert ending.result is result
     code = None if known is not None and known.ended_at else "pbx_restarted"
     assert (ending.error.code if ending.error else None) == code
+    if ending.error is not None:
+        assert ending.error.message.endswith("or another Asterisk serves the PBX now")
 
 
 def test_a_call_of_an_unknown_boot_did_not_end_by_a_restart() -> None:

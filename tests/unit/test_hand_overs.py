@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from dialer.domain.hand_over import CUT_OFF, YES
+from dialer.domain.hand_over import CUT_OFF, LATE, YES
 from workers.ami import AmiLink
 from workers.pbx.hand_overs import MOST_FAILED, HandOvers
 from workers.pbx.state import PbxState
@@ -49,6 +49,19 @@ def test_three_failures_in_a_row_hold_the_cell_back(hand_overs: HandOvers) -> No
     assert "maxcalls" in why
     assert hand_overs.state.lacking == {"C": why}
     assert hand_overs.state.results.last_minute()["not_handed_over"] == 5
+
+
+def test_a_late_hand_over_takes_back_what_was_logged(
+    hand_overs: HandOvers, caplog: pytest.LogCaptureFixture
+) -> None:
+    hand_overs.note("C", "C:1", LATE)
+    hand_overs.note("C", "C:2", YES)
+    hand_overs.note("C", "C:1", YES)
+    said = [(record.message, vars(record)["call_id"]) for record in caplog.records]
+    assert said == [
+        ("An answered call did not reach its target", "C:1"),
+        ("An answered call reached its target late", "C:1"),
+    ]
 
 
 def test_a_failure_is_logged_with_its_call(

@@ -103,7 +103,7 @@ def test_share_of_silent_originates_is_shown_before_any_verdict() -> None:
 
 def test_asterisk_limit_below_max_calls_is_shown() -> None:
     (sentence,) = troubles(replace(READY, cap=2, max_calls=200))
-    assert "its Asterisk takes 2 calls" in sentence
+    assert "maxcalls in its asterisk.conf leaves room for 2 of its calls" in sentence
     assert troubles(replace(READY, cap=200, max_calls=200)) == []
 
 

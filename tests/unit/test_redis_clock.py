@@ -54,3 +54,24 @@ def test_skew_is_measured_with_the_next_heartbeat() -> None:
 
 def test_host_gives_the_time_before_the_first_heartbeat() -> None:
     assert Host(ahead_s=3.0).clock().now() == NOON + timedelta(seconds=3.0)
+
+
+def test_slow_reply_does_not_replace_a_better_one() -> None:
+    host = Host()
+    clock = host.clock()
+    hear(clock, host)
+    sent_at, answered = host.up_s, NOON
+    host.up_s += 0.8  # Redis answered at once, and the busy host read it late
+    clock.hear(round(answered.timestamp() * 1000), sent_at)
+    assert clock.now() == NOON + timedelta(seconds=0.8)
+    assert clock.skew_ms == 0
+
+
+def test_better_reply_replaces_a_slow_one() -> None:
+    host = Host()
+    clock = host.clock()
+    host.up_s += 0.8
+    clock.hear(round(NOON.timestamp() * 1000), 100.0)
+    assert clock.skew_ms == 400
+    hear(clock, host)
+    assert clock.skew_ms == 0

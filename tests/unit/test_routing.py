@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialer.domain.room import PbxLoad, recent_starts
-from dialer.domain.routing import Turns, plan
+from dialer.domain.routing import Returns, Turns, plan
 
 TRUNKS = ["tim", "vivo", "claro"]
 
@@ -169,3 +169,66 @@ def test_no_more_calls_are_planned_than_the_cell_has_room_for() -> None:
     assert plan([None] * 3, [pbx("a")], at_most=2) == ["a", "a", None]
     assert plan([None], [pbx("a")], at_most=0) == [None]
     assert plan(["vivo", None, None], [only_tim], at_most=1) == [None, "a", None]
+
+
+def shared(returns: Returns, away: PbxLoad, stays: PbxLoad, now_us: int, calls: int) -> int:
+    """How many of these calls the PBX gets that was away."""
+    return plan([None] * calls, returns.level([away, stays], now_us), Turns()).count(away.name)
+
+
+def test_a_pbx_that_returns_gets_its_share_and_no_more() -> None:
+    returns = Returns()
+    stays = pbx("stays", max_calls=200, starts=200, recent_starts=100.0)
+    away = pbx("away", max_calls=100, starts=200, recent_starts=4.0)
+    returns.level([pbx("away", ready=False), stays], 0)
+    assert shared(returns, away, stays, 1, 30) == 10
+    assert shared(returns, away, stays, 2, 30) == 10  # the next reading knows it still
+
+
+def test_a_pbx_whose_trial_went_well_gets_its_share_too() -> None:
+    returns = Returns()
+    stays = pbx("stays", max_calls=100, starts=200, recent_starts=60.0)
+    returns.level([pbx("held", is_held=True), stays], 0)
+    held = pbx("held", max_calls=100, starts=200)
+    assert shared(returns, held, stays, 1, 20) == 10
+
+
+def test_what_a_pbx_missed_is_forgotten_like_starts() -> None:
+    returns = Returns()
+    stays = pbx("stays", recent_starts=50.0)
+    returns.level([pbx("away", ready=False), stays], 0)
+    (away, _) = returns.level([pbx("away"), stays], 0)
+    assert away.recent_starts == 50.0
+    (away, _) = returns.level([pbx("away"), pbx("stays")], 10_000_000)
+    assert away.recent_starts == recent_starts(50.0, 0, 10_000_000)
+
+
+def test_a_pbx_that_went_twice_keeps_what_it_missed_before() -> None:
+    returns = Returns()
+    stays, gone = pbx("stays", recent_starts=50.0), pbx("away", ready=False)
+    returns.level([gone, stays], 0)
+    returns.level([pbx("away"), stays], 0)
+    returns.level([gone, stays], 0)
+    (away, _) = returns.level([pbx("away"), pbx("stays", recent_starts=70.0)], 0)
+    assert away.recent_starts == 70.0
+    (away, _) = returns.level([pbx("away"), pbx("stays", recent_starts=70.0)], 0)
+    assert away.recent_starts == 70.0
+
+
+def test_a_pbx_added_to_a_busy_cell_gets_its_share_and_no_more() -> None:
+    returns, busy = Returns(), pbx("busy", max_calls=100, starts=200, recent_starts=60.0)
+    returns.level([busy], 0)
+    assert shared(returns, pbx("added", max_calls=100, starts=200), busy, 1, 20) == 10
+
+
+def test_the_first_reading_counts_as_it_is() -> None:
+    fresh = pbx("fresh")
+    assert Returns().level([fresh, pbx("busy", recent_starts=9.0)], 0)[0] == fresh
+
+
+def test_a_busier_or_only_pbx_that_returns_counts_as_it_is() -> None:
+    for other in (pbx("idle"), pbx("idle", ready=False, recent_starts=90.0)):
+        returns = Returns()
+        returns.level([pbx("away", ready=False), other], 0)
+        away = pbx("away", recent_starts=5.0)
+        assert returns.level([away, other], 0)[0] == away

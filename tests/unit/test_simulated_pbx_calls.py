@@ -254,13 +254,12 @@ async def test_getvar_shows_if_the_include_is_loaded(
     assert answer["Value"] == value
 
 
-async def test_detecting_context_sends_amd_and_agent_events(
-    make_pbx: MakePbx,
-) -> None:
+async def test_a_detecting_context_sends_its_user_events(make_pbx: MakePbx) -> None:
     client = await Client.logged_in(await make_pbx(), "call,user")
     client.originate("1100", "c1", Variable="DIALER_CONTEXT=dialer-ura-amd,AMDSTATUS=MACHINE")
-    amd, agent = await client.event("UserEvent"), await client.event("UserEvent")
+    handed, amd, agent = [await client.event("UserEvent") for _ in range(3)]
     await client.event("Hangup")
+    assert (handed["UserEvent"], handed["Handed"]) == ("DialerHanded", "yes")
     assert (amd["UserEvent"], amd["Status"], amd["Uniqueid"]) == ("DialerAmd", "MACHINE", "c1")
     assert (agent["UserEvent"], agent["Agent"]) == ("DialerAgent", "1001")
     assert (await note(client, "c1")).endswith(" amd=MACHINE agent=1001 wait= handed=yes")

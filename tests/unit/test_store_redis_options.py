@@ -82,7 +82,7 @@ def test_options_without_tls_do_not_need_it() -> None:
     assert read("timeout", "5", tls=False) == 5.0
 
 
-@pytest.mark.parametrize("name", [*GOOD, *ADDRESS, *SENTINEL])
+@pytest.mark.parametrize("name", sorted({*GOOD, *ADDRESS, *SENTINEL}))
 def test_a_typing_error_names_the_option_that_was_meant(name: str) -> None:
     if name == "tls":
         return  # an option of other programs

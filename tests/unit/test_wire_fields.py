@@ -10,6 +10,7 @@ import pytest
 
 from dialer.domain.allowed import Allowed
 from dialer.domain.call import CallError, Ending, Result
+from dialer.domain.channel import channel_id
 from dialer.domain.request import CallRequest
 from dialer.errors import InvalidRequest
 from dialer.multcall.answers import (
@@ -174,6 +175,12 @@ def test_samples_are_accepted_and_complete(fields: Fields) -> None:
         "ZancURA2.0-Request-ASR_TIM",
         "ZancURA2.0-ACK-ASR_TIM",
     ]
+
+
+def test_samples_have_the_uniqueid_of_a_real_call() -> None:
+    found = [json.loads(text) for _, _, text in samples("ASR_TIM", Fields(), pbx="p", trunk="t")]
+    expected = channel_id(f"ASR_TIM:{found[0]['IdRequisicao']}")
+    assert [message["Uniqueid"] for message in (found[1], found[3])] == [expected, expected]
 
 
 def test_an_element_is_renamed_as_text() -> None:

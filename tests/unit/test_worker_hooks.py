@@ -28,9 +28,12 @@ async def test_a_shutdown_begins_the_stop_before_the_pool_ends(
     worker = Worker()
     serving = bootsteps.Serving(asyncio.get_running_loop(), cast(PbxWorker, worker))
     monkeypatch.setattr(bootsteps, "_serving", serving)
+    ends: list[int] = []
+    monkeypatch.setattr(bootsteps, "_end_process_later", ends.append)
     signals.worker_shutting_down.send(sender="pbx01@host", sig="SIGTERM", how="Warm", exitcode=0)
     async with asyncio.timeout(5):
         await worker.has_begun.wait()
+    assert ends == [0], "a broker that does not answer must not keep the process alive"
 
 
 def test_a_shutdown_before_the_start_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

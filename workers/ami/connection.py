@@ -64,6 +64,10 @@ class Connection(Manager):  # type: ignore[misc]
             self.protocol.transport.abort()
         self.connection_lost(None)
 
+    def heard_at(self) -> float:
+        """Return when Asterisk last sent something, by the loop's clock; 0 if never."""
+        return float(getattr(self.protocol, "heard_at", 0.0))
+
     def drop_answered(self) -> None:
         """Remove actions whose reply is no longer awaited; panoramisk never removes them."""
         responses = self.protocol.responses if self.protocol is not None else {}
@@ -126,8 +130,10 @@ class _Protocol(AMIProtocol):  # type: ignore[misc]
         self._waiting_bytes = 0
         self._is_paused = False
         self._logged: set[str] = set()
+        self.heard_at = 0.0
 
     def data_received(self, data: bytes) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
         is_reading = bool(self._frames)
         for frame in self._splitter.feed(data):
             if self._is_wanted(frame):

@@ -48,6 +48,9 @@ LIST_WITHIN_S: Final = 30.0
 #: Pause between two pings, in seconds. A pong that takes longer than ANSWER_WITHIN_S ends the link.
 PING_EVERY_S: Final = 2.0
 
+#: If Asterisk was asked something and sent nothing for so long, no calls are dialed, in seconds.
+SILENT_AFTER_S: Final = 2.0
+
 #: First and longest pause between attempts to connect; it doubles each time. In seconds.
 BACKOFF_S: Final = (0.25, 5.0)
 
@@ -77,6 +80,8 @@ class AmiLink:
     _why: str = ""
     _undeleted: set[str] = field(default_factory=set)
     _probe_reply: asyncio.Future[None] | None = None
+    #: When each action without a reply was sent, by the loop's clock.
+    _unanswered: dict[asyncio.Future[Any], float] = field(default_factory=dict)
 
     @property
     def trouble(self) -> str:
@@ -88,6 +93,23 @@ class AmiLink:
         """True if actions and calls can be sent now."""
         connection = self._connection
         return self.up.is_set() and connection is not None and not connection.closed.done()
+
+    @property
+    def silence(self) -> str:
+        """A sentence with the cure while Asterisk sends nothing although it was asked, else ''.
+
+        So calls do not pile up on a link that is broken without a word, before the pings find it.
+        """
+        connection = self._connection
+        if connection is None or not self._unanswered:
+            return ""
+        now = asyncio.get_running_loop().time()
+        if now - max(min(self._unanswered.values()), connection.heard_at()) < SILENT_AFTER_S:
+            return ""
+        return (
+            f"the Asterisk of {self.pbx.name} does not answer: see that it runs, is not "
+            "overloaded, and that the worker's host reaches it"
+        )
 
     # --- connecting ----------------------------------------------------------------
 
@@ -251,9 +273,11 @@ class AmiLink:
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
         within_s = options.pop("within_s", ANSWER_WITHIN_S)
         future = connection.send_action(dict(action), **options)
+        self._unanswered[future] = asyncio.get_running_loop().time()
         try:
             return await self._answer(future, within_s)
         finally:
+            del self._unanswered[future]
             connection.drop_answered()
 
     async def _answer(self, future: asyncio.Future[Any], within_s: float) -> Any:

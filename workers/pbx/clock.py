@@ -40,13 +40,18 @@ class RedisClock:
     _has_warned: bool = False
 
     def hear(self, now_ms: int, sent_at: float) -> None:
-        """Use a time of Redis; it is the reply to a step sent at that monotonic time."""
+        """Use a time of Redis; it is the reply to a step sent at that monotonic time.
+
+        A reply tells the time to half of what it took. If the present time agrees with it, it
+        stays: a slow reply of a busy host must not replace a better one.
+        """
         took_s = self.monotonic() - sent_at
         if took_s > SLOW_S:
             return
         redis = datetime.fromtimestamp(now_ms / 1000, UTC) + timedelta(seconds=took_s / 2)
-        self._heard = redis, self.monotonic()
-        self._skew = self.host() - redis
+        if abs(self.now() - redis) > timedelta(seconds=took_s / 2) or self._heard is None:
+            self._heard = redis, self.monotonic()
+        self._skew = self.host() - self.now()
         if abs(self.skew_ms) <= WARN_MS:
             self._has_warned = False
         elif not self._has_warned:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from dialer.domain.hand_over import not_handed_over
+from dialer.domain.hand_over import LATE, not_handed_over
 from workers.pbx.state import PbxState
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class HandOvers:
     monotonic: Callable[[], float] = time.monotonic
     _failed: Counter[str] = field(default_factory=Counter)
     _holds: dict[str, _Hold] = field(default_factory=dict)
+    _late: set[str] = field(default_factory=set)
 
     def why_held(self, cell: str) -> str | None:
         """Return why no call of the cell may be dialed now; None if one may be."""
@@ -62,6 +63,7 @@ class HandOvers:
 
     def ended(self, cell: str, call_id: str) -> None:
         """Take note of a call's end; if it was never answered, the next one may be tried."""
+        self._late.discard(call_id)
         hold = self._holds.get(cell)
         if hold is not None and hold.trial == call_id:
             hold.trial = None
@@ -70,10 +72,17 @@ class HandOvers:
         """Take note of what became of an answered call's hand-over."""
         error = not_handed_over(handed)
         if error is None:
+            if call_id in self._late:
+                logger.warning(
+                    "An answered call reached its target late",
+                    extra={"pbx": self.state.name, "cell": cell, "call_id": call_id},
+                )
             self._succeeded(cell)
             return
         self._failed[cell] += 1
         self.state.results.count("not_handed_over")
+        if handed == LATE:
+            self._late.add(call_id)
         extra = {"pbx": self.state.name, "cell": cell, "call_id": call_id, "reason": error.message}
         logger.error("An answered call did not reach its target", extra=extra)
         if self._failed[cell] < MOST_FAILED:
@@ -97,7 +106,7 @@ class HandOvers:
             return
         if self.state.lacking.get(cell) == hold.sentence:
             del self.state.lacking[cell]
-        self.state.new_instance()  # the bridge publishes calls queued here again
+        self.state.new_instance()  # a verdict on what was before no longer holds
         logger.warning(
             "Calls of a cell reach their target again",
             extra={"pbx": self.state.name, "cell": cell},

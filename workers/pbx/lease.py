@@ -113,13 +113,13 @@ class PbxLease:
             PbxHeld: another worker has it and lives.
         """
         first: Held | None = None
-        dead = ""
+        since, dead = 0.0, ""
         while not (held := await self._hold(dead=dead)).fence:
             if self.pulse.is_dead(held.holder):
                 dead = held.holder.name
                 continue
             if first is None or first.holder != held.holder:
-                first = held
+                first, since = held, self.monotonic()
                 logger.warning(
                     "Waiting for the lease of the PBX; its last worker may be dead",
                     extra={"pbx": self.fence.pbx, "host": held.holder.host, "pid": held.holder.pid},
@@ -128,6 +128,8 @@ class PbxLease:
             if is_alive and held.link != "stopping":
                 self.pulse.stop()
                 raise PbxHeld(_held_by(self.fence.pbx, held))
+            if self.monotonic() - since >= PBX_DEAD_AFTER_S:
+                dead = held.holder.name  # by our clock: that of Redis was set back
             await asyncio.sleep(TRY_EVERY_S)
 
     async def _hold(self, *, dead: str = "", above: int = 0) -> Held:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from dialer.store.registry import Link
 from workers.ami import AmiLink
 from workers.pbx.clock import RedisClock
 from workers.pbx.results import Results
+
+#: A cell whose Redis refused a command is tried again after this time, in seconds.
+REFUSED_FOR_S: Final = 10.0
 
 
 def _new_instance() -> str:
@@ -43,11 +48,14 @@ class PbxState:
     cap: int = 0
     clock: RedisClock = field(default_factory=RedisClock)
     results: Results = field(default_factory=Results)
+    monotonic: Callable[[], float] = time.monotonic
     is_stopping: bool = False
     instance: str = field(default_factory=_new_instance)
+    #: Cells whose Redis refused a command, with the sentence and the time of that.
+    _refused: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def new_instance(self) -> None:
-        """Change `instance`, so that the bridge publishes calls queued here again."""
+        """Change `instance`, so that a verdict on what was before no longer holds."""
         self.instance = _new_instance()
 
     @property
@@ -68,4 +76,17 @@ class PbxState:
             return f"the worker of {self.name} stops"
         if not self.link.ready:
             return f"the AMI link of {self.name} is down"
-        return self.trouble or self.lacking.get(cell)
+        return self.trouble or self.lacking.get(cell) or self.refusals().get(cell)
+
+    def refuse(self, cell: str, error: Exception) -> None:
+        """Note that the cell's Redis refused a command: its calls wait or go elsewhere."""
+        sentence = (
+            f"the Redis of cell {cell} refuses the worker of {self.name} ({error}): "
+            "`dialer doctor` on its host says what is missing"
+        )
+        self._refused[cell] = sentence, self.monotonic()
+
+    def refusals(self) -> dict[str, str]:
+        """Return the sentence of each cell whose Redis refused a command a moment ago."""
+        since = self.monotonic() - REFUSED_FOR_S
+        return {cell: sentence for cell, (sentence, at) in self._refused.items() if at > since}

@@ -39,7 +39,7 @@ RING_TIMEOUT_S: Final = 3
 CODE_WAIT_S: Final = 10.0
 
 #: Seconds within which bridge and workers must be ready.
-READY_WITHIN_S: Final = 30.0
+READY_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.05
 
 #: Flower's usual port; another one is used if it is taken.
@@ -215,7 +215,10 @@ class DemoSystem:
             while not await _is_ready(redis):
                 if time.monotonic() > deadline:
                     logs = "\n".join(part.last_lines() for part in self.parts)
-                    text = f"The demo was not ready within {READY_WITHIN_S:g} s."
+                    text = (
+                        f"The demo was not ready within {READY_WITHIN_S:g} s; if this machine is "
+                        "busy, end other programs and try again."
+                    )
                     raise PartFailed(f"{text}\n{logs}")
                 await asyncio.sleep(POLL_S)
         await self._until_flower_answers()

@@ -91,7 +91,7 @@ class BridgeLedger(WaitingCalls):
                 keys.parked(""),
             ],
         )
-        names = [name.decode() for name in parked[::2]]
+        names = [name.decode(errors="replace") for name in parked[::2]]
         return Fetched(
             hand=list(hand),
             live=int(live),
@@ -127,7 +127,10 @@ class BridgeLedger(WaitingCalls):
                 BRIDGE_FORGOTTEN_AFTER_S * 1000,
             ],
         )
-        return [(name.decode(), int(n)) for name, n in zip(flat[::2], flat[1::2], strict=True)]
+        return [
+            (name.decode(errors="replace"), int(n))
+            for name, n in zip(flat[::2], flat[1::2], strict=True)
+        ]
 
     async def return_hand(self, bridge: str) -> int:
         """Put the hand of a stopping bridge back into Multcall's lists.
@@ -329,4 +332,4 @@ class BridgeLedger(WaitingCalls):
             [keys.awaiting, keys.live, wire.counter, wire.counter_ack, wire.response],
             [keys.call(""), self._push, DONE_RETENTION_S, 500],
         )
-        return [i.decode() for i in ids]
+        return [i.decode(errors="replace") for i in ids]

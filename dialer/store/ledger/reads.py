@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from redis.exceptions import RedisError
+
 from dialer.domain.call import State
 from dialer.domain.numbers import BY_DIGITS, Numbering
+from dialer.errors import StepsStopped, StoreUnavailable
 from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
 from dialer.store.entry import Entry
@@ -88,11 +91,11 @@ class LedgerReads:
     async def claimed(self, pbx: str) -> list[Entry]:
         """Return the calls claimed by this PBX's worker that have not ended."""
         ids = await self.steps.read("SMEMBERS", self.keys.claimed(pbx))
-        return await self.entries(i.decode() for i in ids)
+        return await self.entries(names_in(ids))
 
     async def live(self) -> list[str]:
         """Return the ids of all calls that are not done."""
-        return [i.decode() for i in await self.steps.read("ZRANGE", self.keys.live, 0, -1)]
+        return names_in(await self.steps.read("ZRANGE", self.keys.live, 0, -1))
 
     async def slot_holders(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the calls among these that have a slot: call id to PBX."""
@@ -101,9 +104,9 @@ class LedgerReads:
             [("HMGET", self.keys.call(i), "state", "pbx") for i in names]
         )
         return {
-            name: pbx.decode()
+            name: pbx.decode(errors="replace")
             for name, (state, pbx) in zip(names, rows, strict=True)
-            if state and pbx and State(state.decode()) in _HOLDING
+            if pbx and state_in(state) in _HOLDING
         }
 
     async def entries(self, ids: Iterable[str]) -> list[Entry]:
@@ -168,7 +171,7 @@ class LedgerReads:
         found: dict[str, Late] = {}
         for pbx, (_, since_ms) in zip(pbxs, scored, strict=True):
             if pbx:
-                before = found.get(name := pbx.decode())
+                before = found.get(name := pbx.decode(errors="replace"))
                 oldest_s = before.oldest_s if before else (now_ms - since_ms) / 1000
                 found[name] = Late(calls=(before.calls if before else 0) + 1, oldest_s=oldest_s)
         return found
@@ -178,12 +181,12 @@ class LedgerReads:
         seconds, _ = await self.steps.read("TIME")
         ids = await self.steps.read("SRANDMEMBER", self.keys.claimed(pbx), _LOOKED_AT)
         rows = await self.steps.read_many(
-            [("HMGET", self.keys.call(i.decode()), "state", "dialed_ms") for i in ids]
+            [("HMGET", self.keys.call(i), "state", "dialed_ms") for i in names_in(ids)]
         )
         ages = [
             int(seconds) - int(dialed_ms) / 1000
             for state, dialed_ms in rows
-            if state == State.ORIGINATING.encode() and dialed_ms
+            if state_in(state) is State.ORIGINATING and dialed_ms and dialed_ms.isdigit()
         ]
         late = [age for age in ages if age >= older_than_s]
         return Late(calls=len(late), oldest_s=max(late)) if late else None
@@ -208,4 +211,21 @@ def _scored(reply: Sequence[Any]) -> list[tuple[str, float]]:
     """Return members and scores of a reply, which has pairs in RESP3 and is flat in RESP2."""
     if reply and isinstance(reply[0], bytes):
         reply = list(zip(reply[::2], reply[1::2], strict=True))
-    return [(member.decode(), float(score)) for member, score in reply]
+    return [(member.decode(errors="replace"), float(score)) for member, score in reply]
+
+
+def names_in(ids: Iterable[bytes]) -> list[str]:
+    """Return names from Redis, without those that are no text: they are not ours."""
+    return [i.decode() for i in ids if i.decode(errors="replace").encode() == i]
+
+
+def state_in(field: bytes | None) -> State | None:
+    """Return the state in a call's hash, None if it is missing or no state."""
+    text = (field or b"").decode(errors="replace")
+    return State(text) if text in set(State) else None
+
+
+def is_of_one_element(error: Exception) -> bool:
+    """True if one element caused the error, and not Redis, the network, memory or stopped steps."""
+    others = RedisError | OSError | MemoryError | StepsStopped | StoreUnavailable
+    return not isinstance(error, others)

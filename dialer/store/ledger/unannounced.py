@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dialer.store.keys import LedgerKeys
+from dialer.store.ledger.reads import names_in
 from dialer.store.steps import Steps
 
 #: Most calls that one look returns; the next look returns others.
@@ -27,4 +28,8 @@ async def unannounced(
         [LedgerKeys(cell).queued for cell in cells],
         [pbx, int(older_than_s * 1000), LedgerKeys("").call(""), AT_ONCE, READ_AT_ONCE],
     )
-    return [(i.decode(), int(epoch)) for i, epoch in zip(flat[::2], flat[1::2], strict=True)]
+    return [
+        (i.decode(), int(epoch))
+        for i, epoch in zip(flat[::2], flat[1::2], strict=True)
+        if epoch and epoch.isdigit() and names_in([i])
+    ]

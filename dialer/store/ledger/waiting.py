@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from dialer.domain.call import Call, State
 from dialer.domain.taking import Trial
-from dialer.errors import StepsStopped, StoreUnavailable
 from dialer.store.entry import Entry
 from dialer.store.ledger.call_steps import CallSteps, Waiting
+from dialer.store.ledger.reads import is_of_one_element, names_in, state_in
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +36,6 @@ class Unreadable:
     call: Call
     raw: bytes
     error: Exception
-
-
-def is_of_one_element(error: Exception) -> bool:
-    """True if one element caused the error, and not Redis, the network, memory or stopped steps."""
-    others = RedisError | OSError | MemoryError | StepsStopped | StoreUnavailable
-    return not isinstance(error, others)
 
 
 def slices(ids: Iterable[str]) -> Iterator[list[str]]:
@@ -93,10 +85,14 @@ class WaitingCalls(CallSteps):
             [keys.queued],
             [since, int(older_than_s * 1000), keys.call(""), n, pbx, _NO_PBX_AGAIN_MS, but],
         )
-        since, *text = [v.decode() if isinstance(v, bytes) else str(v) for v in reply]
+        since, *text = [
+            v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in reply
+        ]
+        # One that lacks its state or epoch, or has another, cannot be moved or ended.
         return since, [
             Waiting(call_id=i, state=State(s), epoch=int(e), pbx=p or None)
             for i, s, e, p in zip(text[::4], text[1::4], text[2::4], text[3::4], strict=True)
+            if s in set(State) and e.isdecimal()
         ]
 
     async def trial(self, call_id: str) -> Trial:
@@ -104,15 +100,13 @@ class WaitingCalls(CallSteps):
         fields = await self.steps.read(
             "HMGET", self.keys.call(call_id), "state", "pbx", "result", "error"
         )
-        state, pbx, result, error = [v.decode() if v else "" for v in fields]
-        return Trial(
-            state=State(state) if state else None, pbx=pbx or None, result=result, error=error
-        )
+        _, pbx, result, error = [(v or b"").decode(errors="replace") for v in fields]
+        return Trial(state=state_in(fields[0]), pbx=pbx or None, result=result, error=error)
 
     async def first_queued(self, pbxs: Collection[str]) -> dict[str, str]:
         """Return the call that has been queued longest to each of these PBXs, if there is one."""
         ids = await self.steps.read("ZRANGE", self.keys.queued, 0, _LOOKED_AT - 1)
-        names = [i.decode() for i in ids]
+        names = names_in(ids)
         holders = await self.slot_holders(names)
         found: dict[str, str] = {}
         for name in names:
@@ -131,7 +125,7 @@ class WaitingCalls(CallSteps):
 
     async def claimed_ids(self, pbx: str) -> list[str]:
         """Return the calls claimed by this PBX's worker that have not ended."""
-        return [i.decode() for i in await self.steps.read("SMEMBERS", self.keys.claimed(pbx))]
+        return names_in(await self.steps.read("SMEMBERS", self.keys.claimed(pbx)))
 
     async def readable(self, ids: Sequence[str]) -> tuple[list[Entry], list[Unreadable]]:
         """Return the entries of the calls that are not done, and the calls that cannot be read."""
@@ -152,16 +146,17 @@ class WaitingCalls(CallSteps):
         return entries, unreadable
 
     async def _unreadable(self, call_id: str, error: Exception) -> list[Unreadable]:
-        state, epoch, pbx, raw = await self.steps.read(
+        field, epoch, pbx, raw = await self.steps.read(
             "HMGET", self.keys.call(call_id), "state", "epoch", "pbx", "request"
         )
-        if state is None or epoch is None:
+        state = state_in(field)
+        if state is None or epoch is None or not epoch.isdigit():
             return []
         call = Call(
             call_id=call_id,
-            state=State(state.decode()),
+            state=state,
             epoch=int(epoch),
-            pbx=pbx.decode() if pbx else None,
+            pbx=pbx.decode(errors="replace") if pbx else None,
         )
         return [Unreadable(call=call, raw=raw or b"", error=error)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,10 @@ from dialer.store.entry import Entry, pairs, to_ms
 from dialer.store.keys import IDLE_RETENTION_S
 from dialer.store.ledger.call_steps import CallSteps, legal
 from dialer.store.ledger.fence import Fence, fenced_by
+from dialer.store.ledger.reads import is_of_one_element, names_in
 from dialer.store.steps import Arg
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ class WorkerLedger(CallSteps):
     ) -> Entry | None:
         """Claim the call for this worker. Return None if its task is void.
 
-        A repeat with the same `token` succeeds again.
+        A repeat with the same `token` succeeds again. A call whose entry cannot be read is given
+        back; the bridge ends it.
         """
         keys = self.keys
         flat = await self._run(
@@ -60,7 +65,37 @@ class WorkerLedger(CallSteps):
             [keys.call(call_id), keys.queued, keys.claimed(pbx)],
             [call_id, legal(domain.Claimed), pbx, epoch, to_ms(at), boot, token],
         )
-        return Entry.from_hash(call_id, pairs(flat)) if flat else None
+        try:
+            return Entry.from_hash(call_id, pairs(flat)) if flat else None
+        except Exception as error:
+            if not is_of_one_element(error):
+                raise
+            logger.exception(
+                "A queued call cannot be read; it is given back", extra={"call_id": call_id}
+            )
+            await self.unclaim(call_id, pbx=pbx, token=token)
+            return None
+
+    async def claimed(self, pbx: str) -> list[Entry]:
+        """Return the calls claimed by this PBX's worker that have not ended and can be read."""
+        ids = names_in(await self.steps.read("SMEMBERS", self.keys.claimed(pbx)))
+        try:
+            return await self.entries(ids)
+        except Exception as error:
+            if not is_of_one_element(error):
+                raise
+        return [entry for one in ids for entry in await self._readable(one)]
+
+    async def _readable(self, call_id: str) -> list[Entry]:
+        try:
+            return await self.entries([call_id])
+        except Exception as error:
+            if not is_of_one_element(error):
+                raise
+            logger.exception(
+                "A claimed call cannot be read; it is left alone", extra={"call_id": call_id}
+            )
+            return []
 
     async def unclaim(self, call_id: str, *, pbx: str, token: str) -> bool:
         """Give a claimed call back; only if nothing of it was sent to Asterisk.

@@ -1,5 +1,5 @@
 -- Asterisk accepted the Originate: send the ACK and wait for the call's code.
--- Include: _time _list _state _fence
+-- Include: _time _list _state _sound _fence
 -- KEYS 1 hash call   2 zset awaiting   3 string CounterACK   4 list ACK   5 string fence
 -- ARGV 1 call id   2 legal states, each between blanks   3 ACK   4 RPUSH|LPUSH   5 now, ms (wire)
 --      6 uniqueid   7 attempts   8 timeout of the code, ms

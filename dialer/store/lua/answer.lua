@@ -1,5 +1,5 @@
 -- Record that the customer answered.
--- Include: _state _fence
+-- Include: _state _sound _fence
 -- KEYS 1 hash call   2 string fence
 -- ARGV 1 legal states, each between blanks   2 now, ms (wire)   3 fencing number   4 lifetime of the fence, s
 -- Returns 1 if it was recorded, 0 if not.

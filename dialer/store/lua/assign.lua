@@ -1,5 +1,5 @@
 -- Queue a waiting call to a PBX, under a new epoch.
--- Include: _time _state _fence
+-- Include: _time _state _sound _fence
 -- KEYS 1 hash call   2 zset queued   3 string fence, for a worker
 -- ARGV 1 call id   2 legal states, each between blanks   3 expected epoch   4 pbx
 --      5 fencing number   6 lifetime of the fence, s, for a worker

@@ -1,5 +1,5 @@
 -- Claim a queued call for a worker, before anything is sent to Asterisk. No other may dial it.
--- Include: _state _fence
+-- Include: _state _sound _fence
 -- KEYS 1 hash call   2 zset queued   3 set claimed at this PBX   4 string fence
 -- ARGV 1 call id   2 legal states, each between blanks   3 pbx   4 epoch   5 now, ms (wire)
 --      6 boot of the Asterisk   7 claim token   8 fencing number   9 lifetime of the fence, s

@@ -14,11 +14,11 @@ while #found < most do
   local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', since),
     'LIMIT', offset, page)
   for _, id in ipairs(ids) do
-    local f = redis.call('HMGET', ARGV[3] .. id, 'state', 'epoch', 'pbx')
+    local f = redis.pcall('HMGET', ARGV[3] .. id, 'state', 'epoch', 'pbx')
     if not f[1] then
       gone[#gone + 1] = id
     elseif #found < most and id ~= ARGV[7] and (ARGV[5] == '' or f[3] == ARGV[5]) then
-      found[#found + 1] = {id, f[1], f[2], f[3] or ''}
+      found[#found + 1] = {id, f[1], f[2] or '', f[3] or ''}
     end
   end
   if #ids < page then break end

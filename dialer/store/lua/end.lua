@@ -1,5 +1,5 @@
 -- End a call. Send its Response now; if its code is awaited, the Response follows later.
--- Include: _time _list _state _finish _fence
+-- Include: _time _list _state _finish _sound _fence
 -- KEYS 1 hash call   2 zset live   3 zset queued   4 set claimed at its PBX
 --      5 string Counter   6 list Response   7 string fence, for a worker
 -- ARGV 1 call id   2 legal states, each between blanks   3 expected epoch

@@ -3,11 +3,16 @@
 -- Returns the time now, µs; then for each PBX a list: heartbeat {seen_ms, link, instance, ready_ms,
 -- lacking, trouble, skew_ms, cap, results}; slots leased; time of the next start, µs (0 if any);
 -- starts {n, at_us}; verdict {reason, instance, since_ms, trial, trial_ms, trials, lifted}.
--- What is missing is ''. dialer/domain/room.py computes the room.
+-- What is missing, or in a key of another type, is '' or 0. dialer/domain/room.py computes the room.
 local function fields(key, ...)
-  local found = redis.call('HMGET', key, ...)
+  local found = redis.pcall('HMGET', key, ...)
+  if found.err then found = {} end
   for i = 1, select('#', ...) do found[i] = found[i] or '' end
   return found
+end
+local function value(command, key)
+  local found = redis.pcall(command, key)
+  return type(found) ~= 'table' and found or 0
 end
 local t = redis.call('TIME')
 local out = {string.format('%.0f', t[1] * 1000000 + t[2])}
@@ -15,8 +20,8 @@ for i = 1, #KEYS, 5 do
   out[#out + 1] = {
     fields(KEYS[i], 'seen_ms', 'link', 'instance', 'ready_ms', 'lacking', 'trouble', 'skew_ms',
       'cap', 'results'),
-    redis.call('ZCARD', KEYS[i + 1]),
-    redis.call('GET', KEYS[i + 2]) or '0',
+    value('ZCARD', KEYS[i + 1]),
+    value('GET', KEYS[i + 2]),
     fields(KEYS[i + 3], 'n', 'at_us'),
     fields(KEYS[i + 4], 'reason', 'instance', 'since_ms', 'trial', 'trial_ms', 'trials', 'lifted'),
   }

@@ -1,5 +1,5 @@
 -- Give a claimed call back. The caller is sure that nothing of it was sent to Asterisk.
--- Include: _state _fence
+-- Include: _state _sound _fence
 -- KEYS 1 hash call   2 zset queued   3 set claimed at this PBX   4 string fence
 -- ARGV 1 call id   2 legal states, each between blanks   3 claim token
 --      4 fencing number   5 lifetime of the fence, s

@@ -29,13 +29,14 @@ HERE = Path(__file__).resolve().parent
 PROJECT = os.environ.get("LAB_PROJECT", "dialer-lab")
 NETWORK = f"{PROJECT}_bridge"
 COMPOSE_FILE = os.environ.get("LAB_COMPOSE_FILE", str(HERE / "compose.yml"))
-CONFIG = HERE / "asterisk"
+CONFIG = Path(COMPOSE_FILE).parent / "asterisk"
 AMI_USERNAME = "dialer"
 AMI_SECRET = "lab-secret"  # the lab's own, on loopback
 RINGS_LOG = "/var/log/carrier/rings.log"
 READY_S = 60.0
 COMMAND_S = 60.0
 BUILD_S = 900.0
+_LOGIN = f"Action: Login\r\nUsername: {AMI_USERNAME}\r\nSecret: {AMI_SECRET}\r\n\r\n"
 _LINE = re.compile(
     r"^(?P<what>RING|ANSWERED|CROSSED|CLEARED) \S+\s+\S+\s+(?P<epoch>\d+\.\d+) "
     r"(?P<number>\+?\d+) (?P<call>\S+)$"
@@ -65,20 +66,22 @@ class LimitedAsterisk:
     """An Asterisk beside the lab's two, which one test alone uses."""
 
     name: str
-
-    @property
-    def ami_port(self) -> int:
-        """Port of its manager on 127.0.0.1."""
-        said = _docker("port", self.name, "5038/tcp")
-        return int(said.splitlines()[0].rpartition(":")[2])
+    ami_port: int  # on 127.0.0.1
 
     def is_ready(self) -> bool:
         """Whether a manager can log in and it is fully booted."""
         return _fully_booted(self.ami_port)
 
-    def cli(self, command: str) -> str:
-        """What its console says to a command."""
-        return _docker("exec", self.name, "asterisk", "-C", "/tmp/asterisk.conf", "-rx", command)
+    def take_rooms(self, n: int) -> None:
+        """Let it make n calls of its own, which stay: sooner than its console starts."""
+        calls = "".join(
+            f"Action: Originate\r\nActionID: {call}\r\nChannel: Local/90@local-trunk/n\r\n"
+            "Application: Wait\r\nData: 600\r\nAsync: true\r\n\r\n"
+            for call in range(1, n + 1)
+        )
+        said = f"Response: Success\r\nActionID: {n}\r\n"
+        if not answers(self.ami_port, (_LOGIN + calls).encode(), said.encode()):
+            raise LabError(f"{self.name} makes no calls")
 
 
 class Lab:
@@ -198,7 +201,8 @@ class Lab:
             f"{limit} >{config} && exec asterisk -f -n -C {config}",
         )
         try:
-            asterisk = LimitedAsterisk(name)
+            port = _docker("port", name, "5038/tcp").splitlines()[0].rpartition(":")[2]
+            asterisk = LimitedAsterisk(name, int(port))
             wait_for(name, asterisk.is_ready)
             yield asterisk
         finally:
@@ -260,8 +264,7 @@ def docker_available() -> str | None:
 
 
 def _fully_booted(port: int) -> bool:
-    login = f"Action: Login\r\nUsername: {AMI_USERNAME}\r\nSecret: {AMI_SECRET}\r\n\r\n"
-    return answers(port, login.encode(), b"Event: FullyBooted")
+    return answers(port, _LOGIN.encode(), b"Event: FullyBooted")
 
 
 def _container(service: str) -> str:

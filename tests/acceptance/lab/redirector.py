@@ -6,13 +6,14 @@ Retransmissions are answered like the first; it keeps no calls.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
 from types import TracebackType
 from typing import Final, Literal, Self
 
-HOST: Final = "10.213.77.1"
+HOST: Final = os.environ.get("LAB_GATEWAY", "10.213.77.1")
 PORT: Final = 5070
 
 #: Pause between two REFERs of one call, in seconds: one of them meets the operator on the line.

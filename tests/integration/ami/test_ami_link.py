@@ -174,6 +174,23 @@ async def test_hanging_asterisk_is_dropped_and_taken_when_it_goes_on(
     assert "does not answer pings" in reasons(caplog)
 
 
+async def test_an_asterisk_that_says_nothing_is_noticed_soon(
+    pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ami, "SILENT_AFTER_S", 0.2)
+    monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 20)
+    async with linked(pbx_at(pbx.port)) as rig:
+        await rig.up()
+        assert rig.link.silence == ""
+        pbx.hang()
+        asking = asyncio.create_task(rig.link.ask({"Action": "Ping"}))
+        await wait_until(lambda: rig.link.silence, "its silence is noticed")
+        assert "the Asterisk of pbx01 does not answer" in rig.link.silence
+        pbx.unhang()
+        await asking
+        assert rig.link.silence == ""
+
+
 async def test_a_half_open_connection_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 0.2)
     async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
