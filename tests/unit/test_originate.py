@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,7 @@ from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import CELL
 from tests.unit.parts import Parts, entry, parts
 from tests.waiting import wait_until
+from workers.ami import AmiLink
 from workers.calls.originate import STALE_CLAIM_S
 from workers.pbx.hand_overs import MOST_FAILED
 
@@ -265,6 +267,18 @@ async def test_an_unsendable_request_is_answered() -> None:
     ending = await (await dial(waiting(ValueError("line end")))).ending()
     assert ending.error is not None
     assert ending.error.code == "not_sendable"
+
+
+async def test_a_link_lost_between_two_attempts_gives_the_call_back() -> None:
+    made = waiting(cell={"retries": 2})
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        made.asterisk.ready = False
+        raise OriginateRefused("no such channel")
+
+    made.originator.link = cast(AmiLink, SimpleNamespace(originate=refuse))
+    await dial(made)
+    assert made.written.done == ["claim", "unclaim"]
 
 
 async def test_a_void_task_dials_nothing() -> None:
