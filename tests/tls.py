@@ -28,7 +28,8 @@ async def tls_in_front_of(target: int, cert: Path, key: Path) -> AsyncIterator[i
     """A TLS port that passes everything on to `target` on 127.0.0.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
-    flows: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+    flows: list[asyncio.Task[None]] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -38,16 +39,14 @@ async def tls_in_front_of(target: int, cert: Path, key: Path) -> AsyncIterator[i
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_connection("127.0.0.1", target)
-        for flow in (pump(reader, outer), pump(inner, writer)):
-            task = asyncio.create_task(flow)
-            flows.add(task)
-            task.add_done_callback(flows.discard)
+        writers.extend((outer, writer))
+        flows.extend(map(asyncio.create_task, (pump(reader, outer), pump(inner, writer))))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for flow in list(flows):
-            flow.cancel()
+        for one in writers:
+            one.transport.abort()
         await asyncio.gather(*flows, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""No answered customer is cut off because of us, and if one is, Multcall is told: 16 and 22."""
+"""We cut off no answered customer. If Asterisk does, the Response says so. On 16 and 22."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Wire:
         self.site.wait_until(lambda: self.redis.llen(self.keys.ack) > 0, "the ACK")
 
     def told(self, n: int = 1, within_s: float = 60.0) -> list[dict[str, Any]]:
-        """What Multcall is told of n calls."""
+        """The Responses of n calls."""
         self.site.wait_until(
             lambda: self.redis.llen(self.keys.response) >= n, f"{n} Responses", within_s
         )

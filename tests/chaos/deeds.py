@@ -1,6 +1,6 @@
 """How each fault is done, undone and checked. One function for each kind in `faults.KINDS`.
 
-A check is judged only if nothing else was done meanwhile to the same worker or to Redis; see
+A check is judged only if nothing else was done in the meantime to the same worker or to Redis; see
 `Chaos.expect`. The promises about calls are checked for all faults together, by `book`.
 """
 
@@ -172,7 +172,7 @@ async def _same_lease(chaos: Chaos, pbx: str, before: dict[str, str]) -> bool:
 async def kill_asterisk(chaos: Chaos, fault: Fault) -> None:
     await chaos.note_lost(fault.target)
     await chaos.pbxs.kill(fault.target)
-    await chaos.note_lost(fault.target)  # those that were claimed meanwhile
+    await chaos.note_lost(fault.target)  # those claimed in the meantime
 
 
 async def pause_asterisk(chaos: Chaos, fault: Fault) -> None:

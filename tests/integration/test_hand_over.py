@@ -40,7 +40,7 @@ async def dialed(site: Site, worker: PbxWorker, *numbers: str) -> None:
 
 
 async def told(site: Site, *request_ids: str) -> list[dict[str, Any]]:
-    """The endings of these calls, as Multcall is told them."""
+    """The endings of these calls, as the Responses have them."""
     for one in request_ids:
         await wait_until(partial(_is_over, site, one), f"{one} is over")
         await site.code(code_element(one), put=True)

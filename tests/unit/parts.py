@@ -65,7 +65,7 @@ class Written:
     while_claiming: Callable[[], None] = lambda: None
     claims: list[tuple[str, int]] = field(default_factory=list)
     claimed_as: dict[str, Any] = field(default_factory=dict)
-    #: What the ledger has of the calls that are asked for; `while_reading` runs meanwhile.
+    #: What the ledger has of the calls that are asked for; `while_reading` runs during the read.
     known: list[Entry] = field(default_factory=list)
     while_reading: Callable[[], None] = lambda: None
 

@@ -5,7 +5,7 @@ local function number(text)
   if n ~= n or math.abs(n) > 9007199254740991 then return 0 end
   return n
 end
--- sound(key, kind): delete a key that has another type; what it held is written or found anew.
+-- sound(key, kind): delete a key that has another type. Later steps write its contents again.
 local function sound(key, kind)
   local found = redis.pcall('TYPE', key).ok  -- nil for a user without that right
   if found and found ~= kind and found ~= 'none' then redis.call('DEL', key) end

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import ssl
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,43 +18,13 @@ from tests.integration.ami.rig import (
     pbx_at,
     reasons,
 )
+from tests.tls import OPENSSL_MISSING, certificate, tls_in_front_of
 from tests.waiting import wait_until
-
-
-async def certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """A self-signed certificate for that name, and its key."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=pbx"]
-    command += ["-addext", f"subjectAltName={name}"]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-    return cert, key
-
-
-@asynccontextmanager
-async def tls_in_front_of(pbx: SimulatedPbx, cert: Path, key: Path) -> AsyncIterator[int]:
-    """A TLS port that passes everything on to the PBX."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner, outer = await asyncio.open_connection("127.0.0.1", pbx.port)
-        await asyncio.gather(pump(reader, outer), pump(inner, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
 
 
 @pytest.fixture
 def openssl(require_service: RequireService) -> None:
-    require_service("openssl", None if shutil.which("openssl") else "not installed")
+    require_service("openssl", OPENSSL_MISSING)
 
 
 @pytest.mark.usefixtures("openssl")
@@ -68,7 +33,7 @@ async def test_calls_are_dialed_over_tls_with_the_pbxs_certificate(
 ) -> None:
     cert, key = await certificate(tmp_path)
     async with (
-        tls_in_front_of(pbx, cert, key) as port,
+        tls_in_front_of(pbx.port, cert, key) as port,
         linked(pbx_at(port, tls=True, tls_ca_file=cert)) as rig,
     ):
         await rig.up()
@@ -87,7 +52,7 @@ async def test_untrusted_certificate_is_logged_with_its_cure(
     other, _ = await certificate(tmp_path, "DNS:other")
     copied = tmp_path / "copied.pem"
     shutil.copy(other, copied)
-    async with tls_in_front_of(pbx, cert, key) as port:
+    async with tls_in_front_of(pbx.port, cert, key) as port:
         async with linked(pbx_at(port, tls=True, tls_ca_file=copied)) as rig:
             await wait_until(lambda: down_reasons(caplog), "it was refused")
             (reason,) = down_reasons(caplog)
@@ -110,7 +75,7 @@ async def test_a_certificate_for_another_name_is_refused_and_said(
     pbx: SimulatedPbx, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cert, key = await certificate(tmp_path, "DNS:pbx01.example,IP:127.0.0.2")
-    async with tls_in_front_of(pbx, cert, key) as port:
+    async with tls_in_front_of(pbx.port, cert, key) as port:
         async with linked(pbx_at(port, tls=True, tls_ca_file=cert)):
             await wait_until(lambda: down_reasons(caplog), "it was refused")
         assert pbx.connections == 0
