@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
+
+from tests.integration.forwarder import Forwarder
 
 END: Final = b"\r\n\r\n"
 
@@ -16,36 +17,10 @@ Rewrite = Callable[[bytes], list[bytes]]
 
 
 @dataclass(slots=True)
-class Middle:
-    """Forwards TCP from a port of its own to `target`. A context manager."""
+class Middle(Forwarder):
+    """Forwards AMI; `rewrite` decides what the worker gets."""
 
-    target: int
     rewrite: Rewrite
-    port: int = 0
-    _server: asyncio.Server | None = None
-    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, thence = await asyncio.open_connection("127.0.0.1", self.target)
-        self._writers += [writer, thence]
-        with contextlib.suppress(OSError):
-            await asyncio.gather(self._up(reader, thence), self._down(there, writer))
-
-    async def _up(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65_536):
-            sink.write(data)
-        sink.close()
 
     async def _down(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         rest = b""
