@@ -79,7 +79,9 @@ class Dispatcher:
         failpoint("publish.before")
         if not self._is_hopeless():
             sending = self._last = self._hand_over(list(nudges))
-            await asyncio.wait([asyncio.wrap_future(sending)], timeout=PUBLISH_WITHIN_S)
+            waiting = asyncio.wrap_future(sending)
+            waiting.add_done_callback(_retrieve)
+            await asyncio.wait([waiting], timeout=PUBLISH_WITHIN_S)
             if sending.done():
                 sending.result()
             else:
@@ -173,3 +175,9 @@ class Dispatcher:
         if producer is not None and producer.connection is not None:
             with contextlib.suppress(*BROKER_ERRORS):
                 producer.connection.collect()
+
+
+def _retrieve(done: asyncio.Future[None]) -> None:
+    """Read the error, or asyncio reports one that nobody read: `publish` reads it elsewhere."""
+    if not done.cancelled():
+        done.exception()
