@@ -8,16 +8,19 @@ command.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import socket
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from tests.waiting import wait_blocking
 
@@ -84,6 +87,24 @@ class LimitedAsterisk:
             raise LabError(f"{self.name} makes no calls")
 
 
+@cache
+def _reserve() -> TextIO:
+    """Keep the lab for this process until it ends, so that no other one resets it meanwhile.
+
+    Raises:
+        LabError: another process uses it.
+    """
+    lock = Path(tempfile.gettempdir(), f"{PROJECT}.lock").open("w")  # noqa: SIM115  # held until the end
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise LabError(
+            f"another process uses the lab {PROJECT}: wait for its end, or set LAB_PROJECT"
+        ) from None
+    return lock
+
+
 class Lab:
     """Starts, stops, kills and reads the lab. One lab a machine, unless LAB_PROJECT is set."""
 
@@ -92,6 +113,7 @@ class Lab:
 
         Idempotent; 3 s when everything is there, some minutes on the first run.
         """
+        _reserve()
         _docker("compose", "build", "--quiet", timeout_s=BUILD_S)
         _docker("compose", "up", "--detach", "--no-build", timeout_s=COMMAND_S)
         for version in VERSIONS:
