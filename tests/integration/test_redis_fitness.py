@@ -266,7 +266,7 @@ async def test_redis_that_is_down_at_start_is_as_before(redis_url: str) -> None:
 
 async def test_cells_without_any_redis_cannot_be_served(redis_url: str) -> None:
     gone = "redis://127.0.0.1:9/0"
-    with pytest.raises(StoreUnavailable, match="the Redis of cell A at .* cannot be reached"):
+    with pytest.raises(StoreUnavailable, match=r"the Redis of cell A at .* cannot be reached"):
         await Servers().of_cells({"A": gone, "B": gone})
     assert await Servers().of_cells({}) == {}
 
@@ -306,7 +306,7 @@ async def test_only_a_redis_that_may_lose_calls_is_warned_of(
             await servers.close()
             warned += [vars(r)["cure"] for r in caplog.records]
             assert all(message == "Redis is not durable" for message in caplog.messages)
-        await admin.config_set("appendfsync", before)
+        await admin.config_set("appendfsync", str(before))
     (cure,) = warned
     assert "'appendfsync everysec'" in cure
 
