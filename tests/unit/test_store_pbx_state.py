@@ -12,7 +12,7 @@ import pytest
 from dialer.domain.room import PbxLimits
 from dialer.domain.taking import Results, Verdict
 from dialer.store.keys import BRIDGE_SHOWN_S
-from dialer.store.registry import BridgeState, PbxState, Registry
+from dialer.store.registry import BridgeState, PbxState, Registry, skew_words
 from dialer.store.steps import Steps
 from tests.unit.stand_ins import Notes, a
 
@@ -218,6 +218,19 @@ async def test_a_worker_learns_if_it_has_the_lease(
     registry = Registry(cast(Steps, a(run=Notes().of("run", [b"17", number]))))
     reply = await registry.heartbeat("pbx01", instance="i", link="up", facts={}, holder=holder)
     assert (reply.now_ms, reply.is_holder) == (17, is_holder)
+
+
+async def test_a_bridge_releases_slots_without_a_number() -> None:
+    notes = Notes()
+    registry = Registry(cast(Steps, a(run=notes.of("run"))))
+    await registry.release("pbx01", ["A:1"])
+    await registry.release("pbx01", ["A:1"], fence=7)
+    assert [args for _, _, args in notes.given("run")] == [["", "A:1"], [7, "A:1"]]
+
+
+@pytest.mark.parametrize(("skew_s", "way"), [(0.6, "1 s ahead of"), (-0.6, "1 s behind")])
+def test_a_clock_is_ahead_or_behind(skew_s: float, way: str) -> None:
+    assert skew_words(skew_s).startswith(f"the clock of its host is {way} that of Redis")
 
 
 async def test_nothing_is_sent_for_no_calls() -> None:

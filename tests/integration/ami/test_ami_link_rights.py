@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -89,6 +90,20 @@ async def test_refused_question_names_the_permissions_to_add(
         await wait_until(lambda: down_reasons(caplog), "it was said")
         assert not rig.link.ready
     assert "add system,reporting to its write in manager.conf" in reasons(caplog)
+
+
+async def test_a_refusal_that_is_no_missing_right_is_told() -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        asking = asyncio.create_task(rig.link.boot())
+        for action in ("CoreStatus", "ListCommands"):
+            (question,) = await wait_until(lambda name=action: raw.actions(name), "it is asked")
+            action_id = question.partition("ActionID: ")[2].partition("\r\n")[0]
+            reply = f"Response: Error\r\nActionID: {action_id}\r\nMessage: not now\r\n\r\n"
+            await raw.say(reply.encode())
+        with pytest.raises(AmiUnavailable, match="Asterisk refuses CoreStatus: not now"):
+            await asking
+        assert rig.link.ready
 
 
 async def test_user_without_call_events_dials_nothing(
