@@ -402,6 +402,7 @@ async def test_call_is_claimed_by_one_token_only(site: Site) -> None:
     entry = await site.claimed(token="mine")
     assert entry is not None
     assert (entry.call.state, entry.boot, entry.call.dialed_at) == (State.ORIGINATING, "b1", T0)
+    assert (entry.call.pbx, entry.call.attempts) == ("pbx01", 1)
     before = await site.snapshot()
     assert await site.claimed(token="mine") == entry  # its reply was lost
     assert await site.claimed(token="other") is None
@@ -432,18 +433,32 @@ async def test_call_is_unclaimed_once_and_only_by_its_claimer(site: Site) -> Non
     assert await site.snapshot() == before
     call = (await site.entry()).call
     assert (call.state, call.pbx, call.dialed_at) == (State.ADMITTED, None, None)
+    for name in ("pbx", "dialed_ms", "boot", "token", "attempts"):
+        assert await site.field("r-1", name) is None
     assert await site.ledger.claimed("pbx01") == []
+    queued = site.ledger.keys.queued
+    assert await site.redis.zscore(queued, f"{CELL}:r-1") == 0, "it is due at once"
 
 
 async def test_accepted_call_sends_one_ack_and_awaits_its_code(site: Site) -> None:
     entry = await site.accepted()
     assert entry.call.state is State.ACCEPTED
+    assert (entry.call.accepted_at, entry.call.uniqueid) == (T0, f"{CELL}:r-1")
+    assert (entry.call.attempts, await site.field("r-1", "code_state")) == (1, "awaited")
     before = await site.snapshot()
     assert await site.accept(entry)  # a repeat: it was accepted
     assert await site.snapshot() == before
     (ack,) = await site.acks()
     assert (ack["IdRequisicao"], ack["Pbx"]) == ("r-1", "pbx01")
     assert await site.counters() == await site.sizes() == (1, 1)
+
+
+async def test_a_code_is_awaited_from_now_on(site: Site) -> None:
+    before, _ = await site.redis.time()
+    await site.accepted(wait_s=3_600)
+    after, _ = await site.redis.time()
+    due: Any = await site.redis.zscore(site.ledger.keys.awaiting, f"{CELL}:r-1")
+    assert before * 1000 <= due - 3_600_000 < (after + 1) * 1000
 
 
 async def test_ended_call_is_not_accepted(site: Site) -> None:

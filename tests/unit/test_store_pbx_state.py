@@ -241,6 +241,15 @@ async def test_nothing_is_sent_for_no_calls() -> None:
     assert notes == []
 
 
+async def test_slots_are_asked_for_by_age_and_cell() -> None:
+    notes = Notes()
+    registry = Registry(cast(Steps, a(run=notes.of("run", [[b"A:1"], []]))))
+    found = await registry.slots(["pbx01", "pbx02"], "A", older_than_s=10.5)
+    assert found == {"pbx01": ["A:1"], "pbx02": []}
+    ((_, keys, args),) = notes.given("run")
+    assert (keys, args) == (["dialer:slots:pbx01", "dialer:slots:pbx02"], [10_500, "A:"])
+
+
 async def test_many_numbers_are_looked_up_in_batches() -> None:
     notes = Notes()
     registry = Registry(cast(Steps, a(read=notes.of("read", lambda *args: [0] * len(args[2:])))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ async def test_a_refusal_that_is_no_missing_right_is_told() -> None:
         await rig.up()
         asking = asyncio.create_task(rig.link.boot())
         for action in ("CoreStatus", "ListCommands"):
-            (question,) = await wait_until(lambda name=action: raw.actions(name), "it is asked")
+            (question,) = await wait_until(partial(raw.actions, action), "it is asked")
             action_id = question.partition("ActionID: ")[2].partition("\r\n")[0]
             reply = f"Response: Error\r\nActionID: {action_id}\r\nMessage: not now\r\n\r\n"
             await raw.say(reply.encode())
