@@ -98,6 +98,21 @@ async def test_stopping_bridge_returns_its_hand_in_order(site: Site) -> None:
     assert await site.ledger.fetch_codes("bridge-2", at_most=9) == [b"a", b"b", b"c"]
 
 
+async def test_a_bridge_stops_when_nothing_waits_for_it(site: Site) -> None:
+    ledger, keys = site.ledger, site.ledger.keys
+    assert not await ledger.has_requests(BRIDGE)
+    for hand in (keys.hand(BRIDGE), keys.code_hand(BRIDGE)):
+        await site.redis.rpush(hand, b"element")
+        assert await ledger.has_requests(BRIDGE)
+        await site.redis.delete(hand)
+    now, _ = await site.redis.time()
+    await site.redis.sadd(keys.parking, "tim")
+    await site.redis.zadd(keys.bridges, {BRIDGE: now * 1000, "dead": (now - 3600) * 1000})
+    assert await ledger.has_requests(BRIDGE), "nobody else dials what is parked"
+    await site.redis.zadd(keys.bridges, {"bridge-2": now * 1000})
+    assert not await ledger.has_requests(BRIDGE)
+
+
 async def test_element_in_a_stopped_bridges_hand_is_taken_over(site: Site) -> None:
     await site.ledger.take_over(BRIDGE)
     await site.ledger.return_hand(BRIDGE)

@@ -68,6 +68,19 @@ async def test_the_holder_itself_gets_a_number_above_the_asked(site: Site) -> No
     assert (await site.registry.hold("pbx01", A, above=ahead)).fence == ahead + 1
 
 
+@pytest.mark.parametrize(
+    ("known", "is_ours"),
+    [("9007199254740991", True), ("9100000000000000", False), ("-9100000000000000", False)],
+)
+async def test_a_number_that_is_too_great_counts_as_none(
+    site: Site, known: str, *, is_ours: bool
+) -> None:
+    """Lua would round it, and the next number would not be greater."""
+    await site.redis.hset(BEAT, "fence", known)
+    held = await site.registry.hold("pbx01", A)
+    assert held.fence == (int(known) + 1 if is_ours else held.now_ms)
+
+
 async def test_a_silence_that_is_too_short_frees_no_lease(site: Site) -> None:
     await site.registry.hold("pbx01", A)
     await site.silence("pbx01", seconds=PBX_DEAD_AFTER_S / 2)

@@ -241,6 +241,12 @@ async def test_nothing_is_sent_for_no_calls() -> None:
     assert notes == []
 
 
+async def test_the_asterisk_of_a_pbx_is_told() -> None:
+    for raw, asterisk in ((b"00:1b at host:5038", "00:1b at host:5038"), (None, "")):
+        registry = Registry(cast(Steps, a(read=Notes().of("read", raw))))
+        assert await registry.asterisk("pbx01") == asterisk
+
+
 async def test_slots_are_asked_for_by_age_and_cell() -> None:
     notes = Notes()
     registry = Registry(cast(Steps, a(run=notes.of("run", [[b"A:1"], []]))))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dialer.doctor.findings import Level
 from dialer.errors import (
     AmiUnavailable,
 )
@@ -29,6 +30,7 @@ from tests.integration.ami.rig import (
 from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami
+from workers.doctor import check_pbx
 
 
 @asynccontextmanager
@@ -197,3 +199,13 @@ async def test_an_asterisk_before_12_is_refused(
                 "later: update Asterisk, or take this PBX out of dialer.toml"
             )
             assert rig.link.trouble in reasons(caplog)
+
+
+async def test_a_link_lost_while_the_doctor_asks_is_told() -> None:
+    async with RawPbx() as raw:
+        checking = asyncio.create_task(check_pbx(pbx_at(raw.port), []))
+        await wait_until(partial(raw.actions, "ListCommands"), "it asks")
+        raw.cut()
+        (finding,) = await checking
+    assert (finding.code, finding.level) == ("ami.reach", Level.WRONG)
+    assert finding.what.startswith("the link was lost")
