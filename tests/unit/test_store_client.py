@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from dialer.errors import StoreUnavailable
 from dialer.store.client import (
     cancel,
+    connect,
     connection_trouble,
     durability_warning,
     has_replicas,
@@ -108,6 +109,38 @@ def test_the_status_code_of_an_error_counts_before_its_text() -> None:
 )
 def test_only_sentinels_put_a_replica_in_a_servers_place(url: str, replicated: bool) -> None:
     assert has_replicas(url) is replicated
+
+
+OPTIONS = "?client_name=c&health_check_interval=7&protocol=3"
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        (
+            "redis://u:p@host:6380/3" + OPTIONS,
+            {
+                "host": "host",
+                "port": 6380,
+                "db": 3,
+                "username": "u",
+                "password": "p",
+                "client_name": "c",
+                "health_check_interval": 7,
+                "protocol": 3,
+                "socket_keepalive": True,
+            },
+        ),
+        ("redis://host?socket_keepalive=false", {"socket_keepalive": False}),
+        ("redis://host?timeout=9", {"socket_timeout": 9, "socket_connect_timeout": 9}),
+        ("unix:///run/redis.sock?db=2", {"path": "/run/redis.sock", "db": 2}),
+    ],
+)
+async def test_a_client_has_the_options_of_its_url(url: str, options: dict[str, Any]) -> None:
+    redis = connect(url)
+    known = redis.connection_pool.connection_kwargs
+    assert {name: known.get(name) for name in options} == options
+    await redis.aclose()
 
 
 async def move(redis: Redis) -> bytes | None:
