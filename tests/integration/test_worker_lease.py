@@ -86,6 +86,7 @@ async def test_a_lease_that_was_let_go_is_free(site: Site) -> None:
     second = await site.registry.hold("pbx01", B)
     assert second.fence > first.fence
     await site.registry.let_go("pbx01", A.name)
+    assert (await site.registry.hold("pbx01", A)).holder == B, "only its holder returns it"
     assert await beat(site, B, second.fence)
 
 
