@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from dialer.store.keys import (
 from dialer.store.ledger.unannounced import unannounced
 from dialer.store.registry import PBX_DEAD_AFTER_S, Holder, Lease
 from tests.integration.cell_rig import CELL, Site, pbx
+from tests.waiting import wait_until
 
 BEAT = "dialer:pbx:pbx01"
 VERDICT = "dialer:verdict:pbx01"
@@ -152,6 +154,25 @@ async def test_a_key_of_another_type_stops_no_step(site: Site, name: str) -> Non
         if expected is not None:
             assert result == expected
         assert await site.redis.type(key) != b"list"
+
+
+@pytest.mark.parametrize("key", [BEAT, SLOTS, PACE, STARTS, VERDICT])
+async def test_a_pbx_is_read_though_a_key_has_another_type(site: Site, key: str) -> None:
+    await site.redis.rpush(key, "no hash, set or text")
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert (state.instance, state.verdict, state.load.calls) == ("", None, 0)
+    assert await site.redis.type(key) == b"list", "a read changes nothing"
+
+
+async def test_a_start_within_the_burst_is_remembered(site: Site) -> None:
+    numbers = itertools.count()
+
+    async def is_remembered() -> int:
+        """The key lives for a second."""
+        await site.registry.lease(pbx(cps=30, max_calls=10_000), ids(str(next(numbers))))
+        return int(await site.redis.exists(PACE))
+
+    await wait_until(is_remembered, "a start is remembered")
 
 
 async def test_a_number_of_starts_that_is_too_great_counts_as_none(site: Site) -> None:

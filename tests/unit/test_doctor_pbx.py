@@ -151,7 +151,7 @@ async def test_a_target_that_is_missing_is_named(
     [
         (
             "PJSIP/{number}@tim",
-            {"PJSIPShowEndpoint": [ENDPOINT_MISSING]},
+            {"PJSIPShowEndpoint": [ENDPOINT_MISSING, a(success=True, message="")]},
             "there is no PJSIP endpoint tim (Unable to retrieve endpoint tim)",
         ),
         (
@@ -178,6 +178,22 @@ async def test_a_trunk_that_cannot_be_checked_is_good(said: str) -> None:
 
 
 @pytest.mark.parametrize("trunk", ["PJSIP/{number}", "DAHDI/g1/{number}", "IAX2/tim/{number}"])
+@pytest.mark.parametrize(
+    ("trunk", "question"),
+    [
+        ("PJSIP/{number}@tim", {"Action": "PJSIPShowEndpoint", "Endpoint": "tim"}),
+        ("SIP/tim/{number}", {"Action": "SIPshowpeer", "Peer": "tim"}),
+        ("Local/{number}@ctx/n", None),
+    ],
+)
+async def test_a_trunk_is_asked_for_by_its_name(
+    trunk: str, question: dict[str, str] | None
+) -> None:
+    link = Link()
+    assert "GOOD ami.trunk" in codes(await findings(link, trunk))
+    assert question is None or question in link.asked
+
+
 async def test_only_a_trunk_with_a_name_is_asked_for(trunk: str) -> None:
     link = Link()
     found = await findings(link, trunk)
@@ -227,12 +243,31 @@ def test_the_pbxs_of_this_host_with_a_secret_are_local(tmp_path: Path) -> None:
 def test_a_host_without_an_address_is_not_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unknown(*_: object, **__: object) -> Any:
-        raise OSError("Name or service not known")
+    known = socket.getaddrinfo
 
-    settings = site(tmp_path, {"host": "pbx.example", **NO_SECRET}, {"host": "b", **SECRET})
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    def look_up(host: str, *args: Any, **more: Any) -> Any:
+        if host == "pbx.example":
+            raise OSError("Name or service not known")
+        return known(host, *args, **more)
+
+    settings = site(tmp_path, {"host": "pbx.example", **SECRET}, {"host": "127.0.0.1", **SECRET})
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert local(settings) == ["pbx1"]
+
+
+async def test_a_pbx_is_checked_for_its_own_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, list[str]] = {}
+
+    async def note(pbx: Pbx, cells: list[Cell]) -> list[Finding]:
+        asked[pbx.name] = [one.name for one in cells]
+        return []
+
+    monkeypatch.setattr("workers.doctor.check_pbx", note)
+    settings = site(tmp_path, SECRET, SECRET)
+    assert await check_pbxs(settings, settings.pbxs) == []
+    assert asked == {"pbx0": ["ASR"], "pbx1": []}
 
 
 async def test_a_pbx_without_a_secret_is_left_out(tmp_path: Path) -> None:
