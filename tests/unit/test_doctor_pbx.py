@@ -177,7 +177,6 @@ async def test_a_trunk_that_cannot_be_checked_is_good(said: str) -> None:
     assert codes(await findings(Link(**answers))) == GOOD
 
 
-@pytest.mark.parametrize("trunk", ["PJSIP/{number}", "DAHDI/g1/{number}", "IAX2/tim/{number}"])
 @pytest.mark.parametrize(
     ("trunk", "question"),
     [
@@ -194,6 +193,7 @@ async def test_a_trunk_is_asked_for_by_its_name(
     assert question is None or question in link.asked
 
 
+@pytest.mark.parametrize("trunk", ["PJSIP/{number}", "DAHDI/g1/{number}", "IAX2/tim/{number}"])
 async def test_only_a_trunk_with_a_name_is_asked_for(trunk: str) -> None:
     link = Link()
     found = await findings(link, trunk)
