@@ -559,6 +559,15 @@ async def test_an_ended_call_keeps_its_error_code(site: Site) -> None:
     assert await site.field("r-1", "error") == "no_word"
 
 
+async def test_a_call_that_is_gone_is_not_buried(site: Site) -> None:
+    await site.ledger.bury_call(f"{CELL}:gone", '"unreadable"')
+    assert await site.snapshot() == {}
+    await site.admitted()
+    for _ in range(2):
+        await site.ledger.bury_call(f"{CELL}:r-1", '"unreadable"')
+    assert await site.dead() == ["unreadable"]
+
+
 async def test_end_from_an_older_epoch_is_void(site: Site) -> None:
     await site.admitted()
     old = await site.entry()

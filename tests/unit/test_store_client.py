@@ -111,6 +111,19 @@ def test_only_sentinels_put_a_replica_in_a_servers_place(url: str, replicated: b
     assert has_replicas(url) is replicated
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://u:hidden@host?ssl_password=hidden",
+        "sentinel://u:hidden@host,h2/main?sentinel_password=hidden",
+    ],
+)
+def test_an_address_hides_its_secrets(url: str) -> None:
+    shown = repr(RedisAddress.parse(url))
+    assert "host" in shown
+    assert "hidden" not in shown
+
+
 OPTIONS = "?client_name=c&health_check_interval=7&protocol=3"
 
 
