@@ -85,6 +85,13 @@ async def test_an_adopted_call_is_followed_to_its_end(caplog: pytest.LogCaptureF
     assert (await made.ending()).result is Result.BUSY
 
 
+@pytest.mark.parametrize("state", State)
+async def test_only_a_claimed_call_is_adopted(state: State) -> None:
+    made = await reconcile(of_another_worker(state))
+    is_claimed = state in (State.ORIGINATING, State.ACCEPTED, State.ANSWERED)
+    assert (CALL_ID in made.calls) is is_claimed
+
+
 async def test_a_channel_that_is_gone_is_answered_for_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
