@@ -241,9 +241,7 @@ def trunk_target(template: str) -> tuple[str, str]:
     `PJSIP/{number}@tim`, `PJSIP/tim/sip:{number}@host`, `SIP/tim/{number}`, `Local/{number}@ctx/n`.
     """
     technology, _, rest = template.partition("/")
-    first = rest.partition("/")[0]
-    name = first.rpartition("@")[2] if "{number}" in first else first
-    return technology.upper(), name
+    return technology.upper(), rest.partition("/")[0].rpartition("@")[2]
 
 
 async def _missing_trunk(link: AmiLink, template: str) -> str | None:

@@ -441,8 +441,8 @@ def _results(text: str) -> Results:
     return Results(**{name: _number(found.get(name, 0)) for name in names})
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
 
 
 def _number(value: object) -> int:
@@ -451,7 +451,7 @@ def _number(value: object) -> int:
     return int(text) if _WHOLE.fullmatch(text) else 0
 
 
-def _decimal(value: bytes | str) -> float:
+def _decimal(value: bytes) -> float:
     """Return a number of starts, 0 if it is missing, or no number that is ours."""
     text = _text(value)
     return float(text) if _DECIMAL.fullmatch(text) else 0.0

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from dialer.errors import StepsStopped
 from dialer.simulation.valkey import EmbeddedValkey
-from dialer.store.client import cancel
+from dialer.store.client import cancel, connect
 from dialer.store.scripts import SOURCES
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
@@ -297,6 +297,20 @@ async def test_servers_tell_their_owner_when_steps_stop(redis_url: str) -> None:
     with pytest.raises(StepsStopped):
         await asyncio.wait_for(watch, 5)
     await servers.close()
+
+
+async def test_only_steps_whose_loss_does_harm_wait_for_a_replica(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = Steps(connect(redis_url), "the test's Redis", replicated=True)
+    await steps.run("release", ["dialer:slots:pbx01", "dialer:pbx:pbx01"], ["", "a"])
+    assert caplog.messages == []
+    for number in ("1", "2"):
+        await steps.run("fence", [f"dialer:fence:{CELL}:pbx01"], [number, 100])
+    assert [m.partition(";")[0] for m in caplog.messages] == [
+        "Redis replica does not confirm writes"
+    ]
+    await steps.close()
 
 
 async def test_steps_are_refused_after_close(redis_url: str) -> None:

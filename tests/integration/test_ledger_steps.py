@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dialer.domain.call import Result, State
+from dialer.domain.call import CallError, Result, State
 from dialer.domain.room import CellRoom
 from dialer.multcall.request import parse_request
 from dialer.store.ledger import Admission, Waiting
@@ -96,6 +96,21 @@ async def test_stopping_bridge_returns_its_hand_in_order(site: Site) -> None:
     assert await site.ledger.return_hand(BRIDGE) == 0
     assert await fetch(site, "bridge-2", at_most=9, threads=9) == ([b"1", b"2", b"3"], 6)
     assert await site.ledger.fetch_codes("bridge-2", at_most=9) == [b"a", b"b", b"c"]
+
+
+async def test_a_bridge_stops_when_nothing_waits_for_it(site: Site) -> None:
+    ledger, keys = site.ledger, site.ledger.keys
+    assert not await ledger.has_requests(BRIDGE)
+    for hand in (keys.hand(BRIDGE), keys.code_hand(BRIDGE)):
+        await site.redis.rpush(hand, b"element")
+        assert await ledger.has_requests(BRIDGE)
+        await site.redis.delete(hand)
+    now, _ = await site.redis.time()
+    await site.redis.sadd(keys.parking, "tim")
+    await site.redis.zadd(keys.bridges, {BRIDGE: now * 1000, "dead": (now - 3600) * 1000})
+    assert await ledger.has_requests(BRIDGE), "nobody else dials what is parked"
+    await site.redis.zadd(keys.bridges, {"bridge-2": now * 1000})
+    assert not await ledger.has_requests(BRIDGE)
 
 
 async def test_element_in_a_stopped_bridges_hand_is_taken_over(site: Site) -> None:
@@ -193,6 +208,27 @@ async def test_a_number_limit_of_one_allows_one_call(site: Site) -> None:
         await site.in_hand(element(request_id))
         reply = await admit(site, element(request_id), most_per_number=1, number_window_s=3600)
         assert reply is expected
+
+
+async def test_a_check_tells_what_admission_would_refuse(site: Site) -> None:
+    for request_id in ("r-0", "r-1"):
+        await site.in_hand(element(request_id))
+        await admit(site, element(request_id), most_per_number=9, number_window_s=3600)
+    other = element("r-3", "5511900000000")
+    requests = [parse_request(raw, cell=CELL) for raw in (element("r-2"), element("r-0"), other)]
+    assert await site.ledger.check(requests, number_window_s=3600) == [2, None, 0]
+    assert await site.ledger.check(requests) == [0, None, 0]
+    assert await site.ledger.check([]) == []
+    key = site.ledger.keys.number("5511987654321")
+    await site.redis.zincrby(key, -3_600_000, f"{CELL}:r-0")
+    assert await site.ledger.check(requests, number_window_s=3600) == [1, None, 0]
+
+
+async def test_parked_requests_are_read_from_the_oldest_on(site: Site) -> None:
+    raw = [element(f"r-{n}") for n in range(5)]
+    await site.redis.rpush(site.ledger.keys.parked("tim"), *raw)
+    assert await site.ledger.parked({"tim": 2, "oi": 3}) == {"tim": raw[:2], "oi": []}
+    assert await site.ledger.parked_slice("tim", 1, 3) == raw[1:4]
 
 
 async def test_admission_takes_one_of_two_equal_elements(site: Site) -> None:
@@ -402,6 +438,7 @@ async def test_call_is_claimed_by_one_token_only(site: Site) -> None:
     entry = await site.claimed(token="mine")
     assert entry is not None
     assert (entry.call.state, entry.boot, entry.call.dialed_at) == (State.ORIGINATING, "b1", T0)
+    assert (entry.call.pbx, entry.call.attempts) == ("pbx01", 1)
     before = await site.snapshot()
     assert await site.claimed(token="mine") == entry  # its reply was lost
     assert await site.claimed(token="other") is None
@@ -412,13 +449,14 @@ async def test_call_is_claimed_by_one_token_only(site: Site) -> None:
 
 @pytest.mark.parametrize(("pbx", "epoch"), [("pbx02", 1), ("pbx01", 2), ("pbx01", 0)])
 async def test_task_of_another_pbx_or_epoch_claims_nothing(
-    site: Site, pbx: str, epoch: int
+    site: Site, pbx: str, epoch: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     await site.admitted()
     before = await site.snapshot()
     assert await site.claimed(pbx=pbx, epoch=epoch) is None
     assert await site.claimed("never-heard-of") is None
     assert await site.snapshot() == before
+    assert caplog.messages == []
 
 
 async def test_call_is_unclaimed_once_and_only_by_its_claimer(site: Site) -> None:
@@ -432,18 +470,32 @@ async def test_call_is_unclaimed_once_and_only_by_its_claimer(site: Site) -> Non
     assert await site.snapshot() == before
     call = (await site.entry()).call
     assert (call.state, call.pbx, call.dialed_at) == (State.ADMITTED, None, None)
+    for name in ("pbx", "dialed_ms", "boot", "token", "attempts"):
+        assert await site.field("r-1", name) is None
     assert await site.ledger.claimed("pbx01") == []
+    queued = site.ledger.keys.queued
+    assert await site.redis.zscore(queued, f"{CELL}:r-1") == 0, "it is due at once"
 
 
 async def test_accepted_call_sends_one_ack_and_awaits_its_code(site: Site) -> None:
     entry = await site.accepted()
     assert entry.call.state is State.ACCEPTED
+    assert (entry.call.accepted_at, entry.call.uniqueid) == (T0, f"{CELL}:r-1")
+    assert (entry.call.attempts, await site.field("r-1", "code_state")) == (1, "awaited")
     before = await site.snapshot()
     assert await site.accept(entry)  # a repeat: it was accepted
     assert await site.snapshot() == before
     (ack,) = await site.acks()
     assert (ack["IdRequisicao"], ack["Pbx"]) == ("r-1", "pbx01")
     assert await site.counters() == await site.sizes() == (1, 1)
+
+
+async def test_a_code_is_awaited_from_now_on(site: Site) -> None:
+    before, _ = await site.redis.time()
+    await site.accepted(wait_s=3_600)
+    after, _ = await site.redis.time()
+    due: Any = await site.redis.zscore(site.ledger.keys.awaiting, f"{CELL}:r-1")
+    assert before * 1000 <= due - 3_600_000 < (after + 1) * 1000
 
 
 async def test_ended_call_is_not_accepted(site: Site) -> None:
@@ -490,6 +542,30 @@ async def test_ended_call_gets_its_response_with_its_code(site: Site) -> None:
     assert await site.code(code_element(code=10**30)) == "done"
     assert [r["CodLigacao"] for r in await site.responses()] == [10**30]
     assert await site.counters() == await site.sizes() == (0, 0)
+
+
+async def test_a_waiting_call_that_ends_waits_no_longer(site: Site) -> None:
+    await site.admitted()
+    assert await site.end() == "done"
+    assert await site.redis.zcard(site.ledger.keys.queued) == 0
+
+
+async def test_an_ended_call_keeps_its_error_code(site: Site) -> None:
+    error = CallError(code="no_word", message="Asterisk did not reply")
+    await site.accepted()
+    assert await site.end(ending=replace(BUSY, error=error)) == "ended"
+    assert await site.field("r-1", "error") == "no_word"
+    assert await site.code() == "done"
+    assert await site.field("r-1", "error") == "no_word"
+
+
+async def test_a_call_that_is_gone_is_not_buried(site: Site) -> None:
+    await site.ledger.bury_call(f"{CELL}:gone", '"unreadable"')
+    assert await site.snapshot() == {}
+    await site.admitted()
+    for _ in range(2):
+        await site.ledger.bury_call(f"{CELL}:r-1", '"unreadable"')
+    assert await site.dead() == ["unreadable"]
 
 
 async def test_end_from_an_older_epoch_is_void(site: Site) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rich.console import Console
 
-from dialer.errors import StoreUnavailable, StoreUnfit
+from dialer.errors import StepsStopped, StoreUnavailable, StoreUnfit
 from dialer.monitor.terminal import watch
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store import fitness
@@ -261,6 +262,66 @@ async def test_redis_that_is_down_at_start_is_as_before(redis_url: str) -> None:
     await servers.close()
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         await Servers().at(gone, "the Redis")
+
+
+async def test_cells_without_any_redis_cannot_be_served(redis_url: str) -> None:
+    gone = "redis://127.0.0.1:9/0"
+    with pytest.raises(StoreUnavailable, match=r"the Redis of cell A at .* cannot be reached"):
+        await Servers().of_cells({"A": gone, "B": gone})
+    assert await Servers().of_cells({}) == {}
+
+
+async def test_cells_of_one_redis_share_its_steps(redis_url: str) -> None:
+    servers = Servers()
+    other = redis_url.removesuffix("0") + "1"
+    steps = await servers.of_cells({"A": redis_url, "B": redis_url, "C": other})
+    assert steps["A"] is steps["B"]
+    assert steps["A"] is not steps["C"]
+    assert steps["A"].where == "the Redis of cell A"
+    assert await servers.at(redis_url, "the registry's Redis") is steps["A"]
+    assert servers.known == {redis_url: steps["A"], other: steps["C"]}
+    await servers.close()
+    with pytest.raises(StepsStopped):
+        await steps["C"].run("release", [])
+
+
+async def test_a_redis_that_may_be_down_is_retried_later() -> None:
+    servers = Servers()
+    steps = await servers.at("redis://127.0.0.1:9/0", "the Redis", must_answer=False)
+    assert steps.is_down
+    await servers.close()
+
+
+async def test_only_a_redis_that_may_lose_calls_is_warned_of(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warned: list[str] = []
+    async with redis.asyncio.Redis.from_url(redis_url) as admin:
+        before = (await admin.config_get("appendfsync"))["appendfsync"]
+        for fsync in ("always", "everysec"):
+            await admin.config_set("appendfsync", fsync)
+            caplog.clear()
+            servers = Servers()
+            await servers.at(redis_url, "the Redis")
+            await servers.close()
+            warned += [vars(r)["cure"] for r in caplog.records]
+            assert all(message == "Redis is not durable" for message in caplog.messages)
+        await admin.config_set("appendfsync", str(before))
+    (cure,) = warned
+    assert "'appendfsync everysec'" in cure
+
+
+@pytest.mark.parametrize("error", [RedisConnectionError("lost"), OSError("no route")])
+async def test_rights_that_cannot_be_tried_stop_no_start(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*_: object) -> list[str]:
+        raise error
+
+    monkeypatch.setattr("dialer.store.servers.missing_rights", fail)
+    servers = Servers()
+    assert not (await servers.at(redis_url, "the Redis")).is_down
+    await servers.close()
 
 
 async def test_wrong_password_is_told_with_its_cure(redis_url: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from dialer.store.keys import (
     LedgerKeys,
 )
 from dialer.store.ledger.unannounced import unannounced
-from dialer.store.registry import PBX_DEAD_AFTER_S, Holder
+from dialer.store.registry import PBX_DEAD_AFTER_S, Holder, Lease
 from tests.integration.cell_rig import CELL, Site, pbx
+from tests.waiting import wait_until
 
 BEAT = "dialer:pbx:pbx01"
 VERDICT = "dialer:verdict:pbx01"
@@ -68,6 +70,19 @@ async def test_the_holder_itself_gets_a_number_above_the_asked(site: Site) -> No
     assert (await site.registry.hold("pbx01", A, above=ahead)).fence == ahead + 1
 
 
+@pytest.mark.parametrize(
+    ("known", "is_ours"),
+    [("9007199254740991", True), ("9100000000000000", False), ("-9100000000000000", False)],
+)
+async def test_a_number_that_is_too_great_counts_as_none(
+    site: Site, known: str, *, is_ours: bool
+) -> None:
+    """Lua would round it, and the next number would not be greater."""
+    await site.redis.hset(BEAT, "fence", known)
+    held = await site.registry.hold("pbx01", A)
+    assert held.fence == (int(known) + 1 if is_ours else held.now_ms)
+
+
 async def test_a_silence_that_is_too_short_frees_no_lease(site: Site) -> None:
     await site.registry.hold("pbx01", A)
     await site.silence("pbx01", seconds=PBX_DEAD_AFTER_S / 2)
@@ -106,6 +121,66 @@ async def test_a_heartbeat_writes_all_facts(site: Site) -> None:
     found = await hashed(site, BEAT)
     assert (found["calls"], found["host"], found["pid"]) == ("3", "h", "7")
     assert "fence" not in found
+
+
+SLOTS, PACE, STARTS = "dialer:slots:pbx01", "dialer:pace:pbx01", "dialer:starts:pbx01"
+FENCE = LedgerKeys(CELL).fence("pbx01")
+STEPS: dict[str, tuple[Callable[[Site], Awaitable[Any]], Any, tuple[str, ...]]] = {
+    "hold": (lambda s: s.registry.hold("pbx01", A), None, (BEAT,)),
+    "heartbeat": (lambda s: s.beat(), None, (BEAT,)),
+    "let_go": (lambda s: s.registry.let_go("pbx01", A.name), None, (BEAT,)),
+    "release": (lambda s: s.registry.release("pbx01", ids("a"), fence=7), None, (SLOTS, BEAT)),
+    "restore": (lambda s: s.registry.restore_slots("pbx01", ids("a")), 1, (SLOTS,)),
+    "old": (lambda s: s.registry.slots(["pbx01"], CELL, older_than_s=0), {"pbx01": []}, (SLOTS,)),
+    "try": (lambda s: s.registry.try_with("pbx01", "a"), False, (VERDICT,)),
+    "tried": (lambda s: s.registry.tried("pbx01", "a", success=True), False, (VERDICT, BEAT)),
+    "fence": (lambda s: s.steps.run("fence", [FENCE], ["7", 100]), 1, (FENCE,)),
+    "lease": (
+        lambda s: s.registry.lease(pbx(), ids("a")),
+        Lease(granted=1, new=frozenset(ids("a"))),
+        (SLOTS, PACE, BEAT, VERDICT, STARTS),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+async def test_a_key_of_another_type_stops_no_step(site: Site, name: str) -> None:
+    """An operator, or another program, wrote it; what the step needs is written again."""
+    step, expected, keys = STEPS[name]
+    for key in keys:
+        await site.redis.flushall()
+        await site.redis.rpush(key, "no hash, set or text")
+        result = await step(site)
+        if expected is not None:
+            assert result == expected
+        assert await site.redis.type(key) != b"list"
+
+
+@pytest.mark.parametrize("key", [BEAT, SLOTS, PACE, STARTS, VERDICT])
+async def test_a_pbx_is_read_though_a_key_has_another_type(site: Site, key: str) -> None:
+    await site.redis.rpush(key, "no hash, set or text")
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    assert (state.instance, state.verdict, state.load.calls) == ("", None, 0)
+    assert await site.redis.type(key) == b"list", "a read changes nothing"
+
+
+async def test_a_start_within_the_burst_is_remembered(site: Site) -> None:
+    numbers = itertools.count()
+
+    async def is_remembered() -> int:
+        """The key lives for a second."""
+        await site.registry.lease(pbx(cps=30, max_calls=10_000), ids(str(next(numbers))))
+        return int(await site.redis.exists(PACE))
+
+    await wait_until(is_remembered, "a start is remembered")
+
+
+async def test_a_number_of_starts_that_is_too_great_counts_as_none(site: Site) -> None:
+    now_s, _ = await site.redis.time()
+    garbage: Any = {"n": "1e300", "at_us": now_s * 1_000_000}
+    await site.redis.hset(STARTS, mapping=garbage)
+    await site.registry.lease(pbx(), ids("a"))
+    assert (await hashed(site, STARTS))["n"] == "1.000000"
 
 
 # --- the fence of a cell ------------------------------------------------------------------

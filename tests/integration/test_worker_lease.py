@@ -12,6 +12,7 @@ import pytest
 
 from dialer.errors import Fenced, PbxHeld
 from dialer.simulation.pbx.server import SimulatedPbx
+from dialer.store.keys import IDLE_RETENTION_S
 from dialer.store.ledger import WorkerLedger
 from dialer.store.ledger.fence import Fence
 from dialer.store.registry import PBX_DEAD_AFTER_S, Holder
@@ -85,6 +86,7 @@ async def test_a_lease_that_was_let_go_is_free(site: Site) -> None:
     second = await site.registry.hold("pbx01", B)
     assert second.fence > first.fence
     await site.registry.let_go("pbx01", A.name)
+    assert (await site.registry.hold("pbx01", A)).holder == B, "only its holder returns it"
     assert await beat(site, B, second.fence)
 
 
@@ -218,6 +220,29 @@ async def test_a_fenced_worker_changes_no_call(site: Site) -> None:
         with pytest.raises(Fenced):
             await step()
     assert await site.snapshot() == before
+
+
+async def test_each_step_of_a_worker_fences_older_ones(site: Site) -> None:
+    await site.admitted("r-1")
+    await site.admitted("r-2")
+    await site.claimed("r-2")
+    mine = ledger(site, Fence("pbx01", 11))
+    entry = await site.entry("r-2")
+    request, call = entry.request, entry.call
+    steps: list[Callable[[], Awaitable[object]]] = [
+        mine.fence_off,
+        lambda: mine.claim(R1, pbx="pbx01", epoch=1, at=T0, boot="b", token="u"),
+        lambda: mine.unclaim(R1, pbx="pbx01", token="u"),
+        lambda: mine.accept(request, pbx="pbx01", uniqueid="u", attempts=1, at=T0, code_wait_s=1),
+        lambda: mine.answer(call.call_id, at=T0),
+        lambda: mine.end(call, request, BUSY),
+    ]
+    fence = f"dialer:fence:{CELL}:pbx01"
+    for step in steps:
+        await site.redis.delete(fence)
+        assert await step() not in (False, "void")
+        assert await site.redis.get(fence) == b"11"
+        assert IDLE_RETENTION_S - 60 < await site.redis.ttl(fence) <= IDLE_RETENTION_S
 
 
 async def test_the_newer_worker_and_a_bridge_are_not_fenced(site: Site) -> None:

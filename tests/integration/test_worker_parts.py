@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from dialer.domain.call import Call, Ending
 from dialer.settings import Settings
 from dialer.settings.kept import text_of
 from dialer.simulation.pbx import actions
+from dialer.simulation.pbx.events import Event, event_mask
 from dialer.simulation.pbx.outcomes import VERSIONS
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
@@ -311,6 +313,60 @@ async def test_a_cell_whose_redis_refuses_is_lacking(site: Site, pbx: SimulatedP
         await site.redis.delete(f"dialer:claimed:{CELL}:pbx01")
         worker.state.monotonic = lambda: time.monotonic() + REFUSED_FOR_S
         await wait_until(site.acks, "it is dialed again")
+
+
+async def test_a_worker_that_cannot_show_itself_dials_nothing(
+    site: Site, pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def lacks() -> bool:
+        lacking: Any = await site.redis.hget("dialer:pbx:pbx01", "lacking")
+        return "refuses the worker of pbx01" in json.loads(lacking or "{}").get(CELL, "")
+
+    redis: Any = site.redis
+    async with working(site, pbx) as worker:
+        worker._journal.refused_pause_s = 0.05
+        await redis.execute_command("ACL", "SETUSER", "default", "-set")
+        try:
+            await wait_until(lacks, "the heartbeat says it")
+            assert "Redis refused a command; trying again" in caplog.messages
+        finally:
+            await redis.execute_command("ACL", "SETUSER", "default", "+set")
+        await site.redis.delete(f"dialer:worker:{CELL}:pbx01")
+        shown = partial(site.redis.exists, f"dialer:worker:{CELL}:pbx01")
+        await wait_until(shown, "it shows itself again")
+        assert not worker.failure.done()
+
+
+async def test_a_trouble_and_its_end_are_logged_once_each(
+    site: Site, pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logged(text: str) -> list[str]:
+        found = [r for r in caplog.records if r.getMessage() == text]
+        return [str(vars(r).get("reason", "")) for r in found]
+
+    def is_logged(text: str, times: int) -> bool:
+        return len(logged(text)) == times
+
+    troubles = [""]
+    async with working(site, pbx) as worker:
+        worker.state.looks.append(lambda: troubles[0])
+        for n, trouble in enumerate(("no broker", "no disk"), 1):
+            troubles[0] = trouble
+            await wait_until(partial(is_logged, "PBX takes no calls", n), "it is logged")
+            troubles[0] = ""
+            await wait_until(partial(is_logged, "PBX takes calls again", n), "its end is logged")
+    assert logged("PBX takes no calls") == ["no broker", "no disk"]
+
+
+async def test_a_queue_that_loses_an_operator_is_checked_soon(
+    site: Site, pbx: SimulatedPbx
+) -> None:
+    async with working(site, pbx) as worker:
+        due = asyncio.create_task(worker._targets._is_due.wait())
+        name = "QueueMemberRemoved"
+        text = f"Event: {name}\r\nQueue: sales\r\n\r\n"
+        pbx._publish(Event(name=name, category=event_mask("agent") or 0, text=text))
+        await wait_until(due.done, "it is due")
 
 
 # --- the stop ---------------------------------------------------------------------------------

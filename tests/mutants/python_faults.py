@@ -2,7 +2,8 @@
 
 Left alone, because no test can or should notice them: log calls, docstrings, annotations,
 decorators, `__repr__`, f-strings, `if TYPE_CHECKING`, `__all__` (mypy reads it), and numbers that
-are a duration (`*_S`, `*_MS`): a test that notices one second more is a slow test.
+are a duration (`*_S`, `*_MS`, also two of them): a test that notices one second more is slow. For
+the same reason a factor of units is doubled, not made 1,001.
 """
 
 from __future__ import annotations
@@ -153,7 +154,10 @@ def _is_left_alone(node: ast.AST) -> bool:
 
 
 def _is_duration(name: str, value: ast.expr | None) -> bool:
-    return DURATION.search(name) is not None and isinstance(value, ast.Constant)
+    if DURATION.search(name) is None:
+        return False
+    parts = value.elts if isinstance(value, ast.Tuple) else [value]
+    return all(isinstance(part, ast.Constant) for part in parts)
 
 
 def _compare(finder: _Finder, node: ast.Compare) -> None:
@@ -193,8 +197,13 @@ def _constant(finder: _Finder, node: ast.Constant) -> None:
     if isinstance(node.value, bool):
         finder.replace(node, str(not node.value))
     elif isinstance(node.value, int | float):
-        finder.replace(node, str(node.value + 1))
-        finder.replace(node, str(node.value - 1))
+        for other in _other_numbers(node.value):
+            finder.replace(node, str(other))
+
+
+def _other_numbers(number: float) -> tuple[float, ...]:
+    """Return a factor of units or a size doubled, any other number one up and down."""
+    return (number * 2,) if number >= 100 else (number + 1, number - 1)
 
 
 def _tested(finder: _Finder, node: ast.If | ast.IfExp) -> None:

@@ -65,6 +65,7 @@ class Written:
     while_claiming: Callable[[], None] = lambda: None
     claims: list[tuple[str, int]] = field(default_factory=list)
     claimed_as: dict[str, Any] = field(default_factory=dict)
+    unclaimed_as: dict[str, Any] = field(default_factory=dict)
     #: What the ledger has of the calls that are asked for; `while_reading` runs during the read.
     known: list[Entry] = field(default_factory=list)
     while_reading: Callable[[], None] = lambda: None
@@ -105,6 +106,7 @@ class Written:
 
     async def unclaim(self, call_id: str, *, pbx: str, token: str) -> bool:
         await self._take("unclaim")
+        self.unclaimed_as = {"pbx": pbx, "token": token}
         return True
 
     async def assign(self, waiting: Waiting, pbx: str) -> int:

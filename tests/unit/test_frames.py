@@ -37,6 +37,20 @@ def test_the_first_of_repeated_headers_counts() -> None:
     }
 
 
+def test_lines_that_are_no_headers_are_left_out() -> None:
+    frame = b"Event: A\r\nno header\r\nName:value\r\n\r\nEmpty: \r\n: x"
+    assert headers_of(frame) == {"Event": "A", "Empty": "", "": "x"}
+
+
+def test_a_frame_of_the_greatest_length_is_read() -> None:
+    longest = b"x" * FRAME_MAX_BYTES
+    splitter = Splitter()
+    assert splitter.feed(longest) == []
+    assert splitter.feed(b"\r\n\r\n") == [longest]
+    assert splitter.feed(longest + b"\r\n\r\n") == [longest]
+    assert splitter.skipped == 0
+
+
 def test_a_frame_that_is_too_long_is_skipped_alone() -> None:
     for size in (1000, 65_536, 10**7):
         splitter = Splitter()

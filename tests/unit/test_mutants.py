@@ -50,6 +50,7 @@ def lua_faults_of(text: str) -> set[str]:
         ("a = not b", "a = b"),
         ("a = b - 1", "a = b + 1"),
         ("a = b - 1", "a = b - 2"),
+        ("a = b * 1000", "a = b * 2000"),
         ("a(True)", "a(False)"),
         ("if a:\n    b()", "if False:\n    b()"),
         ("if a:\n    b()", "if a:\n    pass"),
@@ -69,6 +70,10 @@ def test_a_fault_is_planted_in_python(code: str, fault: str) -> None:
     assert fault in python_faults_of(code)
 
 
+def test_a_factor_of_units_is_not_changed_by_a_thousandth() -> None:
+    assert python_faults_of("a = b * 1000") == {"a = b / 1000", "a = b * 2000"}
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -80,6 +85,7 @@ def test_a_fault_is_planted_in_python(code: str, fault: str) -> None:
         "def __repr__(self):\n    return self.a + 1",
         "if TYPE_CHECKING:\n    import a",
         "PAUSE_S: Final = 0.5",
+        "PAUSES_S: Final = (0.25, 5.0)",
         '__all__ = ["a", "b"]',
         "A = B | C",
         'a = f"{b + 1}"',

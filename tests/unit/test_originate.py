@@ -68,6 +68,13 @@ async def test_a_stale_claim_is_given_back() -> None:
     assert is_given_back(await dial(made))
 
 
+async def test_a_claim_of_10_s_is_not_stale() -> None:
+    made = waiting()
+    ticks: Iterator[float] = iter([0.0, STALE_CLAIM_S])
+    made.originator.monotonic = lambda: next(ticks)
+    assert len((await dial(made)).asterisk.sent) == 1
+
+
 async def test_a_claim_under_an_older_asterisk_is_given_back() -> None:
     made = waiting()
     made.written.while_claiming = lambda: setattr(made.state, "boot", "c")
@@ -264,21 +271,57 @@ async def test_an_originate_without_reply_is_not_sent_again() -> None:
 
 
 async def test_an_unsendable_request_is_answered() -> None:
-    ending = await (await dial(waiting(ValueError("line end")))).ending()
+    made = await dial(waiting(ValueError("line end")))
+    ending = await made.ending()
     assert ending.error is not None
     assert ending.error.code == "not_sendable"
+    assert "line end" in ending.error.message
+    assert made.done[0].attempts == 1
 
 
 async def test_a_link_lost_between_two_attempts_gives_the_call_back() -> None:
-    made = waiting(cell={"retries": 2})
+    made, sent = waiting(cell={"retries": 2}), []
 
-    async def refuse(*_: Any, **__: Any) -> None:
+    async def refuse(*_: Any, **more: Any) -> None:
+        sent.append(more["action_id"])
         made.asterisk.ready = False
         raise OriginateRefused("no such channel")
 
     made.originator.link = cast(AmiLink, SimpleNamespace(originate=refuse))
     await dial(made)
     assert made.written.done == ["claim", "unclaim"]
+    assert sent == [f"{UNIQUEID}#1"]
+
+
+async def test_a_reconnect_between_two_attempts_misses_nothing() -> None:
+    """What Asterisk refused is no call whose channel could be looked for."""
+    made = waiting(OriginateRefused("busy"), None)
+    made.originator.retry_pause_s = 0.05
+    dialing = asyncio.create_task(dial(made))
+    await wait_until(lambda: made.asterisk.sent, "it is sent")
+    await made.reconciler.run()
+    await dialing
+    assert len(made.asterisk.sent) == 2
+    assert not made.followed.missed
+
+
+async def test_a_call_claimed_again_is_given_back_with_its_new_token() -> None:
+    """The ledger failed over during the Originate, and the worker claimed the call again."""
+    made = waiting()
+    at_ledger = entry(State.QUEUED)
+    made.written.known = [at_ledger]
+
+    async def lose(*_: Any, **__: Any) -> None:
+        await made.replay.replay(cast(WorkerLedger, made.written))
+        raise AmiUnavailable("down")
+
+    made.originator.link = cast(AmiLink, SimpleNamespace(originate=lose))
+    await dial(made)
+    assert made.written.done == ["claim", "claim", "unclaim"]
+    assert made.written.unclaimed_as == {
+        "pbx": "pbx01",
+        "token": made.written.claimed_as["token"],
+    }
 
 
 async def test_a_void_task_dials_nothing() -> None:
@@ -370,4 +413,15 @@ async def test_of_a_held_cell_one_call_is_tried() -> None:
     assert CELL in made.state.lacking
     made.hear(HungUp(uniqueid=UNIQUEID, cause=17, cause_text=None))
     await made.ending()
+    assert made.hand_overs.why_held(CELL) is None
+
+
+async def test_after_a_trial_that_is_given_back_the_next_is_tried() -> None:
+    made = waiting(AmiUnavailable("down"))
+    for n in range(MOST_FAILED):
+        made.hand_overs.note(CELL, f"{CELL}:{n}", CUT_OFF)
+    made.hand_overs.monotonic = lambda: float("inf")
+    made.state.lacking.clear()
+    await dial(made)
+    assert made.written.done == ["claim", "unclaim"]
     assert made.hand_overs.why_held(CELL) is None

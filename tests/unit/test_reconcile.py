@@ -18,7 +18,7 @@ from tests.loop_watch import LONGEST_CALLBACK_S, watched_loop
 from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.lives import CELL, T0
 from tests.unit.parts import Parts, Written, entry, parts
-from workers.recovery.reconcile import RECORD_KEPT_S
+from workers.recovery.reconcile import RECORD_KEPT_S, SLICE
 
 CREATED = ChannelCreated(uniqueid=UNIQUEID, channel="PJSIP/carrier-1")
 CHANNEL = {"Channel": "PJSIP/carrier-1", "ChannelState": "5"}
@@ -83,6 +83,13 @@ async def test_an_adopted_call_is_followed_to_its_end(caplog: pytest.LogCaptureF
     assert made.followed.call.state is State.ACCEPTED
     made.hear(hung_up(17))
     assert (await made.ending()).result is Result.BUSY
+
+
+@pytest.mark.parametrize("state", State)
+async def test_only_a_claimed_call_is_adopted(state: State) -> None:
+    made = await reconcile(of_another_worker(state))
+    is_claimed = state in (State.ORIGINATING, State.ACCEPTED, State.ANSWERED)
+    assert (CALL_ID in made.calls) is is_claimed
 
 
 async def test_a_channel_that_is_gone_is_answered_for_at_once(
@@ -201,6 +208,25 @@ async def test_two_thousand_calls_do_not_block_the_loop() -> None:
         gc.enable()
     assert len(made.calls) == 2_000
     assert watched.longest_s < LONGEST_CALLBACK_S, watched
+
+
+async def test_a_call_that_ends_between_two_slices_is_left_out() -> None:
+    made = parts()
+    one = entry()
+    ids = [f"ASR_TIM:{n}" for n in range(SLICE + 2)]
+    made.written.has_claimed = [replace(one, call=replace(one.call, call_id=i)) for i in ids]
+    made.asterisk.listed = dict.fromkeys(ids, CHANNEL)
+
+    async def end_the_last() -> None:
+        first = made.calls.get
+        while (f := first(ids[0])) is None or not f.appeared:  # noqa: ASYNC110  # its turn
+            await asyncio.sleep(0)
+        made.calls.drop(ids[-1])
+
+    await asyncio.gather(reconcile(made), end_the_last())
+    await made.journal.wait_done()
+    assert len(made.calls) == SLICE + 1
+    assert all(followed.appeared for followed in made.calls.followed())
 
 
 async def test_no_events_are_kept_while_a_redis_is_away() -> None:

@@ -23,12 +23,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from dialer.errors import StoreUnavailable
 from dialer.store.client import (
     cancel,
+    connect,
+    connection_trouble,
     durability_warning,
     has_replicas,
     is_passing,
     require,
     wait_and_move,
 )
+from dialer.store.redis_url import RedisAddress
 
 LOST = RedisConnectionError("the connection was lost")
 REFUSED = ResponseError("WRONGTYPE a key of another type")
@@ -108,6 +111,51 @@ def test_only_sentinels_put_a_replica_in_a_servers_place(url: str, replicated: b
     assert has_replicas(url) is replicated
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://u:hidden@host?ssl_password=hidden",
+        "sentinel://u:hidden@host,h2/main?sentinel_password=hidden",
+    ],
+)
+def test_an_address_hides_its_secrets(url: str) -> None:
+    shown = repr(RedisAddress.parse(url))
+    assert "host" in shown
+    assert "hidden" not in shown
+
+
+OPTIONS = "?client_name=c&health_check_interval=7&protocol=3"
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        (
+            "redis://u:p@host:6380/3" + OPTIONS,
+            {
+                "host": "host",
+                "port": 6380,
+                "db": 3,
+                "username": "u",
+                "password": "p",
+                "client_name": "c",
+                "health_check_interval": 7,
+                "protocol": 3,
+                "socket_keepalive": True,
+            },
+        ),
+        ("redis://host?socket_keepalive=false", {"socket_keepalive": False}),
+        ("redis://host?timeout=9", {"socket_timeout": 9, "socket_connect_timeout": 9}),
+        ("unix:///run/redis.sock?db=2", {"path": "/run/redis.sock", "db": 2}),
+    ],
+)
+async def test_a_client_has_the_options_of_its_url(url: str, options: dict[str, Any]) -> None:
+    redis = connect(url)
+    known = redis.connection_pool.connection_kwargs
+    assert {name: known.get(name) for name in options} == options
+    await redis.aclose()
+
+
 async def move(redis: Redis) -> bytes | None:
     return await wait_and_move(redis, "list", "hand", head="LEFT", within_s=0.5)
 
@@ -136,6 +184,46 @@ async def test_an_absent_server_is_named_without_its_password(error: Exception) 
     with pytest.raises(StoreUnavailable, match=r"the broker at redis://.*start that") as raised:
         await require(client(error), "redis://:secret@host:6379/0", "the broker")
     assert "secret" not in str(raised.value)
+
+
+TLS, PLAIN = "rediss://host:6380/0", "redis://host:6379/0"
+UNTRUSTED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed (_ssl.c:1)"
+
+
+@pytest.mark.parametrize(
+    ("error", "url", "said"),
+    [
+        (RedisConnectionError(UNTRUSTED), TLS, "is not trusted (self-signed); name the"),
+        (RedisConnectionError(UNTRUSTED), TLS, "and use a certificate for host"),
+        (RedisConnectionError("CERTIFICATE_VERIFY_FAILED"), TLS, "not trusted (unknown CA)"),
+        (
+            RedisConnectionError("No such file or directory"),
+            TLS,
+            "ssl_ options name cannot be read",
+        ),
+        (RedisConnectionError("[SSL] PEM lib"), TLS, "ssl_ options name cannot be read"),
+        (AuthenticationError("WRONGPASS"), TLS, "refuses the login (WRONGPASS)"),
+        (AuthenticationError("WRONGPASS"), PLAIN, "refuses the login (WRONGPASS)"),
+        (RedisConnectionError("[SSL: WRONG_VERSION_NUMBER]"), TLS, "does not speak TLS"),
+        (REFUSED, PLAIN, "refuses (WRONGTYPE a key of another type)"),
+    ],
+)
+def test_a_connection_that_never_succeeds_says_why(error: Exception, url: str, said: str) -> None:
+    assert said in (connection_trouble(error, RedisAddress.parse(url)) or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "url"),
+    [
+        (LOST, PLAIN),
+        (LOST, TLS),
+        (OSError("No such file or directory"), "unix:///run/redis.sock"),
+        (RedisConnectionError("No such file or directory"), PLAIN),
+        (RedisConnectionError("[SSL: WRONG_VERSION_NUMBER]"), PLAIN),
+    ],
+)
+def test_a_connection_that_may_succeed_later_is_no_trouble(error: Exception, url: str) -> None:
+    assert connection_trouble(error, RedisAddress.parse(url)) is None
 
 
 async def test_a_server_that_answers_is_enough() -> None:

@@ -1,10 +1,17 @@
-"""What goes through `Steps.read` may be repeated, so it must not write."""
+"""What goes through `Steps.read` may be repeated, so it must not write; and how it is read."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from dialer.store.ledger import LedgerReads
+from dialer.store.steps import Steps
+from tests.unit.stand_ins import a
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +26,19 @@ def test_commands_given_to_read_do_not_write() -> None:
     found = {command for file in python_files() for command in commands(file)}
     assert {"HGETALL", "LLEN"} <= found
     assert found <= READING
+
+
+@pytest.mark.parametrize(
+    "reply", [[b"a", b"7000", b"\xff", b"9500"], [[b"a", 7000.0], [b"\xff", 9500.0]], []]
+)
+async def test_scores_are_read_by_both_protocols(reply: list[Any]) -> None:
+    """RESP2 sends members and scores in one row; `protocol` in the URL chooses."""
+
+    async def read(command: str, *_: Any) -> list[Any]:
+        return [10, 500_000] if command == "TIME" else reply
+
+    served = await LedgerReads(cast(Steps, a(read=read)), "ASR").served_by()
+    assert served == ({"a": 3.5, "\N{REPLACEMENT CHARACTER}": 1.0} if reply else {})
 
 
 def python_files() -> Iterator[Path]:

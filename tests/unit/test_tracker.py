@@ -100,6 +100,7 @@ async def test_events_of_other_channels_are_ignored() -> None:
         )
         assert made.tracker._unfollowed == {}
     assert made.followed.early == ()
+    assert made.tracker.feed(f"{CELL}:unknown", OriginateAccepted()) == []
 
 
 async def test_events_of_an_adopted_call_are_applied_once() -> None:
@@ -227,6 +228,16 @@ async def test_a_long_call_is_asked_for_alone(caplog: pytest.LogCaptureFixture) 
     assert ending.result is Result.UNKNOWN
     assert made.asterisk.asked == ["channel", "record"]
     assert "End of a call missed" in caplog.messages
+
+
+async def test_a_link_lost_while_asking_for_a_channel_ends_nothing() -> None:
+    made = accepted().hear(CREATED, UP)
+    made.asterisk.is_lost = True
+    now = made.state.clock.now()
+    made.tracker.feed(CALL_ID, CheckDue(), now.replace(year=now.year + 1))
+    await made.journal.wait_done()
+    assert made.asterisk.asked == ["channel"]
+    assert (made.written.endings, made.followed.asking) == ([], False)
 
 
 async def test_missing_amd_is_logged_once_until_it_works(

@@ -381,3 +381,16 @@ def test_no_record_is_too_odd_to_be_read(value: str) -> None:
     found = read_record(value)
     if found is not None:
         found.ending(fallback_end=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_event_that_is_understood_is_wanted(version: Version) -> None:
+    """The link drops all others before they are read."""
+    understood = {
+        message["Event"]
+        for scenario in scenarios()
+        for message in messages(version, scenario)
+        if translate(message) is not None
+    }
+    assert understood <= set(WANTED_EVENTS)
+    assert {"QueueCallerJoin", "QueueCallerLeave", "AgentConnect", "HangupRequest"} <= understood

@@ -88,11 +88,6 @@ class LedgerReads:
         """The end of Multcall's lists from which elements are taken."""
         return "LEFT" if self.push == "right" else "RIGHT"
 
-    async def claimed(self, pbx: str) -> list[Entry]:
-        """Return the calls claimed by this PBX's worker that have not ended."""
-        ids = await self.steps.read("SMEMBERS", self.keys.claimed(pbx))
-        return await self.entries(names_in(ids))
-
     async def live(self) -> list[str]:
         """Return the ids of all calls that are not done."""
         return names_in(await self.steps.read("ZRANGE", self.keys.live, 0, -1))

@@ -73,6 +73,19 @@ async def test_a_channel_list_with_a_gap_is_no_list(fault: str) -> None:
             assert set(await asking) == {"c0", "c1", "c2"}
 
 
+@pytest.mark.parametrize("event", ["UserEvent", "OriginateResponse"])
+async def test_an_event_with_the_id_of_a_list_is_an_event(event: str) -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        asking = asyncio.create_task(rig.link.channels())
+        action_id = await asked(raw, "CoreShowChannels")
+        foreign = f"Event: {event}\r\nActionID: {{id}}\r\nUniqueid: A:1\r\n\r\n"
+        said = CHANNELS + CHANNEL.replace("{n}", "c1") + foreign + END.replace("{n}", "1")
+        await raw.say(said.replace("{id}", action_id).encode())
+        assert set(await asking) == {"c1"}
+        assert [e["Event"] for e in rig.events] == [event]
+
+
 def test_a_forged_probe_reply_grants_nothing() -> None:
     probe = {"ActionID": PERMISSION_PROBE["ActionID"]}
     assert not is_probe_reply({"Event": "UserEvent", **probe})

@@ -15,6 +15,7 @@ from dialer.errors import (
     AmiLoginRefused,
     AmiUnavailable,
     ConfigError,
+    Fenced,
     OriginateOutcomeUnknown,
     OriginateRefused,
 )
@@ -141,6 +142,29 @@ async def test_a_lost_link_is_logged_and_reconnected(pbx: SimulatedPbx) -> None:
         await wait_until(
             lambda: any(e["Event"] == "Hangup" for e in rig.events), "the new link tells events"
         )
+
+
+async def test_a_link_that_is_dropped_says_why_and_comes_back(
+    pbx: SimulatedPbx, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with linked(pbx_at(pbx.port)) as rig:
+        await rig.up()
+        rig.link.drop("the include is gone")
+        rig.link.drop("a later reason")
+        await rig.lost(1)
+        await wait_until(lambda: rig.link.ready, "the link is back")
+        assert rig.link.session == 2
+    assert down_reasons(caplog) == ["the include is gone"]
+
+
+async def test_a_fenced_worker_does_not_connect_again(pbx: SimulatedPbx) -> None:
+    async def fenced(_: AmiLink) -> None:
+        raise Fenced("a newer worker")
+
+    async with linked(pbx_at(pbx.port), on_up=fenced) as rig:
+        with pytest.raises(Fenced, match="a newer worker"):
+            await rig.task
+        assert rig.link.session == 1
 
 
 async def test_an_asterisk_that_restarts_is_followed(pbx: SimulatedPbx) -> None:

@@ -12,7 +12,7 @@ from dialer.errors import AmiUnavailable
 from tests.integration.ami.rig import RawPbx, linked, pbx_at
 from tests.loop_watch import LONGEST_CALLBACK_S, watched_loop
 from tests.waiting import wait_until
-from workers.ami import AmiLink
+from workers.ami import AmiLink, connection
 from workers.ami import link as ami
 
 #: As many calls as one PBX may have (`max_calls`).
@@ -60,6 +60,31 @@ async def test_a_long_channel_list_does_not_block_the_loop(
             found, _ = await asyncio.gather(rig.link.channels(), list_channels(raw))
         assert len(found) == CHANNELS
         assert watched.longest_s < LONGEST_CALLBACK_S, watched
+
+
+async def test_a_flood_of_events_waits_at_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be handled yet is not read: the worker's memory is bounded."""
+    monkeypatch.setattr(connection, "WAITING_MAX_BYTES", 10_000)
+    monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 10.0)
+    reading: set[bool] = set()
+
+    def look(_: object) -> None:
+        link = rig.link._connection
+        assert link is not None
+        reading.add(link.protocol.transport.is_reading())
+
+    async with RawPbx() as raw, linked(pbx_at(raw.port), on_event=look) as rig:
+        await rig.up()
+        await raw.say(
+            b"".join(b"Event: Hangup\r\nUniqueid: A:%d\r\n\r\n" % n for n in range(5_000))
+        )
+        await wait_until(lambda: len(rig.events) == 5_000, "all events came")
+        assert [event["Uniqueid"] for event in rig.events] == [f"A:{n}" for n in range(5_000)]
+        assert False in reading
+        reading.clear()
+        await raw.say(b"Event: Hangup\r\nUniqueid: last\r\n\r\n")
+        await wait_until(lambda: rig.events[-1]["Uniqueid"] == "last", "it reads on")
+        assert reading == {True}
 
 
 async def test_a_question_that_timed_out_is_not_kept() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
+from dialer.doctor.findings import Level
 from dialer.errors import (
     AmiUnavailable,
 )
@@ -27,6 +30,7 @@ from tests.integration.ami.rig import (
 from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami
+from workers.doctor import check_pbx
 
 
 @asynccontextmanager
@@ -89,6 +93,20 @@ async def test_refused_question_names_the_permissions_to_add(
         await wait_until(lambda: down_reasons(caplog), "it was said")
         assert not rig.link.ready
     assert "add system,reporting to its write in manager.conf" in reasons(caplog)
+
+
+async def test_a_refusal_that_is_no_missing_right_is_told() -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        asking = asyncio.create_task(rig.link.boot())
+        for action in ("CoreStatus", "ListCommands"):
+            (question,) = await wait_until(partial(raw.actions, action), "it is asked")
+            action_id = question.partition("ActionID: ")[2].partition("\r\n")[0]
+            reply = f"Response: Error\r\nActionID: {action_id}\r\nMessage: not now\r\n\r\n"
+            await raw.say(reply.encode())
+        with pytest.raises(AmiUnavailable, match="Asterisk refuses CoreStatus: not now"):
+            await asking
+        assert rig.link.ready
 
 
 async def test_user_without_call_events_dials_nothing(
@@ -181,3 +199,13 @@ async def test_an_asterisk_before_12_is_refused(
                 "later: update Asterisk, or take this PBX out of dialer.toml"
             )
             assert rig.link.trouble in reasons(caplog)
+
+
+async def test_a_link_lost_while_the_doctor_asks_is_told() -> None:
+    async with RawPbx() as raw:
+        checking = asyncio.create_task(check_pbx(pbx_at(raw.port), []))
+        await wait_until(partial(raw.actions, "ListCommands"), "it asks")
+        raw.cut()
+        (finding,) = await checking
+    assert (finding.code, finding.level) == ("ami.reach", Level.WRONG)
+    assert finding.what.startswith("the link was lost")
