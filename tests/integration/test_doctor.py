@@ -347,6 +347,11 @@ def ami_user_hears_nothing_of_the_system(site: Site) -> None:
     site.pbx = {"read": "call,user,agent"}
 
 
+@case("ami.events")
+def eventfilter_hides_hangups(site: Site) -> None:
+    site.pbx = {"eventfilter": ["!Event: Hangup"]}
+
+
 @case("ami.include")
 def include_is_missing(site: Site) -> None:
     site.pbx = {"include": False}
