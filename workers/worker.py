@@ -451,6 +451,7 @@ class PbxWorker:
                 raise
             fresh = [(i, epoch) for i, epoch in found or [] if not self._calls.is_claiming(i)]
             for call_id, epoch in fresh:
+                self.state.results.count("unannounced")
                 self.dial(call_id, epoch)
             if fresh:
                 logger.info(

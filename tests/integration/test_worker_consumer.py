@@ -109,6 +109,12 @@ async def test_a_call_that_no_message_announced_is_dialed(tmp_path: Path) -> Non
         assert stack.rings.total() == 150
         assert await stack.redis.zscore(f"dialer:queued:{CELL}", f"{CELL}:foreign")
 
+        async def is_counted() -> bool:
+            results = await stack.redis.hget("dialer:pbx:pbx01", "results")
+            return bool(json.loads(results or b"{}").get("unannounced") == 150)
+
+        await wait_until(is_counted, "the heartbeat counts the calls without a message")
+
 
 async def test_lost_messages_cost_a_second(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:

@@ -87,8 +87,8 @@ def missing_call_events(pbx: Pbx, heard: Set[str]) -> str:
     hidden = " and ".join(sorted(NEEDED_EVENTS - heard))
     stopping = "" if "Newchannel" in heard else ", unless Asterisk is stopping"
     return (
-        f"{who} no {hidden} events{stopping}: take them out of its eventfilter lines, and of "
-        "disabledevents, in manager.conf, and reload that"
+        f"{who} no {hidden} events{stopping}: take them out of its eventfilter lines in "
+        "manager.conf, and reload that (if they are in disabledevents there, restart Asterisk)"
     )
 
 

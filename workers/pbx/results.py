@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 #: What is counted: calls claimed, Originates that Asterisk accepted, accepted ones of which no
-#: event ever came, answered calls that did not reach their target, calls expired before the dial.
-Name = Literal["claimed", "accepted", "no_word", "not_handed_over", "expired"]
+#: event ever came, answered calls that did not reach their target, calls expired before the dial,
+#: calls that no message announced in time.
+Name = Literal["claimed", "accepted", "no_word", "not_handed_over", "expired", "unannounced"]
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 
