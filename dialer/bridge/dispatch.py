@@ -95,8 +95,8 @@ class Dispatcher:
             sending = self._last = self._hand_over(list(nudges))
             sent = asyncio.wrap_future(sending)
             await asyncio.wait([sent], timeout=PUBLISH_WITHIN_S)
-            if sent.done():
-                sent.result()
+            if sending.done():
+                await sent
             else:
                 self._mark_down(_in_words(TimeoutError()))
         failpoint("publish.after")

@@ -48,7 +48,9 @@ class Snapshot:
 
     def troubles(self) -> list[str]:
         """Return what prevents calls from being dialed or answered, one sentence each."""
-        elsewhere = {pbx: who for waits in self.waits.values() for pbx, who in waits.workers.items()}
+        elsewhere = {
+            pbx: who for waits in self.waits.values() for pbx, who in waits.workers.items()
+        }
         return [
             *(
                 sentence

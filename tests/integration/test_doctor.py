@@ -17,6 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from dialer.cli.doctor import examine
+from dialer.doctor import host
 from dialer.doctor.findings import Finding, Level, exit_code
 from dialer.doctor.host import check_name, unit_findings
 from dialer.settings import load
@@ -430,6 +431,18 @@ def everybody_reads_the_secret_file(site: Site) -> None:
     file.write_text(SECRET)
     file.chmod(0o644)
     site.place = {"secret": "", "more": {"secret_file": "pbx01.secret"}}
+
+
+@case("host.secret")
+def everybody_reads_a_credential(site: Site) -> None:
+    site.monkeypatch.setattr(host, "SYSTEMD", site.folder)
+    folder = site.folder / "credentials"
+    folder.mkdir(mode=0o755)
+    file = folder / "DIALER_PBX01_SECRET"
+    file.write_text(SECRET)
+    file.chmod(0o644)
+    site.monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    site.place = {"secret": ""}
 
 
 @case("host.log")

@@ -285,7 +285,10 @@ async def test_a_broker_that_hangs_is_looked_at_once() -> None:
 @pytest.mark.parametrize(
     ("said", "cure"),
     [
-        ("Command # 1 (LPUSH) …: command not allowed when used memory > 'maxmemory'.", "memory is full"),
+        (
+            "Command # 1 (LPUSH) …: command not allowed when used memory > 'maxmemory'.",
+            "memory is full",
+        ),
         ("HELLO must be called with the client already authenticated, …", "refuses the login"),
         ("invalid username-password pair or user is disabled.", "refuses the login"),
         ("ACCESS_REFUSED - Login was refused", "refuses the login"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,6 +81,7 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> Notes:
         notes.append(("end", pbx))
 
     monkeypatch.setattr(Recovery, "move_from", move_from)
+
     async def end_destroyed(_: Recovery, ids: Iterable[str]) -> None:
         if found := sorted(ids):
             notes.append(("destroyed", found))

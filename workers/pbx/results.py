@@ -34,6 +34,13 @@ class Results:
         self._seconds[-1][1][name] += 1
         self._forget_old()
 
+    def take_back(self, name: Name) -> None:
+        """Count one call less, because it went well in the end."""
+        for _, counts in reversed(self._seconds):
+            if counts[name]:
+                counts[name] -= 1
+                return
+
     def last_minute(self) -> dict[Name, int]:
         """Return the number of calls for each name, also those that are 0."""
         self._forget_old()

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
-from dialer.simulation.pbx.filters import parse_filter
 from dialer.simulation.pbx.actions import Exchange
 from dialer.simulation.pbx.calls import AstDb, CallFloor
 from dialer.simulation.pbx.events import Event, event_mask, shutdown
+from dialer.simulation.pbx.filters import parse_filter
 from dialer.simulation.pbx.outcomes import VERSIONS, Version
 from dialer.simulation.pbx.session import AmiSession
 from dialer.simulation.pbx.timing import CallHabits
