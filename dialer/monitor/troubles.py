@@ -63,6 +63,12 @@ def _of_working(name: str, pbx: PbxState) -> Iterator[str]:
     elif (bad := pbx.results.at_once) and bad >= NAMED_SHARE * pbx.results.claimed:
         share = 100 * bad / max(bad, pbx.results.claimed)
         yield f"{name}: {pbx.results.in_words()} ({share:.0f} %)"
+    if pbx.results.is_congested:
+        yield (
+            f"{name}: {pbx.results.congested} of its {pbx.results.claimed} calls of the last "
+            "minute ended in CONGESTION: ask the carrier, and see that its trunks are registered and have "
+            "channels free"
+        )
     if 0 < pbx.cap < pbx.max_calls:
         yield (
             f"{name}: maxcalls in its asterisk.conf leaves room for {pbx.cap} of its calls, and "

@@ -63,6 +63,13 @@ def test_calls_without_messages_are_named() -> None:
     assert replace(snapshot, bridges=down).troubles() == []
 
 
+def test_a_carrier_without_room_is_named() -> None:
+    assert troubles(replace(READY, results=Results(claimed=12, congested=12))) == [
+        "pbx01: 12 of its 12 calls of the last minute ended in CONGESTION: ask the carrier, and "
+        "see that its trunks are registered and have channels free"
+    ]
+
+
 def test_a_worker_with_another_registry_is_named() -> None:
     never = replace(DOWN, instance="", link="", silent_s=math.inf, unready_s=math.inf)
     waits = {"ASR_TIM": CellWaits(bridges={"b": 0.1}, workers={"pbx01": "pid 7 on host two"})}

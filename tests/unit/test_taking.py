@@ -103,3 +103,14 @@ def test_calls_without_a_message_do_not_end_at_once() -> None:
     found = Results(claimed=20, unannounced=20)
     assert (found.at_once, found.in_words(), is_unusual(found)) == (0, "", False)
     assert found.since(Results(unannounced=15)).unannounced == 5
+
+
+@pytest.mark.parametrize(
+    ("claimed", "congested", "said"),
+    [(9, 9, False), (10, 10, True), (100, 90, True), (100, 89, False)],
+)
+def test_a_trunk_without_room_is_a_trouble(claimed: int, congested: int, *, said: bool) -> None:
+    found = Results(claimed=claimed, congested=congested)
+    assert found.is_congested is said
+    assert (found.at_once, is_unusual(found)) == (0, False)
+    assert found.since(Results(congested=4)).congested == congested - 4

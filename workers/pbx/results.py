@@ -10,8 +10,10 @@ from typing import Final, Literal, get_args
 
 #: What is counted: calls claimed, Originates that Asterisk accepted, accepted ones of which no
 #: event ever came, answered calls that did not reach their target, calls expired before the dial,
-#: calls that no message announced in time.
-Name = Literal["claimed", "accepted", "no_word", "not_handed_over", "expired", "unannounced"]
+#: calls that no message announced in time, calls that the trunk or the network refused.
+Name = Literal[
+    "claimed", "accepted", "no_word", "not_handed_over", "expired", "unannounced", "congested"
+]
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 
