@@ -66,8 +66,8 @@ def _of_working(name: str, pbx: PbxState) -> Iterator[str]:
     if pbx.results.is_congested:
         yield (
             f"{name}: {pbx.results.congested} of its {pbx.results.claimed} calls of the last "
-            "minute ended in CONGESTION: ask the carrier, and see that its trunks are registered and have "
-            "channels free"
+            "minute ended in CONGESTION: ask the carrier, and see that its trunks are registered "
+            "and have channels free"
         )
     if 0 < pbx.cap < pbx.max_calls:
         yield (
@@ -82,8 +82,8 @@ def of_messages(name: str, pbx: PbxState) -> Iterator[str]:
         yield (
             f"{name}: no message announced {pbx.results.unannounced} of its {pbx.results.claimed} "
             "calls of the last minute in time; its worker found them itself, each a second late: "
-            "is [broker] url the same on its host and on the bridge's, and does no other program "
-            f"take from the queue {name}?"
+            "was the broker down, is [broker] url the same on its host and on the bridge's, and "
+            f"does no other program take from the queue {name}?"
         )
 
 

@@ -56,8 +56,8 @@ def test_calls_without_messages_are_named() -> None:
     snapshot = Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": QUIET}, pbxs_of_cells=ALLOWED)
     assert snapshot.troubles() == [
         "pbx01: no message announced 38 of its 40 calls of the last minute in time; its worker "
-        "found them itself, each a second late: is [broker] url the same on its host and on the "
-        "bridge's, and does no other program take from the queue pbx01?"
+        "found them itself, each a second late: was the broker down, is [broker] url the same on "
+        "its host and on the bridge's, and does no other program take from the queue pbx01?"
     ]
     down = {"b": BridgeState(skew_s=0.0, broker="it is down")}  # says more
     assert replace(snapshot, bridges=down).troubles() == []
