@@ -117,8 +117,9 @@ async def test_a_changed_password_is_named_and_heals(stack: tuple[Stack, Embedde
     async with Redis.from_url(broker.url(), password="new") as redis:
         async with Redis.from_url(broker.url()) as before:
             await before.config_set("requirepass", "new")
-        await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        command: Any = redis.execute_command
+        await command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await command("CLIENT", "KILL", "TYPE", "pubsub")
         await site.push(3)
         for said in ("refuses the login", "user and password are right"):
             await until(site, said, partial(says, said))
