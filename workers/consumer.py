@@ -76,7 +76,7 @@ class PatientConsumer(Consumer):
         if self._has_consumed:
             return (
                 f"the worker of {pbx} is not connected to the broker: see that the server of "
-                "[broker] url runs and that this host reaches it"
+                "[broker] url runs, that this host reaches it, and that user and password are right"
             )
         return (
             f"the worker of {pbx} does not consume its queue yet: it starts, or this host does not "

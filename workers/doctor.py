@@ -127,7 +127,7 @@ async def _link(link: AmiLink, where: str) -> list[Finding]:
     try:
         await link.check_rights()
     except AmiPermissionMissing as error:
-        code = "ami.events" if "no call events" in str(error) else "ami.rights"
+        code = "ami.events" if "sends the AMI user" in str(error) else "ami.rights"
         return [wrong(code, where, *split_sentence(str(error)))]
     return [
         good("ami.login", where, "logged in"),

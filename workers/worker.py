@@ -72,6 +72,11 @@ LET_GO_WITHIN_S: Final = 1.0
 ANNOUNCED_WITHIN_S: Final = 0.5
 
 
+#: Calls that waited while this worker could not dial are no sign of lost messages: those that it
+#: finds within so many seconds afterwards do not count.
+SETTLED_S: Final = 5.0
+
+
 @dataclass(slots=True)
 class PbxWorker:
     """The worker of one PBX. `on_done` is called for every call that ended here.
@@ -438,10 +443,13 @@ class PbxWorker:
 
     async def _look_for_calls(self, steps: Steps) -> None:
         """Dial queued calls of which no message came, such as those of a broker that lost some."""
+        able_since = time.monotonic()
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY_S)
             served = [one.cell for one in self._cells.ledgers() if one.steps is steps]
             cells = [cell for cell in served if not self.state.reason_not_to_dial(cell)]
+            if len(cells) < len(served):
+                able_since = time.monotonic()
             try:
                 await steps.or_none_if_down(self._show(steps, served))
                 found = await steps.or_none_if_down(self._unannounced(steps, cells))
@@ -450,7 +458,10 @@ class PbxWorker:
                     self.state.refuse(cell, error)
                 raise
             fresh = [(i, epoch) for i, epoch in found or [] if not self._calls.is_claiming(i)]
+            is_settled = time.monotonic() - able_since > SETTLED_S
             for call_id, epoch in fresh:
+                if is_settled:
+                    self.state.results.count("unannounced")
                 self.dial(call_id, epoch)
             if fresh:
                 logger.info(

@@ -48,6 +48,18 @@ class Nudge:
     shown: str = ""
 
 
+#: A word of the broker's refusal, and the cure for it. The last one is for all others.
+_CURES: Final = (
+    ("maxmemory", "its memory is full: raise its maxmemory, or empty what else is in it"),
+    ("auth", "it refuses the login: correct user and password in [broker] url, and restart"),
+    ("password", "it refuses the login: correct user and password in [broker] url, and restart"),
+    ("access_refused", "it refuses the login: correct user and password in [broker] url"),
+    ("", "see that the server of [broker] url runs and that this host reaches it"),
+)
+
+#: A broker that was connected and refused a task counts as refusing for so long, in seconds.
+REFUSES_FOR_S: Final = 10.0
+
 _Work = tuple[list[Nudge], "Future[None]"]
 
 
@@ -66,6 +78,8 @@ class Dispatcher:
     _producer: Producer | None = None
     _last: Future[None] | None = None
     _failed_at: float = -RETRY_PAUSE_S
+    #: When it last refused a task although it was connected.
+    _refused_at: float = -REFUSES_FOR_S
 
     @property
     def is_down(self) -> bool:
@@ -85,15 +99,18 @@ class Dispatcher:
             if sending.done():
                 sending.result()
             else:
-                self._mark_down("no answer in time")
+                self._mark_down(_in_words(TimeoutError()))
         failpoint("publish.after")
 
     def look(self) -> None:
-        """Connect in the background if not connected: a refusal is known before the first call.
+        """Connect in the background if not connected, or if the broker took no task.
+
+        So a refusal is known before the first call, and its end without one.
 
         No calls come while the broker refuses the workers too, because then no PBX is ready.
         """
-        if self._producer is None and not self._is_hanging and not self._is_hopeless():
+        is_due = self._producer is None or self.is_down
+        if is_due and not self._is_hanging and not self._is_hopeless():
             self._last = self._hand_over([])
 
     @property
@@ -130,8 +147,10 @@ class Dispatcher:
 
     def _send(self, nudges: list[Nudge]) -> None:
         """Send tasks in order until one fails."""
+        is_connected = False
         try:
             producer = self._connected()
+            is_connected = True
             for nudge in nudges:
                 self.app.send_task(
                     ORIGINATE,
@@ -146,9 +165,13 @@ class Dispatcher:
                 )
         except BROKER_ERRORS as error:
             self._disconnect()
-            self._mark_down(str(error) or "no answer in time")
+            if is_connected:
+                self._refused_at = time.monotonic()
+            self._mark_down(_in_words(error))
         else:
-            if self.is_down:
+            # That a full broker accepts connections does not mean that it takes tasks.
+            is_proven = nudges or time.monotonic() - self._refused_at >= REFUSES_FOR_S
+            if self.is_down and is_proven:
                 self.problem = ""
                 logger.warning("Broker available again")
 
@@ -181,3 +204,10 @@ def _retrieve(done: asyncio.Future[None]) -> None:
     """Read the error, or asyncio reports one that nobody read: `publish` reads it elsewhere."""
     if not done.cancelled():
         done.exception()
+
+
+def _in_words(error: Exception) -> str:
+    """Return what the broker said, with the cure."""
+    said = str(error) or "no answer in time"
+    cure = next(cure for word, cure in _CURES if word in said.lower())
+    return f"{said}; {cure}"

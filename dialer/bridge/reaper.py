@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from dialer.bridge.cell import BridgeCell
@@ -27,6 +27,8 @@ class Reaper:
     cell: BridgeCell
     recovery: Recovery
     is_alone: Callable[[], bool] = lambda: True
+    #: Calls whose entry was found destroyed in the last round.
+    _destroyed: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Repair slots until cancelled."""
@@ -35,14 +37,24 @@ class Reaper:
             await asyncio.sleep(REAP_EVERY_S)
 
     async def reap(self) -> None:
-        """Repair the slots of all PBXs, and the calls on PBXs that the cell no longer lists."""
+        """Repair the slots of all PBXs, and the calls on PBXs that the cell no longer lists.
+
+        Also end calls whose entry was destroyed; they would never give their slots back.
+        """
         ledger = self.cell.ledger
-        holders = await ledger.slot_holders(await ledger.live())
+        live = await ledger.live()
+        await self._end_destroyed(live)
+        holders = await ledger.slot_holders(live)
         await self.release_leaked(older_than_s=REAP_EVERY_S)
         await self._restore_lost(holders)
         for name in set(holders.values()) - {pbx.name for pbx in self.cell.pbxs}:
             await self._move_from_former_pbx(name)
             await self.recovery.end_claimed(name)
+
+    async def _end_destroyed(self, live: Iterable[str]) -> None:
+        """End calls whose entry was destroyed in two rounds: a replay may bring an entry back."""
+        before, self._destroyed = self._destroyed, await self.cell.ledger.destroyed(live)
+        await self.recovery.end_destroyed(before & self._destroyed)
 
     async def release_leaked(self, *, older_than_s: float) -> None:
         """Release slots older than that whose call is not on their PBX.

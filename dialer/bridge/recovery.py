@@ -249,17 +249,27 @@ class Recovery:
             await self._end_unreadable(one)
         return entries
 
+    async def end_destroyed(self, ids: Iterable[str]) -> None:
+        """End calls whose entry lost its state or epoch; nothing is known of them but their id."""
+        for call_id in ids:
+            if (one := await self.cell.ledger.mend(call_id)) is not None:
+                logger.error(
+                    "A call's entry was destroyed; it is ended and goes to the dead list",
+                    extra={"call_id": call_id, "reason": str(one.error)},
+                )
+                await self._bury_and_end(one, str(one.error))
+
     async def _end_unreadable(self, one: Unreadable) -> None:
-        call = one.call
         logger.error(
             "Internal error on a call; it is ended and goes to the dead list as internal_error",
-            extra={"call_id": call.call_id},
+            extra={"call_id": one.call.call_id},
             exc_info=one.error,
         )
-        error = CallError(
-            code="internal_error",
-            message="the dialer failed on this element; its log has the reason",
-        )
+        await self._bury_and_end(one, "the dialer failed on this element; its log has the reason")
+
+    async def _bury_and_end(self, one: Unreadable, message: str) -> None:
+        call = one.call
+        error = CallError(code="internal_error", message=message)
         entry = dead(
             raw=one.raw,
             source="request",

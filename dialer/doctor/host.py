@@ -17,6 +17,7 @@ from dialer.errors import ConfigError
 from dialer.settings import Pbx, Settings, config_path, stray_variables
 from dialer.settings.advice import has_public_secrets, on_urls
 from dialer.settings.ami_tls import context_of
+from dialer.settings.environment import public_files
 
 #: A host name that needs longer slows every PJSIP call down. In seconds.
 NAME_WITHIN_S: Final = 0.5
@@ -43,6 +44,12 @@ def check_file(settings: Settings) -> list[Finding]:
         )
     else:
         findings.append(good("host.file", str(path), "is valid, and no secret is public"))
+    # In a container there are no other users, and Docker's secrets are readable for all.
+    public = public_files(os.environ) if SYSTEMD.is_dir() else []
+    findings += [
+        doubtful("host.secret", str(file), "every user can read it", f"chmod o= {file}")
+        for file in public
+    ]
     findings += [
         doubtful("host.variable", variable, "has no effect", f"did you mean {meant}?")
         for variable, meant in stray_variables(settings)

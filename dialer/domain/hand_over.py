@@ -53,12 +53,13 @@ _SEEN_AND_CURE: Final[Mapping[str, str]] = {
         "time, and how busy its host was"
     ),
     CUT_OFF: (
-        "the call ended before it entered the dialplan, and the customer had not hung up: see "
-        "maxcalls, maxload and minmemfree in asterisk.conf, and Asterisk's log"
+        "the call ended before it entered the dialplan, and the customer had not hung up: if "
+        "Asterisk was not being stopped, see maxcalls, maxload and minmemfree in asterisk.conf, "
+        "and Asterisk's log"
     ),
     ENDED: (
         "Asterisk ended the call before it reached its target, and the customer had not hung up: "
-        "see Asterisk's log"
+        "if it was not being stopped, see its log"
     ),
     FORWARDED: (
         "the carrier forwarded the call, Asterisk dialed the other number, and whoever answered "

@@ -14,12 +14,15 @@ from typing import Final
 #: Longest AMI header line that we send, without its line end, in bytes.
 AMI_LINE_MAX_BYTES: Final = 1000
 
+#: A context that exists nowhere.
+NOWHERE: Final = "dialer-nowhere"
+
 #: Channel variables of every call. A carrier that redirects a call (SIP 302) or transfers it
 #: (REFER) names an extension. Asterisk 16 and 22 dial it in these contexts, or, without them, in
-#: the context of the trunk's endpoint. This context exists nowhere, so nothing is dialed.
+#: the context of the trunk's endpoint. There nothing is dialed.
 CARRIER_DIALS_NOTHING: Final = (
-    ("FORWARD_CONTEXT", "dialer-nowhere"),
-    ("TRANSFER_CONTEXT", "dialer-nowhere"),
+    ("FORWARD_CONTEXT", NOWHERE),
+    ("TRANSFER_CONTEXT", NOWHERE),
 )
 
 #: Channel variable with the call id, `<cell>:<request id>`. The underscores make Asterisk copy it

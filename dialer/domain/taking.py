@@ -62,13 +62,29 @@ _ENDED_BY_CARRIER: Final = "call_failed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What became of a PBX's calls in the last minute, as its worker counts them."""
+    """What became of a PBX's calls in the last minute, as its worker counts them.
+
+    `unannounced` are those of which no message came in time, `congested` those for which the trunk
+    or the network had no room.
+    """
 
     claimed: int = 0
     accepted: int = 0
     no_word: int = 0
     not_handed_over: int = 0
     expired: int = 0
+    unannounced: int = 0
+    congested: int = 0
+
+    @property
+    def is_unannounced(self) -> bool:
+        """True if most calls had to be found by the worker itself."""
+        return self.unannounced >= max(JUDGED_FROM, self.claimed / 2)
+
+    @property
+    def is_congested(self) -> bool:
+        """True if nearly all calls met a trunk or network without room."""
+        return self.congested >= max(JUDGED_FROM, 0.9 * self.claimed)
 
     @property
     def at_once(self) -> int:
@@ -83,6 +99,8 @@ class Results:
             no_word=max(0, self.no_word - earlier.no_word),
             not_handed_over=max(0, self.not_handed_over - earlier.not_handed_over),
             expired=max(0, self.expired - earlier.expired),
+            unannounced=max(0, self.unannounced - earlier.unannounced),
+            congested=max(0, self.congested - earlier.congested),
         )
 
     def in_words(self) -> str:

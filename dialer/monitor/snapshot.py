@@ -23,12 +23,14 @@ UNANSWERED_AFTER_S: Final = 2.0
 class CellWaits:
     """What waits in one cell, by PBX: calls not claimed, and claimed calls not yet accepted.
 
-    `bridges` has the seconds since the last heartbeat of each bridge.
+    `bridges` has the seconds since the last heartbeat of each bridge, `workers` the pid and host of
+    each PBX's worker, whatever its registry.
     """
 
     unclaimed: Mapping[str, Late] = field(default_factory=dict)
     unanswered: Mapping[str, Late] = field(default_factory=dict)
     bridges: Mapping[str, float] = field(default_factory=dict)
+    workers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +48,20 @@ class Snapshot:
 
     def troubles(self) -> list[str]:
         """Return what prevents calls from being dialed or answered, one sentence each."""
+        elsewhere = {
+            pbx: who for waits in self.waits.values() for pbx, who in waits.workers.items()
+        }
         return [
             *(
                 sentence
                 for name, pbx in self.pbxs.items()
-                for sentence in troubles.of_pbx(name, pbx)
+                for sentence in troubles.of_pbx(name, pbx, elsewhere.get(name, ""))
+            ),
+            *(
+                sentence
+                for name, pbx in self.pbxs.items()
+                if pbx.load.ready and not any(state.broker for state in self.bridges.values())
+                for sentence in troubles.of_messages(name, pbx)
             ),
             *troubles.of_bridges({c: w.bridges for c, w in self.waits.items()}, self.bridges),
             *(sentence for cell in self.waits for sentence in self._late_calls(cell)),
@@ -127,4 +138,5 @@ async def _waits(ledger: LedgerReads, pbxs: Collection[str]) -> CellWaits:
         unclaimed=await ledger.late(older_than_s=LATE_AFTER_S),
         unanswered={pbx: late for pbx, late in unanswered.items() if late is not None},
         bridges=await ledger.served_by(),
+        workers=await ledger.workers(pbxs),
     )

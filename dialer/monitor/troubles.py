@@ -25,9 +25,17 @@ BRIDGE_SILENT_AFTER_S: Final = 4.0
 NAMED_SHARE: Final = 0.05
 
 
-def of_pbx(name: str, pbx: PbxState) -> Iterator[str]:
-    """Yield what is wrong with a PBX, apart from single cells."""
-    if not pbx.instance:
+def of_pbx(name: str, pbx: PbxState, worker: str = "") -> Iterator[str]:
+    """Yield what is wrong with a PBX, apart from single cells.
+
+    `worker` is the pid and host of a worker that serves one of its cells, '' if none does.
+    """
+    if not pbx.instance and worker:
+        yield (
+            f"{name}: its worker, {worker}, uses another registry than this dialer.toml: make "
+            "[registry] redis_url, and that of [multcall], equal on both hosts"
+        )
+    elif not pbx.instance:
         yield f"{name}: no worker yet; start 'celery -A dialer worker -Q {name}' on its host"
     elif pbx.link == "stopping":
         yield f"{name}: its worker was stopped"
@@ -55,10 +63,27 @@ def _of_working(name: str, pbx: PbxState) -> Iterator[str]:
     elif (bad := pbx.results.at_once) and bad >= NAMED_SHARE * pbx.results.claimed:
         share = 100 * bad / max(bad, pbx.results.claimed)
         yield f"{name}: {pbx.results.in_words()} ({share:.0f} %)"
+    if pbx.results.is_congested:
+        yield (
+            f"{name}: {pbx.results.congested} of its {pbx.results.claimed} calls of the last "
+            "minute ended in CONGESTION: ask the carrier, and see that its trunks are registered "
+            "and have channels free"
+        )
     if 0 < pbx.cap < pbx.max_calls:
         yield (
             f"{name}: maxcalls in its asterisk.conf leaves room for {pbx.cap} of its calls, and "
             f"its max_calls is {pbx.max_calls}; raise maxcalls, or lower max_calls in dialer.toml"
+        )
+
+
+def of_messages(name: str, pbx: PbxState) -> Iterator[str]:
+    """Yield that messages do not reach a PBX's worker, which finds its calls all the same."""
+    if pbx.results.is_unannounced:
+        yield (
+            f"{name}: no message announced {pbx.results.unannounced} of its {pbx.results.claimed} "
+            "calls of the last minute in time; its worker found them itself, each a second late: "
+            "was the broker down, is [broker] url the same on its host and on the bridge's, and "
+            f"does no other program take from the queue {name}?"
         )
 
 

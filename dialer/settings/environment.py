@@ -7,6 +7,7 @@ errors name the source of a value. The environment is passed in and never change
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -43,6 +44,25 @@ def source(variable: str, environment: Mapping[str, str]) -> str:
     """Return how an error names the origin of a value: the variable, or the file that set it."""
     file = None if variable in environment else _files(environment).get(variable)
     return f"the file {file}" if file else variable
+
+
+def public_files(environment: Mapping[str, str]) -> list[Path]:
+    """Return the folder's files that every user of this host can read.
+
+    Raises:
+        ConfigError: the folder or one of those files cannot be read.
+    """
+    files = _files(environment).values()
+    return [
+        file for file in files if _mode(file) & stat.S_IROTH and _mode(file.parent) & stat.S_IXOTH
+    ]
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _files(environment: Mapping[str, str]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -16,6 +17,7 @@ SECTIONS = sections()
 HAND, SERVICES, UPGRADE, REMOVAL = "By hand first", "Services", "Upgrade", "Removal"
 BRIDGE, WORKER = "dialer-bridge", "dialer-worker@pbx01"
 SECRET = "/etc/dialer/credentials/DIALER_PBX01_SECRET"
+TOML = "/etc/dialer/dialer.toml"
 #: Of 10, as `systemd-analyze security` counts; versions differ by a tenth or two.
 EXPOSURE = 1.5
 
@@ -71,6 +73,49 @@ def drop_in(host: SystemdHost, units: tuple[str, ...], *lines: str) -> Iterator[
 def test_every_command_of_the_page_shows_what_it_says(shown: Shown) -> None:
     assert [one for one in shown if one[1]] == []
     assert {HAND, SERVICES, "The first answered call"} <= {title for title, _, _ in shown}
+
+
+def doctor(host: SystemdHost) -> tuple[int, list[str]]:
+    """Exit code of `dialer doctor`, and the codes of what is not good."""
+    said = host.run(f"{host.shell}\ndialer doctor --json || true").partition("{")[2]
+    found = json.loads("{" + said)
+    return found["exit_code"], [f["code"] for f in found["findings"] if f["level"] != "good"]
+
+
+def test_the_doctor_finds_the_finished_installation_sound(host: SystemdHost) -> None:
+    assert doctor(host) == (0, [])
+
+
+AMI_USER, EXTENSIONS = "/etc/asterisk/manager.d/dialer.conf", "/etc/asterisk/extensions.conf"
+
+
+@pytest.mark.parametrize(
+    ("file", "mistake", "reload", "found"),
+    [
+        (AMI_USER, "s/^secret *=.*/secret = secret/", "manager reload", (2, ["ami.login"])),
+        (AMI_USER, "$ a eventfilter = !Event: Hangup", "manager reload", (2, ["ami.events"])),
+        (EXTENSIONS, "/#include dialer.conf/d", "dialplan reload", (2, ["ami.include"])),
+        (TOML, 's/^exten = .*/exten = "answerd"/', "core show uptime", (2, ["ami.context"])),
+    ],
+)
+def test_the_doctor_names_a_newcomers_mistake(
+    host: SystemdHost, file: str, mistake: str, reload: str, found: tuple[int, list[str]]
+) -> None:
+    host.run(f"cp -p {file} /tmp/right; sed -i '{mistake}' {file}; asterisk -rx '{reload}'")
+    try:
+        host.wait_for(f"the doctor finds {found}", lambda: doctor(host) == found)
+    finally:
+        host.run(f"cp /tmp/right {file}; asterisk -rx '{reload}'")
+    host.wait_for("the doctor finds nothing", lambda: doctor(host) == (0, []))
+
+
+def test_the_doctor_names_a_secret_that_all_can_read(host: SystemdHost) -> None:
+    folder = "/etc/dialer/credentials"
+    host.run(f"chmod 755 {folder}; chmod 644 {SECRET}")
+    try:
+        assert doctor(host) == (1, ["host.secret"])
+    finally:
+        host.run(f"chmod 700 {folder}; chmod 600 {SECRET}")
 
 
 def test_the_units_have_no_fault_and_little_exposure(host: SystemdHost) -> None:
@@ -180,14 +225,13 @@ class TestWatchdogOf5s:
 
 
 def test_a_wrong_configuration_is_not_tried_every_second(host: SystemdHost) -> None:
-    toml = "/etc/dialer/dialer.toml"
-    host.run(f"cp -p {toml} /tmp/right; echo nonsense >>{toml}")
+    host.run(f"cp -p {TOML} /tmp/right; echo nonsense >>{TOML}")
     try:
         host.run(f"systemctl restart --no-block {BRIDGE}")
         host.wait_for("ExecStopPost= waits", lambda: host.run("pgrep -x sleep || true"))
         assert host.show(BRIDGE, "SubState") == "stop-post"
     finally:
-        host.run(f"cp -p /tmp/right {toml}; pkill -x sleep || true")
+        host.run(f"cp -p /tmp/right {TOML}; pkill -x sleep || true")
     host.wait_for("the next start", lambda: host.show(BRIDGE, "SubState") == "running")
 
 

@@ -17,6 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from dialer.cli.doctor import examine
+from dialer.doctor import host
 from dialer.doctor.findings import Finding, Level, exit_code
 from dialer.doctor.host import check_name, unit_findings
 from dialer.settings import load
@@ -347,6 +348,11 @@ def ami_user_hears_nothing_of_the_system(site: Site) -> None:
     site.pbx = {"read": "call,user,agent"}
 
 
+@case("ami.events")
+def eventfilter_hides_hangups(site: Site) -> None:
+    site.pbx = {"eventfilter": ["!Event: Hangup"]}
+
+
 @case("ami.include")
 def include_is_missing(site: Site) -> None:
     site.pbx = {"include": False}
@@ -425,6 +431,18 @@ def everybody_reads_the_secret_file(site: Site) -> None:
     file.write_text(SECRET)
     file.chmod(0o644)
     site.place = {"secret": "", "more": {"secret_file": "pbx01.secret"}}
+
+
+@case("host.secret")
+def everybody_reads_a_credential(site: Site) -> None:
+    site.monkeypatch.setattr(host, "SYSTEMD", site.folder)
+    folder = site.folder / "credentials"
+    folder.mkdir(mode=0o755)
+    file = folder / "DIALER_PBX01_SECRET"
+    file.write_text(SECRET)
+    file.chmod(0o644)
+    site.monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    site.place = {"secret": ""}
 
 
 @case("host.log")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
 from dialer.domain.call import State
 from dialer.store.entry import Entry
-from tests.integration.cell_rig import CELL, Site, WholeLedger
+from tests.integration.cell_rig import CELL, T0, Bridge, Site, WholeLedger, pbx
 
 R1, R2 = f"{CELL}:r-1", f"{CELL}:r-2"
 REFUSED = ResponseError("WRONGTYPE a key of another type")
@@ -58,6 +59,95 @@ async def test_a_call_without_state_or_epoch_is_left_alone(site: Site, lost: str
     entries, unreadable = await site.ledger.readable([R1, R2])
     assert [entry.call.call_id for entry in entries] == [R2]
     assert unreadable == []
+
+
+async def remove(site: Site, key: str) -> None:
+    await site.redis.delete(key)
+
+
+def without(field: str) -> Any:
+    async def lose(site: Site, key: str) -> None:
+        await site.redis.hdel(key, field)
+
+    return lose
+
+
+def with_odd(field: str, value: bytes) -> Any:
+    async def spoil(site: Site, key: str) -> None:
+        await site.redis.hset(key, field, value)
+
+    return spoil
+
+
+DESTROYED: dict[str, Any] = {
+    "no state": without("state"),
+    "no epoch": without("epoch"),
+    "odd state": with_odd("state", b"\xff odd"),
+    "odd epoch": with_odd("epoch", b"-1.5"),
+    "gone": remove,
+}
+
+
+@pytest.mark.parametrize("is_claimed", [False, True])
+@pytest.mark.parametrize("way", DESTROYED)
+async def test_a_destroyed_call_is_ended_and_buried(
+    site: Site, way: str, *, is_claimed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if is_claimed:
+        await site.claimed("r-1")
+    await DESTROYED[way](site, site.ledger.keys.call(R1))
+    bridge = Bridge.of(site, pbxs=(pbx(),))
+    await bridge.reaper.reap()
+    assert await site.responses() == []  # a replay may bring it back
+    await bridge.reaper.reap()
+    (response,) = await site.responses()
+    assert (response["IdRequisicao"], response["Resultado"]) == ("r-1", "UNKNOWN")
+    assert response["Erro"]["Codigo"] == "internal_error"
+    assert "lost its state or epoch" in response["Erro"]["Mensagem"]
+    (dead,) = await site.dead()
+    assert (dead["source"], dead["reason"]) == ("request", "internal_error")
+    assert await site.ledger.live() == [R2]
+    assert await site.slots() == {"r-2"}
+    assert await site.counters() == (1, 0)
+    await bridge.reaper.reap()
+    assert len(await site.responses()) == 1
+    assert "A call's entry was destroyed; it is ended and goes to the dead list" in caplog.messages
+
+
+async def test_a_call_of_another_type_stops_the_reaper_once(site: Site) -> None:
+    bridge = Bridge.of(site, pbxs=(pbx(),))
+    await site.redis.delete(site.ledger.keys.call(R1))
+    await site.redis.set(site.ledger.keys.call(R1), "another type")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await bridge.reaper.reap()
+    await bridge.reaper.reap()
+    assert [r["Resultado"] for r in await site.responses()] == ["UNKNOWN"]
+    assert await site.ledger.live() == [R2]
+
+
+async def test_an_entry_that_came_back_is_left_alone(site: Site) -> None:
+    key = site.ledger.keys.call(R1)
+    bridge = Bridge.of(site, pbxs=(pbx(),))
+    await site.redis.hdel(key, "state")
+    await bridge.reaper.reap()
+    await site.redis.hset(key, "state", "queued")
+    await bridge.reaper.reap()
+    await bridge.recovery.end_destroyed([R1, R2, f"{CELL}:never-there"])
+    assert await site.responses() == []
+    assert await site.ledger.live() == [R1, R2]
+
+
+async def test_nobody_dials_a_call_whose_entry_was_destroyed(site: Site) -> None:
+    key = site.ledger.keys.call(R1)
+    await site.redis.hset(key, "epoch", "7")
+    await site.redis.hdel(key, "state")
+    one = await site.ledger.mend(R1)
+    assert one is not None
+    assert (one.call.state, one.call.epoch, one.call.pbx) == (State.ORIGINATING, 8, "pbx01")
+    for epoch in (1, 7, 8):
+        claim = site.ledger.claim(R1, pbx="pbx01", epoch=epoch, at=T0, boot="b", token="u")
+        assert await claim is None
+    assert await site.ledger.mend(R1) is None
 
 
 @pytest.mark.parametrize("errors", [[REFUSED], [ValueError("odd"), REFUSED]])

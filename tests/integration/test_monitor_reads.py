@@ -13,7 +13,10 @@ from dialer.celery import app
 from dialer.monitor.snapshot import take_snapshot
 from dialer.store.clock import RedisClock
 from dialer.store.ledger import Late
+from dialer.store.registry import Holder
 from tests.integration.cell_rig import BRIDGE, CELL, Site, pbx_table
+from workers.pbx.lease import Pulse
+from workers.pbx.presence import Presence
 
 CELLS = {CELL: ("pbx01", "pbx02")}
 TABLES = (pbx_table("pbx01"), pbx_table("pbx02"))
@@ -61,6 +64,19 @@ async def test_claimed_calls_that_asterisk_does_not_accept_are_counted(site: Sit
     assert await site.ledger.unanswered("pbx02", older_than_s=3) is None
     (sentence,) = await troubles(site)
     assert sentence.startswith("pbx01: Asterisk has not answered the Originate of 1 call")
+
+
+async def test_a_worker_of_another_registry_is_found_in_its_cell(site: Site) -> None:
+    await site.redis.delete("dialer:pbx:pbx01")
+    me = Holder(name="w", host="two", pid="7", place="")
+    for raw in (None, b"\xff", b"[1]", b"[" * 5_000, b"7", b"{}"):
+        if raw is not None:
+            await site.redis.set(site.ledger.keys.worker("pbx01"), raw)
+        (sentence,) = await troubles(site)
+        assert sentence.startswith("pbx01: no worker yet; start")
+    await Presence("pbx01", me, Pulse()).show(site.steps, [CELL])
+    (sentence,) = await troubles(site)
+    assert sentence.startswith("pbx01: its worker, pid 7 on host two, uses another registry")
 
 
 async def test_cell_whose_bridges_are_silent_is_named(site: Site) -> None:

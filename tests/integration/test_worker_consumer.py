@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,37 @@ async def test_a_call_that_no_message_announced_is_dialed(tmp_path: Path) -> Non
         assert max(stack.rings.values()) == 1
         assert stack.rings.total() == 150
         assert await stack.redis.zscore(f"dialer:queued:{CELL}", f"{CELL}:foreign")
+
+
+async def test_calls_without_a_message_are_counted(tmp_path: Path) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01")
+        await stack.start(bridges=0, workers=False)
+        for n in range(20):
+            await queue(stack, f"w-{n}")
+        await stack.start_worker("pbx01")
+        await stack.until_dialed(20)
+
+        async def beat() -> dict[str, int]:
+            """Return the results in a heartbeat that is newer than this question."""
+            key = "dialer:pbx:pbx01"
+            before = await stack.redis.hget(key, "seen_ms")
+
+            async def is_newer() -> bool:
+                return bool(await stack.redis.hget(key, "seen_ms") != before)
+
+            await wait_until(is_newer, "a heartbeat")
+            return dict(json.loads(await stack.redis.hget(key, "results") or b"{}"))
+
+        found = await beat()
+        assert (found["claimed"], found["unannounced"]) == (20, 0), "they waited for a worker"
+        numbers = count()
+
+        async def is_counted() -> bool:
+            await queue(stack, f"q-{next(numbers)}")
+            return (await beat())["unannounced"] >= 3
+
+        await wait_until(is_counted, "those without a message are counted", within_s=30)
 
 
 async def test_lost_messages_cost_a_second(tmp_path: Path) -> None:

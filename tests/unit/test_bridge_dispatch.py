@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ FIRST, SECOND, THIRD = (
     Nudge(call_id=f"ASR_TIM:r-{n}", pbx=f"pbx0{n}", epoch=n, shown="shown" if n == 1 else "")
     for n in (1, 2, 3)
 )
+REACH = "see that the server of [broker] url runs and that this host reaches it"
 DOWN = "Broker unavailable; retrying, the calls stay in the ledger"
 
 
@@ -133,12 +135,12 @@ async def test_an_outage_drops_a_batch_and_is_logged_once(
     await dispatcher.publish([FIRST, SECOND, THIRD])
     assert (broker.ids, dispatcher.is_down) == (["ASR_TIM:r-1"], True)
     await dispatcher.publish([SECOND])
-    assert (caplog.messages, dispatcher.problem) == ([DOWN], "the broker is down")
+    assert (caplog.messages, dispatcher.problem) == ([DOWN], f"the broker is down; {REACH}")
     await dispatcher.publish([THIRD])
     dispatcher.close()
     assert broker.ids == ["ASR_TIM:r-1", "ASR_TIM:r-3"], "the worker finds the others by itself"
     assert caplog.messages == [DOWN, "Broker available again"]
-    assert vars(caplog.records[0])["error"] == "the broker is down"
+    assert vars(caplog.records[0])["error"] == f"the broker is down; {REACH}"
     assert not dispatcher.is_down
     assert len(broker.connections) == 3, "one for each loss, and the first"
     assert broker.collected == broker.connections[:2]
@@ -171,7 +173,7 @@ async def test_a_broker_that_hangs_is_waited_for_once(
     monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.01)
     dispatcher = Dispatcher(cast(Celery, broker))
     await dispatcher.publish([FIRST])
-    assert dispatcher.problem == "no answer in time"
+    assert dispatcher.problem == f"no answer in time; {REACH}"
     await dispatcher.publish([SECOND])
     goes_on.set()
     await wait_until(lambda: not dispatcher.is_down, "the broker goes on")
@@ -182,7 +184,7 @@ async def test_a_broker_that_hangs_is_waited_for_once(
 
 async def test_a_silent_broker_gave_no_answer_in_time(caplog: pytest.LogCaptureFixture) -> None:
     await publish(Broker(OSError()), FIRST)
-    assert vars(caplog.records[0])["error"] == "no answer in time"
+    assert vars(caplog.records[0])["error"] == f"no answer in time; {REACH}"
 
 
 async def test_a_working_broker_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -245,7 +247,7 @@ async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptur
     dispatcher = Dispatcher(cast(Celery, broker))
     try:
         dispatcher.look()
-        await wait_until(lambda: dispatcher.problem == "ACCESS_REFUSED", "it is refused")
+        await wait_until(lambda: "refuses the login" in dispatcher.problem, "it is refused")
 
         def looked_until_let_in() -> bool:
             dispatcher.look()
@@ -278,3 +280,50 @@ async def test_a_broker_that_hangs_is_looked_at_once() -> None:
         ends.set()
         dispatcher.close()
     assert broker.ids == [FIRST.call_id]
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        (
+            "Command # 1 (LPUSH) …: command not allowed when used memory > 'maxmemory'.",
+            "memory is full",
+        ),
+        ("HELLO must be called with the client already authenticated, …", "refuses the login"),
+        ("invalid username-password pair or user is disabled.", "refuses the login"),
+        ("ACCESS_REFUSED - Login was refused", "refuses the login"),
+        ("Error 111 connecting to 127.0.0.1:6379. Connection refused.", REACH),
+    ],
+)
+async def test_the_cure_fits_what_the_broker_said(
+    said: str, cure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await publish(Broker(OperationalError(said)), FIRST)
+    (error,) = [vars(r)["error"] for r in caplog.records if r.getMessage() == DOWN]
+    assert error.startswith(f"{said}; ")
+    assert cure in error
+
+
+async def test_a_full_broker_that_lets_in_is_not_available(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = OperationalError("used memory > 'maxmemory'")
+    monkeypatch.setattr(dispatch, "RETRY_PAUSE_S", 0.0)
+    broker = Broker(full, full)
+    dispatcher = Dispatcher(cast(Celery, broker))
+
+    async def look() -> None:
+        dispatcher.look()
+        assert dispatcher._last is not None
+        await asyncio.wrap_future(dispatcher._last)
+
+    for nudge in (FIRST, SECOND):
+        await dispatcher.publish([nudge])
+        for _ in range(3):
+            await look()
+        assert dispatcher.is_down
+    monkeypatch.setattr(dispatch, "REFUSES_FOR_S", 0.0)
+    await look()  # no call has come since
+    assert not dispatcher.is_down
+    dispatcher.close()
+    assert caplog.messages == [DOWN, "Broker available again"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,7 +34,8 @@ class Site:
             restore_slots=self.notes.of("restore", lambda _, ids: len(ids)),
             pbxs=self.notes.of("pbxs", states),
         )
-        ledger: Any = a(live=self.live, slot_holders=self.slot_holders)
+        self.destroyed: list[set[str]] = []  # what each look finds
+        ledger: Any = a(live=self.live, slot_holders=self.slot_holders, destroyed=self.look)
         its: Any = a(name="C", trunk="default", limits=a(outside_hours="hold", is_open=self.open))
         dispatcher: Any = None
         self.cell = BridgeCell(
@@ -53,6 +55,9 @@ class Site:
 
     async def live(self) -> list[str]:
         return list(self.holders)
+
+    async def look(self, ids: Any) -> set[str]:
+        return self.destroyed.pop(0) & set(ids) if self.destroyed else set()
 
     async def slot_holders(self, ids: Any) -> dict[str, str]:
         asked = set(ids)
@@ -76,7 +81,13 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> Notes:
         notes.append(("end", pbx))
 
     monkeypatch.setattr(Recovery, "move_from", move_from)
+
+    async def end_destroyed(_: Recovery, ids: Iterable[str]) -> None:
+        if found := sorted(ids):
+            notes.append(("destroyed", found))
+
     monkeypatch.setattr(Recovery, "end_claimed", end_claimed)
+    monkeypatch.setattr(Recovery, "end_destroyed", end_destroyed)
     return notes
 
 
@@ -100,6 +111,18 @@ async def test_slots_stay_if_the_cell_is_on_two_redis() -> None:
     site.slots = {"pbx01": ["C:1"]}
     await site.reaper.release_leaked(older_than_s=5.0)
     assert site.notes == []
+
+
+async def test_a_call_destroyed_in_two_rounds_is_ended(moves: Notes) -> None:
+    site = Site()
+    site.holders = {"C:1": "pbx01", "C:2": "pbx01", "C:3": "pbx01"}
+    site.destroyed = [{"C:1", "C:2"}, {"C:2", "C:3"}, {"C:3"}, set(), {"C:3"}]
+    ended = []
+    for _ in range(5):
+        await site.reaper.reap()
+        ended.append(moves.given("destroyed"))
+        moves.clear()
+    assert ended == [[], [["C:2"]], [["C:3"]], [], []]
 
 
 async def test_lost_slots_are_restored(caplog: pytest.LogCaptureFixture, moves: Notes) -> None:

@@ -148,3 +148,31 @@ def test_what_else_a_cell_lacks_stays(hand_overs: HandOvers) -> None:
     assert hand_overs.state.lacking["C"] == "pbx01 has no queue Q"
     hand_overs.note("C", "C:7", YES)
     assert hand_overs.state.lacking["C"] == "pbx01 has no queue Q"
+
+
+def test_a_late_hand_over_counts_as_none(hand_overs: HandOvers) -> None:
+    for n in range(2):
+        hand_overs.note("C", f"C:{n}", LATE)
+        hand_overs.note("C", f"C:{n}", YES)
+        hand_overs.note("C", f"C:{n}", YES)  # the record says it again
+    fail(hand_overs, 1)
+    assert hand_overs.state.results.last_minute()["not_handed_over"] == 1
+    assert hand_overs.why_held("C") is None
+
+
+def test_a_new_start_of_asterisk_ends_a_hold(
+    hand_overs: HandOvers, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = hand_overs.state
+    state.boot = "one"
+    fail(hand_overs)
+    fail(hand_overs, MOST_FAILED - 1, cell="D")
+    assert (hand_overs.why_held("C"), [*state.lacking]) != (None, [])
+    state.boot, instance = "two", state.instance
+    assert hand_overs.why_held("C") is None
+    assert state.lacking == {}
+    assert state.instance != instance
+    hand_overs.note("D", "D:9", CUT_OFF)  # its first since that start
+    assert hand_overs.why_held("D") is None
+    again = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert again == ["Asterisk was started again; a cell that was held back is dialed again"]

@@ -51,6 +51,38 @@ def test_unready_pbx_is_shown_with_the_reason() -> None:
     assert "no AMI link for 3 s" in troubles(replace(DOWN, link="down", unready_s=3.0))[0]
 
 
+def test_calls_without_messages_are_named() -> None:
+    pbx = replace(READY, results=Results(claimed=40, unannounced=38))
+    snapshot = Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": QUIET}, pbxs_of_cells=ALLOWED)
+    assert snapshot.troubles() == [
+        "pbx01: no message announced 38 of its 40 calls of the last minute in time; its worker "
+        "found them itself, each a second late: was the broker down, is [broker] url the same on "
+        "its host and on the bridge's, and does no other program take from the queue pbx01?"
+    ]
+    down = {"b": BridgeState(skew_s=0.0, broker="it is down")}  # says more
+    assert replace(snapshot, bridges=down).troubles() == []
+
+
+def test_a_carrier_without_room_is_named() -> None:
+    assert troubles(replace(READY, results=Results(claimed=12, congested=12))) == [
+        "pbx01: 12 of its 12 calls of the last minute ended in CONGESTION: ask the carrier, and "
+        "see that its trunks are registered and have channels free"
+    ]
+
+
+def test_a_worker_with_another_registry_is_named() -> None:
+    never = replace(DOWN, instance="", link="", silent_s=math.inf, unready_s=math.inf)
+    waits = {"ASR_TIM": CellWaits(bridges={"b": 0.1}, workers={"pbx01": "pid 7 on host two"})}
+    snapshot = Snapshot(
+        pbxs={"pbx01": never}, cells={"ASR_TIM": QUIET}, pbxs_of_cells=ALLOWED, waits=waits
+    )
+    assert snapshot.troubles() == [
+        "pbx01: its worker, pid 7 on host two, uses another registry than this dialer.toml: make "
+        "[registry] redis_url, and that of [multcall], equal on both hosts"
+    ]
+    assert replace(snapshot, pbxs={"pbx01": READY}).troubles() == []
+
+
 def test_waiting_requests_are_shown_without_a_ready_pbx() -> None:
     waiting = replace(QUIET, waiting=40)
     assert "ASR_TIM: 40 requests wait, and no PBX takes calls" in troubles(DOWN, waiting)

@@ -62,3 +62,17 @@ def test_counting_forgets_what_is_too_old() -> None:
         clock.now += 1
         results.count("claimed")
     assert len(results._seconds) == WINDOW_S
+
+
+def test_a_call_that_went_well_in_the_end_is_taken_back() -> None:
+    clock = Clock()
+    results = Results(clock)
+    results.count("not_handed_over")
+    clock.now += 1
+    results.count("not_handed_over")
+    clock.now += 1
+    results.count("claimed")
+    for left in (1, 0, 0):
+        results.take_back("not_handed_over")
+        assert results.last_minute()["not_handed_over"] == left
+    assert results.last_minute()["claimed"] == 1

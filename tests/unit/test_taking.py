@@ -87,3 +87,30 @@ def test_trial_is_due_after_a_pause(trial: str, age_s: float, due: bool) -> None
 )
 def test_trial_succeeds_if_asterisk_placed_it(trial: Trial, expected: bool | None) -> None:
     assert trial.is_success(PBX) is expected
+
+
+@pytest.mark.parametrize(
+    ("claimed", "unannounced", "said"),
+    [(9, 9, False), (10, 10, True), (20, 10, True), (30, 14, False), (30, 15, True), (3, 10, True)],
+)
+def test_most_calls_without_a_message_are_a_trouble(
+    claimed: int, unannounced: int, *, said: bool
+) -> None:
+    assert Results(claimed=claimed, unannounced=unannounced).is_unannounced is said
+
+
+def test_calls_without_a_message_do_not_end_at_once() -> None:
+    found = Results(claimed=20, unannounced=20)
+    assert (found.at_once, found.in_words(), is_unusual(found)) == (0, "", False)
+    assert found.since(Results(unannounced=15)).unannounced == 5
+
+
+@pytest.mark.parametrize(
+    ("claimed", "congested", "said"),
+    [(9, 9, False), (10, 10, True), (100, 90, True), (100, 89, False)],
+)
+def test_a_trunk_without_room_is_a_trouble(claimed: int, congested: int, *, said: bool) -> None:
+    found = Results(claimed=claimed, congested=congested)
+    assert found.is_congested is said
+    assert (found.at_once, is_unusual(found)) == (0, False)
+    assert found.since(Results(congested=4)).congested == congested - 4

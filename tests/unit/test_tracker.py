@@ -51,6 +51,8 @@ async def test_a_recorded_call_is_written_step_by_step(version: Version, scenari
     assert made.written.done == ["accept", *(["answer"] if answered else []), "end"]
     assert made.written.released == [CALL_ID]
     assert len(made.done) == 1
+    is_congested = ending.result is Result.CONGESTION
+    assert made.state.results.last_minute()["congested"] == is_congested
     assert made.asterisk.forgotten == ([UNIQUEID] if answered else [])
     code = "no_channel" if scenario in NO_CHANNEL else None
     assert (ending.error.code if ending.error else None) == code

@@ -79,7 +79,7 @@ class AmiLink:
     _trouble: str = ""
     _why: str = ""
     _undeleted: set[str] = field(default_factory=set)
-    _probe_reply: asyncio.Future[None] | None = None
+    _probe: tuple[rights.Probe, asyncio.Future[None]] | None = None
     #: When each action without a reply was sent, by the loop's clock.
     _unanswered: dict[asyncio.Future[Any], float] = field(default_factory=dict)
 
@@ -252,11 +252,17 @@ class AmiLink:
     def _event(self, fields: Fields) -> None:
         if fields.get("Event") == "FullyBooted":
             self._booted.set()
-        elif rights.is_probe_reply(fields):
-            if self._probe_reply is not None and not self._probe_reply.done():
-                self._probe_reply.set_result(None)
-        else:
+        elif not self._is_of_probe(fields):
             self.on_event(fields)
+
+    def _is_of_probe(self, fields: Fields) -> bool:
+        if self._probe is None:
+            return False
+        probe, complete = self._probe
+        is_of_probe = probe.hears(fields)
+        if probe.is_complete and not complete.done():
+            complete.set_result(None)
+        return is_of_probe
 
     # --- actions -------------------------------------------------------------------
 
@@ -317,22 +323,26 @@ class AmiLink:
             raise OriginateRefused(str(reply.message) or "Asterisk gave no reason")
 
     async def check_rights(self) -> None:
-        """Check, without a call, that the AMI user may originate and gets call events.
+        """Check, without a call, that the AMI user may originate and gets the events of a call.
 
         Raises:
             AmiPermissionMissing: the AMI user lacks a permission; the sentence says which.
             AmiUnavailable: the link was lost, or Asterisk refused for another reason.
         """
         await self._check_allowed()
-        self._probe_reply = reply = asyncio.get_running_loop().create_future()
-        await self._granted(rights.PERMISSION_PROBE, as_list=False)
+        complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        probe, _ = self._probe = rights.Probe(), complete
+        await self._granted(probe.action, as_list=False)
         try:
-            await self._answer(reply, ANSWER_WITHIN_S)
+            await self._answer(complete, ANSWER_WITHIN_S)
         except AmiUnavailable as error:
             await self.ask(
                 {"Action": "Ping"}
             )  # only if the link works: else the reason is the link
-            raise AmiPermissionMissing(rights.missing_call_events(self.pbx)) from error
+            sentence = rights.missing_call_events(self.pbx, probe.heard)
+            raise AmiPermissionMissing(sentence) from error
+        finally:
+            self._probe = None
 
     async def check_version(self) -> None:
         """Check that Asterisk knows `ChannelId`, without which no event can be recognized.

@@ -7,10 +7,13 @@ user's actions causes such an event. The call's record has the same information.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+import secrets
+from collections.abc import Container, Mapping, Set
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from dialer.domain.originate import NOWHERE
 from dialer.settings import Pbx
 
 #: The permission in `write` behind each action that no other permission grants. ListCommands lists
@@ -19,24 +22,46 @@ NEEDED: Final = MappingProxyType(
     {"DBDel": "system", "Getvar": "reporting", "Originate": "originate"}
 )
 
-#: An Originate that calls nobody: Asterisk has no such channel technology, so it creates no channel
-#: and sends an OriginateResponse at once, an event of class `call` like all events of a call. It
-#: logs "No channel type registered for 'DialerAsks'" (seen on 16 and 22).
-PERMISSION_PROBE: Final = MappingProxyType(
-    {
-        "Action": "Originate",
-        "ActionID": "dialer-asks-whether-it-hears-of-calls",
-        "Channel": "DialerAsks/whether-it-hears-of-calls",
-        "Application": "Hangup",
-        "Async": "true",
-    }
-)
+#: The events of a call without which its end or outcome is not seen.
+NEEDED_EVENTS: Final = frozenset({"Newchannel", "OriginateResponse", "Hangup"})
 
 
-def is_probe_reply(event: Mapping[str, str]) -> bool:
-    """True if the event was caused by PERMISSION_PROBE."""
-    is_of_probe = event.get("ActionID") == PERMISSION_PROBE["ActionID"]
-    return is_of_probe and event.get("Event") == "OriginateResponse"
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An Originate that calls nobody, and the events that were heard of it.
+
+    It dials a place that no dialplan has: Asterisk creates both halves of a Local channel, hangs
+    them up at once and sends an OriginateResponse. It logs "No such extension/context" (seen on
+    22). All sessions hear these events, so that each probe has ids of its own.
+    """
+
+    name: str = field(default_factory=lambda: f"dialer-asks-{secrets.token_hex(6)}")
+    heard: set[str] = field(default_factory=set)
+
+    @property
+    def action(self) -> dict[str, str]:
+        """The Originate."""
+        return {
+            "Action": "Originate",
+            "ActionID": self.name,
+            "Channel": f"Local/s@{NOWHERE}",
+            "ChannelId": self.name,
+            "Application": "Hangup",
+            "Async": "true",
+        }
+
+    def hears(self, event: Mapping[str, str]) -> bool:
+        """Take note of an event; return false if it is not of this probe."""
+        of_channel = event.get("Uniqueid", "").partition(";")[0]
+        if self.name not in (event.get("ActionID"), of_channel):
+            return False
+        self.heard.add(event.get("Event", ""))
+        return True
+
+    @property
+    def is_complete(self) -> bool:
+        """True if all needed events were heard."""
+        return self.heard >= NEEDED_EVENTS
 
 
 def not_allowed(pbx: Pbx, commands: Container[str]) -> str:
@@ -51,12 +76,19 @@ def not_allowed(pbx: Pbx, commands: Container[str]) -> str:
     )
 
 
-def missing_call_events(pbx: Pbx) -> str:
-    """Return the error for a missing reply to PERMISSION_PROBE."""
+def missing_call_events(pbx: Pbx, heard: Set[str]) -> str:
+    """Return the error if only these events of a `Probe` were heard."""
+    who = f"Asterisk at {pbx.host}:{pbx.port} sends the AMI user {pbx.username!r}"
+    if not heard & NEEDED_EVENTS:
+        return (
+            f"{who} no call events: add call to its read in manager.conf, and reload that (and "
+            "remove any eventfilter there that excludes OriginateResponse)"
+        )
+    hidden = " and ".join(sorted(NEEDED_EVENTS - heard))
+    stopping = "" if "Newchannel" in heard else ", unless Asterisk is stopping"
     return (
-        f"Asterisk at {pbx.host}:{pbx.port} sends the AMI user {pbx.username!r} no call events: "
-        "add call to its read in manager.conf, and reload that (and remove any eventfilter there "
-        "that excludes OriginateResponse)"
+        f"{who} no {hidden} events{stopping}: take them out of its eventfilter lines in "
+        "manager.conf, and reload that (if they are in disabledevents there, restart Asterisk)"
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, assert_never
 
-from dialer.domain.call import Call, Ending
+from dialer.domain.call import Call, Ending, Result
 from dialer.domain.channel import (
     AmiEvent,
     Record,
@@ -168,6 +168,8 @@ class Tracker:
                 self.calls.end(f.call, ending)
                 if ending.error is not None and ending.error.code == NO_WORD:
                     self.state.results.count(NO_WORD)
+                if ending.result is Result.CONGESTION:
+                    self.state.results.count("congested")
                 self.hand_overs.ended(f.request.cell, call_id)
                 return self.write_end(f.call, f.request, ending)
             case AskRecord():

@@ -1,7 +1,7 @@
 """Hold a cell back on this PBX if its answered calls do not reach their target.
 
 After `MOST_FAILED` such calls in a row the cell's calls go to other PBXs. Then one call at a time
-is tried: one that reaches its target ends the hold.
+is tried: one that reaches its target ends the hold, and so does a new start of Asterisk.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ class HandOvers:
     _failed: Counter[str] = field(default_factory=Counter)
     _holds: dict[str, _Hold] = field(default_factory=dict)
     _late: set[str] = field(default_factory=set)
+    _boot: str = ""
 
     def why_held(self, cell: str) -> str | None:
         """Return why no call of the cell may be dialed now; None if one may be."""
+        self._forget_former_start()
         hold = self._holds.get(cell)
         if hold is None or (hold.trial is None and self.monotonic() >= hold.try_at):
             return None
@@ -70,9 +72,12 @@ class HandOvers:
 
     def note(self, cell: str, call_id: str, handed: str) -> None:
         """Take note of what became of an answered call's hand-over."""
+        self._forget_former_start()
         error = not_handed_over(handed)
         if error is None:
             if call_id in self._late:
+                self._late.discard(call_id)
+                self.state.results.take_back("not_handed_over")
                 logger.warning(
                     "An answered call reached its target late",
                     extra={"pbx": self.state.name, "cell": cell, "call_id": call_id},
@@ -92,6 +97,18 @@ class HandOvers:
             logger.error("Calls of a cell did not reach their target; it is held back", extra=extra)
         self._hold(cell, error.message)
 
+    def _forget_former_start(self) -> None:
+        """Begin again if Asterisk was started again: a stop cuts calls off, and ends faults."""
+        if self._boot == self.state.boot:
+            return
+        self._boot = self.state.boot
+        for cell in (*self._failed, *self._holds):
+            if self._end_hold(cell):
+                logger.warning(
+                    "Asterisk was started again; a cell that was held back is dialed again",
+                    extra={"pbx": self.state.name, "cell": cell},
+                )
+
     def _hold(self, cell: str, message: str) -> None:
         sentence = (
             f"{self.state.name} did not hand over the last answered calls of cell {cell}: {message}"
@@ -100,14 +117,19 @@ class HandOvers:
         self.state.lacking.setdefault(cell, sentence)
 
     def _succeeded(self, cell: str) -> None:
-        del self._failed[cell]
+        if self._end_hold(cell):
+            logger.warning(
+                "Calls of a cell reach their target again",
+                extra={"pbx": self.state.name, "cell": cell},
+            )
+
+    def _end_hold(self, cell: str) -> bool:
+        """Forget the failures of a cell; return true if it was held back."""
+        self._failed.pop(cell, None)
         hold = self._holds.pop(cell, None)
         if hold is None:
-            return
+            return False
         if self.state.lacking.get(cell) == hold.sentence:
             del self.state.lacking[cell]
         self.state.new_instance()  # a verdict on what was before no longer holds
-        logger.warning(
-            "Calls of a cell reach their target again",
-            extra={"pbx": self.state.name, "cell": cell},
-        )
+        return True

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 #: What is counted: calls claimed, Originates that Asterisk accepted, accepted ones of which no
-#: event ever came, answered calls that did not reach their target, calls expired before the dial.
-Name = Literal["claimed", "accepted", "no_word", "not_handed_over", "expired"]
+#: event ever came, answered calls that did not reach their target, calls expired before the dial,
+#: calls that no message announced in time, calls that the trunk or the network refused.
+Name = Literal[
+    "claimed", "accepted", "no_word", "not_handed_over", "expired", "unannounced", "congested"
+]
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 
@@ -32,6 +35,13 @@ class Results:
             self._seconds.append((now, Counter()))
         self._seconds[-1][1][name] += 1
         self._forget_old()
+
+    def take_back(self, name: Name) -> None:
+        """Count one call less, because it went well in the end."""
+        for _, counts in reversed(self._seconds):
+            if counts[name]:
+                counts[name] -= 1
+                return
 
     def last_minute(self) -> dict[Name, int]:
         """Return the number of calls for each name, also those that are 0."""

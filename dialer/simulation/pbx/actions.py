@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from dialer.simulation.pbx import events
@@ -55,6 +55,7 @@ class Exchange:
     started_at: float
     read_permissions: int
     write_permissions: int
+    eventfilters: list[EventFilter] = field(default_factory=list)
 
     @property
     def uptime_s(self) -> int:
@@ -99,6 +100,7 @@ def _login(exchange: Exchange, session: Session, request: AmiRequest) -> str:
         return error(request, "Authentication failed")
     session.is_authenticated = True
     session.write_permissions = exchange.write_permissions
+    session.filters += exchange.eventfilters
     mask = events.event_mask(request.get("events"))
     session.mask = (events.EVERYTHING if mask is None else mask) & exchange.read_permissions
     booted = ""

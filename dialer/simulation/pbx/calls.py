@@ -116,6 +116,9 @@ class CallFloor:
             self._publish_threads((), order, reason=0)
         elif outcome.ending is Ending.NO_CHANNEL:
             self._publish_threads((), order, reason=0)
+        elif order.dial_string.endswith(dialplan.NOWHERE_END):
+            self._publish_all(script.nowhere(self._legs(order)))
+            self._publish_threads((), order, reason=0)
         else:
             self._dial(order, outcome)
 
@@ -141,15 +144,18 @@ class CallFloor:
 
     # The life of one call ------------------------------------------------------------
 
-    def _dial(self, order: OriginateOrder, outcome: Outcome) -> None:
-        legs = script.legs_for(
+    def _legs(self, order: OriginateOrder) -> script.Legs:
+        self._sequence += 1
+        return script.legs_for(
             order.dial_string,
-            sequence=self._sequence,
-            uniqueid=order.channel_id or f"{int(time.time())}.{self._sequence}",
+            sequence=self._sequence - 1,
+            uniqueid=order.channel_id or f"{int(time.time())}.{self._sequence - 1}",
             other_uniqueid=order.other_channel_id,
             account=order.account,
         )
-        self._sequence += 1
+
+    def _dial(self, order: OriginateOrder, outcome: Outcome) -> None:
+        legs = self._legs(order)
         call = SimulatedCall(order, outcome, legs)
         self.live[call.uniqueid.lower()] = call
         self.peak_live = max(self.peak_live, len(self.live))

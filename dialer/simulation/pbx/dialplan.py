@@ -25,6 +25,8 @@ INCLUDED_CONTEXTS: Final = frozenset(
 )
 ABSENT_START: Final = "not-"
 """The simulated call centre has every context and queue except those with this prefix."""
+NOWHERE_END: Final = "@dialer-nowhere"
+"""No dialplan has this context: a Local channel to it ends at once."""
 DETECTING_CONTEXT_END: Final = "-amd"
 """A call whose DIALER_CONTEXT has this suffix gets AMD and an agent, as in the lab's dialplan."""
 

@@ -101,6 +101,12 @@ def opening(legs: Legs, *, number: str, name: str, variables: dict[str, str], ad
     return legs, [*sent, events.dial_begin(legs.one, address)]
 
 
+def nowhere(legs: Legs) -> Events:
+    """Create the channels of a Local call to a missing extension, and hang them up."""
+    created = [events.newchannel(channel) for channel in legs.channels]
+    return [*created, *(events.hangup(channel, 0, None) for channel in reversed(legs.channels))]
+
+
 def ringing(legs: Legs) -> Step:
     """Let the far end ring."""
     legs = replace(legs, one=replace(legs.one, state=events.RINGING))

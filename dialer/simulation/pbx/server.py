@@ -11,12 +11,14 @@ import asyncio
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
 from dialer.simulation.pbx.actions import Exchange
 from dialer.simulation.pbx.calls import AstDb, CallFloor
 from dialer.simulation.pbx.events import Event, event_mask, shutdown
+from dialer.simulation.pbx.filters import parse_filter
 from dialer.simulation.pbx.outcomes import VERSIONS, Version
 from dialer.simulation.pbx.session import AmiSession
 from dialer.simulation.pbx.timing import CallHabits
@@ -32,7 +34,7 @@ class SimulatedPbx:
     Ranges are (shortest, longest) in seconds. `include` is false to simulate a missing dialplan
     include: then no note is written to AstDB. `maxcalls` is that of asterisk.conf, 0 for none:
     calls answered beyond it never enter the dialplan. `read` and `write` are the AMI user's
-    permissions as in manager.conf.
+    permissions as in manager.conf, `eventfilter` its lines of that name.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SimulatedPbx:
         maxcalls: int = 0,
         read: str = "all",
         write: str = "all",
+        eventfilter: Sequence[str] = (),
     ) -> None:
         if version not in VERSIONS:
             raise ValueError(f"no such Asterisk version: {version}; known: {list(VERSIONS)}")
@@ -83,6 +86,7 @@ class SimulatedPbx:
             started_at=time.time() - UPTIME_AT_START_S,
             read_permissions=event_mask(read) or 0,
             write_permissions=event_mask(write) or 0,
+            eventfilters=[parse_filter(line) for line in eventfilter],
         )
 
     # Running -------------------------------------------------------------------------

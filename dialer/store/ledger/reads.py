@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -193,6 +194,13 @@ class LedgerReads:
         now_ms = int(seconds) * 1000 + int(micros) / 1000
         return {name: (now_ms - seen_ms) / 1000 for name, seen_ms in _scored(flat)}
 
+    async def workers(self, pbxs: Collection[str]) -> dict[str, str]:
+        """Return the workers that show themselves in this cell, by PBX: their pid and host."""
+        names = list(pbxs)
+        rows = await self.steps.read_many([("GET", self.keys.worker(name)) for name in names])
+        found = {name: _pid_and_host(raw) for name, raw in zip(names, rows, strict=True)}
+        return {name: words for name, words in found.items() if words}
+
     async def hand(self, bridge: str) -> list[bytes]:
         """Return the requests in the bridge's hand, oldest first."""
         return list(await self.steps.read("LRANGE", self.keys.hand(bridge), 0, -1))
@@ -200,6 +208,15 @@ class LedgerReads:
     async def code_hand(self, bridge: str) -> list[bytes]:
         """Return the codes in the bridge's hand, oldest first."""
         return list(await self.steps.read("LRANGE", self.keys.code_hand(bridge), 0, -1))
+
+
+def _pid_and_host(raw: bytes | None) -> str:
+    """Return who a worker says that it is, '' if there is none."""
+    try:
+        _, host, pid, _ = json.loads(raw or b"[]")
+    except (ValueError, TypeError, RecursionError):
+        return ""
+    return f"pid {pid} on host {host}"
 
 
 def _scored(reply: Sequence[Any]) -> list[tuple[str, float]]:

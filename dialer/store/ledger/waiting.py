@@ -28,6 +28,15 @@ _LOOKED_AT: Final = 200
 #: A call without a PBX is due again after this time, in ms.
 _NO_PBX_AGAIN_MS: Final = 250
 
+#: What is wrong with a call that cannot be moved or ended as it is.
+DESTROYED: Final = (
+    "its entry in Redis lost its state or epoch: see which other program writes to or deletes "
+    "dialer:call:… there"
+)
+
+#: All states, each between blanks, for Lua.
+_STATES: Final = f" {' '.join(State)} "
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
@@ -123,6 +132,27 @@ class WaitingCalls(CallSteps):
             found |= await super().slot_holders(part)
         return found
 
+    async def destroyed(self, ids: Iterable[str]) -> set[str]:
+        """Return the calls among these whose entry lacks its state or epoch, or is gone."""
+        found: set[str] = set()
+        for part in slices(ids):
+            places = await self.steps.run("destroyed", [self.keys.call(i) for i in part], [_STATES])
+            found |= {part[place - 1] for place in places}
+        return found
+
+    async def mend(self, call_id: str) -> Unreadable | None:
+        """Make a call whose entry was destroyed one that can be ended, and return it.
+
+        None if its entry is sound, or the call is over.
+        """
+        epoch = await self.steps.run(
+            "mend", [self.keys.call(call_id), self.keys.live], [call_id, _STATES, State.ORIGINATING]
+        )
+        if not epoch:
+            return None
+        found = await self._unreadable(call_id, ValueError(DESTROYED))
+        return next(iter(found), None)
+
     async def claimed_ids(self, pbx: str) -> list[str]:
         """Return the calls claimed by this PBX's worker that have not ended."""
         return names_in(await self.steps.read("SMEMBERS", self.keys.claimed(pbx)))
@@ -150,8 +180,8 @@ class WaitingCalls(CallSteps):
             "HMGET", self.keys.call(call_id), "state", "epoch", "pbx", "request"
         )
         state = state_in(field)
-        if state is None or epoch is None or not epoch.isdigit():
-            return []
+        if state is None or not _is_sound(field, epoch):
+            return []  # the reaper finds it
         call = Call(
             call_id=call_id,
             state=state,
@@ -174,6 +204,10 @@ class WaitingCalls(CallSteps):
         """Log a warning if the dead list was full, once for each cell."""
         if dropped > 0:
             _warn_dead_list_full(self.cell)
+
+
+def _is_sound(state: bytes | None, epoch: bytes | None) -> bool:
+    return state_in(state) is not None and (epoch or b"").isdigit()
 
 
 @cache

@@ -10,7 +10,7 @@ from dialer.errors import AmiUnavailable
 from tests.integration.ami.hostile_frames import hostile_frames
 from tests.integration.ami.rig import RawPbx, linked, pbx_at
 from tests.waiting import wait_until
-from workers.ami.rights import PERMISSION_PROBE, is_probe_reply
+from workers.ami.rights import NEEDED_EVENTS, Probe
 
 CHANNELS = "Response: Success\r\nActionID: {id}\r\nEventList: start\r\nMessage: will follow\r\n\r\n"
 CHANNEL = "Event: CoreShowChannel\r\nActionID: {id}\r\nUniqueid: {n}\r\nChannelState: 6\r\n\r\n"
@@ -87,9 +87,15 @@ async def test_an_event_with_the_id_of_a_list_is_an_event(event: str) -> None:
 
 
 def test_a_forged_probe_reply_grants_nothing() -> None:
-    probe = {"ActionID": PERMISSION_PROBE["ActionID"]}
-    assert not is_probe_reply({"Event": "UserEvent", **probe})
-    assert is_probe_reply({"Event": "OriginateResponse", **probe})
+    probe = Probe()
+    for other in (Probe().name, "", probe.name[:-1]):
+        assert not probe.hears({"Event": "Hangup", "ActionID": other, "Uniqueid": other})
+    assert probe.hears({"Event": "UserEvent", "ActionID": probe.name})
+    assert probe.hears({"Event": "OriginateResponse", "ActionID": probe.name})
+    assert not probe.is_complete
+    for event in NEEDED_EVENTS:
+        assert probe.hears({"Event": event, "Uniqueid": f"{probe.name};2"})
+    assert probe.is_complete
 
 
 async def test_hostile_frames_keep_the_link_up(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -38,10 +38,11 @@ async def with_rights(
     *,
     read: str = "system,call",
     write: str = "system,reporting,originate",
+    eventfilter: Sequence[str] = (),
     on_up: Callable[[AmiLink], Awaitable[Any]] = AmiLink.check_rights,
 ) -> AsyncIterator[tuple[SimulatedPbx, Rig]]:
     async with (
-        SimulatedPbx(secret=SECRET, read=read, write=write) as pbx,
+        SimulatedPbx(secret=SECRET, read=read, write=write, eventfilter=eventfilter) as pbx,
         linked(pbx_at(pbx.port), on_up=on_up) as rig,
     ):
         yield pbx, rig
@@ -125,6 +126,41 @@ async def test_user_without_call_events_dials_nothing(
         pbx.exchange.read_permissions = events.EVERYTHING
         await rig.up()
         assert pbx.rings == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["!Event: Hangup"], "no Hangup events: take"),
+        (["!Event: OriginateResponse"], "no OriginateResponse events: take"),
+        (["!Event: Newchannel"], "no Newchannel events, unless Asterisk is stopping: take"),
+        (["Event: (FullyBooted|OriginateResponse)"],
+         "no Hangup and Newchannel events, unless Asterisk is stopping: take"),
+        (["Event: FullyBooted"], "no call events: add"),
+    ],
+)  # fmt: skip
+async def test_events_that_a_filter_hides_are_named(
+    lines: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 0.3)
+    async with with_rights(eventfilter=lines) as (pbx, rig):
+        await wait_until(lambda: down_reasons(caplog), "it was said")
+        (reason,) = down_reasons(caplog)
+        assert f"sends the AMI user 'dialer' {said}" in reason
+        assert "eventfilter" in reason
+        pbx.exchange.eventfilters.clear()
+        await rig.up()
+        assert (pbx.live, pbx.rings) == (0, {})
+
+
+async def test_filters_of_other_events_hide_nothing() -> None:
+    lines = ["!Event: Newexten", "!Event: VarSet", "!Event: RTCP", "!Event: Newstate"]
+    async with with_rights(eventfilter=lines) as (_, rig):
+        await rig.up()
+        assert rig.events == []
 
 
 async def test_link_lost_during_the_probe_is_no_missing_permission(
