@@ -37,10 +37,8 @@ task_create_missing_queues = True
 task_store_errors_even_if_ignored = False
 
 worker_consumer = "workers.consumer:PatientConsumer"
-worker_pool = "threads"
-worker_concurrency = 32
-worker_disable_prefetch = _broker.is_redis  # not possible with RabbitMQ; Celery would warn
-worker_prefetch_multiplier = 1
+worker_pool = "threads"  # not used: workers/strategy.py gives each call to the event loop
+worker_concurrency = 1
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_send_task_events = True  # Flower shows every call
 worker_hijack_root_logger = False

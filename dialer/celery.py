@@ -7,6 +7,8 @@ Owns the name and arguments of the task, and the settings of Flower. The code of
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -36,6 +38,9 @@ BROKER_ERRORS: Final = (OperationalError, RedisError, AMQPError, MessageNacked, 
 
 #: Exit code of a command that cannot run with these settings.
 EXIT_USAGE: Final = 2
+
+#: A pool that replaces threads by greenlets, in the arguments of the worker, joined by blanks.
+_GREEN_POOL: Final = re.compile(r"(?:^| )(?:-P ?|--pool[= ])(gevent|eventlet)(?: |$)")
 
 #: Celery reads these for other purposes than its settings, or sets them itself. The options of a
 #: command can be variables too: `CELERY_WORKER_CONCURRENCY` is `celery worker --concurrency`.
@@ -97,8 +102,29 @@ def _before_command(context: click.Context, _option: click.Parameter, _value: An
     if names and context.command.name != "worker":
         sentence = f"{', '.join(names)} (or -b) is ignored; dialer.toml has the broker"
         click.echo(f"dialer: warning: {sentence}", err=True)
+    if context.command.name == "worker":
+        _refuse_green_pool(context)
+    if context.command.name in ("inspect", "control"):
+        context.obj.app.loader.import_default_modules()  # our own commands
     if context.command.name == "flower":
         _set_flower_environment(variables)
+
+
+def _refuse_green_pool(context: click.Context) -> None:
+    """Refuse a pool of greenlets before Celery imports it, where that is possible.
+
+    With `-P gevent` as two arguments Celery imports gevent before anything of ours. If it is not
+    installed, the command ends there with `No module named 'gevent'`.
+    """
+    variable = os.environ.get("CELERY_WORKER_POOL", "")
+    found = _GREEN_POOL.search(" ".join([*sys.argv, *([f"-P {variable}"] if variable else [])]))
+    if found is not None:
+        click.echo(
+            f"dialer: the calls of a worker share one event loop, which a pool of {found[1]} would "
+            "disturb: remove -P (--pool, CELERY_WORKER_POOL)",
+            err=True,
+        )
+        context.exit(EXIT_USAGE)
 
 
 def _set_flower_environment(variables: Mapping[str, str]) -> None:

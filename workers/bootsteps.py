@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import queue
 import sys
 import threading
 import warnings
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import click
@@ -21,11 +20,11 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from dialer import watchdog
-from dialer.celery import BROKER_ERRORS, app, ignored_variables
-from dialer.domain.call import Call, Ending, Result
+from dialer.celery import app, ignored_variables
 from dialer.errors import ConfigError, DialerError
 from dialer.logs import configure
 from dialer.settings import Pbx, settings
+from workers.call_events import SEND_EVERY_S, CallEvents
 from workers.options import refusal
 from workers.worker import STOP_WITHIN_S, PbxWorker
 
@@ -54,19 +53,19 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 @dataclass(slots=True)
 class Serving:
-    """The event loop and the PBX worker of this process."""
+    """The event loop and the PBX worker of this process, and what Flower is told of its calls."""
 
     loop: asyncio.AbstractEventLoop
     pbx_worker: PbxWorker
+    events: CallEvents
 
 
 _serving: Serving | None = None
-_events: CallEvents | None = None
 
 
 def serving() -> Serving:
     """Return the PBX worker of this process; it exists after the worker has started."""
-    assert _serving is not None, "tasks run only in a started worker"
+    assert _serving is not None, "messages come only to a started worker"
     return _serving
 
 
@@ -130,9 +129,8 @@ def _set_up_logging(**_: Any) -> None:
         configure(settings().log, program="worker")
     except DialerError as error:
         _exit_with(error)
-    # Celery logs two lines per task, panoramisk one per action; our own log has the result.
-    for name in ("celery.worker.strategy", "celery.app.trace", "panoramisk"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # panoramisk logs one line per action; our own log has the result.
+    logging.getLogger("panoramisk").setLevel(logging.WARNING)
 
 
 @signals.worker_shutting_down.connect
@@ -144,7 +142,7 @@ def _begin_stop(**_: Any) -> None:
 
 
 class PbxStep(bootsteps.StartStopStep):
-    """Run the PBX worker's event loop in a thread; accept no task before it is ready."""
+    """Run the PBX worker's event loop in a thread; take no message before it is ready."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -158,8 +156,8 @@ class PbxStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         global _serving
-        # Pool threads, Celery's loop and ours share the GIL: with the default of 5 ms, each switch
-        # between them would delay a call by that time.
+        # Celery's loop and ours share the GIL: with the default of 5 ms, each switch between them
+        # would delay a call by that time.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         if names := ignored_variables(os.environ):
             logger.warning(
@@ -170,11 +168,18 @@ class PbxStep(bootsteps.StartStopStep):
         def broker_trouble() -> str:
             return str(parent.consumer.trouble(parent.pbx.name)) if parent.consumer else STARTING
 
-        worker = PbxWorker(settings(), parent.pbx, _call_done, broker_trouble=broker_trouble)
+        events = CallEvents()
+        worker = PbxWorker(
+            settings(),
+            parent.pbx,
+            events.ended,
+            broker_trouble=broker_trouble,
+            is_revoked=state.revoked.__contains__,
+        )
         self.thread.start()
         try:
             link = self._run(worker.start()).result()
-            _serving = Serving(self.loop, worker)
+            _serving = Serving(self.loop, worker, events)
             self._run(_first_of(link, worker)).result()
             self._run(_end_process_on_failure(worker))
         except (DialerError, RedisError) as error:
@@ -193,8 +198,7 @@ class PbxStep(bootsteps.StartStopStep):
                 self._run(_serving.pbx_worker.stop()).result(LOOP_STOP_WITHIN_S)
             except TimeoutError:
                 logger.warning("The event loop did not stop in time; the process ends anyway")
-        # The loop runs until the process ends, because a task that RabbitMQ delivered before may
-        # get its pool thread only now and needs the loop.
+            _serving.events.send_last()  # Celery closes its connection to the broker later
 
     terminate = stop
 
@@ -236,69 +240,26 @@ def _end_process_later(code: int) -> None:
 # --- task events for Flower -------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class CallEvents:
-    """Send a task event for each ended call, in a separate thread."""
-
-    dispatcher: Any
-    _queue: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = field(
-        default_factory=queue.SimpleQueue
-    )
-
-    def start(self) -> None:
-        threading.Thread(target=self._send_all, name="call events", daemon=True).start()
-
-    def put(self, name: str, fields: dict[str, Any]) -> None:
-        self._queue.put((name, fields))
-
-    def stop(self) -> None:
-        self._queue.put(None)
-
-    def _send_all(self) -> None:
-        while (item := self._queue.get()) is not None:
-            name, fields = item
-            try:
-                self.dispatcher.send(name, **fields)
-            except BROKER_ERRORS as error:
-                logger.info("Flower missed a call's end", extra={"error": str(error)})
-
-
 class EventsStep(bootsteps.StartStopStep):
-    """Give `CallEvents` the consumer's event dispatcher, which is new after each reconnect."""
+    """Send the calls' task events over the connection that Celery's consumer has made."""
 
     requires = ("celery.worker.consumer.events:Events",)
 
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.timer: Any = None
+
     def start(self, parent: Any) -> None:
-        global _events
         self.stop(parent)
-        _events = CallEvents(parent.event_dispatcher)
-        _events.start()
+        dispatcher, events = parent.event_dispatcher, serving().events
+        # Celery has no groups if all events are on; `control disable_events` then does nothing.
+        dispatcher.groups = dispatcher.groups or {"worker", "task"}
+        events.dispatcher = dispatcher
+        self.timer = parent.timer.call_repeatedly(SEND_EVERY_S, events.send)
 
-    def stop(self, parent: Any) -> None:
-        global _events
-        if _events is not None:
-            _events.stop()
-            _events = None
-
-
-def _call_done(call: Call, ending: Ending) -> None:
-    events = _events
-    if events is None:
-        return
-    started = call.dialed_at or ending.ended_at
-    length_s = max(0.0, (ending.ended_at - started).total_seconds())
-    outcome = f"{ending.result} cause={ending.cause} talked={_talked_s(call, ending):.1f}s"
-    if ending.result in (Result.FAILED, Result.UNKNOWN):
-        reason = ending.error.message if ending.error else outcome
-        fields = {"exception": f"{ending.result}: {reason}", "traceback": ""}
-        events.put("task-failed", {"uuid": call.call_id, **fields})
-    else:
-        events.put("task-succeeded", {"uuid": call.call_id, "result": outcome, "runtime": length_s})
-
-
-def _talked_s(call: Call, ending: Ending) -> float:
-    answered_at = call.answered_at or ending.answered_at
-    return (ending.ended_at - answered_at).total_seconds() if answered_at else 0.0
+    def stop(self, _parent: Any) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 app.steps["worker"].add(PbxStep)

@@ -1,4 +1,4 @@
-"""Celery consumer that knows why it gets no messages, and waits 5 s after the broker's refusal."""
+"""Celery consumer of nudges only; it knows why none come, and waits 5 s after a refusal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from redis.exceptions import NoPermissionError
 
+from dialer.celery import ORIGINATE
+
 logger = logging.getLogger(__name__)
 
 #: Pause after the broker refused the login or a queue, in seconds.
@@ -19,12 +21,19 @@ REFUSED_PAUSE_S: Final = 5
 #: A consumer that was not refused for so long is accepted, in seconds.
 SETTLED_S: Final = 3.0
 
+#: Longest name of a foreign task in the log, in characters.
+NAME_SHOWN: Final = 80
+
 #: Logs two lines, which do not name the right that is missing, at every attempt.
 _CELERY_LOG: Final = logging.getLogger("celery.worker.consumer.consumer")
 
 
 class PatientConsumer(Consumer):
     """Consumer that waits after a refusal. Celery 5.7 would retry six times a second.
+
+    It knows our task only, none of Celery's own. Other messages are logged in one sentence, without
+    their content, which may have telephone numbers. They are not rejected: the queue is consumed
+    without acknowledgements, and RabbitMQ would close the channel.
 
     Not used if the broker is down: kombu itself pauses before it reconnects. `missing` is the
     right of which the last refusal was for, '' if none is missing.
@@ -33,6 +42,22 @@ class PatientConsumer(Consumer):
     missing = ""
     _refused_at = 0.0
     _has_consumed = False
+
+    def update_strategies(self) -> None:
+        task = self.app.tasks[ORIGINATE]
+        self.strategies[ORIGINATE] = task.start_strategy(self.app, self)  # type: ignore[attr-defined]
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        _log_refused("it is no message of Celery's")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        _log_refused(f"there is no task {str(exc)[:NAME_SHOWN]}")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        _log_refused(str(exc))
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        _log_refused(f"its body is not the {message.content_type} that it says")
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         self._handle(exc, super().on_connection_error_before_connected)
@@ -82,6 +107,13 @@ class PatientConsumer(Consumer):
             f"the worker of {pbx} does not consume its queue yet: it starts, or this host does not "
             "reach the server of [broker] url"
         )
+
+
+def _log_refused(reason: str) -> None:
+    logger.error(
+        "Message in the PBX's queue is not from a bridge and is dropped; find out who sent it",
+        extra={"reason": reason},
+    )
 
 
 def missing_right(exc: BaseException) -> str:

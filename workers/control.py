@@ -1,28 +1,195 @@
-"""Remote control of a worker: it consumes the queue of its own PBX only.
+"""Remote control of a worker: what `celery control` and `celery inspect` do here.
 
-`celery -A dialer control add_consumer pbx02` without `-d` reaches every worker. A worker that
-consumed the queue of another PBX would take messages that only the other one can use.
+A command that cannot do what its name says changes nothing and replies why, with what to do
+instead. Celery's own commands would reply `ok`. The others, such as `ping` and `stats`, are
+Celery's.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, Final
 
-from celery.worker.control import control_command
+from celery.worker import state as celery_state
+from celery.worker.control import Panel, control_command, inspect_command
+
+from dialer.celery import ORIGINATE
+from dialer.domain.followed import Followed
+from dialer.domain.request import cell_of
+from workers.bootsteps import serving
 
 logger = logging.getLogger(__name__)
+
+#: Longest wait for the event loop's list of calls, in seconds.
+LIST_WITHIN_S: Final = 2.0
+
+#: How many calls `inspect calls` names if nobody says how many.
+CALLS_NAMED: Final = 20
+
+_HANG_UP: Final = 'hang it up in Asterisk: asterisk -rx "channel request hangup <channel>"'
+_NO_POOL: Final = (
+    "nothing changed: a worker has no pool, its calls share one event loop; calls at once are "
+    "max_calls of its PBX in dialer.toml"
+)
+
+#: Celery's commands that have no meaning here, with their arguments, and why.
+_REFUSED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "rate_limit": (
+        "nothing changed: calls a second are cps of the PBX in dialer.toml, and the bridges read "
+        "it again with SIGHUP",
+        ("task_name", "rate_limit"),
+    ),
+    "time_limit": (
+        "nothing changed: how long a call rings is ring_timeout of its cell in dialer.toml, and "
+        "nothing limits how long people talk",
+        ("task_name", "soft", "hard"),
+    ),
+    "terminate": (f"nothing was ended: a call is no process; {_HANG_UP}", ("signal", "task_id")),
+    "revoke_by_stamped_headers": (
+        "nothing was revoked: nudges have no stamps; name the call ids: control revoke <call id>",
+        ("headers",),
+    ),
+    "pool_grow": (_NO_POOL, ("n",)),
+    "pool_shrink": (_NO_POOL, ("n",)),
+    "pool_restart": (_NO_POOL, ()),
+    "autoscale": (_NO_POOL, ("max", "min")),
+}
+
+_cancel_consumer: Final = Panel.data["cancel_consumer"]
+
+
+def _refuse(name: str, reason: str, arguments: Sequence[str]) -> None:
+    """Register a command that only replies why it does nothing."""
+
+    def refused(_state: Any, **_: Any) -> dict[str, str]:
+        return {"error": reason}
+
+    control_command(
+        name=name,
+        help=f"Has no effect: {reason}",
+        args=[(argument, str) for argument in arguments[:-1]],
+        variadic=arguments[-1] if arguments else None,
+        signature=" ".join(f"<{argument}>" for argument in arguments) or None,
+    )(refused)
+
+
+for _name, (_reason, _arguments) in _REFUSED.items():
+    _refuse(_name, _reason, _arguments)
+
+
+# --- the queue ----------------------------------------------------------------------------
+
+
+def _other_queue(state: Any, queue: str) -> dict[str, str] | None:
+    """Return the reply if the queue is not that of this worker's PBX.
+
+    `celery -A dialer control add_consumer pbx02` without `-d` reaches every worker. A worker that
+    consumed the queue of another PBX would take messages that only the other one can use.
+    """
+    pbx = state.consumer.controller.pbx.name
+    if queue == pbx:
+        return None
+    return {"error": f"this is the worker of {pbx}, and it consumes no other queue"}
 
 
 @control_command(args=[("queue", str)], signature="<queue>")
 def add_consumer(state: Any, queue: str, **_: Any) -> dict[str, str]:
     """Consume the queue of this worker's PBX again, after cancel_consumer."""
-    pbx = state.consumer.controller.pbx.name
-    if queue != pbx:
+    if (refusal := _other_queue(state, queue)) is not None:
         logger.warning(
             "Refused to consume the queue of another PBX; a worker serves its own only",
-            extra={"pbx": pbx, "queue": queue},
+            extra={"pbx": state.consumer.controller.pbx.name, "queue": queue},
         )
-        return {"error": f"this is the worker of {pbx}, and it consumes no other queue"}
+        return refusal
     state.consumer.call_soon(state.consumer.add_task_queue, queue)
     return {"ok": f"add consumer {queue}"}
+
+
+@control_command(args=[("queue", str)], signature="<queue>")
+def cancel_consumer(state: Any, queue: str, **_: Any) -> Any:
+    """Take no more calls: the PBX's calls that are not dialed yet go to other PBXs."""
+    return _other_queue(state, queue) or _cancel_consumer(state, queue)
+
+
+# --- calls --------------------------------------------------------------------------------
+
+
+@control_command(variadic="task_id", signature="[call id 1 [call id 2 [...]]]")
+def revoke(state: Any, task_id: Any, terminate: bool = False, **_: Any) -> dict[str, str]:
+    """Do not dial these calls; each gets its Response, CANCELLED with the code revoked."""
+    ids = {task_id} if isinstance(task_id, str) else set(task_id or ())
+    celery_state.revoked.update(ids)
+    late = sorted(ids & {f.call.call_id for f in _followed()})
+    if late:
+        return {"error": f"too late for {', '.join(late)}, which is dialed already; {_HANG_UP}"}
+    if terminate:
+        return {"error": f"revoked if not dialed yet; a call is no process to end; {_HANG_UP}"}
+    return {"ok": f"not to be dialed any more, if not dialed yet: {', '.join(sorted(ids))}"}
+
+
+@inspect_command(args=[("n", int)], signature=f"[n={CALLS_NAMED}]")
+def calls(_state: Any, n: int = CALLS_NAMED, **_: Any) -> dict[str, Any]:
+    """Count the calls that are being dialed or up, by state, and name the n oldest."""
+    followed = sorted(_followed(), key=_since)
+    named = [
+        {
+            "id": f.call.call_id,
+            "state": str(f.call.state),
+            "since": _since(f),
+            "channel": f.channel,
+        }
+        for f in followed[: max(0, n)]
+    ]
+    states = Counter(str(f.call.state) for f in followed)
+    return {"total": len(followed), "states": dict(states), "oldest": named}
+
+
+@inspect_command(alias="dump_active")
+def active(state: Any, **_: Any) -> list[dict[str, Any]]:
+    """List the calls that are being dialed or up, as Celery lists tasks."""
+    return [_info(state, f) for f in _followed()]
+
+
+@inspect_command(variadic="ids", signature="[call id 1 [call id 2 [...]]]")
+def query_task(state: Any, ids: Any, **_: Any) -> dict[str, Any]:
+    """Show calls by their ids, if they are being dialed or up here."""
+    wanted = {ids} if isinstance(ids, str) else set(ids or ())
+    found = [f for f in _followed() if f.call.call_id in wanted]
+    return {f.call.call_id: ["active", _info(state, f)] for f in found}
+
+
+def _info(state: Any, followed: Followed) -> dict[str, Any]:
+    call_id, cell = followed.call.call_id, cell_of(followed.call.call_id)
+    started = followed.call.dialed_at
+    return {
+        "id": call_id,
+        "name": ORIGINATE,
+        "type": ORIGINATE,
+        "args": [cell, call_id.removeprefix(f"{cell}:")],
+        "kwargs": {},
+        "hostname": state.hostname,
+        "time_start": started.timestamp() if started else None,
+        "acknowledged": True,
+        "worker_pid": os.getpid(),
+    }
+
+
+def _since(followed: Followed) -> str:
+    """Return when it was dialed, as ISO 8601; '' if that is not known."""
+    return followed.call.dialed_at.isoformat() if followed.call.dialed_at else ""
+
+
+def _followed() -> list[Followed]:
+    """Ask the event loop, to which the calls belong, for its list.
+
+    Raises:
+        TimeoutError: the event loop is too busy; Celery replies it as an error.
+    """
+    answer: Future[list[Followed]] = Future()
+    loop, worker = serving().loop, serving().pbx_worker
+    loop.call_soon_threadsafe(lambda: answer.set_result(worker.followed()))
+    return answer.result(LIST_WITHIN_S)

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celery.concurrency.thread import TaskPool
+from celery.concurrency.solo import TaskPool as Solo
+from celery.concurrency.thread import TaskPool as Threads
 
 
 def refusal(options: Mapping[str, Any], extra: Sequence[str] = ()) -> str | None:
     """Return why the worker cannot start with these options, None if it can.
+
+    Threads and solo are accepted, because an unused pool of these kinds costs nothing.
 
     Args:
         options: of Celery's worker, by name.
         extra: settings of Celery, given after `--`.
     """
     pool = options.get("pool_cls") or options.get("pool")
-    if pool is not None and pool is not TaskPool:
+    if pool not in (None, Threads, Solo):
         name = getattr(pool, "__module__", str(pool)).rpartition(".")[2]
         return (
-            f"the calls of a worker share one process, so its pool is threads, not {name}: "
+            f"the calls of a worker share one event loop, which a pool of {name} would disturb: "
             "remove -P (--pool, CELERY_WORKER_POOL)"
         )
     if options.get("autoscale"):
         return (
-            "a pool of threads has a fixed size: remove --autoscale (CELERY_WORKER_AUTOSCALE); "
-            "-c 64 sets the size, and 32 threads are enough for 200 calls a second"
+            "a worker has no pool that could grow: remove --autoscale (CELERY_WORKER_AUTOSCALE); "
+            "max_calls and cps of its PBX in dialer.toml limit its calls"
         )
     if options.get("beat"):
         return "there is nothing to schedule: remove -B (--beat, CELERY_WORKER_BEAT)"

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
+from dialer.domain.followed import Followed
 from dialer.domain.request import cell_of
 from dialer.errors import (
     AmiLoginRefused,
@@ -82,7 +83,8 @@ class PbxWorker:
     """The worker of one PBX. `on_done` is called for every call that ended here.
 
     `failure` is done when a background task has ended before the stop; the process must end.
-    `broker_trouble` returns why no nudges come from the broker, '' if they do.
+    `broker_trouble` returns why no nudges come from the broker, '' if they do. `is_revoked` tells
+    if somebody revoked a call that is not dialed yet.
     `check_every_s` is the pause between two checks of long calls.
     """
 
@@ -91,6 +93,7 @@ class PbxWorker:
     on_done: Callable[[Call, Ending], None]
     check_every_s: float = CHECK_EVERY_S
     broker_trouble: Callable[[], str] = str
+    is_revoked: Callable[[str], bool] = frozenset[str]().__contains__
     failure: asyncio.Future[None] = field(init=False)
     link: AmiLink = field(init=False)
     state: PbxState = field(init=False)
@@ -202,7 +205,15 @@ class PbxWorker:
         )
         replay = Replay(self.pbx.name, calls, self._tracker)
         self._originator = Originator(
-            self.pbx, state, link, cells, calls, self._tracker, replay, journal
+            self.pbx,
+            state,
+            link,
+            cells,
+            calls,
+            self._tracker,
+            replay,
+            journal,
+            is_revoked=self.is_revoked,
         )
         self._reconciler = Reconciler(state, link, cells, calls, self._tracker, journal, replay)
 
@@ -249,11 +260,12 @@ class PbxWorker:
         """Wait until calls can be dialed."""
         await self.link.up.wait()
 
-    def dial(self, call_id: str, epoch: int) -> None:
-        """Begin to dial a call for a task; see `Originator.dial`.
+    def followed(self) -> list[Followed]:
+        """Return every call that this worker has claimed and that has not ended."""
+        return self._calls.followed()
 
-        Does not wait: a slow Redis of one cell must not keep the threads of the others.
-        """
+    def take(self, call_id: str, epoch: int) -> None:
+        """Begin to dial a call for a nudge, and return at once; see `Originator.dial`."""
         if self.state.is_stopping:
             return
         task = self._journal.start(self._dial(call_id, epoch))
@@ -462,7 +474,7 @@ class PbxWorker:
             for call_id, epoch in fresh:
                 if is_settled:
                     self.state.results.count("unannounced")
-                self.dial(call_id, epoch)
+                self.take(call_id, epoch)
             if fresh:
                 logger.info(
                     "Dialing calls that no message announced",

@@ -22,6 +22,9 @@ _FORWARDED: Final = CallError(
 #: Code of a call that was sent to Asterisk and of which Asterisk said nothing.
 NO_WORD: Final = "no_word"
 
+#: Code of a call that somebody revoked before it was dialed (`celery control revoke`).
+REVOKED: Final = "revoked"
+
 
 def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> Ending:
     """Return the ending of a call whose events arrived; it was over at `over_at`."""

@@ -25,7 +25,7 @@ from tests.processes import Site
 
 Meanwhile = Callable[[], None]
 
-#: Calls at once that a worker of 32 threads has in hand, on a RabbitMQ that pushes them all.
+#: Calls at once that a worker has in hand, on a RabbitMQ that pushes them all.
 PUSHED = 400
 
 AWAY = "Broker unavailable; retrying, the calls stay in the ledger"

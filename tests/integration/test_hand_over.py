@@ -36,7 +36,7 @@ async def dialed(site: Site, worker: PbxWorker, *numbers: str) -> None:
     """Dial r-1, r-2, … with these numbers, and give each its call code."""
     for n, number in enumerate(numbers, 1):
         await site.admitted(f"r-{n}", raw=element(f"r-{n}", number))
-        worker.dial(f"{CELL}:r-{n}", 1)
+        worker.take(f"{CELL}:r-{n}", 1)
 
 
 async def told(site: Site, *request_ids: str) -> list[dict[str, Any]]:

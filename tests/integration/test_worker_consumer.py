@@ -255,9 +255,9 @@ async def test_every_command_asks_the_broker_of_the_settings(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-P", "processes"], "its pool is threads, not prefork: remove -P"),
-        (["-P", "solo"], "its pool is threads, not solo: remove -P"),
-        (["--autoscale=64,4"], "a pool of threads has a fixed size: remove --autoscale"),
+        (["-P", "processes"], "which a pool of prefork would disturb: remove -P"),
+        (["-Pgevent"], "which a pool of gevent would disturb: remove -P"),
+        (["--autoscale=64,4"], "a worker has no pool that could grow: remove --autoscale"),
         (["-B"], "there is nothing to schedule: remove -B"),
         (["--", "worker.prefetch_multiplier=3"], "remove worker.prefetch_multiplier=3"),
         (["-X", "pbx01"], "a worker serves exactly one PBX"),
@@ -277,11 +277,24 @@ async def test_an_option_that_cannot_work_is_refused(
         assert "Traceback" not in worker.log
 
 
+@pytest.mark.parametrize("pool", ["gevent", "eventlet", "processes", "my.pool"])
+async def test_a_pool_of_the_environment_is_refused(tmp_path: Path, pool: str) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01")
+        await stack.start(bridges=0, workers=False)
+        env = {"CELERY_WORKER_POOL": pool}
+        worker = await stack.run_celery("-Q", "pbx01", env=env)
+        assert await worker.exit_code(40) == 2
+        assert "Traceback" not in worker.log
+        assert "CELERY_WORKER_POOL" in worker.log or "Invalid value for '-P'" in worker.log
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["-P", "prefork"],
-        ["-P", "threads", "-c", "1"],
+        ["-P", "threads", "-c", "32"],
+        ["-P", "solo"],
         ["--max-tasks-per-child=1", "--time-limit=1", "--soft-time-limit=1"],
         ["--purge", "-O", "fair", "--without-heartbeat"],
         ["-X", "pbx02"],

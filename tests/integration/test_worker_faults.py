@@ -144,7 +144,7 @@ async def test_a_stopping_worker_never_reports_up_again(
         await heartbeat(redis, link="stopping")
         await worker._beat_once()
         assert (await heartbeat(redis))["link"] == "stopping"
-        worker.dial(f"{CELL}:1", 1)
+        worker.take(f"{CELL}:1", 1)
         assert not worker._dialing
 
 

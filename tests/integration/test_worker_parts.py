@@ -88,7 +88,7 @@ async def pbx() -> AsyncIterator[SimulatedPbx]:
 async def ringing(site: Site, worker: PbxWorker) -> None:
     """Dial r-1 until its ACK."""
     await site.admitted()
-    worker.dial(R1, 1)
+    worker.take(R1, 1)
     await wait_until(site.acks, "the call is accepted")
 
 
@@ -117,7 +117,7 @@ async def test_a_cell_that_left_is_served_while_it_has_calls(
         await left.admitted()
         async with working(site, pbx) as worker:
             assert {one.name: one.threads for one in worker._cells} == {CELL: 10, "LEFT": 3}
-            worker.dial("LEFT:r-1", 1)
+            worker.take("LEFT:r-1", 1)
             await wait_until(left.acks, "its call is dialed")
 
 
@@ -137,7 +137,7 @@ async def test_a_refused_claim_leaves_the_call_queued(
     await site.redis.delete(site.ledger.keys.queued)
     await site.redis.set(site.ledger.keys.queued, "no sorted set")
     async with working(site, pbx) as worker:
-        worker.dial(R1, 1)
+        worker.take(R1, 1)
         said = "Redis refused a claim; the call stays queued"
         await wait_until(lambda: said in caplog.messages, "it is logged")
         assert await site.state() == "queued"
@@ -283,10 +283,10 @@ async def test_a_silent_asterisk_gets_no_more_calls(
     await site.admitted("r-1")
     async with working(site, pbx, timeout_command_response=60) as worker:
         pbx.hang()
-        worker.dial(R1, 1)
+        worker.take(R1, 1)
         await wait_until(lambda: worker.link.silence, "its silence is noticed")
         await site.admitted("r-2")
-        worker.dial(f"{CELL}:r-2", 1)
+        worker.take(f"{CELL}:r-2", 1)
 
         async def told() -> bool:
             trouble: Any = await site.redis.hget("dialer:pbx:pbx01", "trouble")
@@ -302,7 +302,7 @@ async def test_a_cell_whose_redis_refuses_is_lacking(site: Site, pbx: SimulatedP
     async with working(site, pbx) as worker:
         await site.redis.set(f"dialer:claimed:{CELL}:pbx01", "not a set")
         await site.admitted()
-        worker.dial(R1, 1)
+        worker.take(R1, 1)
 
         async def lacks() -> bool:
             lacking: Any = await site.redis.hget("dialer:pbx:pbx01", "lacking")
@@ -376,7 +376,7 @@ async def test_a_stop_waits_for_a_call_that_is_being_dialed(site: Site, pbx: Sim
     await site.admitted()
     async with working(site, pbx) as worker:
         pbx.hang()
-        worker.dial(R1, 1)
+        worker.take(R1, 1)
         await wait_until(lambda: (f := worker._calls.get(R1)) and f.sent, "the Originate is sent")
         stopping = asyncio.create_task(worker.begin_stop())
         await wait_until(lambda: worker.state.link_state == "stopping", "the stop has begun")
@@ -392,7 +392,7 @@ async def test_a_stop_does_not_wait_for_a_silent_asterisk(site: Site, pbx: Simul
     await site.admitted()
     async with working(site, pbx, timeout_command_response=60) as worker:
         pbx.hang()
-        worker.dial(R1, 1)
+        worker.take(R1, 1)
         await wait_until(lambda: (f := worker._calls.get(R1)) and f.sent, "the Originate is sent")
         async with asyncio.timeout(DIALING_WITHIN_S + 2):
             await worker.begin_stop()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,21 +16,19 @@ import click
 import pytest
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import state
-from kombu.exceptions import OperationalError
 from redis.exceptions import NoPermissionError
 
 from dialer import watchdog
-from dialer.domain.call import CallError, Ending, Result
 from dialer.errors import AmiLoginRefused, ConfigError
-from tests.unit.lives import T0, claimed
 from tests.waiting import wait_until
 from workers import bootsteps
-from workers.bootsteps import CallEvents, EventsStep, PbxStep
+from workers.bootsteps import EventsStep, PbxStep
+from workers.call_events import CallEvents
 from workers.worker import STOP_WITHIN_S
 
 PBXS = {name: SimpleNamespace(name=name) for name in ("pbx01", "pbx02")}
+MISSED = "Flower misses calls, because the broker did not take their events"
 NO_QUEUE = "no queue given"
-QUIET = ("celery.worker.strategy", "celery.app.trace", "panoramisk")
 
 
 class Process:
@@ -56,8 +52,11 @@ class Worker:
     may_stop = True
     closed = False
 
-    def __init__(self, _settings: Any, pbx: Any, on_done: Any, *, broker_trouble: Any) -> None:
+    def __init__(
+        self, _settings: Any, pbx: Any, on_done: Any, *, broker_trouble: Any, is_revoked: Any
+    ) -> None:
         self.pbx, self.on_done, self.broker_trouble = pbx, on_done, broker_trouble
+        self.is_revoked = is_revoked
         self.stopped = False
         self.given_up = threading.Event()
 
@@ -100,7 +99,6 @@ def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
     conf = SimpleNamespace(task_default_queue=NO_QUEUE)
     monkeypatch.setattr(bootsteps, "app", SimpleNamespace(conf=conf))
     monkeypatch.setattr(bootsteps, "_serving", None)
-    monkeypatch.setattr(bootsteps, "_events", None)
 
 
 # --- which PBX ----------------------------------------------------------------------------
@@ -197,14 +195,14 @@ def test_a_wrong_queue_ends_the_worker_with_a_sentence(monkeypatch: pytest.Monke
     assert flushed == "flushed"
 
 
-def test_the_log_has_no_line_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_has_no_line_for_each_action(monkeypatch: pytest.MonkeyPatch) -> None:
     configured: list[Any] = []
     monkeypatch.setattr(bootsteps, "configure", lambda log, program: configured.append(log))
-    for name in QUIET:
-        monkeypatch.setattr(logging.getLogger(name), "level", logging.INFO)
+    panoramisk = logging.getLogger("panoramisk")
+    monkeypatch.setattr(panoramisk, "level", logging.INFO)
     bootsteps._set_up_logging()
     assert configured == ["the log table"]
-    assert {logging.getLogger(name).level for name in QUIET} == {logging.WARNING}
+    assert panoramisk.level == logging.WARNING
 
 
 def test_a_shutdown_tells_the_service_manager(process: Process) -> None:
@@ -258,7 +256,7 @@ def started(monkeypatch: pytest.MonkeyPatch, process: Process) -> Iterator[Start
 
 def test_a_worker_is_ready_with_its_asterisk(started: Started, process: Process) -> None:
     worker = started.start()
-    assert (worker.pbx, worker.on_done) == (PBXS["pbx01"], bootsteps._call_done)
+    assert (worker.pbx, worker.on_done) == (PBXS["pbx01"], bootsteps.serving().events.ended)
     assert bootsteps.serving().loop is started.step.loop
     assert process.told == ["Serving pbx01"]
     assert started.step.thread.daemon, "a hanging loop keeps no process alive"
@@ -360,9 +358,18 @@ async def test_a_failed_part_ends_the_process(
 def test_a_stop_waits_for_the_worker(started: Started, caplog: pytest.LogCaptureFixture) -> None:
     started.step.stop(started.parent)  # before the start there is nothing to stop
     worker = started.start()
+    bootsteps.serving().events.taken("r-1", "shown")
     started.step.stop(started.parent)
     assert worker.stopped
-    assert caplog.messages == []
+    assert caplog.messages == [MISSED], "the last events are sent after the last call"
+
+
+def test_the_worker_knows_which_calls_were_revoked(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "revoked", {"r-1"})
+    worker = started.start()
+    assert (worker.is_revoked("r-1"), worker.is_revoked("r-2")) == (True, False)
 
 
 def test_a_hanging_loop_does_not_delay_the_end(
@@ -382,99 +389,55 @@ def test_each_limit_of_the_stop_has_room_for_the_one_inside() -> None:
 # --- Flower ---------------------------------------------------------------------------------
 
 
-class Dispatcher:
-    """Stands where Celery's event dispatcher does; the first event of a name may fail."""
+class Timer:
+    """Stands where the timer of Celery's loop does."""
 
-    def __init__(self, *fail: str) -> None:
-        self.sent: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
-        self.fail = set(fail)
+    def __init__(self) -> None:
+        self.entries: list[Any] = []
 
-    def send(self, name: str, **fields: Any) -> None:
-        if name in self.fail:
-            raise OperationalError("the broker is down")
-        self.sent.put((name, fields))
-
-
-def threads() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name == "call events"]
+    def call_repeatedly(self, seconds: float, call: Any) -> Any:
+        entry = SimpleNamespace(seconds=seconds, call=call, is_cancelled=False)
+        entry.cancel = lambda: setattr(entry, "is_cancelled", True)
+        self.entries.append(entry)
+        return entry
 
 
-async def test_an_event_that_fails_stops_no_other() -> None:
-    before = len(threads())
-    dispatcher = Dispatcher("lost")
-    events = CallEvents(dispatcher)
-    events.start()
-    assert all(thread.daemon for thread in threads())
-    events.put("lost", {})
-    events.put("task-failed", {"uuid": "r-1"})
-    assert dispatcher.sent.get(timeout=5) == ("task-failed", {"uuid": "r-1"})
-    events.stop()
-    await wait_until(lambda: len(threads()) == before, "its thread ends")
+def consumer(**dispatcher: Any) -> Any:
+    given = {"groups": set(), **dispatcher}
+    return SimpleNamespace(event_dispatcher=SimpleNamespace(**given), timer=Timer())
 
 
-async def test_events_go_to_the_newest_connection() -> None:
-    before = len(threads())
-    old, new = (SimpleNamespace(event_dispatcher=Dispatcher()) for _ in range(2))
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> CallEvents:
+    events = CallEvents()
+    serving = SimpleNamespace(events=events)
+    monkeypatch.setattr(bootsteps, "_serving", serving)
+    return events
+
+
+def test_events_are_sent_by_the_newest_connection(events: CallEvents) -> None:
+    old, new = consumer(), consumer()
     step = EventsStep(old)
-    for parent in (old, new):
-        step.start(parent)
-    bootsteps._call_done(claimed().call, ending())
-    assert new.event_dispatcher.sent.get(timeout=5)[0] == "task-succeeded"
-    assert old.event_dispatcher.sent.empty()
+    step.start(old)
+    step.start(new)  # without a stop, as after a connect that failed
+    assert events.dispatcher is new.event_dispatcher
+    (of_old,), (of_new,) = old.timer.entries, new.timer.entries
+    assert (of_old.is_cancelled, of_new.is_cancelled) == (True, False)
+    assert (of_new.seconds, of_new.call) == (0.1, events.send)
     step.stop(new)
-    assert bootsteps._events is None
-    await wait_until(lambda: len(threads()) == before, "both threads end")
+    assert of_new.is_cancelled
 
 
-def ending(result: Result = Result.ANSWERED, **fields: Any) -> Ending:
-    return Ending(result=result, ended_at=T0 + timedelta(seconds=30), cause=16, **fields)
+def test_a_step_that_never_started_stops(events: CallEvents) -> None:
+    EventsStep(consumer()).stop(None)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, ending: Ending, **call: Any) -> tuple[str, Any]:
-    """The event that Flower gets of a call dialed at T0."""
-    sent: list[tuple[str, dict[str, Any]]] = []
-    put = SimpleNamespace(put=lambda name, fields: sent.append((name, fields)))
-    monkeypatch.setattr(bootsteps, "_events", put)
-    made = claimed().call
-    for name, value in call.items():
-        object.__setattr__(made, name, value)
-    bootsteps._call_done(made, ending)
-    ((name, fields),) = sent
-    assert fields.pop("uuid") == made.call_id
-    return name, fields
-
-
-def test_a_calls_end_without_flower_is_no_event() -> None:
-    bootsteps._call_done(claimed().call, ending())
-
-
-def test_flower_sees_a_calls_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    answered = told(monkeypatch, ending(), answered_at=T0 + timedelta(seconds=10))
-    outcome = "ANSWERED cause=16 talked=20.0s"
-    assert answered == ("task-succeeded", {"result": outcome, "runtime": 30.0})
-
-
-def test_flower_sees_an_answer_known_only_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, fields = told(monkeypatch, ending(answered_at=T0 + timedelta(seconds=25)))
-    assert fields["result"].endswith("talked=5.0s")
-
-
-def test_a_call_that_was_not_answered_did_not_talk(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, fields = told(monkeypatch, ending(Result.BUSY))
-    assert fields["result"] == "BUSY cause=16 talked=0.0s"
-
-
-@pytest.mark.parametrize("dialed_at", [None, T0 + timedelta(seconds=31)])
-def test_flower_sees_no_negative_length(monkeypatch: pytest.MonkeyPatch, dialed_at: Any) -> None:
-    _, fields = told(monkeypatch, ending(Result.BUSY), dialed_at=dialed_at)
-    assert fields["runtime"] == 0.0
-
-
-@pytest.mark.parametrize("result", [Result.FAILED, Result.UNKNOWN])
-def test_flower_sees_why_a_call_failed(monkeypatch: pytest.MonkeyPatch, result: Result) -> None:
-    error = CallError(code="no_trunk", message="no such trunk")
-    name, fields = told(monkeypatch, ending(result, error=error))
-    assert name == "task-failed"
-    assert fields == {"exception": f"{result}: no such trunk", "traceback": ""}
-    _, fields = told(monkeypatch, ending(result))
-    assert fields["exception"] == f"{result}: {result} cause=16 talked=0.0s"
+@pytest.mark.parametrize(
+    ("before", "after"), [(set(), {"worker", "task"}), ({"worker"}, {"worker"})]
+)
+def test_task_events_can_be_switched_off(
+    events: CallEvents, before: set[str], after: set[str]
+) -> None:
+    parent = consumer(groups=before)
+    EventsStep(parent).start(parent)
+    assert parent.event_dispatcher.groups == after

@@ -1,4 +1,4 @@
-"""Celery's consumer: why it gets no messages, and the remote control of its queue."""
+"""Celery's consumer: why it gets no messages, and which ones it refuses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer
 from redis.exceptions import NoPermissionError
 
+from dialer.celery import ORIGINATE
 from workers import consumer as module
 from workers.consumer import PatientConsumer, missing_right
-from workers.control import add_consumer
 
 CHANNELS: Final = NoPermissionError("No permissions to access a channel")
 CELERY_LOG: Final = logging.getLogger("celery.worker.consumer.consumer")
@@ -149,28 +150,45 @@ def test_a_right_that_was_given_leaves_other_troubles(
     assert "is not connected to the broker" in one.trouble("pbx01")
 
 
-# --- remote control -----------------------------------------------------------------------
+# --- messages that are no nudges ----------------------------------------------------------
+
+REFUSED: Final = (
+    "Message in the PBX's queue is not from a bridge and is dropped; find out who sent it"
+)
 
 
-def controlled() -> tuple[Any, list[tuple[Any, ...]]]:
-    later: list[tuple[Any, ...]] = []
-    controller = SimpleNamespace(pbx=SimpleNamespace(name="pbx01"))
-    one = SimpleNamespace(
-        controller=controller, call_soon=lambda *do: later.append(do), add_task_queue="add"
-    )
-    return SimpleNamespace(consumer=one), later
+def test_a_consumer_serves_our_task_only() -> None:
+    task = SimpleNamespace(start_strategy=lambda *given: given)
+    one, app = consumer(), SimpleNamespace(tasks={ORIGINATE: task, "celery.group": None})
+    one.app, one.strategies = app, {}
+    one.update_strategies()
+    assert one.strategies == {ORIGINATE: (app, one)}
 
 
-def test_a_cancelled_queue_can_be_consumed_again() -> None:
-    state, later = controlled()
-    assert add_consumer(state, "pbx01") == {"ok": "add consumer pbx01"}
-    assert later == [("add", "pbx01")]
-
-
-def test_the_queue_of_another_pbx_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    state, later = controlled()
-    assert "this is the worker of pbx01" in add_consumer(state, "pbx02")["error"]
-    assert later == []
-    assert caplog.messages == [
-        "Refused to consume the queue of another PBX; a worker serves its own only"
-    ]
+@pytest.mark.parametrize(
+    ("refuse", "reason"),
+    [
+        (lambda one: one.on_unknown_message(None, None), "it is no message of Celery's"),
+        (
+            lambda one: one.on_unknown_task(None, None, KeyError("celery." + 500 * "x")),
+            "there is no task 'celery." + 72 * "x",
+        ),
+        (
+            lambda one: one.on_invalid_task(None, None, InvalidTaskError("it is empty")),
+            "it is empty",
+        ),
+        (
+            lambda one: one.on_decode_error(
+                SimpleNamespace(content_type="application/json"), OSError()
+            ),
+            "its body is not the application/json that it says",
+        ),
+    ],
+    ids=["unknown message", "unknown task", "invalid task", "wrong body"],
+)
+def test_a_foreign_message_is_one_sentence(
+    caplog: pytest.LogCaptureFixture, refuse: Any, reason: str
+) -> None:
+    refuse(consumer())  # and acknowledges nothing: RabbitMQ would close the channel
+    assert caplog.messages == [REFUSED]
+    assert vars(caplog.records[0])["reason"] == reason

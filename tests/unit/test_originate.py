@@ -105,6 +105,19 @@ async def test_an_expired_call_is_answered_and_never_dialed() -> None:
     assert len((await dial(later)).asterisk.sent) == 1
 
 
+async def test_a_revoked_call_is_answered_and_never_dialed() -> None:
+    made = waiting(trunk="oi")  # whatever else is wrong with it
+    made.originator.is_revoked = {CALL_ID}.__contains__
+    await dial(made)
+    ending = await made.ending()
+    assert ending.error is not None
+    assert (ending.result, ending.error.code) == (Result.CANCELLED, "revoked")
+    assert (made.asterisk.sent, made.done[0].attempts) == ([], 0)
+    other = waiting()
+    other.originator.is_revoked = {"ASR_TIM:another"}.__contains__
+    assert len((await dial(other)).asterisk.sent) == 1
+
+
 async def test_a_call_for_an_unknown_trunk_is_answered() -> None:
     made = await dial(waiting(trunk="oi"))
     ending = await made.ending()

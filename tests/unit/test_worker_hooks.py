@@ -9,6 +9,7 @@ import pytest
 from celery import signals
 
 from workers import bootsteps
+from workers.call_events import CallEvents
 from workers.worker import PbxWorker
 
 
@@ -26,7 +27,7 @@ async def test_a_shutdown_begins_the_stop_before_the_pool_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker = Worker()
-    serving = bootsteps.Serving(asyncio.get_running_loop(), cast(PbxWorker, worker))
+    serving = bootsteps.Serving(asyncio.get_running_loop(), cast(PbxWorker, worker), CallEvents())
     monkeypatch.setattr(bootsteps, "_serving", serving)
     ends: list[int] = []
     monkeypatch.setattr(bootsteps, "_end_process_later", ends.append)

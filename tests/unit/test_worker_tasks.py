@@ -2,60 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from celery.worker.consumer import Consumer
-from celery.worker.request import Request
 from redis.exceptions import NoPermissionError
 
-from tests.processes import ROOT
-from workers import bootsteps, consumer
+from dialer.celery import ORIGINATE, app
+from workers import consumer
 from workers.consumer import PatientConsumer
-from workers.tasks import CallRequest, originate
-from workers.worker import PbxWorker
+from workers.tasks import originate
 
 
-class Worker:
-    """Stands where the PBX worker does."""
-
-    def __init__(self) -> None:
-        self.dialed: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
-
-    def dial(self, call_id: str, epoch: int) -> None:
-        self.dialed.put_nowait((call_id, epoch))
-
-
-async def test_a_task_gives_its_call_to_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIALER_CONFIG", str(ROOT / "deploy" / "dialer.toml"))
-    worker = Worker()
-    serving = bootsteps.Serving(asyncio.get_running_loop(), cast(PbxWorker, worker))
-    monkeypatch.setattr(bootsteps, "_serving", serving)
-    await asyncio.to_thread(originate.run, "ASR_TIM:r-1", "ASR_TIM", 3)
-    assert await asyncio.wait_for(worker.dialed.get(), 5) == ("ASR_TIM:r-1", 3)
-
-
-def test_only_the_calls_end_is_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[str] = []
-
-    def send_event(_self: Request, name: str, **_: Any) -> str:
-        sent.append(name)
-        return "sent"
-
-    monkeypatch.setattr(Request, "send_event", send_event)
-    request = object.__new__(CallRequest)
-    assert request.send_event("task-received", uuid="r-1") == "sent"
-    assert request.send_event("task-succeeded", uuid="r-1") is None
-    assert sent == ["task-received"]
-
-
-def test_a_task_is_acknowledged_without_the_broker() -> None:
-    request = object.__new__(CallRequest)
-    request.acknowledge()
-    assert request.acknowledged
+def test_the_tasks_messages_go_to_the_event_loop() -> None:
+    handler = originate.start_strategy(app, None)
+    assert handler.__module__ == "workers.strategy"
+    assert originate.name == ORIGINATE
 
 
 class Refused(Exception): ...

@@ -15,6 +15,7 @@ from typing import Final
 
 from dialer.domain.call import CallError, Result
 from dialer.domain.channel import action_id, channel_id
+from dialer.domain.endings import REVOKED
 from dialer.domain.follow_events import (
     GivenUp,
     OriginateAccepted,
@@ -65,7 +66,7 @@ STALE_CLAIM_S: Final = 10.0
 class Originator:
     """Dialer of calls on one PBX. Belongs to the worker's event loop.
 
-    `monotonic` returns seconds of a monotonic clock.
+    `monotonic` returns seconds of a monotonic clock. `is_revoked` tells if somebody revoked a call.
     """
 
     pbx: Pbx
@@ -78,6 +79,7 @@ class Originator:
     journal: Journal
     retry_pause_s: float = RETRY_PAUSE_S
     monotonic: Callable[[], float] = time.monotonic
+    is_revoked: Callable[[str], bool] = frozenset[str]().__contains__
     #: When each place that a request named was last found in the dialplan, by `monotonic`.
     _places: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
@@ -133,6 +135,9 @@ class Originator:
     ) -> GivenUp | None:
         """Return why the call must never be dialed, None if it may be dialed."""
         trunk, fields = request.trunk or cell.trunk, self.cells.ledger(cell.name).fields
+        if self.is_revoked(request.call_id):
+            message = "somebody revoked the call before it was dialed (celery control revoke)"
+            return _given_up(REVOKED, message, result=Result.CANCELLED)
         if expires_at is not None and expires_at <= self.state.clock.now():
             self.state.results.count("expired")
             message = fields.said("ValidadeSeg passed before it was dialed", "ValidadeSeg")
