@@ -1,12 +1,8 @@
 -- Release slots of a PBX. Calls without a slot are ignored.
--- Include: _sound
+-- Include: _sound _release
 -- KEYS 1 zset slots   2 hash heartbeat
 -- ARGV 1 fencing number of the worker, '' for a bridge   2… call ids
 -- Returns how many were released; 0 for a worker that is fenced.
-sound(KEYS[1], 'zset')
-sound(KEYS[2], 'hash')
-local newest = number(redis.call('HGET', KEYS[2], 'fence'))
-if ARGV[1] ~= '' and newest > tonumber(ARGV[1]) then return 0 end
-local released = 0
-for i = 2, #ARGV do released = released + redis.call('ZREM', KEYS[1], ARGV[i]) end
-return released
+local ids = {}
+for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
+return release(KEYS[1], KEYS[2], ARGV[1], ids)
