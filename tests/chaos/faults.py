@@ -18,8 +18,8 @@ STEPS = {
         "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
         "unserved_cells", "bridge_beat", "condemn", "try", "tried",
     ),
-    "worker": ("claim", "accept", "answer", "end", "release", "heartbeat", "originate", "unclaim",
-               "hold", "let_go", "fence", "unannounced", "present"),
+    "worker": ("claim", "accept", "answer", "end", "end_release", "release", "heartbeat",
+               "originate", "unclaim", "hold", "let_go", "fence", "unannounced", "present"),
 }  # fmt: skip
 
 #: Steps met at the first chance, for only other faults bring them.

@@ -11,8 +11,10 @@ import pytest
 
 from dialer.domain.call import CallError, Result, State
 from dialer.domain.room import CellRoom
+from dialer.errors import Fenced
 from dialer.multcall.request import parse_request
-from dialer.store.ledger import Admission, Waiting
+from dialer.store.ledger import Admission, Delivery, Waiting, WorkerLedger
+from dialer.store.ledger.fence import Fence
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, code_element, element
 from tests.waiting import wait_until
 
@@ -665,3 +667,56 @@ async def test_call_holds_a_slot_from_queueing_to_its_end(site: Site) -> None:
     assert await site.ledger.slot_holders(ids) == {ids[0]: "pbx01"}
     await site.end()
     assert await site.ledger.slot_holders(ids) == {}
+
+
+# --- the end with the slot, in one step ---------------------------------------------------
+
+SLOTS = "dialer:slots:pbx01"
+
+
+def worker_ledger(site: Site, number: int = 0) -> WorkerLedger:
+    return WorkerLedger(site.steps, CELL, "right", fence=Fence("pbx01", number))
+
+
+async def test_one_step_ends_a_call_and_releases_its_slot(site: Site) -> None:
+    await site.admitted("r-2")
+    await site.admitted()
+    await site.claimed()
+    entry = await site.entry()
+    assert await worker_ledger(site).end_release(entry.call, entry.request, BUSY) == "done"
+    assert await site.redis.zrange(SLOTS, 0, -1) == [f"{CELL}:r-2".encode()]
+    before = await site.snapshot()
+    assert await worker_ledger(site).end_release(entry.call, entry.request, BUSY) == "void"
+    assert await site.snapshot() == before
+    (response,) = await site.responses()
+    assert response["Resultado"] == "BUSY"
+
+
+async def test_one_step_leaves_the_response_to_an_awaited_code(site: Site) -> None:
+    entry = await site.accepted()
+    assert await worker_ledger(site).end_release(entry.call, entry.request, BUSY) == "ended"
+    assert (await site.redis.exists(SLOTS), await site.responses()) == (0, [])
+    assert await site.code() is Delivery.DONE
+
+
+async def test_a_fenced_worker_ends_nothing_and_releases_nothing(site: Site) -> None:
+    entry = await site.accepted()
+    await worker_ledger(site, 7).fence_off()
+    before = await site.snapshot()
+    with pytest.raises(Fenced):
+        await worker_ledger(site, 6).end_release(entry.call, entry.request, BUSY)
+    assert await site.snapshot() == before
+
+
+async def test_the_slot_stays_with_the_newer_worker_of_the_registry(site: Site) -> None:
+    entry = await site.accepted()
+    await site.redis.hset("dialer:pbx:pbx01", "fence", "7")  # it has not come to this cell yet
+    assert await worker_ledger(site, 6).end_release(entry.call, entry.request, BUSY) == "ended"
+    assert await site.redis.zcard(SLOTS) == 1
+
+
+async def test_slots_of_another_type_do_not_stop_the_end(site: Site) -> None:
+    entry = await site.accepted()
+    await site.redis.set(SLOTS, "not slots")
+    assert await worker_ledger(site).end_release(entry.call, entry.request, BUSY) == "ended"
+    assert await site.redis.exists(SLOTS) == 0

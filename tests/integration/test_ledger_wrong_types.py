@@ -8,7 +8,9 @@ from typing import Final
 import pytest
 from redis.exceptions import ResponseError
 
-from tests.integration.cell_rig import BRIDGE, Site, code_element, element
+from dialer.store.ledger import WorkerLedger
+from dialer.store.ledger.fence import Fence
+from tests.integration.cell_rig import BRIDGE, BUSY, Site, code_element, element
 
 REQUEST: Final = element("r-9")
 
@@ -50,6 +52,12 @@ async def code(site: Site) -> object:
     return await site.code(code_element("r-3"), put=False)
 
 
+async def end_and_release(site: Site) -> object:
+    entry = await site.entry("r-2")
+    ledger = WorkerLedger(site.steps, site.cell, "right", fence=Fence("pbx01"))
+    return await ledger.end_release(entry.call, entry.request, BUSY)
+
+
 async def refuse_unreadable(site: Site) -> object:
     hand = site.ledger.keys.hand(BRIDGE)
     return await site.ledger.refuse(hand, b"\xff", request_id=None, dead="{}")
@@ -82,6 +90,7 @@ async def park(site: Site) -> object:
         (accept, "ack"),
         (end_without_a_code, "response"),
         (end_before_its_code, "response"),
+        (end_and_release, "response"),
         (late_codes, "response"),
         (code, "response"),
         (refuse_unreadable, "dead"),

@@ -126,6 +126,11 @@ class Written:
         self.endings.append((call, ending))
         return self.reply
 
+    async def end_release(self, call: Call, request: object, ending: Ending) -> str:
+        reply = await self.end(call, request, ending)
+        self.released.append(call.call_id)
+        return reply
+
     async def release(self, pbx: str, call_ids: list[str], *, fence: int = 0) -> None:
         if self.refusals.get("release"):
             self.refusals["release"] -= 1

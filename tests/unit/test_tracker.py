@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -21,6 +23,7 @@ from dialer.domain.follow_events import (
     OriginateAccepted,
     OriginateUnclear,
 )
+from dialer.store.registry import Registry
 from tests.unit.captured import CALL_ID, UNIQUEID, VERSIONS, Version
 from tests.unit.lives import CELL, RESULTS, expected_cause, told
 from tests.unit.parts import Parts, entry, parts
@@ -144,10 +147,17 @@ async def test_an_ending_the_ledger_has_is_not_reported_again() -> None:
     assert made.done == []
 
 
+def elsewhere(made: Parts) -> Parts:
+    """The same parts, with the registry on another server than the ledger."""
+    other = SimpleNamespace(steps=object(), release=made.written.release)
+    made.tracker.registry = cast(Registry, other)
+    return made
+
+
 async def test_a_refused_step_is_retried_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = parts().claimed()
+    made = elsewhere(parts()).claimed()
     made.written.refusals = {"accept": 2, "end": 3, "release": 2}
     await made.tracker.feed(CALL_ID, OriginateAccepted())[0]
     made.hear(*told("22", "busy"))
@@ -159,8 +169,18 @@ async def test_a_refused_step_is_retried_and_logged_once(
     assert said == [(CELL, "accept"), (CELL, "end"), (CELL, "release")]
 
 
-async def test_a_slow_ledger_does_not_delay_the_release_of_the_slot() -> None:
+async def test_the_end_releases_the_slot_where_one_server_has_both() -> None:
     made = accepted()
+    made.written.refusals = {"release": 1}
+    made.hear(*told("22", "busy"))
+    await made.ending()
+    assert made.written.released == [CALL_ID]
+    assert made.written.refusals == {"release": 1}, "it needs no step of its own"
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+async def test_a_slow_ledger_does_not_delay_the_release_of_the_slot(is_elsewhere: bool) -> None:
+    made = elsewhere(accepted()) if is_elsewhere else accepted()
     made.tracker.slot_within_s = 0.01
     made.written.answers.clear()
     made.hear(hung_up(17))

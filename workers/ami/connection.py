@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from panoramisk import Manager
+from panoramisk.actions import Action
 from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
@@ -68,11 +69,16 @@ class Connection(Manager):  # type: ignore[misc]
         """Return when Asterisk last sent something, by the loop's clock; 0 if never."""
         return float(getattr(self.protocol, "heard_at", 0.0))
 
-    def drop_answered(self) -> None:
-        """Remove actions whose reply is no longer awaited; panoramisk never removes them."""
-        responses = self.protocol.responses if self.protocol is not None else {}
-        for action_id in [name for name, action in responses.items() if action.future.done()]:
-            del responses[action_id]
+    def send(self, fields: Mapping[str, str | list[str]], *, as_list: bool | None) -> Action:
+        """Send an action; its `future` is done when Asterisk has replied."""
+        action = Action(fields, as_list=as_list)
+        self.protocol.send(action, as_list=as_list)
+        return action
+
+    def drop(self, action: Action) -> None:
+        """Remove an action whose reply is no longer awaited; panoramisk never removes it."""
+        if self.protocol is not None:
+            self.protocol.responses.pop(action.id, None)
 
 
 async def connect(

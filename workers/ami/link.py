@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -80,7 +81,7 @@ class AmiLink:
     _why: str = ""
     _undeleted: set[str] = field(default_factory=set)
     _probe: tuple[rights.Probe, asyncio.Future[None]] | None = None
-    #: When each action without a reply was sent, by the loop's clock.
+    #: When each action without a reply was sent, by the loop's clock; the oldest first.
     _unanswered: dict[asyncio.Future[Any], float] = field(default_factory=dict)
 
     @property
@@ -103,8 +104,8 @@ class AmiLink:
         connection = self._connection
         if connection is None or not self._unanswered:
             return ""
-        now = asyncio.get_running_loop().time()
-        if now - max(min(self._unanswered.values()), connection.heard_at()) < SILENT_AFTER_S:
+        now, oldest = asyncio.get_running_loop().time(), next(iter(self._unanswered.values()))
+        if now - max(oldest, connection.heard_at()) < SILENT_AFTER_S:
             return ""
         return (
             f"the Asterisk of {self.pbx.name} does not answer: see that it runs, is not "
@@ -176,6 +177,7 @@ class AmiLink:
         self.session += 1
         connection = await connect(self.pbx, self.wanted, self._event, within_s=ANSWER_WITHIN_S)
         self._connection = connection
+        connection.closed.add_done_callback(self._fail_unanswered)
         reply = await self._answer(connection.authenticated_future, ANSWER_WITHIN_S)
         await asyncio.sleep(0)  # panoramisk sets `authenticated` in a callback of that future
         if not connection.authenticated:
@@ -266,8 +268,16 @@ class AmiLink:
 
     # --- actions -------------------------------------------------------------------
 
-    async def ask(self, action: Mapping[str, str | list[str]], **options: Any) -> Any:
+    async def ask(
+        self,
+        action: Mapping[str, str | list[str]],
+        *,
+        as_list: bool | None = None,
+        within_s: float | None = None,
+    ) -> Any:
         """Send an action; return Asterisk's reply, or its list if it sends one.
+
+        `within_s` is ANSWER_WITHIN_S if it is not given.
 
         Raises:
             AmiUnavailable: the link is down or was lost, or no reply arrived in time.
@@ -277,14 +287,23 @@ class AmiLink:
         connection = self._connection
         if connection is None or connection.closed.done():
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
-        within_s = options.pop("within_s", ANSWER_WITHIN_S)
-        future = connection.send_action(dict(action), **options)
-        self._unanswered[future] = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        within_s = ANSWER_WITHIN_S if within_s is None else within_s
+        sent = connection.send(action, as_list=as_list)
+        reply: asyncio.Future[Any] = sent.future
+        self._unanswered[reply] = loop.time()
+        late = loop.call_later(within_s, _fail, reply, f"no answer within {within_s:g} s")
         try:
-            return await self._answer(future, within_s)
+            return await reply
         finally:
-            del self._unanswered[future]
-            connection.drop_answered()
+            late.cancel()
+            del self._unanswered[reply]
+            connection.drop(sent)
+
+    def _fail_unanswered(self, _: object) -> None:
+        """Fail every action that waits for a reply; panoramisk's futures would wait for ever."""
+        for reply in self._unanswered:
+            _fail(reply, "the link was lost")
 
     async def _answer(self, future: asyncio.Future[Any], within_s: float) -> Any:
         connection = self._connection
@@ -480,10 +499,20 @@ def _check_complete(messages: list[Any], item: str) -> None:
         raise AmiUnavailable(f"only {listed} of {counted} channels were listed")
 
 
+def _fail(reply: asyncio.Future[Any], why: str) -> None:
+    """End the wait for a reply."""
+    if not reply.done():
+        reply.set_exception(AmiUnavailable(why))
+        reply.exception()  # read, so that asyncio does not complain if nobody waits any longer
+
+
+_LINE_END: Final = re.compile("[\r\n\0]")
+
+
 def _refuse_unsendable(action: Mapping[str, str | list[str]]) -> None:
     """Raise ValueError if a header contains CR, LF or NUL (last defence against AMI injection)."""
     for name, value in action.items():
-        for text in (name, *value) if isinstance(value, list) else (name, value):
-            if any(end in text for end in "\r\n\0"):
-                raise ValueError(f"{name!r} contains a line end")
-            text.encode()  # raises for lone surrogates; panoramisk would never get a reply
+        text = "".join((name, *value)) if isinstance(value, list) else name + value
+        if _LINE_END.search(text):
+            raise ValueError(f"{name!r} contains a line end")
+        text.encode()  # raises for lone surrogates; panoramisk would never get a reply

@@ -31,13 +31,15 @@ class Journal:
     _refused: set[tuple[str, str]] = field(default_factory=set)
 
     def write(self, cell: str, step: str, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+        """Run a ledger step in the background, as `until_taken` does."""
+        return self.start(self.until_taken(cell, step, work))
+
+    async def until_taken(self, cell: str, step: str, work: Callable[[], Awaitable[T]]) -> T:
         """Run a ledger step; if Redis refuses it, retry until it succeeds.
 
         While this worker runs, no other process writes it. `Steps` retries through outages.
         """
-        return self.start(self._until_taken((cell, step), work))
-
-    async def _until_taken(self, what: tuple[str, str], work: Callable[[], Awaitable[T]]) -> T:
+        what = (cell, step)
         while True:
             try:
                 result = await work()

@@ -226,12 +226,17 @@ class Tracker:
 
     async def _write_end(self, call: Call, request: CallRequest, ending: Ending) -> None:
         cell, ledger = request.cell, self.cells.ledger(request.cell)
-        ended = self.journal.write(cell, "end", lambda: ledger.end(call, request, ending))
-        done, _ = await asyncio.wait({ended}, timeout=self.slot_within_s)
-        if not done:  # other cells need the slot
+        is_one_step = ledger.steps is self.registry.steps
+        end = ledger.end_release if is_one_step else ledger.end
+        other_cells_need_it = asyncio.get_running_loop().call_later(
+            self.slot_within_s, self.release_slot, cell, call.call_id
+        )
+        try:
+            reply = await self.journal.until_taken(cell, "end", lambda: end(call, request, ending))
+        finally:
+            other_cells_need_it.cancel()
+        if not is_one_step:
             self.release_slot(cell, call.call_id)
-        reply = await ended
-        self.release_slot(cell, call.call_id)
         if reply != "void":
             self.on_done(replace(call, ending=ending), ending)
         if self.state.has_include and (call.answered_at or ending.answered_at):

@@ -69,6 +69,17 @@ class CallSteps(LedgerReads):
         Returns `done` (its Response was sent), `ended` (the Response follows with the call's code)
         or `void` (the call was not ended).
         """
+        return await self._end("end", [], call, request, ending, within)
+
+    async def _end(
+        self,
+        step: str,
+        more_keys: Sequence[str],
+        call: domain.Call,
+        request: CallRequest,
+        ending: Ending,
+        within: Collection[State] = _ALL,
+    ) -> str:
         keys, wire = self.keys, self.wire
         parts = response_parts(
             request=request,
@@ -81,7 +92,7 @@ class CallSteps(LedgerReads):
             fields=self.fields,
         )
         reply = await self._run(
-            "end",
+            step,
             [
                 keys.call(call.call_id),
                 keys.live,
@@ -89,6 +100,7 @@ class CallSteps(LedgerReads):
                 keys.claimed(call.pbx or ""),
                 wire.counter,
                 wire.response,
+                *more_keys,
             ],
             [
                 call.call_id,

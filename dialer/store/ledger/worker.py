@@ -1,4 +1,7 @@
-"""The worker's steps: claim, unclaim, accept, answer. All of them, and `end`, can be fenced."""
+"""The worker's steps: claim, unclaim, accept, answer, end with release of the slot.
+
+All of them, and `end`, can be fenced.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from dialer.domain import call as domain
+from dialer.domain.call import Ending
 from dialer.domain.request import CallRequest
 from dialer.multcall.answers import ack
 from dialer.store.entry import Entry, pairs, to_ms
-from dialer.store.keys import IDLE_RETENTION_S
+from dialer.store.keys import IDLE_RETENTION_S, slots
+from dialer.store.keys import pbx as pbx_key
 from dialer.store.ledger.call_steps import CallSteps, legal
 from dialer.store.ledger.fence import Fence, fenced_by
 from dialer.store.ledger.reads import is_of_one_element, names_in
@@ -147,3 +152,11 @@ class WorkerLedger(CallSteps):
             "answer", [self.keys.call(call_id)], [legal(domain.Answered), to_ms(at)]
         )
         return bool(reply)
+
+    async def end_release(self, call: domain.Call, request: CallRequest, ending: Ending) -> str:
+        """End a call as `end` does and release its slot, in one step.
+
+        Only if the registry is on the same server as this ledger.
+        """
+        pbx = self.fence.pbx
+        return await self._end("end_release", [slots(pbx), pbx_key(pbx)], call, request, ending)

@@ -98,6 +98,29 @@ async def test_a_question_that_timed_out_is_not_kept() -> None:
         assert "CoreShowChannels" not in kept
 
 
+async def test_a_question_is_not_kept_when_it_has_its_reply() -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        connection = rig.link._connection
+        assert connection is not None
+        for _ in range(3):
+            await rig.link.ask({"Action": "Ping"})
+        assert (connection.protocol.responses, rig.link._unanswered) == ({}, {})
+
+
+async def test_questions_fail_at_once_when_the_link_is_lost() -> None:
+    async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
+        await rig.up()
+        question = {"Action": "CoreShowChannels"}  # this manager does not answer it
+        asked = [asyncio.create_task(rig.link.ask(question, within_s=60)) for _ in range(2)]
+        await wait_until(lambda: len(raw.actions("CoreShowChannels")) == 2, "it was asked")
+        raw.cut()
+        for one in asked:
+            with pytest.raises(AmiUnavailable, match="the link was lost"):
+                await one
+        assert rig.link._unanswered == {}
+
+
 async def test_no_call_waits_for_the_deletion_of_old_records() -> None:
     async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
         await rig.up()
