@@ -62,7 +62,8 @@ class Worker:
 
     async def start(self) -> asyncio.Task[None]:
         self.failure = asyncio.get_running_loop().create_future()
-        return asyncio.create_task(self._link())
+        self.link = asyncio.create_task(self._link())
+        return self.link
 
     async def _link(self) -> None:
         if self.refused is not None:
@@ -82,6 +83,8 @@ class Worker:
     async def stop(self) -> None:
         if not self.may_stop:
             await asyncio.Event().wait()
+        self.link.cancel()
+        await asyncio.wait({self.link})
         self.stopped = True
 
 
