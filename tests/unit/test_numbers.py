@@ -25,6 +25,12 @@ def test_national_and_international_form_are_the_same(number: str) -> None:
     assert BRAZIL.same(number) == "5511900000010"
 
 
+@pytest.mark.parametrize(("digits", "is_international"), [(6, 0), (7, 1), (15, 1), (16, 0)])
+def test_after_00_only_7_to_15_digits_are_a_number(digits: int, is_international: int) -> None:
+    number = "1" * digits
+    assert BRAZIL.same(f"00{number}") == (number if is_international else f"00{number}")
+
+
 @pytest.mark.parametrize(
     ("number", "full"),
     [
