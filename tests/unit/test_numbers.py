@@ -71,6 +71,11 @@ def test_every_spelling_of_a_number_is_looked_for() -> None:
         assert set(BRAZIL.spellings(form)) == forms
 
 
+def test_a_foreign_number_is_not_spelt_as_a_national_one() -> None:
+    """Ten digits alone are a number of Brazil, whatever they begin with."""
+    assert BRAZIL.spellings("005595055050") == ("005595055050", "+5595055050")
+
+
 def test_a_foreign_number_is_stored_with_its_plus() -> None:
     assert BRAZIL.stored("+11900000010") == "+11900000010"  # without + it would be Brazilian
     assert BRAZIL.stored("+5511900000010") == "5511900000010"
