@@ -13,6 +13,7 @@ from dialer.domain.call import CallError, Result, State
 from dialer.domain.room import CellRoom
 from dialer.errors import Fenced
 from dialer.multcall.request import parse_request
+from dialer.store.keys import IDLE_RETENTION_S
 from dialer.store.ledger import Admission, Delivery, Waiting, WorkerLedger
 from dialer.store.ledger.fence import Fence
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, code_element, element
@@ -126,6 +127,7 @@ async def test_element_in_a_stopped_bridges_hand_is_taken_over(site: Site) -> No
 async def test_hands_of_a_dead_bridge_are_taken_over_once_in_order(site: Site) -> None:
     bridges = site.ledger.keys.bridges
     await site.ledger.take_over(BRIDGE)
+    assert IDLE_RETENTION_S - 60 < await site.redis.ttl(bridges) <= IDLE_RETENTION_S
     await site.in_hand(b"1", b"2")
     await site.redis.rpush(site.ledger.keys.code_hand(BRIDGE), b"c")
     assert await site.ledger.take_over("bridge-2") == []

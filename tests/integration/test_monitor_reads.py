@@ -72,10 +72,10 @@ async def test_a_worker_of_another_registry_is_found_in_its_cell(site: Site) -> 
     for raw in (None, b"\xff", b"[1]", b"[" * 5_000, b"7", b"{}"):
         if raw is not None:
             await site.redis.set(site.ledger.keys.worker("pbx01"), raw)
-        (sentence,) = await troubles(site)
+        sentence, *_ = await troubles(site)
         assert sentence.startswith("pbx01: no worker yet; start")
     await Presence("pbx01", me, Pulse()).show(site.steps, [CELL])
-    (sentence,) = await troubles(site)
+    sentence, *_ = await troubles(site)
     assert sentence.startswith("pbx01: its worker, pid 7 on host two, uses another registry")
 
 

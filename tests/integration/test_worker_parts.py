@@ -250,6 +250,15 @@ async def test_a_worker_is_not_ready_without_its_ami_permissions(
         assert not worker.link.ready
 
 
+async def test_a_refused_login_ends_the_worker_with_one_sentence(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The start says it; a part that ended unexpectedly would be a second, worse reason."""
+    async with SimulatedPbx(secret="another") as pbx, started(site, pbx) as worker:
+        await wait_until(worker.failure.done, "the worker ends")
+        assert [r.getMessage() for r in caplog.records if r.levelname == "CRITICAL"] == []
+
+
 async def test_an_asterisk_before_12_takes_no_calls(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -541,6 +541,7 @@ def test_a_record_nobody_asked_for_changes_nothing() -> None:
     life.feed(RecordRead(record=known, has_include=True), RecordUnavailable(), RecordDue())
     assert life.followed == before
     assert life.timers == []
+    assert life.effects_of(AskRecord) == []
 
 
 def test_a_record_of_a_call_that_came_back_ends_nothing() -> None:

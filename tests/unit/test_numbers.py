@@ -25,6 +25,12 @@ def test_national_and_international_form_are_the_same(number: str) -> None:
     assert BRAZIL.same(number) == "5511900000010"
 
 
+@pytest.mark.parametrize(("digits", "is_international"), [(6, 0), (7, 1), (15, 1), (16, 0)])
+def test_after_00_only_7_to_15_digits_are_a_number(digits: int, is_international: int) -> None:
+    number = "1" * digits
+    assert BRAZIL.same(f"00{number}") == (number if is_international else f"00{number}")
+
+
 @pytest.mark.parametrize(
     ("number", "full"),
     [
@@ -63,6 +69,11 @@ def test_every_spelling_of_a_number_is_looked_for() -> None:
     forms = {"11900000010", "011900000010", "5511900000010", "005511900000010", "+5511900000010"}
     for form in forms:
         assert set(BRAZIL.spellings(form)) == forms
+
+
+def test_a_foreign_number_is_not_spelt_as_a_national_one() -> None:
+    """Ten digits alone are a number of Brazil, whatever they begin with."""
+    assert BRAZIL.spellings("005595055050") == ("005595055050", "+5595055050")
 
 
 def test_a_foreign_number_is_stored_with_its_plus() -> None:

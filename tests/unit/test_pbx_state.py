@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from workers.ami import AmiLink
-from workers.pbx.state import PbxState
+from workers.pbx.state import REFUSED_FOR_S, PbxState
 
 
 @dataclass(slots=True)
@@ -54,6 +54,20 @@ def test_the_first_trouble_that_is_found_is_named(state: PbxState) -> None:
 def test_a_missing_target_holds_up_its_own_cell_only(state: PbxState) -> None:
     state.lacking["C"] = "no queue"
     assert (state.reason_not_to_dial("C"), state.reason_not_to_dial("D")) == ("no queue", None)
+
+
+def test_a_redis_that_refuses_holds_up_its_cell_for_a_while(state: PbxState) -> None:
+    now = 100.0
+    state.monotonic = lambda: now
+    state.refuse("C", ValueError("NOPERM"))
+    sentence = state.reason_not_to_dial("C") or ""
+    assert sentence.startswith("the Redis of cell C refuses the worker of pbx01 (NOPERM)")
+    assert (state.reason_not_to_dial("D"), state.trouble) == (None, "")
+    now += REFUSED_FOR_S - 0.1
+    assert state.refusals() == {"C": sentence}
+    now += 0.1
+    assert state.refusals() == {}
+    assert state.reason_not_to_dial("C") is None
 
 
 def test_each_instance_has_another_name(state: PbxState) -> None:

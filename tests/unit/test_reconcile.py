@@ -85,6 +85,15 @@ async def test_an_adopted_call_is_followed_to_its_end(caplog: pytest.LogCaptureF
     assert (await made.ending()).result is Result.BUSY
 
 
+async def test_a_call_adopted_during_the_list_is_not_looked_for_in_it() -> None:
+    """Another reconciliation adopted it, by a list that is newer."""
+    made = of_another_worker()
+    made.state.boot = "of a later start"
+    made.asterisk.while_listing = lambda: made.tracker.adopt(entry())
+    await made.reconciler.on_ledger_recovered(made.cells.ledger(CELL))
+    assert not made.followed.is_gone
+
+
 @pytest.mark.parametrize("state", State)
 async def test_only_a_claimed_call_is_adopted(state: State) -> None:
     made = await reconcile(of_another_worker(state))

@@ -333,7 +333,6 @@ class AmiLink:
         if not self.ready:
             raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
         action = {"Action": "Originate", "ActionID": action_id, "Async": "true", **fields}
-        _refuse_unsendable(action)
         try:
             reply = await self.ask(action, as_list=False, within_s=within_s)
         except AmiUnavailable as error:
