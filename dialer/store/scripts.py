@@ -6,6 +6,7 @@ that it needs in a line `-- Include: _time _dead`; their text is put before its 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from importlib import resources
 from typing import Final
@@ -31,3 +32,9 @@ def _with_includes(texts: dict[str, str], name: str) -> str:
 
 #: Step to Lua text. Read once at import, so that an upgrade does not change a running program.
 SOURCES: Final = _read_sources()
+
+#: Step to the name by which EVALSHA calls its text.
+DIGESTS: Final = {
+    name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    for name, text in SOURCES.items()
+}

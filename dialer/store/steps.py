@@ -1,5 +1,9 @@
 """Runner of the Lua steps of one Redis server: pipelined, in order, retried until they succeed.
 
+Steps and reads share one connection. Those of one turn of the event loop are written together, and
+the next ones without waiting for the replies. Only a step of a call waits until the one before it
+has its reply: Redis may refuse the first for now and run the second.
+
 A step that runs again with the same arguments changes nothing, so it is safe to retry after a
 lost reply or a restart of the server.
 
@@ -16,21 +20,28 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from dialer.errors import StepsStopped
 from dialer.failpoints import failpoint
 from dialer.store.client import cancel, is_passing
 from dialer.store.keys import CALL_PREFIX
-from dialer.store.scripts import SOURCES
+from dialer.store.scripts import DIGESTS, SOURCES
+from dialer.store.shared_connection import SharedConnection, pack
+from dialer.store.step_queue import Step, StepQueue
 
 logger = logging.getLogger(__name__)
 
-#: Maximum number of steps in one round trip, so that other clients do not wait long.
+#: Maximum number of steps and reads under way, so that other clients do not wait long.
 BATCH: Final = 200
+
+#: Maximum number of reads of one caller under way, so that steps do not wait long behind them.
+READS: Final = 100
 
 #: Pause before a retry while the server is unavailable, in seconds.
 RETRY_PAUSE_S: Final = 0.25
@@ -48,32 +59,25 @@ Arg = str | bytes | int | float
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Step:
-    name: str
-    keys: Sequence[str]
-    args: Sequence[Arg]
-    done: asyncio.Future[Any]
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Steps that were written together, behind `loads` Lua texts; a WAIT may come last."""
 
-    @property
-    def call(self) -> str | None:
-        """The key of the call that the step changes; None if it has none or many."""
-        return next((key for key in self.keys if key.startswith(CALL_PREFIX)), None)
+    steps: list[Step]
+    loads: int
+    has_wait: bool
 
 
-def _split(steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
-    """Split the queue into a batch with at most one step per call, and the rest.
+def _permanent(replies: list[Any]) -> Exception | None:
+    """Return the first error that waiting does not cure."""
+    errors = (reply for reply in replies if isinstance(reply, Exception))
+    return next((error for error in errors if not is_passing(error)), None)
 
-    So the steps of a call stay in order, even if the server refuses one command of a pipeline
-    for now and runs the next.
-    """
-    batch: list[_Step] = []
-    later: list[_Step] = []
-    seen: set[str | None] = set()
-    for step in steps:
-        (later if step.call is not None and step.call in seen else batch).append(step)
-        seen.add(step.call)
-    return batch, later
+
+def _is_from_replica(replies: list[Any] | Exception) -> bool:
+    """True if the server refused something because it is not the master."""
+    errors = [r for r in replies if isinstance(r, ResponseError)] if type(replies) is list else []
+    return any(isinstance(e, ReadOnlyError) or "replica" in str(e) for e in errors)
 
 
 @dataclass(slots=True)
@@ -92,9 +96,14 @@ class Steps:
     on_stopped: Callable[[StepsStopped], None] | None = None
     _down: asyncio.Event = field(default_factory=asyncio.Event)
     _unconfirmed: bool = False
-    _retrying: bool = False
-    _shas: dict[str, str] = field(default_factory=dict)
-    _queue: asyncio.Queue[_Step] = field(default_factory=asyncio.Queue)
+    _queue: StepQueue = field(default_factory=StepQueue)
+    _under_way: int = 0
+    _is_waiting_for_replica: bool = False
+    _must_pause: bool = False
+    #: Steps whose Lua text was sent over this connection.
+    _loaded: set[str] = field(default_factory=set)
+    _connection: SharedConnection | None = None
+    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _runner: asyncio.Task[None] | None = None
     _stopped: str | None = None
 
@@ -127,84 +136,197 @@ class Steps:
             RedisError: the server refused the step for a reason that waiting does not cure.
             StepsStopped: steps no longer run, because of an unexpected error or `close`.
         """
-        if self._stopped is not None:
-            raise StepsStopped(self._stopped)
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run_all(), name=f"steps {self.where}")
         failpoint(f"{name}.before")
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # Encode here, so that text with lone surrogates raises in its caller only.
-        encoded = [arg.encode() if isinstance(arg, str) else arg for arg in args]
-        self._queue.put_nowait(_Step(name, keys, encoded, done))
-        result = await done
+        # Pack here, so that an argument that cannot be sent raises in its caller only.
+        command = pack("EVALSHA", DIGESTS.get(name, name), len(keys), *keys, *args)
+        call = next((key for key in keys if key.startswith(CALL_PREFIX)), None)
+        result = await self._add(name, call, command)
         failpoint(f"{name}.after")
         return result
 
     async def read(self, *command: Arg) -> Any:
         """Run one read command; retry through outages, without a limit."""
-        return (await self.read_many([command]))[0]
+        return self._parsed(command[0], await self._add("", None, pack(*command)))
 
     async def read_many(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Run read commands in one round trip; retry through outages, without a limit."""
-        if not commands:
-            return []
-        while True:
-            pipe = self.redis.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            try:
-                replies = list(await pipe.execute())
-                if self.is_down and not self._retrying:
-                    self._mark_up()
-                return replies
-            except (RedisError, OSError) as error:
-                if not is_passing(error):
-                    raise
-                self.mark_down(error)
-                await asyncio.sleep(RETRY_PAUSE_S)
+        """Run read commands; retry through outages, without a limit.
+
+        Raises:
+            RedisError: the server refused one for a reason that waiting does not cure.
+            StepsStopped: steps no longer run, because of an unexpected error or `close`.
+        """
+        packed = [pack(*command) for command in commands]
+        replies: list[Any] = []
+        for start in range(0, len(packed), READS):
+            some = packed[start : start + READS]
+            replies += await asyncio.gather(*(self._add("", None, read) for read in some))
+        return [
+            self._parsed(command[0], reply)
+            for command, reply in zip(commands, replies, strict=True)
+        ]
+
+    def _parsed(self, command: Arg, reply: Any) -> Any:
+        """Return a reply as redis-py does: HGETALL is a flat list over RESP2, a dict over RESP3."""
+        parse = self.redis.response_callbacks.get(str(command))
+        return reply if parse is None else parse(reply)
 
     async def close(self) -> None:
         """Stop; cancel the steps that wait, and refuse later ones."""
         self._stopped = self._stopped or f"the connection to {self.where} was closed"
         if self._runner is not None:
             await cancel([self._runner])
+        for step in self._take_all():
+            step.done.cancel()
+        await self._disconnect()
         await self.redis.aclose()
 
+    def _add(self, name: str, call: str | None, command: bytes) -> asyncio.Future[Any]:
+        if self._stopped is not None:
+            raise StepsStopped(self._stopped)
+        loop = asyncio.get_running_loop()
+        if self._runner is None:
+            self._runner = loop.create_task(self._run_all(), name=f"steps {self.where}")
+        step = Step(name, call, command, loop.create_future())
+        self._queue.add(step)
+        self._wanted.set()
+        return step.done
+
     async def _run_all(self) -> None:
-        """Run steps until `close`, or until an unexpected error, which fails every step."""
-        waiting: list[_Step] = []
+        """Write steps until `close`, or until an unexpected error, which fails every step."""
         try:
-            while True:
-                await self._run_round(waiting)
+            while self._stopped is None:
+                await self._wanted.wait()
+                if self._must_pause:
+                    await asyncio.sleep(RETRY_PAUSE_S)
+                    self._must_pause = False
+                self._wanted.clear()
+                connection = self._connection
+                if connection is None or not connection.is_open:
+                    connection = await self._connect()
+                if connection is not None:
+                    self._write(connection)
         except Exception as error:  # noqa: BLE001  # logged; fails every step
-            self._stop(error, waiting)
+            self._stop(error)
         finally:
             self._stopped = self._stopped or f"the steps of {self.where} were cancelled"
-            for step in self._take_all(waiting):
+            for step in self._take_all():
                 step.done.cancel()
 
-    async def _run_round(self, waiting: list[_Step]) -> None:
-        """Run one batch of `waiting` and the queue; steps to run again stay in `waiting`."""
-        if not waiting:
-            waiting.append(await self._queue.get())
-        while len(waiting) < BATCH and not self._queue.empty():
-            waiting.append(self._queue.get_nowait())
-        batch, later = _split(waiting)
-        again = await self._run_batch(batch)
-        waiting[:] = again + later
-        self._retrying = bool(again)
-        if again:
-            await asyncio.sleep(RETRY_PAUSE_S)
+    async def _connect(self) -> SharedConnection | None:
+        """Connect; None if the server is unavailable or refuses."""
+        try:
+            await self._disconnect()
+            self._connection = await SharedConnection.open(self.redis)
+        except (RedisError, OSError) as error:
+            if is_passing(error):
+                self.mark_down(error)
+                self._retry_later()
+            else:
+                self._fail_waiting(error)
+            return None
+        self._loaded.clear()
+        return self._connection
 
-    def _take_all(self, waiting: list[_Step]) -> list[_Step]:
-        """Empty `waiting` and the queue; return their steps that have no result yet."""
-        while not self._queue.empty():
-            waiting.append(self._queue.get_nowait())
-        steps = [step for step in waiting if not step.done.done()]
-        waiting.clear()
-        return steps
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
-    def _stop(self, error: Exception, waiting: list[_Step]) -> None:
+    def _write(self, connection: SharedConnection) -> None:
+        """Write the steps that wait in one go, as many as may be under way.
+
+        While the server waits for its replica it runs nothing of this connection, so nothing is
+        written either: what comes in the meantime needs only one WAIT more.
+        """
+        room = 0 if self._is_waiting_for_replica else BATCH - self._under_way
+        if not (steps := self._queue.first(room)):
+            return
+        names = {step.name for step in steps if step.name}
+        to_load = names - self._loaded
+        commands = [pack("SCRIPT", "LOAD", SOURCES[name]) for name in to_load]
+        commands += [step.command for step in steps]
+        needs_replica = self.replicated and not names.isdisjoint(_REPLICATED)
+        if needs_replica:
+            timeout_ms = REPLICA_AWAY_MS if self._unconfirmed else REPLICA_WITHIN_MS
+            commands.append(pack("WAIT", 1, timeout_ms))
+        self._queue.remove_first(len(steps))
+        self._loaded |= to_load
+        self._under_way += len(steps)
+        self._is_waiting_for_replica = needs_replica
+        batch = _Batch(steps, len(to_load), needs_replica)
+        connection.send(commands, partial(self._take_replies, batch))
+
+    def _take_replies(self, batch: _Batch, replies: list[Any] | Exception) -> None:
+        """Deliver the replies to what `_write` wrote; see that the rest is written."""
+        self._under_way -= len(batch.steps)
+        if batch.has_wait:
+            self._is_waiting_for_replica = False
+        if self._stopped is not None:
+            self._queue.put_back(batch.steps)  # `_take_all` takes them
+            return
+        try:
+            again = self._deliver(batch, replies)
+            if again:
+                self._queue.put_back(again)
+                self._retry_later()
+                if _is_from_replica(replies) and self._connection is not None:
+                    # A new connection asks the sentinels who is the master.
+                    self._connection.lose(RedisConnectionError("the server is a replica"))
+            elif self.is_down and not self._queue.retries:
+                self._mark_up()
+            if self._queue:
+                self._wanted.set()
+        except Exception as error:  # noqa: BLE001  # logged; fails every step
+            self._queue.put_back(batch.steps)
+            self._stop(error)
+
+    def _deliver(self, batch: _Batch, replies: list[Any] | Exception) -> list[Step]:
+        """Give each step its reply; return the steps that have to run again."""
+        if isinstance(replies, Exception):
+            if is_passing(replies):
+                self.mark_down(replies)
+                return batch.steps
+            for step in batch.steps:
+                self._queue.finish(step, replies)
+            return []
+        if batch.has_wait and not self._confirmed(replies[-1]):
+            return batch.steps
+        again: list[Step] = []
+        for step, reply in zip(batch.steps, replies[batch.loads :], strict=False):
+            if isinstance(reply, NoScriptError):
+                self._loaded.clear()
+                reply = _permanent(replies[: batch.loads]) or reply
+            if isinstance(reply, NoScriptError):
+                again.append(step)
+            elif isinstance(reply, Exception) and is_passing(reply):
+                self.mark_down(reply)
+                again.append(step)
+            else:
+                self._queue.finish(step, reply)
+        return again
+
+    def _retry_later(self) -> None:
+        """Write the steps that wait after a pause."""
+        self._queue.drop_abandoned()
+        self._must_pause = True
+        self._wanted.set()
+
+    def _fail_waiting(self, error: Exception) -> None:
+        """Give the steps that wait an error that waiting does not cure."""
+        steps = self._queue.first(BATCH)
+        self._queue.remove_first(len(steps))
+        for step in steps:
+            self._queue.finish(step, error)
+        if self._queue:
+            self._retry_later()
+
+    def _take_all(self) -> list[Step]:
+        """Cut the connection; take the steps that have no result yet."""
+        if self._connection is not None:
+            self._connection.lose(RedisConnectionError(self._stopped or ""))
+        return self._queue.take_all()
+
+    def _stop(self, error: Exception) -> None:
         """Fail all waiting steps and every later one."""
         logger.critical(
             "Redis steps stopped by an unexpected error; the process must end",
@@ -215,53 +337,12 @@ class Steps:
             f"an unexpected error stopped the Redis steps of {self.where}: {error!r}; "
             "the process must be restarted"
         )
-        for step in self._take_all(waiting):
+        for step in self._take_all():
             failure = StepsStopped(self._stopped)
             failure.__cause__ = error
             step.done.set_exception(failure)
         if self.on_stopped is not None:
             self.on_stopped(StepsStopped(self._stopped))
-
-    async def _run_batch(self, batch: list[_Step]) -> list[_Step]:
-        """Run the batch in one round trip; return the steps that have to run again, in order."""
-        try:
-            await self._load({step.name for step in batch})
-            pipe = self.redis.pipeline(transaction=False)
-            for step in batch:
-                pipe.evalsha(self._shas[step.name], len(step.keys), *step.keys, *step.args)
-            needs_replica = self.replicated and any(step.name in _REPLICATED for step in batch)
-            if needs_replica:
-                timeout_ms = REPLICA_AWAY_MS if self._unconfirmed else REPLICA_WITHIN_MS
-                pipe.execute_command("WAIT", 1, timeout_ms)
-            replies = await pipe.execute(raise_on_error=False)
-            if needs_replica and not self._confirmed(replies.pop()):
-                return batch
-        except (RedisError, OSError) as error:
-            if is_passing(error):
-                self.mark_down(error)
-                return batch
-            replies = [error] * len(batch)
-        return self._deliver_replies(batch, replies)
-
-    def _deliver_replies(self, batch: list[_Step], replies: list[Any]) -> list[_Step]:
-        """Give each step its reply; return the steps that have to run again."""
-        again: list[_Step] = []
-        for step, reply in zip(batch, replies, strict=True):
-            if isinstance(reply, NoScriptError):
-                self._shas.clear()
-                again.append(step)
-            elif isinstance(reply, BaseException) and is_passing(reply):
-                self.mark_down(reply)
-                again.append(step)
-            elif step.done.done():
-                continue
-            elif isinstance(reply, BaseException):
-                step.done.set_exception(reply)
-            else:
-                step.done.set_result(reply)
-        if not again and self.is_down:
-            self._mark_up()
-        return again
 
     def _confirmed(self, reply: Any) -> bool:
         """Handle the reply to WAIT; return false if the server is no longer the master."""
@@ -282,10 +363,6 @@ class Steps:
         else:
             logger.warning("Redis replica confirms writes again", extra={"redis": self.where})
         return True
-
-    async def _load(self, names: set[str]) -> None:
-        for name in names - self._shas.keys():
-            self._shas[name] = await self.redis.script_load(SOURCES[name])
 
     def _mark_up(self) -> None:
         self._down.clear()

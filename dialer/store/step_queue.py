@@ -1,0 +1,114 @@
+"""The steps of one Redis server that wait to be written, and the order in which they may be.
+
+Two steps of a call are never under way together: Redis may refuse the first for now and run the
+second. Knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """A step, or a read, which has no name. `call` is the key of the call that the step changes.
+
+    `is_retry`: it was written before and has to run again.
+    """
+
+    name: str
+    call: str | None
+    command: bytes
+    done: asyncio.Future[Any]
+    is_retry: bool = False
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True if its caller was cancelled and no call needs it."""
+        return self.call is None and self.done.done()
+
+
+@dataclass(slots=True)
+class StepQueue:
+    """Steps to write: first those that have to run again, then new ones.
+
+    `retries` counts the steps that have to run again, those under way too.
+    """
+
+    retries: int = 0
+    _again: deque[Step] = field(default_factory=deque)
+    _new: deque[Step] = field(default_factory=deque)
+    #: Call with a step that is not finished: the steps that wait for it.
+    _behind: dict[str, deque[Step]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self._again or self._new)
+
+    def add(self, step: Step) -> None:
+        """Add a new step; it waits if its call has one that is not finished."""
+        if step.call is not None and step.call in self._behind:
+            self._behind[step.call].append(step)
+            return
+        if step.call is not None:
+            self._behind[step.call] = deque()
+        self._new.append(step)
+
+    def first(self, n: int) -> list[Step]:
+        """Return up to `n` steps that may be written now, without removing them."""
+        return list(islice(chain(self._again, self._new), n))
+
+    def remove_first(self, n: int) -> None:
+        """Remove the first `n` steps; they are under way."""
+        for _ in range(n):
+            (self._again or self._new).popleft()
+
+    def finish(self, step: Step, reply: Any) -> None:
+        """Give a step that is under way its reply; the next step of its call may be written."""
+        self.retries -= step.is_retry
+        if step.done.done():
+            pass  # its caller was cancelled
+        elif isinstance(reply, Exception):
+            step.done.set_exception(reply)
+        else:
+            step.done.set_result(reply)
+        if step.call is not None:
+            if waiting := self._behind[step.call]:
+                self._new.append(waiting.popleft())
+            else:
+                del self._behind[step.call]
+
+    def put_back(self, steps: Sequence[Step]) -> None:
+        """Put back steps that were under way; they run again before new ones."""
+        for step in steps:
+            self.retries += not step.is_retry
+            step.is_retry = True
+        self._again += steps
+
+    def drop_abandoned(self) -> None:
+        """Forget abandoned steps, so that they do not pile up in an outage.
+
+        One of each name remains: the server counts as available when it takes that one too.
+        """
+        kept: set[str] = set()
+        for steps in (self._again, self._new):
+            for _ in range(len(steps)):
+                step = steps.popleft()
+                if step.is_abandoned and step.name in kept:
+                    self.retries -= step.is_retry
+                    continue
+                if step.is_abandoned:
+                    kept.add(step.name)
+                steps.append(step)
+
+    def take_all(self) -> list[Step]:
+        """Remove every step; return those without a result."""
+        steps = [*self._again, *self._new, *chain.from_iterable(self._behind.values())]
+        self._again.clear()
+        self._new.clear()
+        self._behind.clear()
+        return [step for step in steps if not step.done.done()]
