@@ -6,7 +6,7 @@ docs/performance.md has, for each table, a pair of markers between which `write`
     <!-- bench real -->
     <!-- /bench -->
 
-`machine` between markers is the machine, `plot NAME` a plot from benchmarks/plots.py.
+`machine NAME` is the machine of a benchmark, `plan` the table of benchmarks/plan.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import plots
 from benchmarks.machine import ROOT, described
+from benchmarks.plan import plan
 from benchmarks.tables import Table
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -47,15 +50,24 @@ def stored() -> dict[str, dict[str, Any]]:
     }
 
 
+def all_tables(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
+    """Return the tables of all results by name."""
+    return {
+        table.name: table
+        for result in results.values()
+        for table in map(Table.from_json, result["tables"])
+    }
+
+
 def blocks(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the text for each marker that the results can fill."""
     texts: dict[str, str] = {}
     for name, result in results.items():
         machine = result["machine"]
         for table in map(Table.from_json, result["tables"]):
-            where = f"`{result['command']}` on {machine['commit']}, {machine['measured']}."
-            parts = [f"**{table.title}.** {where}", table.markdown(), table.note]
-            texts[table.name] = "\n\n".join(part for part in parts if part)
+            where = f"`{result['command']}` at {machine['commit']}, {machine['measured']}"
+            parts = [f"{table.title}. {table.note}".strip(), table.markdown(), where]
+            texts[table.name] = "\n\n".join(parts)
         texts[f"machine {name}"] = "\n".join(
             f"- {what}: {said}" for what, said in machine.items() if what != "measured"
         )
@@ -73,9 +85,11 @@ def filled(page: str, texts: Mapping[str, str]) -> str:
 
 
 def write() -> None:
-    """Fill the pages from the stored results."""
+    """Fill the pages from the stored results, and draw the plots if matplotlib is installed."""
     results = stored()
-    texts = blocks(results)
+    tables = all_tables(results)
+    texts = blocks(results) | {"plan": plan(tables).markdown()}
     for page in PAGES:
-        if page.exists():
-            page.write_text(filled(page.read_text("utf-8"), texts), encoding="utf-8")
+        page.write_text(filled(page.read_text("utf-8"), texts), encoding="utf-8")
+    if find_spec("matplotlib") is not None:
+        plots.draw(tables)
