@@ -12,6 +12,7 @@ from benchmarks.verdict import NotMeasured, Verdict
 #: Name, and what it measures. `all` runs them in this order.
 BENCHMARKS: Final = {
     "real": "calls through real Asterisk 22, beside a bare AMI client and an old script",
+    "variants": "the full path with Sentinel, RabbitMQ and TLS",
     "admission": "requests admitted a second, by backlog, cells and bridges",
     "idle": "what idle cells cost",
     "pbxs": "1 to 16 simulated PBXs",

@@ -1,27 +1,30 @@
 """Where the real benchmark takes place: Asterisk 22, a SIP carrier and Redis, all on this machine.
 
 Asterisk and carrier are the containers of tests/acceptance/lab, reached at their own addresses:
-the proxy that publishes a container's ports would use CPU too. Redis is an embedded Valkey with
-the durability that the manual recommends.
+the proxy that publishes a container's ports would use CPU too. Redis and broker are in stores.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from benchmarks.bare import Manager
+from benchmarks.stores import Stores, stores
 from benchmarks.verdict import NotMeasured
-from dialer.simulation.valkey import EmbeddedValkey
 from tests.acceptance.lab.lab import AMI_SECRET, AMI_USERNAME, Lab, docker_available
 from tests.processes import PbxPlace, Site, site_toml
+from tests.tls import certificate
 
 VERSION: Final = "22"
 ASTERISK: Final = f"asterisk{VERSION}"
 CARRIER: Final = "carrier"
+AMI_PORT: Final = 5038
+AMI_TLS_PORT: Final = 5039
 CELL: Final = "ASR_TIM"
 PBX: Final = "pbx22"
 TRUNK: Final = "PJSIP/{number}@carrier"
@@ -29,24 +32,32 @@ TRUNK: Final = "PJSIP/{number}@carrier"
 #: Last two digits: the carrier answers after 0.2 s and clears after another 0.2 s (lab/README.md).
 LAST_TWO: Final = 0
 
-#: As the manual recommends: nothing that Redis has answered is lost.
-DURABLE: Final = {"appendfsync": "always"}
-
 
 @dataclass(slots=True)
 class Place:
     """The place while it is up. `at_once` bounds the calls of every way to dial."""
 
     lab: Lab
-    redis: EmbeddedValkey
+    stores: Stores
     folder: Path
     at_once: int
+    ami_port: int = AMI_PORT
+    ami_tls: Mapping[str, object] = field(default_factory=dict)
     sites: int = 0
     manager: Manager = field(init=False)
 
     def __post_init__(self) -> None:
         address = self.lab.address(ASTERISK)
-        self.manager = Manager(host=address, port=5038, username=AMI_USERNAME, secret=AMI_SECRET)
+        self.manager = Manager(
+            host=address, port=AMI_PORT, username=AMI_USERNAME, secret=AMI_SECRET
+        )
+
+    def use_tls(self, folder: Path) -> None:
+        """Let the worker speak to AMI over TLS."""
+        folder.mkdir()
+        cert, key = asyncio.run(certificate(folder, f"IP:{self.manager.host}"))
+        self.lab.use_certificate(VERSION, cert, key)
+        self.ami_port, self.ami_tls = AMI_TLS_PORT, {"tls": True, "tls_ca_file": str(cert)}
 
     @property
     def asterisk_pid(self) -> int:
@@ -55,11 +66,6 @@ class Place:
     @property
     def carrier_pid(self) -> int:
         return self.lab.pid(CARRIER)
-
-    @property
-    def redis_pid(self) -> int:
-        assert self.redis.pid is not None
-        return self.redis.pid
 
     def clear(self) -> None:
         """End all calls of Asterisk and remove their records."""
@@ -71,19 +77,22 @@ class Place:
         """A started site of ours on an empty Redis, stopped in any case."""
         pbx = PbxPlace(
             name=PBX,
-            port=self.manager.port,
+            port=self.ami_port,
             secret=self.manager.secret,
             max_calls=self.at_once,
             cps=1000.0,
-            more={"host": self.manager.host},
+            more={"host": self.manager.host, **self.ami_tls},
         )
         toml = site_toml(
-            self.redis.url(0), self.redis.url(1), [pbx], cells={CELL: {"threads": self.at_once}}
+            self.stores.redis_url,
+            self.stores.broker_url,
+            [pbx],
+            cells={CELL: {"threads": self.at_once}},
         )
         self.sites += 1
         folder = self.folder / f"site-{self.sites}"
         folder.mkdir()
-        site = Site(folder, toml, self.redis.url(0), [PBX], bridges=bridges)
+        site = Site(folder, toml, self.stores.caller_url, [PBX], bridges=bridges)
         try:
             site.start()
             yield site
@@ -96,8 +105,10 @@ class Place:
 
 
 @contextmanager
-def place(folder: Path, at_once: int) -> Iterator[Place]:
+def place(folder: Path, at_once: int, variant: str = "plain") -> Iterator[Place]:
     """Start Asterisk, carrier and Redis; take down what was not up before.
+
+    `variant` is one of `stores.VARIANTS`; with `tls` AMI uses it too.
 
     Raises:
         NotMeasured: there is no Docker.
@@ -108,8 +119,11 @@ def place(folder: Path, at_once: int) -> Iterator[Place]:
     was_up = lab.is_up()
     lab.up()
     try:
-        with EmbeddedValkey(appendonly=True, config=DURABLE) as redis:
-            yield Place(lab, redis, folder, at_once)
+        with stores(variant, folder / "stores") as started:
+            here = Place(lab, started, folder, at_once)
+            if variant == "tls":
+                here.use_tls(folder / "ami")
+            yield here
     finally:
         if not was_up:
             lab.down()

@@ -48,7 +48,7 @@ WARM_UP_RATE: Final = 20.0
 ENDS_WITHIN_S: Final = 60.0
 
 #: What one process of ours is called in the table.
-OURS: Final = ("bridge", "worker", "redis")
+OURS: Final = ("bridge", "worker", "redis", "broker")
 
 COLUMNS: Final = (
     "way", "offered/s", "calls/s", "ratio", "answered", "starved", "other", "violations",
@@ -113,7 +113,7 @@ async def dial_old(here: Place, rate: float, calls: int, first: int) -> Dialed:
     """Dial with the old script."""
     manager = here.manager
     command = [
-        *(sys.executable, "-m", "benchmarks.old_script", "--redis", here.redis.url(0)),
+        *(sys.executable, "-m", "benchmarks.old_script", "--redis", here.stores.caller_url),
         *("--cell", CELL, "--ami", f"{manager.host}:{manager.port}"),
         *("--user", manager.username, "--secret", manager.secret),
     ]
@@ -134,13 +134,15 @@ async def _through_redis(
     here: Place, rate: float, calls: int, first: int, pids: Mapping[str, Sequence[int]]
 ) -> Dialed:
     run = secrets.token_hex(4)
-    async with Caller(here.redis.url(0), [CELL]) as caller:
+    async with Caller(here.stores.caller_url, [CELL]) as caller:
         warm = requests(f"warm-{run}", WARM_UP, LAST_TWO, [CELL], first + calls)
         await caller.call(warm, WARM_UP_RATE, ENDS_WITHIN_S)
+        broker = here.stores.broker_pid
         meter = Meter(
             {
                 **pids,
-                "redis": [here.redis_pid],
+                **({"broker": [broker]} if broker is not None else {}),
+                "redis": [here.stores.redis_pid],
                 "asterisk": [here.asterisk_pid],
                 "carrier": [here.carrier_pid],
                 "caller": [os.getpid()],
@@ -253,7 +255,7 @@ async def measure(
         bare_rate: Value = None
         for way in ways:
             await asyncio.to_thread(here.clear)
-            async with Redis.from_url(here.redis.url(0)) as redis:
+            async with Redis.from_url(here.stores.caller_url) as redis:
                 await redis.flushall()
             calls = max(1, round(rate * seconds))
             dialed = await DIAL[way](here, rate, calls, first)
