@@ -41,7 +41,7 @@ async def measure(folder: Path, cells: int, seconds: float) -> dict[str, Value]:
         pids = {"bridge": stack.bridges[0].pid, "worker": stack.workers["pbx01"].pid}
 
         async def reading() -> tuple[dict[str, Used], Traffic, float]:
-            info: Any = await stack.redis.info("everything")
+            info = await _info(stack)
             used = {name: Used.by(pid) for name, pid in pids.items()}
             return used, Traffic.of(info), time.monotonic()
 
@@ -59,6 +59,18 @@ async def measure(folder: Path, cells: int, seconds: float) -> dict[str, Value]:
         "round trips/s": traffic.reads / passed,
         "commands/s a cell": traffic.commands / passed / cells,
     }
+
+
+async def traffic_per_s(stack: Stack, seconds: float) -> Traffic:
+    """Return what Redis does in a second for a started stack without calls."""
+    await asyncio.sleep(SETTLED_S)
+    before = Traffic.of(await _info(stack))
+    await asyncio.sleep(seconds)
+    return (Traffic.of(await _info(stack)) - before) / seconds
+
+
+async def _info(stack: Stack) -> Any:
+    return await stack.redis.info("everything")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -46,8 +46,7 @@ async def measure(folder: Path, levels: Sequence[int]) -> list[Row]:
         await stack.start()
         async with Caller(stack.valkey.url(0), [CELL]) as caller:
             await caller.call(requests("warm", WARM_UP, SHORT, [CELL]), RATE, WITHIN_S)
-            empty = await _sizes(stack, 0)
-            rows, made = [empty], WARM_UP
+            rows, made = [await _sizes(stack, 0)], WARM_UP
             for level in levels:
                 more = level - (made - WARM_UP)
                 asked = requests("level", more, STAYS, [CELL], made)
@@ -60,7 +59,7 @@ async def measure(folder: Path, levels: Sequence[int]) -> list[Row]:
                     within_s=WITHIN_S,
                 )
                 await pushing
-                rows.append(await _sizes(stack, level, empty))
+                rows.append(await _sizes(stack, level, rows[-1]))
             await _hang_up(pbx)
             await caller.wait(made, WITHIN_S)
             rows.append({**await _sizes(stack, 0), "calls": "ended"})
@@ -76,7 +75,8 @@ async def _hang_up(pbx: SimulatedPbx) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _sizes(stack: Stack, calls: int, empty: Row | None = None) -> dict[str, Value]:
+async def _sizes(stack: Stack, calls: int, before: Row | None = None) -> dict[str, Value]:
+    """Return the sizes now; a call's is that of the calls since `before`."""
     worker = rss_bytes(stack.workers["pbx01"].pid)
     info: Any = await stack.redis.info("memory")
     row: dict[str, Value] = {
@@ -85,10 +85,9 @@ async def _sizes(stack: Stack, calls: int, empty: Row | None = None) -> dict[str
         "bridge MB": rss_bytes(stack.bridges[0].pid) / 1e6,
         "redis MB": info["used_memory"] / 1e6,
     }
-    if empty is not None:
-        before = empty["worker MB"]
-        assert isinstance(before, float)
-        row["worker KiB a call"] = (worker - before * 1e6) / 1024 / calls
+    if before is not None:
+        added = worker - float(before["worker MB"] or 0) * 1e6
+        row["worker KiB a call"] = added / 1024 / (calls - int(before["calls"] or 0))
     return row
 
 

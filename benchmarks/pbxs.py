@@ -87,6 +87,7 @@ async def dialed(stack: Stack, rate: float, calls: int) -> dict[str, Value]:
     reached = rate_per_s(ends, min(p.pushed_at for p in mine), RING_S + TALK_S)
     ours = [used[name] for name in ("bridge", "workers", "redis")]
     return {
+        "seconds": seconds,
         "offered/s": rate,
         "calls/s": reached,
         "of the offered": reached / rate,

@@ -24,6 +24,7 @@ from benchmarks.idle import QuietStack
 from benchmarks.pbxs import dialed
 from benchmarks.simulated import LAST_TWO, PbxProcess
 from benchmarks.tables import Row, Value
+from benchmarks.usage import Traffic
 from benchmarks.verdict import NotMeasured, Result
 from tests.integration.stack import CELL, SECRET
 
@@ -35,7 +36,9 @@ ENDS_WITHIN_S: Final = 30.0
 
 IDLE_CELLS: Final = 20
 IDLE_S: Final = 5.0
-CALLS_AT_ONCE: Final = 1000
+
+#: Memory is compared between these numbers of calls at once.
+CALLS_AT_ONCE: Final = (500, 2500)
 
 #: Pieces of work of which the unit is the mean.
 PIECES: Final = 4000
@@ -82,20 +85,24 @@ async def calls(folder: Path) -> tuple[dict[str, float], list[str]]:
         async with QuietStack(folder, cell={"threads": 10_000}) as stack:
             pbx.add_to(stack)
             await stack.start()
+            idle_per_s = await idle.traffic_per_s(stack, IDLE_S)
             for _ in range(ROUNDS):
                 unit, bare = await asyncio.to_thread(unit_ms), await bare_ms(pbx.port)
                 row = await dialed(stack, RATE, CALLS)
                 broken += [f"{row['violations']} violations"] if row["violations"] else []
-                rounds.append(_per_call(row, unit, bare))
+                rounds.append(_per_call(row, idle_per_s, unit, bare))
     return {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}, broken
 
 
-def _per_call(row: Mapping[str, Value], unit: float, bare: float) -> dict[str, float]:
+def _per_call(
+    row: Mapping[str, Value], idle_per_s: Traffic, unit: float, bare: float
+) -> dict[str, float]:
+    share = _number(row, "seconds") / CALLS
     return {
-        "steps": _number(row, "steps"),
-        "commands": _number(row, "commands"),
-        "round_trips": _number(row, "round trips"),
-        "bytes": _number(row, "bytes"),
+        "steps": _number(row, "steps") - idle_per_s.steps * share,
+        "commands": _number(row, "commands") - idle_per_s.commands * share,
+        "round_trips": _number(row, "round trips") - idle_per_s.reads * share,
+        "bytes": _number(row, "bytes") - idle_per_s.net_bytes * share,
         "switches": _number(row, "switches"),
         "ours_over_bare": _number(row, "ours ms") / bare,
         "worker_units": _number(row, "workers ms") / unit,
@@ -121,7 +128,7 @@ def measured() -> Result:
     quiet = idle.series([IDLE_CELLS], IDLE_S)[0]
     figures["idle_commands_per_cell"] = _number(quiet, "commands/s a cell")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        rows = asyncio.run(memory.measure(Path(folder), [CALLS_AT_ONCE]))
-    figures["worker_kib_per_call"] = _number(rows[1], "worker KiB a call")
+        rows = asyncio.run(memory.measure(Path(folder), CALLS_AT_ONCE))
+    figures["worker_kib_per_call"] = _number(rows[2], "worker KiB a call")
     broken += [f"{row['violations']} violations" for row in rows[:1] if row["violations"]]
     return Result(figures=figures, broken=broken)

@@ -89,10 +89,10 @@ class Traffic:
     round trip is one read, and so is a pipeline.
     """
 
-    commands: int = 0
-    steps: int = 0
-    reads: int = 0
-    net_bytes: int = 0
+    commands: float = 0
+    steps: float = 0
+    reads: float = 0
+    net_bytes: float = 0
     cpu_s: float = 0.0
 
     @classmethod
@@ -113,4 +113,13 @@ class Traffic:
             reads=self.reads - other.reads,
             net_bytes=self.net_bytes - other.net_bytes,
             cpu_s=self.cpu_s - other.cpu_s,
+        )
+
+    def __truediv__(self, divisor: float) -> Traffic:
+        return Traffic(
+            commands=self.commands / divisor,
+            steps=self.steps / divisor,
+            reads=self.reads / divisor,
+            net_bytes=self.net_bytes / divisor,
+            cpu_s=self.cpu_s / divisor,
         )
