@@ -41,20 +41,22 @@ class Script:
     ami: tuple[str, int]
     user: str
     secret: str
+    threads: threading.Semaphore
     codes: dict[str, Queue[object]] = field(default_factory=dict)
 
     def key(self, function: str) -> str:
         return f"ZancURA2.0-{function}-{self.cell}"
 
     def serve(self) -> None:
-        """Take requests without end; one thread for each."""
+        """Take requests without end; one thread for each, as many as allowed."""
         threading.Thread(target=self._read_codes, daemon=True).start()
         while True:
             popped: Any = self.redis.blpop([self.key("Request")], timeout=1)
             if popped is not None:
+                self.threads.acquire()
                 request = json.loads(popped[1])
                 self.codes[request["IdRequisicao"]] = Queue()
-                threading.Thread(target=self._call, args=(request,), daemon=True).start()
+                threading.Thread(target=self._run, args=(request,), daemon=True).start()
 
     def _read_codes(self) -> None:
         while True:
@@ -63,6 +65,12 @@ class Script:
                 code = json.loads(popped[1])
                 if waiting := self.codes.get(code["IdRequisicao"]):
                     waiting.put(code["CodLigacao"])
+
+    def _run(self, request: dict[str, Any]) -> None:
+        try:
+            self._call(request)
+        finally:
+            self.threads.release()
 
     def _call(self, request: dict[str, Any]) -> None:
         name = request["IdRequisicao"]
@@ -203,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("redis", "cell", "ami", "user", "secret"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--threads", type=int, default=400, help="calls at once")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.stack_size(256 * 1024)
@@ -213,6 +222,7 @@ def main() -> None:
         ami=(host, int(port)),
         user=asked.user,
         secret=asked.secret,
+        threads=threading.Semaphore(asked.threads),
     )
     try:
         script.serve()

@@ -47,6 +47,9 @@ WARM_UP_RATE: Final = 20.0
 #: 30 s, and its code may be late.
 ENDS_WITHIN_S: Final = 60.0
 
+#: The old script is not driven beyond a rate of which it reaches less than this share.
+SATURATED: Final = 0.7
+
 #: What one process of ours is called in the table.
 OURS: Final = ("bridge", "worker", "redis", "broker")
 
@@ -116,6 +119,7 @@ async def dial_old(here: Place, rate: float, calls: int, first: int) -> Dialed:
         *(sys.executable, "-m", "benchmarks.old_script", "--redis", here.stores.caller_url),
         *("--cell", CELL, "--ami", f"{manager.host}:{manager.port}"),
         *("--user", manager.username, "--secret", manager.secret),
+        *("--threads", str(here.at_once)),
     ]
     log = here.folder / f"old-{first}.log"
     script = Program("old script", command, here.folder / "none.toml", log)
@@ -248,12 +252,14 @@ async def _own_s(here: Place) -> float:
 async def measure(
     here: Place, ways: Sequence[str], rates: Sequence[float], seconds: float
 ) -> list[Row]:
-    """Measure every way at every rate, one after the other."""
+    """Measure every way at every rate, one after the other; the old one up to its saturation."""
     rows: list[Row] = []
-    own_s, first = await _own_s(here), WARM_UP
+    own_s, first, is_old_saturated = await _own_s(here), WARM_UP, False
     for rate in rates:
-        bare_rate: Value = None
+        bare_rate = 0.0
         for way in ways:
+            if way == "old" and is_old_saturated:
+                continue
             await asyncio.to_thread(here.clear)
             async with Redis.from_url(here.stores.caller_url) as redis:
                 await redis.flushall()
@@ -263,11 +269,16 @@ async def measure(
             row = _row(way, rate, own_s, dialed, await asyncio.to_thread(here.invited_at))
             for sentence in dialed.violations[:5]:
                 print(f"  {way} at {rate:g}/s: {sentence}")
-            bare_rate = row["calls/s"] if way == "bare" else bare_rate
-            if isinstance(bare_rate, float) and isinstance(row["calls/s"], float) and bare_rate:
-                row["ratio"] = row["calls/s"] / bare_rate
+            bare_rate = _number(row["calls/s"]) if way == "bare" else bare_rate
+            row["ratio"] = _number(row["calls/s"]) / bare_rate if bare_rate else None
+            if way == "old":
+                is_old_saturated = _number(row["calls/s"]) < SATURATED * rate
             rows.append(row)
     return rows
+
+
+def _number(value: Value) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
