@@ -267,14 +267,19 @@ async def measure(
             dialed = await DIAL[way](here, rate, calls, first)
             first += calls + WARM_UP
             row = _row(way, rate, own_s, dialed, await asyncio.to_thread(here.invited_at))
-            for sentence in dialed.violations[:5]:
-                print(f"  {way} at {rate:g}/s: {sentence}")
+            _tell(way, rate, row, dialed.violations)
             bare_rate = _number(row["calls/s"]) if way == "bare" else bare_rate
             row["ratio"] = _number(row["calls/s"]) / bare_rate if bare_rate else None
             if way == "old":
                 is_old_saturated = _number(row["calls/s"]) < SATURATED * rate
             rows.append(row)
     return rows
+
+
+def _tell(way: str, rate: float, row: Row, violations: Sequence[str]) -> None:
+    """Show that a run is over, and what was wrong."""
+    sys.stderr.write(f"{way} at {rate:g}/s: {_number(row['calls/s']):.1f} calls/s\n")
+    sys.stderr.writelines(f"  {sentence}\n" for sentence in violations[:5])
 
 
 def _number(value: Value) -> float:
