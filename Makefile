@@ -4,8 +4,9 @@
 #   make test         lint, types, import rules, every test that this machine can run
 #
 #   make lint | unit | integration | acceptance | chaos | bench | bench-check
-#                     bench-check compares with benchmarks/baseline.toml: 10 % worse fails with
-#                     exit code 1; 3 means not measured (no Docker, or a busy machine)
+#                     bench measures everything and writes docs/performance.md; it takes an hour.
+#                     bench-check takes some minutes and compares with benchmarks/baseline.toml:
+#                     10 % worse fails with exit code 1; 3 means not measured (a busy machine)
 #   make mutants      change the code in small ways, one at a time; report those no test detects
 #   make fuzz         the hypothesis tests with random examples, 20 times as many. It prints its
 #                     FUZZ_SEED, and `make fuzz FUZZ_SEED=...` repeats that run. All other targets
@@ -107,11 +108,14 @@ MUTANTS_ARGS ?=
 mutants: $(STAMP)
 	@$(PY) -m tests.mutants.run $(MUTANTS_ARGS)
 
+# One of them, with other options: BENCH_ARGS="real --rates 50,150 --seconds 20"; see
+# docs/performance.md.
+BENCH_ARGS ?= all
 bench: $(STAMP)
-	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks $(BENCH_ARGS)
 
 bench-check: $(STAMP)
-	@$(PY) -m benchmarks --check
+	@$(PY) -m benchmarks check
 
 # The build uses the proxy and the package index of the environment, if it has them.
 image:

@@ -1,84 +1,70 @@
+"""Command line of the benchmarks; see docs/performance.md."""
+
 import argparse
 import importlib
 import sys
-from collections.abc import Callable
-from functools import partial
+from types import ModuleType
+from typing import Final
 
-from benchmarks.verdict import (
-    BASELINE,
-    EXIT_CODES,
-    NotMeasured,
-    Result,
-    Verdict,
-    baseline,
-    busy_share,
-    judge,
-    overall,
-    require_quiet,
-)
+from benchmarks import gates, report
+from benchmarks.verdict import NotMeasured, Verdict
 
-NAMES = ("memory", "store_memory", "throughput", "latency")
+#: Name, and what it measures. `all` runs them in this order.
+BENCHMARKS: Final = {
+    "real": "calls through real Asterisk 22, beside a bare AMI client and an old script",
+    "variants": "the full path with Sentinel, RabbitMQ and TLS",
+    "admission": "requests admitted a second, by backlog, cells and bridges",
+    "idle": "what idle cells cost",
+    "pbxs": "1 to 16 simulated PBXs",
+    "memory": "memory of calls at once",
+    "store_memory": "memory of a call in Redis",
+}
 
 
 def main() -> int:
-    """Run the named benchmarks, by default all.
-
-    With `--check` the exit code is 0 if all were measured and none is worse than before, 1 if one
-    is worse or missed a limit, 3 if one was not measured.
-    """
+    """Run what the command line asks for; the exit code says what became of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("name", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="compare with baseline.toml")
-    what.add_argument("--record", action="store_true", help="write the figures to baseline.toml")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
+    for name, what in BENCHMARKS.items():
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--no-store", action="store_true", help="print only")
+        _module(name).add_arguments(command)
+    commands.add_parser("all", help="all of these, with their defaults")
+    commands.add_parser("report", help="write the pages in docs/ from the stored results")
+    gates.add_arguments(commands.add_parser("check", help="compare with baseline.toml"))
     asked = parser.parse_args()
-    if unknown := sorted(set(asked.name) - set(NAMES)):
-        parser.error(f"no such benchmark: {', '.join(unknown)}; known: {', '.join(NAMES)}")
-    names = asked.name or list(NAMES)
-    if asked.check:
-        return _check(names)
-    for name in names:
-        try:
-            result = _of(name)()
-        except NotMeasured as reason:
-            sys.stdout.write(f"{name}: {Verdict.NOT_MEASURED}: {reason}\n")
-            continue
-        for sentence in result.broken:
-            sys.stdout.write(f"{name}: {Verdict.BROKEN}: {sentence}\n")
-        if asked.record and not result.broken:
-            _record(name, result)
+    match asked.command:
+        case "check":
+            return gates.run(asked)
+        case "report":
+            report.write()
+            return 0
+        case "all":
+            verdicts = [_measured(parser.parse_args([name]), [name]) for name in BENCHMARKS]
+            return max(verdicts)
+        case _:
+            return _measured(asked, sys.argv[1:])
+
+
+def _measured(asked: argparse.Namespace, words: list[str]) -> int:
+    """Run one benchmark, print and store its tables; 3: it was not measured."""
+    name = asked.command
+    try:
+        tables = _module(name).run(asked)
+    except NotMeasured as reason:
+        sys.stdout.write(f"{name}: {Verdict.NOT_MEASURED}: {reason}\n")
+        return 3
+    for table in tables:
+        sys.stdout.write(f"{table.text()}\n\n")
+    sys.stdout.flush()
+    if not asked.no_store:
+        report.store(name, " ".join(["python -m benchmarks", *words]), tables)
+        report.write()
     return 0
 
 
-def _of(name: str) -> Callable[[], Result]:
-    run: Callable[[], Result] = importlib.import_module(f"benchmarks.{name}").run
-    return run
-
-
-def _check(names: list[str]) -> int:
-    verdicts = []
-    for name in names:
-        verdict, reason = judge(partial(_quietly, _of(name)), baseline().get(name, {}))
-        sys.stdout.write(f"{name}: {verdict}{': ' if reason else ''}{reason}\n")
-        sys.stdout.flush()
-        verdicts.append(verdict)
-    return EXIT_CODES[overall(verdicts)]
-
-
-def _quietly(run: Callable[[], Result]) -> Result:
-    """Run a benchmark; raise NotMeasured if the machine is busy before or after it."""
-    require_quiet(busy_share())
-    result = run()
-    require_quiet(busy_share())
-    return result
-
-
-def _record(name: str, result: Result) -> None:
-    import tomlkit
-
-    document = tomlkit.parse(BASELINE.read_text(encoding="utf-8"))
-    document[name] = {key: round(value, 3) for key, value in result.figures.items()}
-    BASELINE.write_text(tomlkit.dumps(document), encoding="utf-8")
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"benchmarks.{name}")
 
 
 if __name__ == "__main__":

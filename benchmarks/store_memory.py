@@ -6,10 +6,11 @@ divided by the number of calls; they include the indexes and the expiry of the k
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from dataclasses import dataclass
 
+from benchmarks.tables import Table
 from dialer.multcall.answers import dead
 from dialer.simulation.valkey import EmbeddedValkey
 from tests.integration.cell_rig import BRIDGE, T0, Site, code_element, element
@@ -93,13 +94,24 @@ async def used(site: Site) -> int:
     return await wait_until(stable, "used_memory is stable")
 
 
-def run() -> bool:
-    """Print the figures; return whether they are within the limits."""
+def add_arguments(_: argparse.ArgumentParser) -> None:
+    """It has no options."""
+
+
+def run(_: argparse.Namespace) -> list[Table]:
+    """Measure."""
     with EmbeddedValkey() as server:
         found = asyncio.run(measure(server.url()))
-    sys.stdout.write(
-        f"Redis memory: a queued call {found.queued:.0f} bytes, an accepted one "
-        f"{found.live:.0f} (limit {LIVE_BYTES}), a done one {found.done:.0f} (limit "
-        f"{DONE_BYTES}), an element on the dead list {found.dead:.0f} (limit {DEAD_BYTES})\n"
-    )
-    return found.live <= LIVE_BYTES and found.done <= DONE_BYTES and found.dead <= DEAD_BYTES
+    return [
+        Table(
+            name="store_memory",
+            title="Redis memory in bytes",
+            columns=("what", "bytes", "limit"),
+            rows=[
+                {"what": "a queued call", "bytes": round(found.queued)},
+                {"what": "an accepted call", "bytes": round(found.live), "limit": LIVE_BYTES},
+                {"what": "a done call", "bytes": round(found.done), "limit": DONE_BYTES},
+                {"what": "a dead element", "bytes": round(found.dead), "limit": DEAD_BYTES},
+            ],
+        )
+    ]

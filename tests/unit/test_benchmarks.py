@@ -6,13 +6,11 @@ import math
 
 import pytest
 
-from benchmarks import latency
 from benchmarks.verdict import (
     EXIT_CODES,
     NotMeasured,
     Result,
     Verdict,
-    baseline,
     judge,
     overall,
     require_quiet,
@@ -59,12 +57,6 @@ def test_verdict_needs_a_figure_on_both_sides(
     assert reason
 
 
-def test_latency_without_docker_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "docker_available", lambda: "the engine does not answer")
-    found, reason = judge(latency.run, {"always_p50_ms": 20.0})
-    assert (found, reason) == (NOT_MEASURED, "no Docker: the engine does not answer")
-
-
 def test_a_busy_machine_measures_nothing() -> None:
     require_quiet(0.1)
     with pytest.raises(NotMeasured, match="other programs use 60% of the CPUs"):
@@ -84,7 +76,3 @@ def test_exit_code_distinguishes_broken_from_not_measured(
     verdicts: list[Verdict], code: int
 ) -> None:
     assert EXIT_CODES[overall(verdicts)] == code
-
-
-def test_the_committed_ratio_is_the_measured_one() -> None:
-    assert baseline()["throughput"]["ratio"] >= 0.14

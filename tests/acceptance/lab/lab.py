@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,6 +26,7 @@ from tests.waiting import wait_blocking
 
 Version = Literal["16", "22"]
 VERSIONS: tuple[Version, ...] = ("16", "22")
+SERVICES: tuple[str, ...] = ("asterisk16", "asterisk22", "carrier", "redis")
 
 HERE = Path(__file__).resolve().parent
 #: Another name, and another compose file with other addresses, is a second lab beside the first.
@@ -106,7 +107,13 @@ def _reserve() -> TextIO:
 
 
 class Lab:
-    """Starts, stops, kills and reads the lab. One lab a machine, unless LAB_PROJECT is set."""
+    """Starts, stops, kills and reads the lab. One lab a machine, unless LAB_PROJECT is set.
+
+    `services` are those of compose.yml that it needs.
+    """
+
+    def __init__(self, services: Sequence[str] = SERVICES) -> None:
+        self.services = services
 
     def up(self) -> None:
         """Build what is missing, start what is not running, wait until all of it answers.
@@ -114,19 +121,19 @@ class Lab:
         Idempotent; 3 s when everything is there, some minutes on the first run.
         """
         _reserve()
-        _docker("compose", "build", "--quiet", timeout_s=BUILD_S)
-        _docker("compose", "up", "--detach", "--no-build", timeout_s=COMMAND_S)
+        _docker("compose", "build", "--quiet", *self.services, timeout_s=BUILD_S)
+        _docker("compose", "up", "--detach", "--no-build", *self.services, timeout_s=COMMAND_S)
         for version in VERSIONS:
-            self.wait_until_ready(version)
+            if f"asterisk{version}" in self.services:
+                self.wait_until_ready(version)
         wait_for("the carrier", self._carrier_listens)
-        wait_for("Redis", lambda: answers(self.redis_port(), b"PING\r\n", b"+PONG"))
+        if "redis" in self.services:
+            wait_for("Redis", lambda: answers(self.redis_port(), b"PING\r\n", b"+PONG"))
 
     def is_up(self) -> bool:
         """Whether all of it runs already."""
         running = _docker("ps", "--filter", f"name=^{PROJECT}-", "--format", "{{.Names}}").split()
-        return {_container(s) for s in ("asterisk16", "asterisk22", "carrier", "redis")} <= {
-            *running
-        }
+        return {_container(service) for service in self.services} <= {*running}
 
     def down(self) -> None:
         """Remove the containers and all that was in them; the images stay."""
@@ -151,6 +158,15 @@ class Lab:
             f"TLS on asterisk{version}",
             lambda: listens in self._exec(f"asterisk{version}", "cat", "/proc/net/tcp"),
         )
+
+    def address(self, service: str) -> str:
+        """Address of a container: without the proxy that publishes its ports on 127.0.0.1."""
+        network = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return _docker("inspect", "--format", network, _container(service)).strip()
+
+    def pid(self, service: str) -> int:
+        """First process of a container, as this machine knows it."""
+        return int(_docker("inspect", "--format", "{{.State.Pid}}", _container(service)))
 
     def redis_port(self) -> int:
         """Port of Redis on 127.0.0.1."""

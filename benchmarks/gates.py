@@ -1,0 +1,79 @@
+"""`check`: compares the figures of one short run with the committed ones, or records them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from benchmarks import ratios
+from benchmarks.verdict import (
+    BASELINE,
+    EXIT_CODES,
+    NotMeasured,
+    Result,
+    Verdict,
+    baseline,
+    busy_share,
+    judge,
+    require_quiet,
+)
+
+#: Table of baseline.toml.
+NAME = "ratios"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `check`."""
+    parser.add_argument("--record", action="store_true", help="write the figures to baseline.toml")
+    parser.add_argument("--busy", action="store_true", help="measure on a busy machine too")
+
+
+def run(asked: argparse.Namespace, measured: Callable[[], Result] = ratios.measured) -> int:
+    """Return 0 if all was measured and nothing is worse, 1 if something is, 3 if not measured."""
+    if not asked.busy:
+        measured = partial(quietly, measured)
+    measured = partial(_shown, measured)
+    if asked.record:
+        return _record(measured)
+    verdict, reason = judge(measured, baseline().get(NAME, {}))
+    sys.stdout.write(f"{verdict}{': ' if reason else ''}{reason}\n")
+    return EXIT_CODES[verdict]
+
+
+def quietly(measured: Callable[[], Result]) -> Result:
+    """Measure; raise NotMeasured if the machine is busy before or after it."""
+    require_quiet(busy_share())
+    result = measured()
+    require_quiet(busy_share())
+    return result
+
+
+def _shown(measured: Callable[[], Result]) -> Result:
+    """Measure, and print the figures beside the committed ones."""
+    result = measured()
+    committed: Mapping[str, float] = baseline().get(NAME, {})
+    for name, value in result.figures.items():
+        was = committed.get(name)
+        before = "" if was is None else f"  was {was:g}"
+        sys.stdout.write(f"{name:24} {value:10.3f}{before}\n")
+    sys.stdout.flush()
+    return result
+
+
+def _record(measured: Callable[[], Result]) -> int:
+    import tomlkit
+
+    try:
+        result = measured()
+    except NotMeasured as reason:
+        sys.stdout.write(f"{Verdict.NOT_MEASURED}: {reason}\n")
+        return EXIT_CODES[Verdict.NOT_MEASURED]
+    if result.broken:
+        sys.stdout.write(f"{Verdict.BROKEN}: {'; '.join(result.broken)}\n")
+        return EXIT_CODES[Verdict.BROKEN]
+    document = tomlkit.parse(BASELINE.read_text(encoding="utf-8"))
+    document[NAME] = {name: round(value, 3) for name, value in result.figures.items()}
+    BASELINE.write_text(tomlkit.dumps(document), encoding="utf-8")
+    return 0
