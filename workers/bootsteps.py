@@ -24,7 +24,6 @@ from dialer import watchdog
 from dialer.celery import BROKER_ERRORS, app, ignored_variables
 from dialer.domain.call import Call, Ending, Result
 from dialer.errors import ConfigError, DialerError
-from dialer.event_loop import new_event_loop
 from dialer.logs import configure
 from dialer.settings import Pbx, settings
 from workers.options import refusal
@@ -154,7 +153,7 @@ class PbxStep(bootsteps.StartStopStep):
         # Workers need no messages from each other. Mingle delays each start by a second, and
         # gossip does not recover when the broker restarts.
         parent.options.update(without_gossip=True, without_mingle=True)
-        self.loop = new_event_loop()
+        self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="pbx", daemon=True)
 
     def start(self, parent: Any) -> None:
