@@ -259,7 +259,8 @@ class CallEvents:
             name, fields = item
             try:
                 self.dispatcher.send(name, **fields)
-            except BROKER_ERRORS as error:
+            except (*BROKER_ERRORS, AttributeError) as error:
+                # py-amqp raises AttributeError if Celery closes the connection at that moment.
                 logger.info("Flower missed a call's end", extra={"error": str(error)})
 
 

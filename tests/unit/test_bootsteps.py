@@ -383,15 +383,15 @@ def test_each_limit_of_the_stop_has_room_for_the_one_inside() -> None:
 
 
 class Dispatcher:
-    """Stands where Celery's event dispatcher does; the first event of a name may fail."""
+    """Stands where Celery's event dispatcher does; events with a name in `fail` raise its error."""
 
-    def __init__(self, *fail: str) -> None:
+    def __init__(self, **fail: Exception) -> None:
         self.sent: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
-        self.fail = set(fail)
+        self.fail = fail
 
     def send(self, name: str, **fields: Any) -> None:
         if name in self.fail:
-            raise OperationalError("the broker is down")
+            raise self.fail[name]
         self.sent.put((name, fields))
 
 
@@ -401,11 +401,13 @@ def threads() -> list[threading.Thread]:
 
 async def test_an_event_that_fails_stops_no_other() -> None:
     before = len(threads())
-    dispatcher = Dispatcher("lost")
+    closed = AttributeError("'NoneType' object has no attribute 'frame_writer'")
+    dispatcher = Dispatcher(lost=OperationalError("the broker is down"), closed=closed)
     events = CallEvents(dispatcher)
     events.start()
     assert all(thread.daemon for thread in threads())
     events.put("lost", {})
+    events.put("closed", {})
     events.put("task-failed", {"uuid": "r-1"})
     assert dispatcher.sent.get(timeout=5) == ("task-failed", {"uuid": "r-1"})
     events.stop()
