@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import b32encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -193,6 +193,14 @@ class Record:
     agent: str | None
     wait_s: float | None
     handed: str = ""
+
+    def within(self, start: datetime, end: datetime) -> Record:
+        """Return the record with its times between these two.
+
+        The clock of the PBX's host gave them. It may be wrong, or be set while the call is up.
+        """
+        ended_at = None if self.ended_at is None else min(max(self.ended_at, start), end)
+        return replace(self, answered_at=min(max(self.answered_at, start), end), ended_at=ended_at)
 
     def ending(self, *, fallback_end: datetime) -> Ending:
         """Return how the call ended; `fallback_end` is the end if the record has none."""

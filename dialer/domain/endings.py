@@ -51,6 +51,8 @@ def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> E
 
 
 def _failure(f: Followed, hangup: HungUp | None) -> CallError:
+    if f.channel is None and f.missed:  # OriginateResponse may come before the channel's events
+        return _unseen(f)
     if f.channel is None:
         return CallError(
             code="no_channel",

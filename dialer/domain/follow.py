@@ -435,6 +435,9 @@ def _on_record(f: Followed, event: RecordRead, now: datetime) -> Step:
     if not f.asking:
         return f, ()
     record = event.record
+    if record is not None and f.call.dialed_at is not None:
+        record = record.within(f.call.dialed_at, now)
+        event = replace(event, record=record)
     is_over = f.hangup is not None or f.is_gone
     lacks_end = record is not None and record.ended_at is None and not f.restarted
     if is_over and lacks_end and not f.asked_again:

@@ -464,6 +464,7 @@ async def test_sound_site_has_no_finding(site: Site) -> None:
     assert unsound(findings) == []
     assert exit_code(findings) == 0
     assert {f.code.partition(".")[0] for f in findings} == {"host", "redis", "broker", "ami"}
+    assert {"ami.login", "ami.rights", "ami.events"} <= {f.code for f in findings}
 
 
 @pytest.mark.skipif(OPENSSL_MISSING is not None, reason="openssl is not installed")

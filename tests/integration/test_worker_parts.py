@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import ResponseError
 
 from dialer.domain.call import Call, Ending
 from dialer.settings import Settings
@@ -204,6 +205,22 @@ async def test_a_refused_heartbeat_is_tried_again(
         await site.redis.delete("dialer:pbx:pbx01")
         await wait_until(lambda: site.redis.hgetall("dialer:pbx:pbx01"), "it is written")
         assert not worker.failure.done()
+
+
+async def test_a_refused_part_is_not_tried_again_at_once(site: Site, pbx: SimulatedPbx) -> None:
+    tried: list[str] = []
+
+    async def part() -> None:
+        tried.append("once")
+        raise ResponseError("NOPERM")
+
+    async with working(site, pbx) as worker:
+        worker._journal.refused_pause_s = 3_600.0
+        task = asyncio.create_task(worker._retry_refused(part))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert tried == ["once"]
+        task.cancel()
 
 
 async def test_a_missing_target_is_in_the_heartbeat(site: Site, pbx: SimulatedPbx) -> None:

@@ -99,7 +99,8 @@ class Config:
         """Return the files, other than test files, that the result of a test depends on."""
         for top in {Path(folder).parts[0] for folder in [*self.tests, "tests"]}:
             for file in (root / top).rglob("*"):
-                is_test = file.name.startswith("test_") or "mutants" in file.parts
+                parts = file.relative_to(root).parts
+                is_test = file.name.startswith("test_") or "mutants" in parts
                 if file.suffix in (".py", ".lua") and not is_test:
                     yield file
 

@@ -54,7 +54,7 @@ from dialer.domain.follow_events import (
     WriteAck,
     WriteAnswered,
 )
-from dialer.domain.followed import changed
+from dialer.domain.followed import Followed, changed
 from tests.unit.captured import UNIQUEID, VERSIONS, Version
 from tests.unit.lives import RESULTS, T0, Life, claimed, expected_cause, lived, told
 from tests.unit.test_translate import ANSWERED, NO_CHANNEL
@@ -78,6 +78,12 @@ def record(*, ended: bool = True, **fields: Any) -> Record:
     known: dict[str, Any] = {"cause": 16, "amd": None, "agent": None, "wait_s": None}
     ended_at = T0 - timedelta(seconds=1) if ended else None
     return Record(answered_at=answered_at, ended_at=ended_at, **known | fields)
+
+
+def dialed(ago_s: float) -> Followed:
+    """A call that was dialed so many seconds ago."""
+    made = claimed()
+    return replace(made, call=replace(made.call, dialed_at=T0 - timedelta(seconds=ago_s)))
 
 
 def orders(events: list[AmiEvent]) -> Iterator[list[AmiEvent]]:
@@ -365,7 +371,7 @@ def test_unclear_originate_that_was_accepted_is_not_looked_for() -> None:
 
 
 def test_a_hangup_after_a_gap_asks_the_record() -> None:
-    life = Life(record=record()).dial().feed(CREATED, GapFound(), hung_up(16))
+    life = Life(dialed(30), record=record()).dial().feed(CREATED, GapFound(), hung_up(16))
     assert life.ending.result is Result.ANSWERED
     assert len(life.effects_of(AskRecord)) == 1
     assert life.followed.call.answered_at == record().answered_at
@@ -393,10 +399,26 @@ def test_a_listed_call_is_followed_on() -> None:
 
 
 def test_a_listed_answered_call_has_its_records_answer() -> None:
-    life = Life(record=record(ended=False)).dial().feed(GapFound(), LISTED_UP)
+    life = Life(dialed(30), record=record(ended=False)).dial().feed(GapFound(), LISTED_UP)
     assert life.effects_of(WriteAnswered) == [WriteAnswered(at=record().answered_at)]
     life.feed(LISTED_UP)
     assert len(life.effects_of(AskRecord)) == 1
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("shift_s", [-45, 45])
+def test_a_wrong_clock_answers_no_call_before_it_was_dialed(ended: bool, shift_s: float) -> None:
+    """The PBX's clock was set, or is another one than its worker's."""
+    wrong = record(ended=ended)
+    by = timedelta(seconds=shift_s)
+    ended_at = wrong.ended_at + by if wrong.ended_at else None
+    wrong = replace(wrong, answered_at=wrong.answered_at + by, ended_at=ended_at)
+    last = hung_up(16) if ended else LISTED_UP
+    life = Life(dialed(5), record=wrong).dial().feed(CREATED, GapFound(), last).run_timers()
+    answered_at = life.followed.call.answered_at
+    assert answered_at is not None
+    assert T0 - timedelta(seconds=5) <= answered_at <= life.now
+    assert all(answered_at <= ending.ended_at <= life.now for ending in life.endings)
 
 
 def test_an_answer_listed_twice_counts_from_the_first_list() -> None:
@@ -481,7 +503,8 @@ def test_a_failed_originate_is_paired_after_a_gap_too() -> None:
     life = Life().dial().feed(FAILED, GapFound(), NOT_LISTED)
     assert life.endings == []
     assert life.ending.error is not None
-    assert life.ending.error.code == "no_channel"
+    assert life.ending.error.code == "end_not_seen", "its channel's events may come later"
+    assert life.ending.result is Result.FAILED
 
 
 @pytest.mark.parametrize(

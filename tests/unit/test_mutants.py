@@ -293,3 +293,15 @@ def test_every_pattern_of_the_config_matches_tests() -> None:
     config = Config.read(root / "tests/mutants/mutants.toml")
 
     assert all(config.test_files(folder, root) for folder in config.tests)
+
+
+def test_a_map_depends_on_the_code_wherever_the_project_lies(tmp_path: Path) -> None:
+    root = tmp_path / "mutants"  # the name of a folder that is left out inside the project
+    for name in ("dialer/a.py", "tests/parts.py", "tests/test_a.py", "tests/mutants/run.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+    found = Config({"dialer": []}).shared_files(root)
+    assert {file.relative_to(root).as_posix() for file in found} == {
+        "dialer/a.py",
+        "tests/parts.py",
+    }

@@ -150,6 +150,14 @@ async def test_a_missing_target_is_named_with_its_cure(
     assert said in looked.state.lacking["C"]
 
 
+@pytest.mark.parametrize("fields", [{"queue": "Q"}, {}])
+async def test_a_context_that_is_not_set_is_not_asked_for(fields: dict[str, Any]) -> None:
+    """Each request may name its own."""
+    asterisk = Asterisk()
+    await targets(asterisk).check([cell(**fields)])
+    assert not [one for one in asterisk.asked if one.startswith(("context", "place"))]
+
+
 async def test_cells_share_the_answer_to_a_question() -> None:
     asterisk = Asterisk()
     await targets(asterisk).check([cell(f"C{n}", queue="Q", amd="pass") for n in range(20)])

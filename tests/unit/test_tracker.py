@@ -252,6 +252,16 @@ async def test_a_long_call_is_asked_for_alone(caplog: pytest.LogCaptureFixture) 
     assert "End of a call missed" in caplog.messages
 
 
+async def test_a_long_call_whose_channel_is_up_goes_on() -> None:
+    made = accepted().hear(CREATED, UP)
+    made.asterisk.listed = {UNIQUEID: {}}
+    now = made.state.clock.now()
+    made.tracker.feed(CALL_ID, CheckDue(), now.replace(year=now.year + 1))
+    await made.journal.wait_done()
+    assert made.asterisk.asked == ["channel"]
+    assert (made.written.endings, made.followed.asking) == ([], False)
+
+
 async def test_a_link_lost_while_asking_for_a_channel_ends_nothing() -> None:
     made = accepted().hear(CREATED, UP)
     made.asterisk.is_lost = True
