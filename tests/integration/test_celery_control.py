@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu import Connection, Producer
+from redis.asyncio import Redis
 
 from dialer.celery import ORIGINATE
 from dialer.simulation.valkey import EmbeddedValkey
@@ -184,6 +186,43 @@ async def test_foreign_messages_are_refused_in_one_sentence_each(tmp_path: Path)
         assert worker.log.count(said) == 9
         for task in ("foreign.task", "celery.chord_unlock", "celery.group"):
             assert f"there is no task '{task}'" in worker.log
+
+
+def _says(program: Program, sentence: str, times: int) -> bool:
+    return program.log.count(sentence) == times
+
+
+def _message(headers: Any, properties: dict[str, str], body: str = "W10=") -> str:
+    """A message as kombu keeps it in Redis; `W10=` is `[]`."""
+    return json.dumps({"body": body, "content-type": "application/json",
+                       "content-encoding": "utf-8", "headers": headers,
+                       "properties": {"delivery_info": {}, "delivery_tag": "x",
+                                      "body_encoding": "base64", **properties}})  # fmt: skip
+
+
+async def test_a_message_with_a_broken_envelope_ends_no_worker(tmp_path: Path) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx()
+        await stack.start()
+        worker = stack.workers["pbx01"]
+        broken = [
+            "11987654321 is no JSON",
+            "[]",
+            _message([1], {}),
+            _message({"task": [1]}, {}),
+            _message({}, {}, "eyJ0YXNrIjogW119"),  # {"task": []}
+            _message({"task": ORIGINATE}, {"body_encoding": "rot13"}),
+        ]
+        said = "Message in the PBX's queue is not from a bridge and is dropped"
+        async with Redis.from_url(stack.broker_url) as broker:
+            for n, message in enumerate(broken, 1):
+                await broker.lpush("pbx01", message)
+                await wait_until(partial(_says, worker, said, n), "it is refused")
+        await stack.push(10)
+        await stack.responses(10)
+        assert worker.running
+        assert "Traceback" not in worker.log
+        assert "11987654321" not in worker.log
 
 
 # --- the last events ----------------------------------------------------------------------
