@@ -238,7 +238,7 @@ async def test_the_last_calls_before_a_stop_are_told(tmp_path: Path, how: str) -
             await stack.push(20)
             await stack.responses(20)
             await stop(stack, worker, how)
-            await wait_until(lambda: len(flower.workers("task-succeeded")) == 20, "all are told")
+            await wait_until(lambda: len(flower.workers("task-succeeded")) == 20, "all ends arrive")
         assert set(flower.workers("task-succeeded").values()) == {"pbx01"}
         assert "Flower misses calls" not in worker.log
 
@@ -270,7 +270,9 @@ async def test_calls_of_a_broker_outage_are_told_afterwards(tmp_path: Path) -> N
             with heard_events(Celery(broker=broker.url(1))) as flower:
                 worker.thaw()
                 await wait_until(
-                    lambda: len(flower.workers("task-succeeded")) == 5, "all are told", within_s=60
+                    lambda: len(flower.workers("task-succeeded")) == 5,
+                    "all ends arrive",
+                    within_s=60,
                 )
             assert "Flower misses calls" not in worker.log
             assert json.dumps(flower.events).count("ANSWERED cause=16") == 5

@@ -301,7 +301,7 @@ class AmiLink:
             connection.drop(sent)
 
     def _fail_unanswered(self, _: object) -> None:
-        """Fail every action that waits for a reply; panoramisk's futures would wait for ever."""
+        """Fail every action without a reply: panoramisk never ends its future."""
         for reply in self._unanswered:
             _fail(reply, "the link was lost")
 
