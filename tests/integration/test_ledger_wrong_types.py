@@ -76,6 +76,10 @@ async def bury(site: Site) -> None:
     await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), code_element("r-3"), "{}")
 
 
+async def bury_call(site: Site) -> None:
+    await site.ledger.bury_call("ASR_TIM:r-2", "{}")
+
+
 async def return_hand(site: Site) -> object:
     return await site.ledger.return_hand(BRIDGE)
 
@@ -98,6 +102,7 @@ async def park(site: Site) -> object:
         (refuse, "response"),
         (bury_a_repeat, "dead"),
         (bury, "dead"),
+        (bury_call, "dead"),
         (return_hand, "request"),
         (return_hand, "code"),
         (park, "dialer:parked:ASR_TIM:tim"),

@@ -53,6 +53,15 @@ async def test_calls_left_unclaimed_are_counted_by_pbx(site: Site) -> None:
     assert sentence.startswith("pbx01 has not claimed 2 calls of ASR_TIM, queued to it for up to 5")
 
 
+async def test_a_late_call_without_a_pbx_counts_for_none(site: Site) -> None:
+    for name in ("a", "b"):
+        await site.admitted(name)
+        await site.redis.zincrby(site.ledger.keys.queued, -5_000, f"{CELL}:{name}")
+    await site.redis.hdel(site.ledger.keys.call(f"{CELL}:a"), "pbx")
+    found = await site.ledger.late(older_than_s=3)
+    assert {name: late.calls for name, late in found.items()} == {"pbx01": 1}
+
+
 async def test_claimed_calls_that_asterisk_does_not_accept_are_counted(site: Site) -> None:
     await site.admitted()
     await site.claimed()

@@ -52,5 +52,6 @@ async def test_the_end_of_the_work_includes_what_it_began() -> None:
         journal.start(second())
 
     journal.start(first())
-    await journal.wait_done()
+    async with asyncio.timeout(5):
+        await journal.wait_done()
     assert done.is_set()
