@@ -73,6 +73,16 @@ async def test_a_cell_with_one_thing_left_is_unserved(site: Site, left: str) -> 
     assert cells_of(await book.unserved()) == [cell()]
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_the_hand_of_every_dead_bridge_is_looked_at(site: Site, place: int) -> None:
+    book = CellBook(site.steps)
+    await book.write(CELL, text_of(cell()))
+    for n in range(3):
+        await site.redis.zadd(f"dialer:bridges:{CELL}", {f"bridge-{n}": n})
+    await site.in_hand(element(), bridge=f"bridge-{place}")
+    assert cells_of(await book.unserved()) == [cell()]
+
+
 async def test_each_of_many_unserved_cells_is_found(site: Site) -> None:
     book = CellBook(site.steps)
     cells = [cell(nome=f"ura-{n}") for n in range(4)]

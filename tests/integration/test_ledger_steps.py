@@ -570,9 +570,6 @@ async def test_a_call_that_is_gone_is_not_buried(site: Site) -> None:
     for _ in range(2):
         await site.ledger.bury_call(f"{CELL}:r-1", '"unreadable"')
     assert await site.dead() == ["unreadable"]
-    keys = site.ledger.keys
-    of_r1 = [keys.call(f"{CELL}:r-1"), keys.dead, keys.dropped]
-    assert await site.steps.run("bury_call", of_r1, ["{}"]) == 0, "nothing was dropped"
 
 
 async def test_end_from_an_older_epoch_is_void(site: Site) -> None:

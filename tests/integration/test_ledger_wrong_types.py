@@ -88,6 +88,11 @@ async def park(site: Site) -> object:
     return await site.ledger.park(site.ledger.keys.hand(BRIDGE), [("tim", REQUEST)])
 
 
+async def park_two(site: Site) -> object:
+    two = [("tim", REQUEST), ("oi", element("r-1"))]
+    return await site.ledger.park(site.ledger.keys.hand(BRIDGE), two)
+
+
 @pytest.mark.parametrize(
     ("step", "wanted"),
     [
@@ -107,6 +112,7 @@ async def park(site: Site) -> object:
         (return_hand, "code"),
         (park, "dialer:parked:ASR_TIM:tim"),
         (park, "dialer:parking:ASR_TIM"),
+        (park_two, "dialer:parked:ASR_TIM:oi"),
     ],
 )
 async def test_a_step_without_its_list_changes_nothing(

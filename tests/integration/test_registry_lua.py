@@ -134,6 +134,7 @@ STEPS: dict[str, tuple[Callable[[Site], Awaitable[Any]], Any, tuple[str, ...]]] 
     "old": (lambda s: s.registry.slots(["pbx01"], CELL, older_than_s=0), {"pbx01": []}, (SLOTS,)),
     "try": (lambda s: s.registry.try_with("pbx01", "a"), False, (VERDICT,)),
     "tried": (lambda s: s.registry.tried("pbx01", "a", success=True), False, (VERDICT, BEAT)),
+    "condemn": (lambda s: condemn(s), False, (VERDICT, BEAT)),
     "fence": (lambda s: s.steps.run("fence", [FENCE], ["7", 100]), 1, (FENCE,)),
     "lease": (
         lambda s: s.registry.lease(pbx(), ids("a")),
@@ -141,6 +142,11 @@ STEPS: dict[str, tuple[Callable[[Site], Awaitable[Any]], Any, tuple[str, ...]]] 
         (SLOTS, PACE, BEAT, VERDICT, STARTS),
     ),
 }
+
+
+async def condemn(site: Site) -> bool:
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    return await site.registry.condemn(state, "no word")
 
 
 @pytest.mark.parametrize("name", STEPS)
