@@ -9,7 +9,7 @@ import pytest
 
 from dialer.multcall.request import parse_request
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S
-from dialer.store.ledger import Admission
+from dialer.store.ledger import Admission, Delivery
 from tests.integration.cell_rig import BRIDGE, CELL, Site, element
 from tests.waiting import wait_until
 
@@ -70,6 +70,13 @@ async def test_a_call_that_is_gone_or_sound_is_not_mended(site: Site) -> None:
     assert await site.steps.run("mend", names, args) == 0
     await site.redis.hdel(keys.call(R1), "state", "epoch")
     assert await site.steps.run("mend", names, args) == 1, "its new epoch"
+
+
+async def test_a_code_that_is_not_in_hand_is_gone(site: Site) -> None:
+    await site.accepted()
+    before = await site.snapshot()
+    assert await site.code(put=False) is Delivery.GONE
+    assert await site.snapshot() == before
 
 
 async def test_a_late_code_of_a_call_that_is_gone_writes_none(site: Site) -> None:
