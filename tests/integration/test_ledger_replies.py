@@ -49,7 +49,7 @@ async def test_a_refusal_tells_what_it_found_and_dropped(site: Site) -> None:
     ]  # fmt: skip
 
     async def refuse(dead: str) -> Any:
-        more = ["RPUSH", DONE_RETENTION_S, "INVALID_REQUEST"]
+        more = ("RPUSH", DONE_RETENTION_S, "INVALID_REQUEST")
         return await site.steps.run("refuse", names, [raw, dead, "{}", *more])
 
     assert await refuse("") == [b"gone", 0]
