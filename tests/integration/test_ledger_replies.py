@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from dialer.multcall.request import parse_request
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S
 from dialer.store.ledger import Admission, Delivery
-from tests.integration.cell_rig import BRIDGE, CELL, Site, element
+from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S
+from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, element
 from tests.waiting import wait_until
 
 R1 = f"{CELL}:r-1"
@@ -60,6 +64,13 @@ async def test_a_refusal_tells_what_it_found_and_dropped(site: Site) -> None:
     assert await refuse("") == [b"duplicate", 0]
     await site.redis.delete(keys.call(R1))
     assert await refuse("{}") == [b"refused", 0]
+
+
+async def test_an_element_without_an_id_gets_no_response(site: Site) -> None:
+    await site.in_hand(b"odd")
+    hand = site.ledger.keys.hand(BRIDGE)
+    await site.ledger.refuse(hand, b"odd", request_id=None, response="{}")
+    assert await site.snapshot() == {}
 
 
 async def test_a_call_that_is_gone_or_sound_is_not_mended(site: Site) -> None:
@@ -117,25 +128,80 @@ async def test_an_admission_is_repeated_by_its_token_only(site: Site) -> None:
     assert await site.snapshot() == before
 
 
+async def due(site: Site, **query: Any) -> list[list[str]]:
+    """The calls of each slice."""
+    slices = site.ledger.due(**{"older_than_s": 0, **query})
+    return [[waiting.call_id.partition(":")[2] for waiting in one] async for one in slices]
+
+
 async def test_no_more_calls_are_due_than_asked_for(site: Site) -> None:
-    for name in ("r-1", "r-2", "r-3"):
+    assert await due(site) == []
+    for name in ("r-1", "r-2", "r-3", "r-4"):
         await site.admitted(name)
-    found = [w.call_id async for part in site.ledger.due(older_than_s=0, at_most=2) for w in part]
-    assert found == [R1, f"{CELL}:r-2"]
+    async with asyncio.timeout(5):
+        assert await due(site, at_most=1) == [["r-1"]]
+        assert await due(site, at_most=2) == [["r-2", "r-3"]]
+        assert await due(site, at_most=0) == []
+
+
+@pytest.mark.parametrize("odd", [{"state": "odd"}, {"epoch": "x"}, {"epoch": ""}])
+async def test_a_call_with_an_odd_entry_is_not_due(site: Site, odd: dict[str, str]) -> None:
+    for name in ("r-1", "r-2"):
+        await site.admitted(name)
+    await site.redis.hset(site.ledger.keys.call(R1), mapping=odd)
+    assert await due(site) == [["r-2"]]
+
+
+async def test_the_first_queued_call_of_each_asked_pbx_is_told(site: Site) -> None:
+    for name, pbx in (("a", "pbx02"), ("b", "pbx01"), ("c", "pbx01"), ("d", "pbx03")):
+        await site.admitted(name, pbx=pbx)
+    assert await site.ledger.first_queued(["pbx01", "pbx02"]) == {
+        "pbx01": f"{CELL}:b",
+        "pbx02": f"{CELL}:a",
+    }
 
 
 async def test_a_call_is_due_once_in_a_round_of_many(site: Site) -> None:
     names = [f"r-{n}" for n in range(60)]
     for name in names:
         await site.admitted(name)
-    found: list[str] = []
-    async for part in site.ledger.due(older_than_s=0):
-        found += [waiting.call_id for waiting in part]
-        assert len(found) <= len(names), "the round ends"
-    assert sorted(found) == sorted(f"{CELL}:{name}" for name in names)
+    async with asyncio.timeout(10):
+        found = [name for part in await due(site) for name in part]
+    assert sorted(found) == sorted(names)
+
+
+@pytest.mark.parametrize("is_recovered", [False, True])
+async def test_a_response_tells_when_the_call_was_answered(
+    site: Site, *, is_recovered: bool
+) -> None:
+    entry, at = await site.accepted(), T0 + timedelta(seconds=7)
+    await site.code()
+    ending = replace(BUSY, answered_at=at if is_recovered else None)
+    call = entry.call if is_recovered else replace(entry.call, answered_at=at)
+    assert await site.ledger.end(call, entry.request, ending) == "done"
+    (response,) = await site.responses()
+    assert datetime.fromisoformat(response["AtendidaEm"]) == at
 
 
 # --- the bridges --------------------------------------------------------------------------
+
+
+async def test_a_stopped_bridge_counts_as_dead_since_just_now(site: Site) -> None:
+    bridges = site.ledger.keys.bridges
+    await site.ledger.return_hand(BRIDGE)
+    now_s, _ = await site.redis.time()
+    silent_s = now_s - (await site.redis.zscore(bridges, BRIDGE) or 0) / 1000
+    assert BRIDGE_DEAD_AFTER_S - 1 < silent_s < BRIDGE_DEAD_AFTER_S + 8
+
+
+async def test_a_dead_bridge_keeps_no_parked_request(site: Site) -> None:
+    keys = site.ledger.keys
+    now_s, _ = await site.redis.time()
+    await site.redis.zadd(keys.bridges, {"dead": (now_s - BRIDGE_DEAD_AFTER_S - 1) * 1000})
+    await site.redis.sadd(keys.parking, "tim")
+    await site.redis.rpush(keys.parked("tim"), b"1")
+    assert await site.ledger.return_parked(BRIDGE) == 1
+    assert await site.listed(site.ledger.wire.request) == [b"1"]
 
 
 @pytest.mark.parametrize("step", ["fetch", "fetch_codes"])
