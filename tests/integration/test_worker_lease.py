@@ -268,6 +268,9 @@ async def test_a_fenced_worker_releases_no_slot(site: Site) -> None:
     assert await site.slots() == {"r-1"}
     await site.registry.release("pbx01", [R1], fence=second.fence)
     assert await site.slots() == set()
+    await site.registry.lease(pbx(), [R1])
+    await site.registry.release("pbx01", [R1])
+    assert await site.slots() == set(), "a bridge has no number"
 
 
 async def test_the_holder_gets_a_greater_number_than_a_cell_knows(site: Site) -> None:
