@@ -162,6 +162,17 @@ async def test_a_step_is_loaded_once(server: Server, steps: Steps) -> None:
     assert not steps.is_down
 
 
+async def test_without_an_error_nothing_pauses(
+    server: Server, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialer.store.steps.RETRY_PAUSE_S", 3_600)
+    for n in range(2):
+        one = run(steps, "release", "dialer:slots:a")
+        loads = [] if n else ["LOAD"]
+        (await server.until([*loads, "release"])).reply(*loads, n)
+        assert await one == n
+
+
 async def test_only_a_step_of_a_call_waits_for_another(server: Server, steps: Steps) -> None:
     tasks = [
         run(steps, "release", "dialer:slots:a"),
