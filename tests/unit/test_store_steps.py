@@ -19,6 +19,9 @@ from dialer.store.steps import BATCH, READS, REPLICA_AWAY_MS, REPLICA_WITHIN_MS,
 from tests.unit.stand_ins import Notes, a
 from tests.waiting import wait_until
 
+#: A step that is never answered would hang.
+pytestmark = pytest.mark.timeout(15)
+
 NAMES = {digest.encode(): name for name, digest in DIGESTS.items()}
 DOWN = "Redis unavailable; retrying, nothing is lost"
 UP = "Redis available again"
