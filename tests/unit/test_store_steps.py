@@ -252,6 +252,22 @@ async def test_a_step_that_redis_takes_later_runs_again(
     assert len(server.connections) == 1
 
 
+async def test_a_step_runs_again_after_a_pause_only(
+    server: Server, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = run(steps, "release", "dialer:slots:a")
+    (await server.until(["LOAD", "release"])).reply("digest", FULL)
+    connection = await server.until(["release"])
+    monkeypatch.setattr("dialer.store.steps.RETRY_PAUSE_S", 3_600)
+    connection.reply(1)
+    await one
+    two = run(steps, "release", "dialer:slots:a")
+    (await server.until(["release"])).reply(FULL)
+    await turns()
+    assert server.kinds == [], "it pauses"
+    two.cancel()
+
+
 async def test_redis_is_available_when_it_takes_all_again(server: Server, steps: Steps) -> None:
     late = run(steps, "release", "dialer:slots:a")
     (await server.until(["LOAD", "release"])).reply("digest", FULL)
