@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -228,6 +228,18 @@ async def test_queued_calls_without_a_message_are_found(site: Site) -> None:
         (call_id, 1) for call_id in ids("old", "older")
     ]
     assert await site.snapshot() == before
+
+
+async def test_queued_calls_with_an_odd_id_or_epoch_are_passed_over(site: Site) -> None:
+    await queued(site, "none", "odd", "sound")
+    keys = site.ledger.keys
+    await site.redis.hdel(keys.call(ids("none")[0]), "epoch")
+    await site.redis.hset(keys.call(ids("odd")[0]), "epoch", "x")
+    fields: Any = {"state": "queued", "pbx": "pbx01", "epoch": 1}
+    await site.redis.hset(cast(Any, keys.call(CELL).encode() + b":\xff"), mapping=fields)
+    await site.redis.zadd(keys.queued, {f"{CELL}:".encode() + b"\xff": 1})
+    found = await unannounced(site.steps, [CELL], "pbx01", older_than_s=60)
+    assert found == [(ids("sound")[0], 1)]
 
 
 async def test_one_look_returns_and_reads_a_bounded_number(site: Site) -> None:

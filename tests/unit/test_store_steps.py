@@ -151,6 +151,15 @@ def run(steps: Steps, name: str, *keys: str, args: Sequence[Any] = ()) -> asynci
 # --- what is written ----------------------------------------------------------------------
 
 
+def test_a_step_has_the_text_of_what_it_includes() -> None:
+    assert not [name for name in SOURCES if name.startswith("_")]
+    texts = SOURCES["claim"].splitlines()
+    assert texts.index("local function fenced(key, given, keep_s)") < texts.index(
+        "local error = fenced(KEYS[4], ARGV[8], ARGV[9])"
+    )
+    assert SOURCES["present"].startswith("-- Show that a worker")
+
+
 async def test_a_step_is_loaded_once(server: Server, steps: Steps) -> None:
     first = run(steps, "claim", "dialer:call:a", args=["x", 7])
     connection = await server.until(["LOAD", "claim"])
