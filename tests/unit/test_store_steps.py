@@ -364,6 +364,29 @@ async def test_a_refused_login_is_told_to_all_who_wait(server: Server, steps: St
     assert await one == 1
 
 
+async def test_a_refused_login_delays_no_later_step(
+    server: Server, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialer.store.steps.RETRY_PAUSE_S", 3_600)
+    server.refusals.append(AuthenticationError("WRONGPASS"))
+    with pytest.raises(AuthenticationError):
+        await run(steps, "release", "dialer:slots:a")
+    two = run(steps, "release", "dialer:slots:a")
+    (await server.until(["LOAD", "release"])).reply("digest", 1)
+    assert await two == 1
+
+
+async def test_abandoned_steps_are_not_all_repeated(server: Server, steps: Steps) -> None:
+    tasks = [run(steps, "release", "dialer:slots:a") for _ in range(3)]
+    connection = await server.until(["LOAD", "release", "release", "release"])
+    for task in tasks:
+        task.cancel()
+    await turns()
+    connection.reply("digest", FULL, FULL, FULL)
+    (await server.until(["release"])).reply(1)
+    assert not steps.is_down
+
+
 async def test_an_error_of_the_login_while_under_way_is_told(server: Server, steps: Steps) -> None:
     one = run(steps, "release", "dialer:slots:a")
     (await server.until(["LOAD", "release"])).lose(AuthenticationError("WRONGPASS"))
