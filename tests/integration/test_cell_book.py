@@ -57,17 +57,29 @@ async def test_unserved_cells_have_no_bridge_and_something_left(
     assert cells_of(await book.read()) == [], "there is nothing to remember it for"
 
 
-@pytest.mark.parametrize("left", ["call", "code in hand"])
-async def test_cell_with_a_call_or_a_code_in_hand_is_unserved(site: Site, left: str) -> None:
+@pytest.mark.parametrize("left", ["call", "code in hand", "parked request"])
+async def test_a_cell_with_one_thing_left_is_unserved(site: Site, left: str) -> None:
     book = CellBook(site.steps)
     await book.write(CELL, text_of(cell()))
     await site.ledger.take_over("bridge-1")
     if left == "call":
         await site.redis.zadd(f"dialer:live:{CELL}", {f"{CELL}:r-1": 1})
+    elif left == "parked request":
+        await site.redis.sadd(f"dialer:parking:{CELL}", "tim")
     else:
         await site.push_codes(code_element())
         await site.ledger.fetch_codes("bridge-1", at_most=1)
     await dies(site, "bridge-1")
+    assert cells_of(await book.unserved()) == [cell()]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_the_hand_of_every_dead_bridge_is_looked_at(site: Site, place: int) -> None:
+    book = CellBook(site.steps)
+    await book.write(CELL, text_of(cell()))
+    for n in range(3):
+        await site.redis.zadd(f"dialer:bridges:{CELL}", {f"bridge-{n}": n})
+    await site.in_hand(element(), bridge=f"bridge-{place}")
     assert cells_of(await book.unserved()) == [cell()]
 
 

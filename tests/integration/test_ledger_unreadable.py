@@ -154,12 +154,41 @@ async def test_nobody_dials_a_call_whose_entry_was_destroyed(site: Site) -> None
 async def test_a_refusing_redis_makes_no_call_unreadable(
     site: Site, monkeypatch: pytest.MonkeyPatch, errors: list[Exception]
 ) -> None:
-    left = list(errors)
+    left: list[Exception] = []
 
     async def entries(_ledger: WholeLedger, _ids: Sequence[str]) -> list[Entry]:
         raise left.pop(0)
 
+    await site.claimed("r-1")
     monkeypatch.setattr(WholeLedger, "entries", entries)
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await site.ledger.readable([R1, R2])
-    assert left == []
+    for read in (site.ledger.readable([R1, R2]), site.ledger.claimed("pbx01")):
+        left = list(errors)
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await read
+        assert left == []
+
+
+async def test_a_claimed_call_that_is_unreadable_hides_no_other(site: Site) -> None:
+    for name in ("r-1", "r-2"):
+        await site.claimed(name)
+    await site.redis.hset(site.ledger.keys.call(R1), "code_state", "odd")
+    assert [entry.call.call_id for entry in await site.ledger.claimed("pbx01")] == [R2]
+
+
+async def test_an_unreadable_call_is_given_back_by_its_claim(site: Site) -> None:
+    await site.redis.hset(site.ledger.keys.call(R1), "code_state", "odd")
+    assert await site.claimed("r-1") is None
+    assert (await site.state("r-1"), await site.field("r-1", "token")) == ("admitted", None)
+    assert await site.state("r-2") == "queued"
+
+
+async def test_a_worker_without_memory_gives_no_call_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def from_hash(*_: object) -> Entry:
+        raise MemoryError
+
+    monkeypatch.setattr(Entry, "from_hash", from_hash)
+    with pytest.raises(MemoryError):
+        await site.claimed("r-1")
+    assert await site.state("r-1") == "originating"

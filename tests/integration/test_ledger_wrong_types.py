@@ -76,12 +76,21 @@ async def bury(site: Site) -> None:
     await site.ledger.bury(site.ledger.keys.code_hand(BRIDGE), code_element("r-3"), "{}")
 
 
+async def bury_call(site: Site) -> None:
+    await site.ledger.bury_call("ASR_TIM:r-2", "{}")
+
+
 async def return_hand(site: Site) -> object:
     return await site.ledger.return_hand(BRIDGE)
 
 
 async def park(site: Site) -> object:
     return await site.ledger.park(site.ledger.keys.hand(BRIDGE), [("tim", REQUEST)])
+
+
+async def park_two(site: Site) -> object:
+    two = [("tim", REQUEST), ("oi", element("r-1"))]
+    return await site.ledger.park(site.ledger.keys.hand(BRIDGE), two)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +107,12 @@ async def park(site: Site) -> object:
         (refuse, "response"),
         (bury_a_repeat, "dead"),
         (bury, "dead"),
+        (bury_call, "dead"),
         (return_hand, "request"),
         (return_hand, "code"),
         (park, "dialer:parked:ASR_TIM:tim"),
         (park, "dialer:parking:ASR_TIM"),
+        (park_two, "dialer:parked:ASR_TIM:oi"),
     ],
 )
 async def test_a_step_without_its_list_changes_nothing(

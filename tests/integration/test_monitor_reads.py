@@ -42,28 +42,49 @@ async def test_all_is_well_while_every_pbx_claims_its_calls(site: Site) -> None:
 
 
 async def test_calls_left_unclaimed_are_counted_by_pbx(site: Site) -> None:
-    for name in ("a", "b"):
+    for name, age_s in (("a", 50), ("b", 5)):
         await site.admitted(name)
-        await site.redis.zincrby(site.ledger.keys.queued, -5_000, f"{CELL}:{name}")
+        await site.redis.zincrby(site.ledger.keys.queued, -age_s * 1_000, f"{CELL}:{name}")
     await site.admitted("c", pbx="pbx02")
     found = await site.ledger.late(older_than_s=3)
     assert found == {"pbx01": Late(calls=2, oldest_s=found["pbx01"].oldest_s)}
-    assert 5 <= found["pbx01"].oldest_s < 15
+    assert 50 <= found["pbx01"].oldest_s < 60
     (sentence,) = await troubles(site)
     assert sentence.startswith("pbx01 has not claimed 2 calls of ASR_TIM, queued to it for up to 5")
 
 
+async def test_a_late_call_without_a_pbx_counts_for_none(site: Site) -> None:
+    for name in ("a", "b"):
+        await site.admitted(name)
+        await site.redis.zincrby(site.ledger.keys.queued, -5_000, f"{CELL}:{name}")
+    await site.redis.hdel(site.ledger.keys.call(f"{CELL}:a"), "pbx")
+    found = await site.ledger.late(older_than_s=3)
+    assert {name: late.calls for name, late in found.items()} == {"pbx01": 1}
+
+
 async def test_claimed_calls_that_asterisk_does_not_accept_are_counted(site: Site) -> None:
-    await site.admitted()
-    await site.claimed()
-    await site.redis.hset(site.ledger.keys.call(f"{CELL}:r-1"), "dialed_ms", 1)
+    now_s, _ = await site.redis.time()
+    for name, age_s in (("r-1", 50), ("r-2", 9), ("new", 0)):
+        await site.admitted(name)
+        await site.claimed(name)
+        call = site.ledger.keys.call(f"{CELL}:{name}")
+        await site.redis.hset(call, "dialed_ms", (now_s - age_s) * 1_000)
     await site.accepted("up")
-    late = await site.ledger.unanswered("pbx01", older_than_s=3)
+    late = await site.ledger.unanswered("pbx01", older_than_s=8)
     assert late is not None
-    assert late.calls == 1
+    assert late.calls == 2
+    assert 50 <= late.oldest_s < 60
     assert await site.ledger.unanswered("pbx02", older_than_s=3) is None
     (sentence,) = await troubles(site)
-    assert sentence.startswith("pbx01: Asterisk has not answered the Originate of 1 call")
+    assert sentence.startswith("pbx01: Asterisk has not answered the Originate of 2 calls")
+
+
+async def test_every_bridge_of_a_cell_is_shown(site: Site) -> None:
+    await site.redis.zincrby(site.ledger.keys.bridges, -50_000, BRIDGE)
+    await site.ledger.take_over("bridge-2")
+    ages = await site.ledger.served_by()
+    assert 50 <= ages[BRIDGE] < 60
+    assert 0 <= ages["bridge-2"] < 10
 
 
 async def test_a_worker_of_another_registry_is_found_in_its_cell(site: Site) -> None:

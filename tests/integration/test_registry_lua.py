@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -134,6 +134,7 @@ STEPS: dict[str, tuple[Callable[[Site], Awaitable[Any]], Any, tuple[str, ...]]] 
     "old": (lambda s: s.registry.slots(["pbx01"], CELL, older_than_s=0), {"pbx01": []}, (SLOTS,)),
     "try": (lambda s: s.registry.try_with("pbx01", "a"), False, (VERDICT,)),
     "tried": (lambda s: s.registry.tried("pbx01", "a", success=True), False, (VERDICT, BEAT)),
+    "condemn": (lambda s: condemn(s), False, (VERDICT, BEAT)),
     "fence": (lambda s: s.steps.run("fence", [FENCE], ["7", 100]), 1, (FENCE,)),
     "lease": (
         lambda s: s.registry.lease(pbx(), ids("a")),
@@ -141,6 +142,11 @@ STEPS: dict[str, tuple[Callable[[Site], Awaitable[Any]], Any, tuple[str, ...]]] 
         (SLOTS, PACE, BEAT, VERDICT, STARTS),
     ),
 }
+
+
+async def condemn(site: Site) -> bool:
+    state = (await site.registry.pbxs([pbx()]))["pbx01"]
+    return await site.registry.condemn(state, "no word")
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -167,10 +173,10 @@ async def test_a_pbx_is_read_though_a_key_has_another_type(site: Site, key: str)
 async def test_a_start_within_the_burst_is_remembered(site: Site) -> None:
     numbers = itertools.count()
 
-    async def is_remembered() -> int:
+    async def is_remembered() -> bool:
         """The key lives for a second."""
         await site.registry.lease(pbx(cps=30, max_calls=10_000), ids(str(next(numbers))))
-        return int(await site.redis.exists(PACE))
+        return int(await site.redis.pttl(PACE)) > 500
 
     await wait_until(is_remembered, "a start is remembered")
 
@@ -222,6 +228,18 @@ async def test_queued_calls_without_a_message_are_found(site: Site) -> None:
         (call_id, 1) for call_id in ids("old", "older")
     ]
     assert await site.snapshot() == before
+
+
+async def test_queued_calls_with_an_odd_id_or_epoch_are_passed_over(site: Site) -> None:
+    await queued(site, "none", "odd", "sound")
+    keys = site.ledger.keys
+    await site.redis.hdel(keys.call(ids("none")[0]), "epoch")
+    await site.redis.hset(keys.call(ids("odd")[0]), "epoch", "x")
+    fields: Any = {"state": "queued", "pbx": "pbx01", "epoch": 1}
+    await site.redis.hset(cast(Any, keys.call(CELL).encode() + b":\xff"), mapping=fields)
+    await site.redis.zadd(keys.queued, {f"{CELL}:".encode() + b"\xff": 1})
+    found = await unannounced(site.steps, [CELL], "pbx01", older_than_s=60)
+    assert found == [(ids("sound")[0], 1)]
 
 
 async def test_one_look_returns_and_reads_a_bounded_number(site: Site) -> None:
@@ -344,7 +362,7 @@ async def test_a_cap_of_one_leaves_room_for_one_call(site: Site) -> None:
 
 async def test_every_granted_start_is_counted_and_no_other(site: Site) -> None:
     assert (await site.registry.lease(pbx(max_calls=0), ids("a"))).granted == 0
-    assert not await site.redis.exists("dialer:starts:pbx01")
+    assert await site.snapshot() == {}
     await site.registry.lease(pbx(), ids("a"))
     assert (await hashed(site, "dialer:starts:pbx01"))["n"] == "1.000000"
     assert 3_000 < await site.redis.ttl("dialer:starts:pbx01") <= 3_600

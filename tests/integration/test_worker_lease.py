@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from dialer.domain.call import State
 from dialer.errors import Fenced, PbxHeld
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.store.keys import IDLE_RETENTION_S
-from dialer.store.ledger import WorkerLedger
+from dialer.store.ledger import Waiting, WorkerLedger
 from dialer.store.ledger.fence import Fence
 from dialer.store.registry import PBX_DEAD_AFTER_S, Holder
 from tests.integration.cell_rig import BUSY, CELL, T0, Site, pbx
@@ -229,10 +230,12 @@ async def test_each_step_of_a_worker_fences_older_ones(site: Site) -> None:
     mine = ledger(site, Fence("pbx01", 11))
     entry = await site.entry("r-2")
     request, call = entry.request, entry.call
+    waiting = Waiting(call_id=R1, state=State.ADMITTED, epoch=1, pbx=None)
     steps: list[Callable[[], Awaitable[object]]] = [
         mine.fence_off,
         lambda: mine.claim(R1, pbx="pbx01", epoch=1, at=T0, boot="b", token="u"),
         lambda: mine.unclaim(R1, pbx="pbx01", token="u"),
+        lambda: mine.assign(waiting, "pbx01"),
         lambda: mine.accept(request, pbx="pbx01", uniqueid="u", attempts=1, at=T0, code_wait_s=1),
         lambda: mine.answer(call.call_id, at=T0),
         lambda: mine.end(call, request, BUSY),
@@ -240,7 +243,7 @@ async def test_each_step_of_a_worker_fences_older_ones(site: Site) -> None:
     fence = f"dialer:fence:{CELL}:pbx01"
     for step in steps:
         await site.redis.delete(fence)
-        assert await step() not in (False, "void")
+        assert await step() not in (False, 0, "void")
         assert await site.redis.get(fence) == b"11"
         assert IDLE_RETENTION_S - 60 < await site.redis.ttl(fence) <= IDLE_RETENTION_S
 
@@ -265,6 +268,9 @@ async def test_a_fenced_worker_releases_no_slot(site: Site) -> None:
     assert await site.slots() == {"r-1"}
     await site.registry.release("pbx01", [R1], fence=second.fence)
     assert await site.slots() == set()
+    await site.registry.lease(pbx(), [R1])
+    await site.registry.release("pbx01", [R1])
+    assert await site.slots() == set(), "a bridge has no number"
 
 
 async def test_the_holder_gets_a_greater_number_than_a_cell_knows(site: Site) -> None:

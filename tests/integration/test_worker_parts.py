@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ResponseError
 
+from dialer import failpoints
 from dialer.domain.call import Call, Ending
 from dialer.settings import Settings
 from dialer.settings.kept import text_of
@@ -39,14 +40,14 @@ SECRET = "s"
 
 @asynccontextmanager
 async def started(
-    site: Site, pbx: SimulatedPbx | Middle, **fields: Any
+    site: Site, pbx: SimulatedPbx | Middle, broker: str = "", **fields: Any
 ) -> AsyncIterator[PbxWorker]:
     """A worker of the site's cell; `fields` are the cell's."""
     table = {"name": "pbx01", "port": pbx.port, "secret": SECRET, "max_calls": 10, "cps": 100}
     settings = Settings.model_validate(
         {
             "multcall": {"redis_url": site.url},
-            "broker": {"url": site.url},
+            "broker": {"url": broker or site.url},
             "pbxs": [{**table, "trunks": {"tim": "PJSIP/{number}@tim"}}],
             "cells": [{"nome": CELL, "threads": 10, "pbxs": ["pbx01"], **fields}],
         }
@@ -91,6 +92,38 @@ async def ringing(site: Site, worker: PbxWorker) -> None:
     await site.admitted()
     worker.take(R1, 1)
     await wait_until(site.acks, "the call is accepted")
+
+
+# --- its start ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("are_armed", [False, True])
+async def test_a_worker_says_if_failure_points_are_armed(
+    site: Site,
+    pbx: SimulatedPbx,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    are_armed: bool,
+) -> None:
+    monkeypatch.setattr(failpoints, "is_armed", lambda: are_armed)
+    async with started(site, pbx):
+        assert ("Failure points are armed: this is a test" in caplog.messages) is are_armed
+
+
+async def test_a_broker_is_checked_if_it_is_a_redis(
+    site: Site, pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+
+    async def check(url: str) -> None:
+        checked.append(url)
+
+    monkeypatch.setattr("workers.worker.check_broker", check)
+    for broker in ("amqp://u:p@127.0.0.1:5672/", site.url):
+        async with started(site, pbx, broker):
+            pass
+    assert checked == [site.url]
 
 
 # --- a Redis, and cells that left the settings --------------------------------------------

@@ -146,15 +146,18 @@ class TestChoice:
     def tests_of_step(self, path: str, folder: Path, within_s: float) -> list[tuple[str, float]]:
         """Return the tests of a Lua step: those that execute Python code that names the step.
 
-        That code lies below the folder above the step's. A file that steps include has the tests
-        of all of them.
+        Below the folder above the step's, the name may be alone on a line; elsewhere it is that of
+        a step only in `run("name"`. A file that steps include has the tests of all of them.
         """
-        quoted = [f'"{step}"' for step in _steps_of(folder / path)]
+        steps = _steps_of(folder / path)
+        below = (folder / path).parent.parent
         tests: dict[str, float] = {}
-        for source in sorted((folder / path).parent.parent.rglob("*.py")):
-            lines = source.read_text().splitlines()
-            naming = [n for n, line in enumerate(lines, 1) if any(q in line for q in quoted)]
-            tests |= dict(self.tests(source.relative_to(folder).as_posix(), naming, within_s))
+        for source in sorted({file for map_ in self.maps.values() for file in map_.lines}):
+            named = '"{}"' if (folder / source).is_relative_to(below) else 'run("{}"'
+            names = [named.format(step) for step in steps]
+            lines = (folder / source).read_text().splitlines()
+            naming = [n for n, line in enumerate(lines, 1) if any(name in line for name in names)]
+            tests |= dict(self.tests(source, naming, within_s))
         return list(_bounded(sorted(tests.items(), key=lambda item: item[1]), within_s))
 
 

@@ -11,6 +11,7 @@ import pytest
 from kombu.clocks import LamportClock
 from kombu.exceptions import OperationalError
 
+from dialer.celery import ORIGINATE
 from dialer.domain.call import Call, CallError, Ending, Result
 from dialer.domain.endings import REVOKED
 from tests.unit.lives import T0, claimed
@@ -82,6 +83,18 @@ def test_many_events_are_one_message() -> None:
     assert options["routing_key"] == "task.multi"
     assert (options["exchange"], options["serializer"]) == ("celeryev", "json")
     assert (options["headers"], options["delivery_mode"]) == ({"hostname": "pbx01@host"}, 1)
+    assert ([e.name for e in options["declare"]], options["retry"]) == (["celeryev"], False)
+
+
+def test_a_taken_call_is_shown_as_celery_shows_a_task() -> None:
+    events = CallEvents()
+    events.taken("r-1", "shown")
+    received, started = [dict(event) for event in events._waiting]
+    del received["timestamp"], started["timestamp"]
+    task = {"name": ORIGINATE, "args": "shown", "kwargs": "", "root_id": "r-1", "parent_id": None}
+    more = {"retries": 0, "eta": None, "expires": None}
+    assert received == {"type": "task-received", "uuid": "r-1", **task, **more}
+    assert started == {"type": "task-started", "uuid": "r-1"}
 
 
 def test_nothing_is_sent_if_nothing_happened() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -121,6 +122,16 @@ def test_a_command_without_effect_says_why(
     assert "Has no effect" in str(Panel.meta[name].help)
 
 
+def test_a_command_without_effect_takes_celerys_arguments(state: Any) -> None:
+    def arguments(name: str) -> tuple[Any, Any, Any]:
+        return Panel.meta[name].args, Panel.meta[name].variadic, Panel.meta[name].signature
+
+    limit = [("task_name", str), ("soft", str)]
+    assert arguments("time_limit") == (limit, "hard", "<task_name> <soft> <hard>")
+    assert arguments("pool_grow") == ([], "n", "<n>")
+    assert arguments("pool_restart") == ([], None, None)
+
+
 def test_no_command_of_celerys_changes_the_task(state: Any) -> None:
     """A new Celery may bring more commands; each needs a decision here."""
     ours = {name for name, do in Panel.data.items() if do.__module__ == control.__name__}
@@ -172,16 +183,33 @@ def test_calls_are_counted_and_the_oldest_named(state: Any, followed: list[Follo
         "channel": "PJSIP/tim-r-1",
     }
     assert run("calls", state, n=-1)["oldest"] == []
+    followed += [up(f"s-{n}", n + 20) for n in range(20)]
+    assert len(run("calls", state)["oldest"]) == control.CALLS_NAMED == 20
+
+
+def test_a_call_whose_beginning_is_unknown_is_shown(state: Any, followed: list[Followed]) -> None:
+    one = up("r-1")
+    object.__setattr__(one.call, "dialed_at", None)
+    followed.append(one)
+    assert [call["since"] for call in run("calls", state)["oldest"]] == [""]
+    assert [task["time_start"] for task in run("active", state)] == [None]
 
 
 def test_active_tasks_are_the_calls_that_are_up(state: Any, followed: list[Followed]) -> None:
     assert run("active", state, safe=True) == []
     followed.append(up("r-1", 3))
     (task,) = run("active", state)
-    assert (task["id"], task["name"]) == ("ASR_TIM:r-1", ORIGINATE)
-    assert (task["args"], task["kwargs"]) == (["ASR_TIM", "r-1"], {})
-    assert task["time_start"] == (T0 + timedelta(seconds=3)).timestamp()
-    assert task["hostname"] == "pbx01@host"
+    assert task == {
+        "id": "ASR_TIM:r-1",
+        "name": ORIGINATE,
+        "type": ORIGINATE,
+        "args": ["ASR_TIM", "r-1"],
+        "kwargs": {},
+        "hostname": "pbx01@host",
+        "time_start": (T0 + timedelta(seconds=3)).timestamp(),
+        "acknowledged": True,
+        "worker_pid": os.getpid(),
+    }
     assert followed[0].request.number not in str(task)
 
 

@@ -163,12 +163,17 @@ def test_tests_that_run_the_line_come_first() -> None:
 def test_a_step_has_the_tests_that_call_it(tmp_path: Path) -> None:
     for folder in ("lua", "ledger"):
         (tmp_path / "store" / folder).mkdir(parents=True)
-    (tmp_path / "store/ledger/bridge.py").write_text('run("take")\nrun("take_all")\n')
-    lines = {"store/ledger/bridge.py": {"1": ["t.py::a"], "2": ["t.py::b"]}}
-    choice = TestChoice({"t.py": FileMap(seconds={"t.py::a": 1.0, "t.py::b": 1.0}, lines=lines)})
+    (tmp_path / "store/ledger/bridge.py").write_text('run(\n"take"\nrun("take_all")\n')
+    (tmp_path / "worker.py").write_text('run("take")\nsay("take")\n')
+    lines = {
+        "store/ledger/bridge.py": {"2": ["t.py::a"], "3": ["t.py::b"]},
+        "worker.py": {"1": ["t.py::c"], "2": ["t.py::d"]},
+    }
+    seconds = {f"t.py::{name}": 1.0 for name in "abcd"}
+    choice = TestChoice({"t.py": FileMap(seconds=seconds, lines=lines)})
 
     tests = choice.tests_of_step("store/lua/take.lua", tmp_path, 60)
-    assert [test for test, _ in tests] == ["t.py::a"]
+    assert [test for test, _ in tests] == ["t.py::a", "t.py::c"]
 
 
 def test_an_included_file_has_the_tests_of_its_steps(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ async def test_steps_leave_in_the_order_they_came() -> None:
     queue = queue_of(*steps)
     assert queue.first(2) == steps[:2]
     assert take(queue, 3) == steps[:3]
+    assert queue
     assert take(queue) == steps[3:]
     assert not queue
 
@@ -58,6 +59,7 @@ async def test_call_stays_blocked_while_its_step_runs_again() -> None:
     queue = queue_of(first, second)
     take(queue)
     queue.put_back([first])
+    assert queue
     assert take(queue) == [first]
     queue.finish(first, 1)
     assert take(queue) == [second]

@@ -28,17 +28,28 @@ def test_commands_given_to_read_do_not_write() -> None:
     assert found <= READING
 
 
+BOTH = {"a": 3.5, "\N{REPLACEMENT CHARACTER}": 1.0}
+
+
 @pytest.mark.parametrize(
-    "reply", [[b"a", b"7000", b"\xff", b"9500"], [[b"a", 7000.0], [b"\xff", 9500.0]], []]
+    ("reply", "expected"),
+    [
+        ([b"a", b"7000", b"\xff", b"9500"], BOTH),
+        ([[b"a", 7000.0], [b"\xff", 9500.0]], BOTH),
+        ([[b"a", 7000.0]], {"a": 3.5}),
+        ([], {}),
+    ],
 )
-async def test_scores_are_read_by_both_protocols(reply: list[Any]) -> None:
+async def test_scores_are_read_by_both_protocols(
+    reply: list[Any], expected: dict[str, float]
+) -> None:
     """RESP2 sends members and scores in one row; `protocol` in the URL chooses."""
 
     async def read(command: str, *_: Any) -> list[Any]:
         return [10, 500_000] if command == "TIME" else reply
 
     served = await LedgerReads(cast(Steps, a(read=read)), "ASR").served_by()
-    assert served == ({"a": 3.5, "\N{REPLACEMENT CHARACTER}": 1.0} if reply else {})
+    assert served == expected
 
 
 def python_files() -> Iterator[Path]:

@@ -169,10 +169,10 @@ def test_flower_is_told_of_a_nudge_with_its_shown_arguments(worker: Worker) -> N
 
 
 def test_a_taken_nudge_counts_as_processed(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "all_total_count", [7])
+    monkeypatch.setattr(state, "all_total_count", [7, 5])
     monkeypatch.setattr(state, "total_count", type(state.total_count)())
     hear(made(), nudge(1), nudge(2))
-    assert (state.all_total_count, state.total_count) == ([9], {ORIGINATE: 2})
+    assert (state.all_total_count, state.total_count) == ([9, 5], {ORIGINATE: 2})
 
 
 def test_a_new_strategy_serves_the_worker_of_today(
