@@ -14,7 +14,7 @@ import click
 from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery
 from celery.app.utils import Settings
-from kombu.exceptions import BatchPublishError, OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import RedisError
 
 from dialer.errors import ConfigError

@@ -8,6 +8,7 @@ from dialer.store.ledger.bridge import (
     Fetched,
 )
 from dialer.store.ledger.call_steps import CallSteps, Waiting
+from dialer.store.ledger.pulse import Pulsed, pulse
 from dialer.store.ledger.reads import CellCounts, Late, LedgerReads
 from dialer.store.ledger.worker import WorkerLedger
 
@@ -21,6 +22,8 @@ __all__ = [
     "Fetched",
     "Late",
     "LedgerReads",
+    "Pulsed",
     "Waiting",
     "WorkerLedger",
+    "pulse",
 ]
