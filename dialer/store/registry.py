@@ -288,27 +288,8 @@ class Registry:
 
     async def lease(self, pbx: PbxLimits, call_ids: Sequence[str]) -> Lease:
         """Lease slots and starts for calls, in order, as many as the PBX has room for."""
-        pace = pbx.pace
-        granted, *new = await self.steps.run(
-            "lease",
-            [
-                keys.slots(pbx.name),
-                keys.pace(pbx.name),
-                keys.pbx(pbx.name),
-                keys.verdict(pbx.name),
-                keys.starts(pbx.name),
-            ],
-            [
-                pbx.max_calls,
-                pace.gap_us,
-                pace.burst,
-                int(START_COUNTS_S * 1e6),
-                keys.STARTS_RETENTION_S,
-                TRIAL_PAUSE_MS,
-                TRIAL_LOST_AFTER_MS,
-                *call_ids,
-            ],
-        )
+        names, args = lease_parts(pbx)
+        granted, *new = await self.steps.run("lease", names, [*args, *call_ids])
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
     async def condemn(self, state: PbxState, reason: str) -> bool:
@@ -418,6 +399,15 @@ class Registry:
                 [command, keys.DNC_REPLY_RETENTION_S, *forms[start : start + DNC_BATCH]],
             )
         return changed
+
+
+def lease_parts(pbx: PbxLimits) -> tuple[list[str], list[Arg]]:
+    """Return the keys and arguments of a PBX that `_lease.lua` takes."""
+    pace, name = pbx.pace, pbx.name
+    names = [keys.slots(name), keys.pace(name), keys.pbx(name), keys.verdict(name)]
+    args: list[Arg] = [pbx.max_calls, pace.gap_us, pace.burst, int(START_COUNTS_S * 1e6)]
+    args += [keys.STARTS_RETENTION_S, TRIAL_PAUSE_MS, TRIAL_LOST_AFTER_MS]
+    return [*names, keys.starts(name)], args
 
 
 def skew_words(skew_s: float) -> str:

@@ -198,7 +198,7 @@ async def test_cells_of_one_server_share_pulse_clock_and_readings() -> None:
     assert tim.cell.clock is oi.cell.clock is not vivo.cell.clock
     assert tim.cell.registry is oi.cell.registry is vivo.cell.registry
     one, two = served._pulses.values()
-    assert [beating.life for beating in one.cells] == ["life of TIM", "life of OI"]
+    assert [str(beating.life) for beating in one.cells] == ["life of TIM", "life of OI"]
     assert (two.bridge, two.steps.where) == ("b", "at redis of VIVO")
     assert two.clock is vivo.cell.clock
     (beating,) = two.cells

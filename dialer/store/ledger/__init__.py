@@ -2,6 +2,7 @@
 
 from dialer.store.ledger.bridge import (
     BRIDGE_DEAD_AFTER_S,
+    Admissible,
     Admission,
     BridgeLedger,
     Delivery,
@@ -14,6 +15,7 @@ from dialer.store.ledger.worker import WorkerLedger
 
 __all__ = [
     "BRIDGE_DEAD_AFTER_S",
+    "Admissible",
     "Admission",
     "BridgeLedger",
     "CallSteps",
