@@ -1,7 +1,8 @@
 """Publisher of Celery tasks: one nudge for each queued call, to the queue named after its PBX.
 
 The state of each call is in the ledger, where its worker looks every second. So a lost task costs
-a second, a repeated one does nothing, and nothing waits for a broker that is down.
+a second, a repeated one does nothing, and nothing waits for the broker: the bridge admits more
+while a thread publishes, in batches.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +30,12 @@ RETRY_PAUSE_S: Final = 0.5
 
 #: Longest wait for a broker that hangs, in seconds.
 PUBLISH_WITHIN_S: Final = 1.0
+
+#: Maximum number of tasks that one batch has. Redis takes a batch in one round trip.
+BATCH: Final = 200
+
+#: If more tasks wait for the thread, `publish` waits for it, so that memory is bounded.
+WAITING_MAX: Final = 2_000
 
 #: RabbitMQ must confirm each message within this many seconds; otherwise the bridge would not know
 #: that the server crashed or is full. (Redis replies to each message; kombu's Redis transport
@@ -60,8 +65,6 @@ _CURES: Final = (
 #: A broker that was connected and refused a task counts as refusing for so long, in seconds.
 REFUSES_FOR_S: Final = 10.0
 
-_Work = tuple[list[Nudge], "Future[None]"]
-
 
 @dataclass(slots=True)
 class Dispatcher:
@@ -69,17 +72,28 @@ class Dispatcher:
 
     The thread is a daemon, so that the program can end even if the broker hangs. `problem` says
     why the broker does not take tasks, '' if it does.
+
+    `_changed` guards the fields after it. `_waiting` are the tasks for the thread, `_has_work` is
+    set for it even if there are none, to connect; `_busy_since` is when it took its batch, None
+    while it waits; `_batches` is how many it has done, `_hangs_at` that number while the broker is
+    known to hang; `_failure` is an error of ours.
     """
 
     app: Celery
     problem: str = ""
-    _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
     _producer: Producer | None = None
-    _last: Future[None] | None = None
     _failed_at: float = -RETRY_PAUSE_S
     #: When it last refused a task although it was connected.
     _refused_at: float = -REFUSES_FOR_S
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _waiting: list[Nudge] = field(default_factory=list)
+    _has_work: bool = False
+    _is_closed: bool = False
+    _busy_since: float | None = None
+    _batches: int = 0
+    _hangs_at: int = -1
+    _failure: Exception | None = None
 
     @property
     def is_down(self) -> bool:
@@ -87,20 +101,37 @@ class Dispatcher:
         return bool(self.problem)
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
-        """Publish the tasks, in order. If the broker does not take them now, they are dropped."""
+        """Let the thread publish the tasks, in order. They are dropped while the broker is down.
+
+        Waits only while very many tasks are not published yet.
+
+        Raises:
+            Exception: an earlier batch failed, and the broker is not the reason.
+        """
         if not nudges:
             return
         failpoint("publish.before")
+        if len(self._waiting) + len(nudges) > WAITING_MAX:
+            await self.flush()
+        self._check()
         if not self._is_hopeless():
-            sending = self._last = self._hand_over(list(nudges))
-            waiting = asyncio.wrap_future(sending)
-            waiting.add_done_callback(_retrieve)
-            await asyncio.wait([waiting], timeout=PUBLISH_WITHIN_S)
-            if sending.done():
-                sending.result()
-            else:
-                self._mark_down(_in_words(TimeoutError()))
+            self._hand_over(nudges)
         failpoint("publish.after")
+
+    async def flush(self) -> None:
+        """Wait until all tasks are published or dropped, at most `PUBLISH_WITHIN_S`.
+
+        Does not wait for a broker that is known to hang.
+
+        Raises:
+            Exception: a batch failed, and the broker is not the reason.
+        """
+        before = self._batches
+        if not self._is_idle() and self._hangs_at != before:
+            await asyncio.to_thread(self._wait_until_idle)
+            if not self._is_idle() and self._batches == before:
+                self._give_up()
+        self._check()
 
     def look(self) -> None:
         """Connect in the background if not connected, or if the broker took no task.
@@ -109,71 +140,112 @@ class Dispatcher:
 
         No calls come while the broker refuses the workers too, because then no PBX is ready.
         """
+        self._check()
         is_due = self._producer is None or self.is_down
-        if is_due and not self._is_hanging and not self._is_hopeless():
-            self._last = self._hand_over([])
+        if is_due and self._is_idle() and not self._is_hopeless():
+            self._hand_over([])
 
-    @property
-    def _is_hanging(self) -> bool:
-        return self._last is not None and not self._last.done()
+    def close(self) -> None:
+        """Let the thread end after the tasks that wait; do not wait for it."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _is_idle(self) -> bool:
+        return self._busy_since is None and not self._has_work
+
+    def _wait_until_idle(self) -> None:
+        with self._changed:
+            self._changed.wait_for(self._is_idle, PUBLISH_WITHIN_S)
 
     def _is_hopeless(self) -> bool:
         """True if the broker hangs, or did not take tasks a moment ago."""
         was_just_now = time.monotonic() - self._failed_at < RETRY_PAUSE_S
-        return self.is_down and (self._is_hanging or was_just_now)
+        return self.is_down and (not self._is_idle() or was_just_now)
 
-    def close(self) -> None:
-        """Let the thread end after the queued batches; do not wait for it."""
-        self._work.put(None)
+    def _check(self) -> None:
+        """Raise the thread's error, if any; give up a broker that hangs."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        since = self._busy_since
+        if since is not None and time.monotonic() - since >= PUBLISH_WITHIN_S:
+            self._give_up()
 
-    def _hand_over(self, nudges: list[Nudge]) -> Future[None]:
+    def _give_up(self) -> None:
+        """Drop the tasks that wait for a broker that hangs."""
+        with self._changed:
+            self._waiting.clear()
+        self._hangs_at = self._batches
+        self._mark_down(_in_words(TimeoutError()))
+
+    def _hand_over(self, nudges: Sequence[Nudge]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
             self._thread.start()
-        sent: Future[None] = Future()
-        self._work.put((nudges, sent))
-        return sent
+        with self._changed:
+            self._waiting += nudges
+            self._has_work = True
+            self._changed.notify_all()
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            nudges, sent = work
-            if not sent.set_running_or_notify_cancel():
-                continue
+        while (nudges := self._next()) is not None:
             try:
                 self._send(nudges)
-                sent.set_result(None)
             except Exception as error:  # noqa: BLE001  # raised in the event loop
-                sent.set_exception(error)
+                self._failure = error
+            self._batches += 1
+
+    def _next(self) -> list[Nudge] | None:
+        """Wait for work; return the next tasks, None at the end."""
+        with self._changed:
+            self._busy_since = None
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._has_work or self._is_closed)
+            if not self._has_work:
+                return None
+            nudges = self._waiting[:BATCH]
+            del self._waiting[:BATCH]
+            self._has_work = bool(self._waiting)
+            self._busy_since = time.monotonic()
+            return nudges
 
     def _send(self, nudges: list[Nudge]) -> None:
-        """Send tasks in order until one fails."""
+        """Send a batch, in order. If the broker fails, it and all that wait are dropped."""
         is_connected = False
         try:
             producer = self._connected()
             is_connected = True
-            for nudge in nudges:
-                self.app.send_task(
-                    ORIGINATE,
-                    args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
-                    task_id=nudge.call_id,
-                    queue=nudge.pbx,
-                    producer=producer,
-                    argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
-                    kwargsrepr="",
-                    retry=False,
-                    ignore_result=True,
-                )
+            with producer.batch():  # type: ignore[attr-defined]  # its types are older
+                for nudge in nudges:
+                    self._send_one(producer, nudge)
         except BROKER_ERRORS as error:
             self._disconnect()
+            with self._changed:
+                self._waiting.clear()
+                self._has_work = False
             if is_connected:
                 self._refused_at = time.monotonic()
-            self._mark_down(_in_words(error))
+            self._mark_down(_in_words(error.__cause__ or error))
         else:
             # That a full broker accepts connections does not mean that it takes tasks.
             is_proven = nudges or time.monotonic() - self._refused_at >= REFUSES_FOR_S
             if self.is_down and is_proven:
                 self.problem = ""
                 logger.warning("Broker available again")
+
+    def _send_one(self, producer: Producer, nudge: Nudge) -> None:
+        """Send one task, as `send_task` of Celery does for a task without options of its own."""
+        amqp = self.app.amqp
+        message = amqp.create_task_message(
+            nudge.call_id,
+            ORIGINATE,
+            args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
+            argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
+            kwargsrepr="",
+            ignore_result=True,
+        )
+        amqp.send_task_message(producer, ORIGINATE, message, queue=nudge.pbx, retry=False)
 
     def _mark_down(self, problem: str) -> None:
         """Record that the broker takes no tasks; log it once for each outage."""
@@ -200,13 +272,7 @@ class Dispatcher:
                 producer.connection.collect()
 
 
-def _retrieve(done: asyncio.Future[None]) -> None:
-    """Read the error, or asyncio reports one that nobody read: `publish` reads it elsewhere."""
-    if not done.cancelled():
-        done.exception()
-
-
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """Return what the broker said, with the cure."""
     said = str(error) or "no answer in time"
     cure = next(cure for word, cure in _CURES if word in said.lower())

@@ -74,7 +74,8 @@ class PbxLoad:
     `ready` means that its worker is alive, can place calls and has what the cell needs.
     `calls` is how many slots are leased; `starts` is how many calls may start now by its pace.
     `recent_starts` is how many starts of the last seconds count as load. `is_held`: the bridges'
-    verdict is that it takes no calls; then it gets one call, if `is_trial_due`.
+    verdict is that it takes no calls; then it gets one call, if `is_trial_due`. `start_in_s` is how
+    soon its pace allows the next start.
     """
 
     name: str
@@ -86,6 +87,7 @@ class PbxLoad:
     recent_starts: float = 0.0
     is_held: bool = False
     is_trial_due: bool = False
+    start_in_s: float = 0.0
 
     @property
     def room(self) -> int:
@@ -154,6 +156,12 @@ class Room:
     def is_ready(self) -> bool:
         """True if any PBX is ready."""
         return any(p.ready for p in self.pbxs)
+
+    @property
+    def start_in_s(self) -> float:
+        """How soon the pace of a PBX with a free slot allows a start; infinite if there is none."""
+        paced = [p for p in self.pbxs if p.ready and p.calls < p.max_calls and not p.starts]
+        return min((p.start_in_s for p in paced), default=math.inf)
 
     def of_trunk(self, trunk: str | None) -> int:
         """Return how many calls that need this trunk may start now."""

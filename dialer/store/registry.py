@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from dialer.domain.numbers import BY_DIGITS, Numbering
@@ -81,6 +82,12 @@ class PbxState:
     def is_alive(self) -> bool:
         """True if the worker's heartbeat is recent and the worker is not stopping."""
         return self.silent_s < PBX_DEAD_AFTER_S and self.link != "stopping"
+
+    def for_cell(self, cell: str | None) -> PbxState:
+        """Return the state for the calls of one cell: not ready if it lacks a target of it."""
+        if cell not in self.lacking:
+            return self
+        return replace(self, load=replace(self.load, ready=False))
 
     def why_not_taking(self, cell: str | None = None) -> str:
         """Return why the PBX takes no calls, or none of that cell; '' if it takes them."""
@@ -156,12 +163,25 @@ class Beat:
     is_holder: bool
 
 
+@dataclass(slots=True)
+class _Readings:
+    """Last readings, for callers that accept an old one. Times are of the event loop.
+
+    `reading` is locked while one caller reads for all.
+    """
+
+    states: dict[PbxLimits, tuple[float, PbxState]] = field(default_factory=dict)
+    with_slots: tuple[float, frozenset[str]] = (-math.inf, frozenset())
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """The registry's steps. `numbering` says which numbers are the same telephone."""
 
     steps: Steps
     numbering: Numbering = BY_DIGITS
+    _read: _Readings = field(default_factory=_Readings, compare=False)
 
     async def hold(self, pbx: str, worker: Holder, *, dead: str = "", above: int = 0) -> Held:
         """Take the lease of a PBX for `worker`, unless another worker has it and lives.
@@ -239,37 +259,37 @@ class Registry:
             if skew_ms is not None
         }
 
-    async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
-        """Read the state of each PBX; with `cell`, its readiness for the calls of that cell."""
+    async def pbxs(
+        self, pbxs: Sequence[PbxLimits], cell: str | None = None, *, max_age_s: float = 0.0
+    ) -> dict[str, PbxState]:
+        """Read the state of each PBX; with `cell`, its readiness for the calls of that cell.
+
+        A state that was read `max_age_s` ago is not read again.
+        """
+        if max_age_s:
+            async with self._read.reading:
+                await self._read_pbxs([p for p in pbxs if self._age_s(p) > max_age_s])
+        else:
+            await self._read_pbxs(pbxs)
+        return {p.name: self._read.states[p][1].for_cell(cell) for p in pbxs}
+
+    def _age_s(self, pbx: PbxLimits) -> float:
+        read = self._read.states.get(pbx)
+        return asyncio.get_running_loop().time() - read[0] if read else math.inf
+
+    async def _read_pbxs(self, pbxs: Sequence[PbxLimits]) -> None:
+        if not pbxs:
+            return
+        now = asyncio.get_running_loop().time()
         names = [key for p in pbxs for key in _pbx_keys(p.name)]
         now_us, *rows = await self.steps.run("loads", names)
-        return {
-            p.name: _state(p, cell, int(now_us), row) for p, row in zip(pbxs, rows, strict=True)
-        }
+        for p, row in zip(pbxs, rows, strict=True):
+            self._read.states[p] = now, _state(p, int(now_us), row)
 
     async def lease(self, pbx: PbxLimits, call_ids: Sequence[str]) -> Lease:
         """Lease slots and starts for calls, in order, as many as the PBX has room for."""
-        pace = pbx.pace
-        granted, *new = await self.steps.run(
-            "lease",
-            [
-                keys.slots(pbx.name),
-                keys.pace(pbx.name),
-                keys.pbx(pbx.name),
-                keys.verdict(pbx.name),
-                keys.starts(pbx.name),
-            ],
-            [
-                pbx.max_calls,
-                pace.gap_us,
-                pace.burst,
-                int(START_COUNTS_S * 1e6),
-                keys.STARTS_RETENTION_S,
-                TRIAL_PAUSE_MS,
-                TRIAL_LOST_AFTER_MS,
-                *call_ids,
-            ],
-        )
+        names, args = lease_parts(pbx)
+        granted, *new = await self.steps.run("lease", names, [*args, *call_ids])
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
     async def condemn(self, state: PbxState, reason: str) -> bool:
@@ -335,6 +355,15 @@ class Registry:
         )
         return {p: [_text(i) for i in row] for p, row in zip(pbxs, rows, strict=True)}
 
+    async def cells_with_slots(self, pbxs: Sequence[str], *, max_age_s: float) -> frozenset[str]:
+        """Return the cells that have slots of these PBXs, as read at most `max_age_s` ago."""
+        async with self._read.reading:
+            now = asyncio.get_running_loop().time()
+            if now - self._read.with_slots[0] > max_age_s:
+                found = await self.steps.run("slot_cells", [keys.slots(p) for p in pbxs])
+                self._read.with_slots = now, frozenset(map(_text, found))
+            return self._read.with_slots[1]
+
     async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
         """Return for each number true if it is in the do-not-call set, in any spelling."""
         found: list[bool] = []
@@ -372,6 +401,15 @@ class Registry:
         return changed
 
 
+def lease_parts(pbx: PbxLimits) -> tuple[list[str], list[Arg]]:
+    """Return the keys and arguments of a PBX that `_lease.lua` takes."""
+    pace, name = pbx.pace, pbx.name
+    names = [keys.slots(name), keys.pace(name), keys.pbx(name), keys.verdict(name)]
+    args: list[Arg] = [pbx.max_calls, pace.gap_us, pace.burst, int(START_COUNTS_S * 1e6)]
+    args += [keys.STARTS_RETENTION_S, TRIAL_PAUSE_MS, TRIAL_LOST_AFTER_MS]
+    return [*names, keys.starts(name)], args
+
+
 def skew_words(skew_s: float) -> str:
     """Return how the clock of a host differs from Redis, with the cure."""
     way = "ahead of" if skew_s > 0 else "behind"
@@ -384,7 +422,7 @@ def _pbx_keys(pbx: str) -> tuple[str, ...]:
     return keys.pbx(pbx), keys.slots(pbx), keys.pace(pbx), keys.starts(pbx), keys.verdict(pbx)
 
 
-def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) -> PbxState:
+def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
     beat, calls, next_start_us, (started, started_us), judged = row
     seen, link, instance, ready, lacks, trouble, skew_ms, cap, results = map(_text, beat)
     lacking = _mapping(lacks)
@@ -395,7 +433,7 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
-            ready=silent_s < PBX_SILENT_AFTER_S and can_place and cell not in lacking,
+            ready=silent_s < PBX_SILENT_AFTER_S and can_place,
             calls=int(calls),
             max_calls=min(pbx.max_calls, _number(cap) or pbx.max_calls),
             starts=pbx.pace.starts(_number(next_start_us), now_us),
@@ -403,6 +441,8 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
             recent_starts=recent_starts(_decimal(started), _number(started_us), now_us),
             is_held=verdict is not None,
             is_trial_due=verdict is not None and verdict.is_trial_due,
+            start_in_s=max(0, pbx.pace.next_start_us(_number(next_start_us), now_us) - now_us)
+            / 1e6,
         ),
         instance=instance,
         link=link,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import threading
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -35,7 +35,12 @@ class Broker:
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.connections: list[SimpleNamespace] = []
         self.collected: list[SimpleNamespace] = []
-        self.amqp = SimpleNamespace(Producer=lambda made: LazyProducer(made, self))
+        self.batches: list[list[str]] = []
+        self.amqp = SimpleNamespace(
+            Producer=lambda made: LazyProducer(made, self),
+            create_task_message=lambda task_id, name, **options: {"task_id": task_id, **options},
+            send_task_message=self.send,
+        )
 
     def connection_for_write(self, transport_options: Any) -> SimpleNamespace:
         made = SimpleNamespace(options=transport_options)
@@ -52,10 +57,11 @@ class Broker:
         self.collected.append(connection)
         raise OSError("it hangs")
 
-    def send_task(self, name: str, **options: Any) -> None:
+    def send(self, producer: Any, name: str, message: dict[str, Any], **options: Any) -> None:
         if self.errors and (error := self.errors.pop(0)) is not None:
             raise error
-        self.sent.append((name, options))
+        self.sent.append((name, {"producer": producer, **message, **options}))
+        self.batches[-1].append(message["task_id"])
 
     @property
     def ids(self) -> list[str]:
@@ -73,6 +79,10 @@ class LazyProducer:
     def channel(self) -> None:
         self.broker.connect()
 
+    def batch(self) -> contextlib.AbstractContextManager[None]:
+        self.broker.batches.append([])
+        return contextlib.nullcontext()
+
 
 @pytest.fixture(autouse=True)
 def passed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -83,10 +93,16 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return points
 
 
+async def sent(dispatcher: Dispatcher, nudges: Sequence[Nudge]) -> None:
+    """Publish, and wait for the broker as nobody else does."""
+    await dispatcher.publish(nudges)
+    await dispatcher.flush()
+
+
 async def publish(broker: Broker, *nudges: Nudge) -> Dispatcher:
     dispatcher = Dispatcher(cast(Celery, broker))
     try:
-        await dispatcher.publish(nudges)
+        await sent(dispatcher, nudges)
     finally:
         dispatcher.close()
     return dispatcher
@@ -108,7 +124,7 @@ async def test_tasks_are_sent_in_order_to_their_pbx(passed: list[str]) -> None:
 async def test_one_connection_with_confirmations_serves_all_tasks() -> None:
     broker = Broker()
     dispatcher = await publish(broker, FIRST, SECOND)
-    await dispatcher.publish([])
+    await sent(dispatcher, [])
     dispatcher = Dispatcher(cast(Celery, broker))
     dispatcher._send([FIRST])
     dispatcher._send([SECOND])
@@ -132,11 +148,11 @@ async def test_an_outage_drops_a_batch_and_is_logged_once(
     lost = OperationalError("the broker is down")
     broker = Broker(None, lost, lost)
     dispatcher = Dispatcher(cast(Celery, broker))
-    await dispatcher.publish([FIRST, SECOND, THIRD])
+    await sent(dispatcher, [FIRST, SECOND, THIRD])
     assert (broker.ids, dispatcher.is_down) == (["ASR_TIM:r-1"], True)
-    await dispatcher.publish([SECOND])
+    await sent(dispatcher, [SECOND])
     assert (caplog.messages, dispatcher.problem) == ([DOWN], f"the broker is down; {REACH}")
-    await dispatcher.publish([THIRD])
+    await sent(dispatcher, [THIRD])
     dispatcher.close()
     assert broker.ids == ["ASR_TIM:r-1", "ASR_TIM:r-3"], "the worker finds the others by itself"
     assert caplog.messages == [DOWN, "Broker available again"]
@@ -149,12 +165,12 @@ async def test_an_outage_drops_a_batch_and_is_logged_once(
 async def test_a_broker_that_was_just_lost_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Broker(OperationalError("the broker is down"))
     dispatcher = Dispatcher(cast(Celery, broker))
-    await dispatcher.publish([FIRST])
+    await sent(dispatcher, [FIRST])
     monkeypatch.setattr(dispatch, "RETRY_PAUSE_S", 60.0)
-    await dispatcher.publish([SECOND])
+    await sent(dispatcher, [SECOND])
     assert broker.ids == []
     monkeypatch.setattr(dispatch, "RETRY_PAUSE_S", 0.0)
-    await dispatcher.publish([THIRD])
+    await sent(dispatcher, [THIRD])
     dispatcher.close()
     assert broker.ids == ["ASR_TIM:r-3"]
 
@@ -172,9 +188,9 @@ async def test_a_broker_that_hangs_is_waited_for_once(
     broker.connection_for_write = hang  # type: ignore[method-assign]
     monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.01)
     dispatcher = Dispatcher(cast(Celery, broker))
-    await dispatcher.publish([FIRST])
+    await sent(dispatcher, [FIRST])
     assert dispatcher.problem == f"no answer in time; {REACH}"
-    await dispatcher.publish([SECOND])
+    await sent(dispatcher, [SECOND])
     goes_on.set()
     await wait_until(lambda: not dispatcher.is_down, "the broker goes on")
     dispatcher.close()
@@ -203,8 +219,8 @@ async def test_a_broker_that_was_never_reached_is_tried_again() -> None:
 
     broker.connection_for_write = once  # type: ignore[method-assign]
     dispatcher = Dispatcher(cast(Celery, broker))
-    await dispatcher.publish([FIRST])
-    await dispatcher.publish([SECOND])
+    await sent(dispatcher, [FIRST])
+    await sent(dispatcher, [SECOND])
     dispatcher.close()
     assert broker.ids == ["ASR_TIM:r-2"]
 
@@ -213,9 +229,9 @@ async def test_an_error_of_ours_is_raised_and_ends_no_thread() -> None:
     broker = Broker(ValueError("a defect of ours"))
     dispatcher = Dispatcher(cast(Celery, broker))
     with pytest.raises(ValueError, match="a defect of ours"):
-        await dispatcher.publish([FIRST])
+        await sent(dispatcher, [FIRST])
     thread = dispatcher._thread
-    await dispatcher.publish([SECOND])
+    await sent(dispatcher, [SECOND])
     assert dispatcher._thread is thread
     assert broker.ids == ["ASR_TIM:r-2"]
     dispatcher.close()
@@ -230,15 +246,52 @@ async def test_the_thread_ends_with_the_dispatcher_or_the_program() -> None:
     assert not thread.is_alive()
 
 
-def test_a_batch_whose_caller_is_gone_is_not_sent() -> None:
+async def test_nothing_waits_for_the_broker() -> None:
+    goes_on, broker = threading.Event(), Broker()
+    broker.connect = goes_on.wait  # type: ignore[method-assign,assignment]
+    dispatcher = Dispatcher(cast(Celery, broker))
+    for nudge in (FIRST, SECOND, THIRD):
+        await dispatcher.publish([nudge])
+    assert broker.ids == []
+    goes_on.set()
+    await dispatcher.flush()
+    dispatcher.close()
+    assert broker.ids == [nudge.call_id for nudge in (FIRST, SECOND, THIRD)]
+    assert len(broker.batches) < 3, "what came while the broker was busy is one batch"
+
+
+async def test_a_batch_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "BATCH", 2)
+    broker = Broker()
+    await publish(broker, FIRST, SECOND, THIRD)
+    assert [len(batch) for batch in broker.batches] == [2, 1]
+
+
+async def test_too_many_tasks_wait_for_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "WAITING_MAX", 2)
     broker = Broker()
     dispatcher = Dispatcher(cast(Celery, broker))
-    gone: Future[None] = Future()
-    gone.cancel()
-    dispatcher._work.put(([FIRST], gone))
+    for nudge in (FIRST, SECOND, THIRD):
+        await dispatcher.publish([nudge] * 2)
+        assert len(dispatcher._waiting) <= 2
+    await dispatcher.flush()
     dispatcher.close()
-    dispatcher._run()
-    assert broker.sent == []
+    assert len(broker.sent) == 6
+
+
+async def test_a_broker_that_hangs_keeps_no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, broker = threading.Event(), Broker()
+    broker.connect = goes_on.wait  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.01)
+    dispatcher = Dispatcher(cast(Celery, broker))
+    await sent(dispatcher, [FIRST])
+    for _ in range(3):
+        await dispatcher.publish([SECOND])
+    assert (dispatcher.problem, dispatcher._waiting) == (f"no answer in time; {REACH}", [])
+    goes_on.set()
+    await wait_until(lambda: not dispatcher.is_down, "the broker goes on")
+    dispatcher.close()
+    assert broker.ids == [FIRST.call_id]
 
 
 async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptureFixture) -> None:
@@ -257,7 +310,7 @@ async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptur
         assert [r.getMessage() for r in caplog.records] == [DOWN, "Broker available again"]
         for _ in range(3):
             dispatcher.look()  # it is connected
-        await dispatcher.publish([FIRST])
+        await sent(dispatcher, [FIRST])
     finally:
         dispatcher.close()
     assert len(broker.connections) == 2
@@ -273,9 +326,9 @@ async def test_a_broker_that_hangs_is_looked_at_once() -> None:
     try:
         for _ in range(3):
             dispatcher.look()
-        assert dispatcher._work.qsize() <= 1
+        assert broker.asked <= 1
         ends.set()
-        await dispatcher.publish([FIRST])
+        await sent(dispatcher, [FIRST])
     finally:
         ends.set()
         dispatcher.close()
@@ -314,11 +367,10 @@ async def test_a_full_broker_that_lets_in_is_not_available(
 
     async def look() -> None:
         dispatcher.look()
-        assert dispatcher._last is not None
-        await asyncio.wrap_future(dispatcher._last)
+        await dispatcher.flush()
 
     for nudge in (FIRST, SECOND):
-        await dispatcher.publish([nudge])
+        await sent(dispatcher, [nudge])
         for _ in range(3):
             await look()
         assert dispatcher.is_down

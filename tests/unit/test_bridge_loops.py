@@ -68,7 +68,7 @@ async def test_the_reaper_pauses_between_its_rounds(
 async def test_the_recovery_judges_then_moves_then_ends(
     done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def pbxs(of: Any, cell: str) -> dict[str, Any]:
+    async def pbxs(of: Any, cell: str, **_: float) -> dict[str, Any]:
         done.append((of, cell))
         return {}
 
