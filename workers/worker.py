@@ -45,6 +45,7 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.governor import PbxGovernor
 from workers.pbx.hand_overs import HandOvers
 from workers.pbx.lease import PbxLease
 from workers.pbx.presence import Presence
@@ -89,6 +90,7 @@ class PbxWorker:
     failure: asyncio.Future[None] = field(init=False)
     link: AmiLink = field(init=False)
     state: PbxState = field(init=False)
+    governor: PbxGovernor = field(init=False)
     _cells: Cells = field(default_factory=Cells)
     _calls: Calls = field(default_factory=Calls)
     _servers: Servers = field(default_factory=Servers)
@@ -111,6 +113,9 @@ class PbxWorker:
         wanted = WANTED_EVENTS | QUEUE_EVENTS
         self.link = AmiLink(self.pbx, wanted, self._on_event, self._on_up)
         self.state = PbxState(self.pbx.name, self.link)
+        self.governor = PbxGovernor(
+            self.pbx.name, float(self.pbx.cps), self.link, is_on=self.pbx.governor
+        )
         self._journal = Journal(self.pbx.name)
         self._fence = Fence(self.pbx.name)
 
@@ -148,6 +153,7 @@ class PbxWorker:
         self._run("heartbeat", self._retry_refused(self._beat))
         self._run("check of long calls", self._check_long_calls())
         self._run("check of targets", self._check_targets_again())
+        self._run("governor", self.governor.run())
         self._run("Redis", self._servers.watch())
         for steps in self._servers.known.values():
             look = self._retry_refused(partial(self._look_for_calls, steps))
@@ -197,7 +203,7 @@ class PbxWorker:
         )
         replay = Replay(self.pbx.name, calls, self._tracker)
         self._originator = Originator(
-            self.pbx, state, link, cells, calls, self._tracker, replay, journal
+            self.pbx, state, link, cells, calls, self._tracker, replay, journal, self.governor
         )
         self._reconciler = Reconciler(state, link, cells, calls, self._tracker, journal, replay)
 
@@ -269,6 +275,7 @@ class PbxWorker:
         """Stop dialing new calls; the bridge sends them to other PBXs."""
         if self._stopping is None:
             self.state.is_stopping = True
+            self.governor.turns.open()  # those that waited are not dialed
             self._stopping = asyncio.create_task(self._begin_stop(), name="begin to stop")
         await asyncio.shield(self._stopping)
 
@@ -315,6 +322,7 @@ class PbxWorker:
             return
         event = translate(fields)
         if event is not None:
+            self.governor.on_event(event)
             self._tracker.on_event(event)
 
     async def _on_up(self) -> None:
@@ -426,6 +434,7 @@ class PbxWorker:
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
                 **({"asterisk": self.state.asterisk} if self.state.asterisk else {}),
+                "governor": self.governor.fact(self.state.instance),
                 "results": json.dumps(self.state.results.last_minute()),
             },
             holder=self._lease.me.name,

@@ -24,7 +24,7 @@ Why = Literal["", "pbx_slow", "trunk_congested"]
 TOLERANCE: Final = 0.25
 
 #: Latency above the normal one that is never slow, in seconds: a busy host has some.
-SLACK_S: Final = 0.1
+SLACK_S: Final = 0.25
 
 #: Bounds of the gradient: a limit at most halves, or doubles, in one step.
 GRADIENT: Final = (0.5, 2.0)
@@ -38,11 +38,13 @@ WINDOW_CALLS: Final = 5
 #: So many slow windows in a row are needed, so that one hiccup changes nothing.
 SLOW_WINDOWS: Final = 2
 
-#: The normal latency is measured only below this share of `cps`.
+#: The normal latency is measured only below this share of `cps`, and with hardly a call waiting.
 MEASURED_BELOW: Final = 0.2
+MEASURED_WAITING: Final = 2
 
-#: How much of the difference the normal latency moves in one window.
-NORMAL_MOVES: Final = 0.02
+#: The normal latency follows what is measured then in about so many seconds. So a host that is slow
+#: for other reasons is not kept at the lowest limit: fewer calls do not make it faster.
+NORMAL_FOLLOWS_S: Final = 15.0
 
 #: Normal latency until it was measured, and the highest that is taken as normal, in seconds.
 NORMAL_AT_FIRST_S: Final = 0.02
@@ -134,9 +136,9 @@ class Limit:
 
     def drained(self, work_s: float) -> Limit:
         """Adapt a lowered limit to how many seconds of earlier work are left."""
-        is_much = work_s > WORKED_OFF_S
-        rate = self.floor if is_much else self.ceiling * GRADIENT[0]
-        return replace(self, rate=max(self.floor, rate))
+        if work_s > WORKED_OFF_S:
+            return replace(self, rate=self.floor)
+        return replace(self, rate=max(self.now, self.ceiling * GRADIENT[0]))
 
     def grown(self, now: float) -> Limit:
         """Raise the limit after a window without slowness; none at `most`."""
@@ -224,14 +226,15 @@ def _measured(governor: Governor, window: Window) -> Governor:
     started = (governor.started + window.started / window.length_s) / 2
     normal_s = governor.normal_s
     if (measured_s := window.answer_s) is not None:
-        is_idle = max(sent, window.sent / window.length_s) < MEASURED_BELOW * governor.limit.most
+        rate = max(sent, window.sent / window.length_s)
+        is_idle = rate < MEASURED_BELOW * governor.limit.most and window.waiting <= MEASURED_WAITING
         if normal_s is None:
             normal_s = min(measured_s, NORMAL_AT_MOST_S) if is_idle else None
         elif measured_s < normal_s:
             normal_s = measured_s
         elif is_idle:
             measured_s = min(measured_s, 2 * governor.tolerated_s, NORMAL_AT_MOST_S)
-            normal_s += NORMAL_MOVES * (measured_s - normal_s)
+            normal_s += min(1.0, window.length_s / NORMAL_FOLLOWS_S) * (measured_s - normal_s)
     return replace(governor, normal_s=normal_s, sent=sent, started=started, waiting=window.waiting)
 
 

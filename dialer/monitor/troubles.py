@@ -55,6 +55,8 @@ def _of_working(name: str, pbx: PbxState) -> Iterator[str]:
     elif (bad := pbx.results.at_once) and bad >= NAMED_SHARE * pbx.results.claimed:
         share = 100 * bad / max(bad, pbx.results.claimed)
         yield f"{name}: {pbx.results.in_words()} ({share:.0f} %)"
+    for sentence in pbx.governed.in_words(pbx.cps):
+        yield f"{name}: {sentence}"
     if 0 < pbx.cap < pbx.max_calls:
         yield (
             f"{name}: maxcalls in its asterisk.conf leaves room for {pbx.cap} of its calls, and "

@@ -68,6 +68,11 @@ class Connection(Manager):  # type: ignore[misc]
         """Return when Asterisk last sent something, by the loop's clock; 0 if never."""
         return float(getattr(self.protocol, "heard_at", 0.0))
 
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes wait to be sent, because Asterisk does not read."""
+        return int(self.protocol.transport.get_write_buffer_size()) if self.protocol else 0
+
     def drop_answered(self) -> None:
         """Remove actions whose reply is no longer awaited; panoramisk never removes them."""
         responses = self.protocol.responses if self.protocol is not None else {}
