@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -38,8 +39,8 @@ async def later(site: Site, us: int) -> None:
 async def test_two_bridges_share_one_limit(site: Site) -> None:
     await site.beat(governor=governor(10))
     limits, granted = pbx(cps=20), 0
-    other = Site(site.url)
-    async with other:
+    began = time.monotonic()
+    async with Site(site.url) as other:
         for i in range(20):
             leases = await asyncio.gather(
                 site.registry.lease(limits, ids(5, at=100 * i)),
@@ -49,7 +50,8 @@ async def test_two_bridges_share_one_limit(site: Site) -> None:
             granted += len(fresh)
             await site.registry.release("pbx01", fresh)
             await later(site, 100_000)
-    assert 20 <= granted <= 25  # a burst of 2, one each 0.1 s, and what the test itself takes
+    took_s = time.monotonic() - began
+    assert 20 <= granted <= 2 + 10 * (2 + took_s) + 1  # a burst, then one each 0.1 s
 
 
 async def test_a_limit_above_cps_changes_nothing(site: Site) -> None:
