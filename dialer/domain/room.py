@@ -51,11 +51,13 @@ class PbxLimits:
     def pace_at(self, limit: float) -> Pace:
         """Return the pace under a governor's limit of calls a second, 0 for none.
 
-        The burst stays: the worker gives the calls their turns.
+        The calls of a quarter of a second may start together, if that is not more than without the
+        limit: the worker gives them their turns.
         """
         if not limit or limit >= self.cps:
             return self.pace
-        return Pace(gap_us=round(1_000_000 / limit), burst=self.pace.burst)
+        burst = min(self.pace.burst, max(2, math.ceil(limit / 4)))
+        return Pace(gap_us=round(1_000_000 / limit), burst=burst)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,10 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local now_ms = math.floor(now / 1000)
 local limits = governed(KEYS[3])
-local gap = slowed(tonumber(ARGV[2]), limits.limit)
+local gap, burst = slowed(tonumber(ARGV[2]), tonumber(ARGV[3]), limits.limit)
 -- At most one start ahead, even if the clock was set back.
 local due = math.min(number(redis.call('GET', KEYS[2])), now + gap)
-due = math.max(due, now - gap * (ARGV[3] - 1))
+due = math.max(due, now - gap * (burst - 1))
 local used = redis.call('ZCARD', KEYS[1])
 local most = tonumber(ARGV[1])
 local cap = number(redis.call('HGET', KEYS[3], 'cap'))
@@ -54,7 +54,7 @@ for i = 8, #ARGV, 2 do
   end
   granted = granted + 1
 end
-if due > now - gap * (ARGV[3] - 1) then
+if due > now - gap * (burst - 1) then
   redis.call('SET', KEYS[2], string.format('%.0f', due), 'PX',
     math.max(1, math.ceil((due - now) / 1000) + 1000))
 end
