@@ -147,7 +147,8 @@ async def test_a_governor_that_is_off_limits_nothing(tmp_path: Path) -> None:
         pbx.slow_down(3)
         await stack.start()
         await stack.push(60)
-        await wait_until(lambda: pbx.exchange.floor.originates >= 60, "all were sent")
+        floor = pbx.exchange.floor
+        await wait_until(lambda: floor.originates >= 60, "all were sent", within_s=60)
         fact: Any = await stack.redis.hget("dialer:pbx:pbx01", "governor")
         assert json.loads(fact)["limit"] == 0
         await stack.responses(60, within_s=60)
