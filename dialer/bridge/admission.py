@@ -65,6 +65,7 @@ class Admissions:
                 pbx=pbx.name,
                 threads=self.cell.settings.threads,
                 registry=lease_parts(pbx),
+                trunks=[self.cell.trunk(c.request) or pbx.default_trunk for c in planned],
             )
         except Exception as error:
             if not is_of_one_element(error):
@@ -77,7 +78,11 @@ class Admissions:
         self, pbx: PbxLimits, planned: Sequence[Candidate]
     ) -> list[tuple[Candidate, Admission]]:
         """Lease slots of one PBX and admit; release unused slots."""
-        lease = await self.cell.registry.lease(pbx, [c.request.call_id for c in planned])
+        lease = await self.cell.registry.lease(
+            pbx,
+            [c.request.call_id for c in planned],
+            [self.cell.trunk(c.request) for c in planned],
+        )
         granted = planned[: lease.granted]
         answers = await asyncio.gather(*(self._admit_one(pbx.name, c) for c in granted))
         admissions = list(zip(granted, answers, strict=True))

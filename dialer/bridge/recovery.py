@@ -183,14 +183,16 @@ class Recovery:
         )
         sent: list[tuple[Waiting, str, int]] = []
         for w, name in zip(moving, chosen, strict=True):
-            if name is not None and (epoch := await self._move_one(w, name)):
+            if name is not None and (
+                epoch := await self._move_one(w, name, cell.trunk(entries[w.call_id].request))
+            ):
                 sent.append((w, name, epoch))
         await self._publish(sent, entries)
 
-    async def _move_one(self, waiting: Waiting, pbx: str) -> int:
+    async def _move_one(self, waiting: Waiting, pbx: str, trunk: str | None) -> int:
         """Queue one call to a PBX; return its new epoch, 0 if that failed."""
         cell = self.cell
-        lease = await cell.registry.lease(cell.pbx(pbx), [waiting.call_id])
+        lease = await cell.registry.lease(cell.pbx(pbx), [waiting.call_id], [trunk])
         if not lease.granted:
             return 0
         epoch = await cell.ledger.assign(waiting, pbx)

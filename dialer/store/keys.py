@@ -152,7 +152,10 @@ def pace(pbx_name: str) -> str:
 
 
 def starts(pbx_name: str) -> str:
-    """Hash in the registry: decaying number of starts on the PBX. `STARTS_RETENTION_S`."""
+    """Hash in the registry: decaying number of starts on the PBX. `STARTS_RETENTION_S`.
+
+    `trunk:<name>` is the time of the next allowed start over a limited trunk, µs.
+    """
     return f"dialer:starts:{pbx_name}"
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
+from dialer.domain.governor import Governed, TrunkLimit
 from dialer.domain.numbers import BY_DIGITS, Numbering
-from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts
+from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts, trunk_pace
 from dialer.domain.taking import (
     TRIAL_LOST_AFTER_MS,
     TRIAL_PAUSE_MS,
@@ -40,6 +41,10 @@ SKEW_WARNED_S: Final = 2.0
 #: A PBX whose host has a clock that differs more from Redis gets no calls, in seconds.
 SKEW_MAX_S: Final = 30.0
 
+#: A limit of a governor outside these, in calls a second, is not ours. As in `_governed.lua`.
+LEAST_RATE: Final = 0.001
+MOST_RATE: Final = 1_000_000
+
 #: Numbers in one change of the do-not-call set; Lua unpacks at most about 8,000 arguments.
 DNC_BATCH: Final = 1000
 
@@ -61,7 +66,8 @@ class PbxState:
     `skew_s` is how far its host's clock is ahead of Redis. `cap` is how many calls asterisk.conf
     leaves room for, 0 for no limit; `max_calls` is that of the settings. `verdict`: the bridges
     found that it takes no calls; `lifted` are the results until the last verdict was lifted.
-    Workers of older releases write none of `trouble`, `skew_s`, `cap` and `results`.
+    `governed` is what the worker's governor limits.
+    Workers of older releases write none of `trouble`, `skew_s`, `cap`, `results` and `governed`.
     """
 
     load: PbxLoad
@@ -75,6 +81,8 @@ class PbxState:
     cap: int = 0
     results: Results = field(default_factory=Results)
     max_calls: int = 0
+    cps: float = 0.0
+    governed: Governed = field(default_factory=Governed)
     verdict: Verdict | None = None
     lifted: Results = field(default_factory=Results)
 
@@ -286,10 +294,18 @@ class Registry:
         for p, row in zip(pbxs, rows, strict=True):
             self._read.states[p] = now, _state(p, int(now_us), row)
 
-    async def lease(self, pbx: PbxLimits, call_ids: Sequence[str]) -> Lease:
-        """Lease slots and starts for calls, in order, as many as the PBX has room for."""
+    async def lease(
+        self, pbx: PbxLimits, call_ids: Sequence[str], trunks: Sequence[str | None] = ()
+    ) -> Lease:
+        """Lease slots and starts for calls, in order, as many as the PBX has room for.
+
+        `trunks` has the trunk that each call needs, None for any; without it no trunk's limit
+        counts.
+        """
+        ways = [trunk or pbx.default_trunk for trunk in trunks] or [""] * len(call_ids)
         names, args = lease_parts(pbx)
-        granted, *new = await self.steps.run("lease", names, [*args, *call_ids])
+        pairs = (text for pair in zip(call_ids, ways, strict=True) for text in pair)
+        granted, *new = await self.steps.run("lease", names, [*args, *pairs])
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
     async def condemn(self, state: PbxState, reason: str) -> bool:
@@ -423,26 +439,33 @@ def _pbx_keys(pbx: str) -> tuple[str, ...]:
 
 
 def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
-    beat, calls, next_start_us, (started, started_us), judged = row
-    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results = map(_text, beat)
+    beat, calls, next_start_us, (started, started_us), judged, trunks = row
+    dues = dict(zip(map(_text, trunks[::2]), trunks[1::2], strict=True))
+    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor = map(_text, beat)
     lacking = _mapping(lacks)
     silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
     skew_s = _number(skew_ms) / 1000
     can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S
     verdict = _verdict(judged, instance, now_us / 1e6)
+    governed = _governed(governor, instance)
+    pace = pbx.pace_at(governed.rate)
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
             ready=silent_s < PBX_SILENT_AFTER_S and can_place,
             calls=int(calls),
             max_calls=min(pbx.max_calls, _number(cap) or pbx.max_calls),
-            starts=pbx.pace.starts(_number(next_start_us), now_us),
+            starts=pace.starts(_number(next_start_us), now_us),
             trunks=pbx.trunks,
             recent_starts=recent_starts(_decimal(started), _number(started_us), now_us),
             is_held=verdict is not None,
             is_trial_due=verdict is not None and verdict.is_trial_due,
-            start_in_s=max(0, pbx.pace.next_start_us(_number(next_start_us), now_us) - now_us)
-            / 1e6,
+            start_in_s=max(0, pace.next_start_us(_number(next_start_us), now_us) - now_us) / 1e6,
+            default_trunk=pbx.default_trunk,
+            trunk_starts={
+                name: trunk_pace(trunk.rate).starts(_number(dues.get(f"trunk:{name}")), now_us)
+                for name, trunk in governed.trunks.items()
+            },
         ),
         instance=instance,
         link=link,
@@ -453,6 +476,8 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
         skew_s=skew_s,
         cap=_number(cap),
         max_calls=pbx.max_calls,
+        cps=pbx.cps,
+        governed=governed,
         results=_results(results),
         verdict=verdict,
         lifted=_results(_text(judged[-1])),
@@ -472,6 +497,32 @@ def _verdict(judged: Sequence[bytes], instance: str, now_s: float) -> Verdict | 
         trial_age_s=now_s - _number(trial_ms) / 1000,
         trials=_number(trials),
     )
+
+
+def _governed(text: str, instance: str) -> Governed:
+    """Return what a governor limits; nothing if an older release's worker has taken its place."""
+    found = _mapping(text)
+    if found.get("instance") != instance:
+        return Governed()
+    trunks = found.get("trunks")
+    limited = {
+        str(name): TrunkLimit(rate=rate, share=_rate(trunk.get("share")))
+        for name, trunk in (trunks.items() if isinstance(trunks, dict) else ())
+        if isinstance(trunk, dict) and (rate := _rate(trunk.get("limit")))
+    }
+    return Governed(
+        rate=_rate(found.get("limit")),
+        answer_s=_rate(found.get("answer_ms")) / 1000,
+        normal_s=_rate(found.get("normal_ms")) / 1000,
+        trunks=limited,
+    )
+
+
+def _rate(value: object) -> float:
+    """Return a number from a governor, 0 if it is missing, or no number that is ours."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if LEAST_RATE <= value <= MOST_RATE else 0.0
 
 
 def _results(text: str) -> Results:

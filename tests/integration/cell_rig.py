@@ -96,6 +96,13 @@ def pbx_table(name: str = "pbx01") -> Pbx:
     return Pbx(name=name, max_calls=50, cps=1000, **fields)  # type: ignore[arg-type]
 
 
+def governor(
+    limit: float = 0, trunks: Mapping[str, Mapping[str, float]] | None = None, **fields: Any
+) -> str:
+    """What the heartbeat of `Site.beat` says of its governor."""
+    return json.dumps({"limit": limit, "trunks": trunks or {}, "instance": "i1", **fields})
+
+
 def cell(*pbxs: str, **fields: Any) -> Cell:
     known = {"nome": CELL, "threads": 50, "pbxs": pbxs or ("pbx01",)}
     return Cell(**{**known, **fields})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from dialer.multcall.request import parse_request
 from dialer.store.ledger import Admissible, Admission
 from dialer.store.registry import lease_parts
 from dialer.store.step_queue import Step, StepQueue
-from tests.integration.cell_rig import BRIDGE, CELL, Site, element, pbx
+from tests.integration.cell_rig import BRIDGE, CELL, Site, element, governor, pbx
 
 ADMITTED, NO_SLOT = Admission.ADMITTED, Admission.NO_SLOT
 
@@ -32,10 +32,14 @@ def admissible(site: Site, name: str, **more: Any) -> Admissible:
 
 
 async def admit(
-    site: Site, *requests: Admissible, on: PbxLimits | None = None, threads: int = 50
+    site: Site,
+    *requests: Admissible,
+    on: PbxLimits | None = None,
+    threads: int = 50,
+    trunks: Sequence[str] = (),
 ) -> list[Admission]:
     return await site.ledger.admit_many(
-        requests, pbx="pbx01", threads=threads, registry=lease_parts(on or pbx())
+        requests, pbx="pbx01", threads=threads, registry=lease_parts(on or pbx()), trunks=trunks
     )
 
 
@@ -107,6 +111,23 @@ async def test_a_pbx_on_trial_gets_one_call(site: Site) -> None:
     await site.redis.hset("dialer:verdict:pbx01", "trial_ms", 1)
     assert await admit(site, *requests) == [ADMITTED, NO_SLOT]
     assert await site.redis.hget("dialer:verdict:pbx01", "trial") == f"{CELL}:a".encode()
+
+
+async def test_the_limit_of_a_governor_limits_the_step(site: Site) -> None:
+    await site.beat(governor=governor(10))
+    requests = await in_hand(site, "a", "b", "c", "d")
+    assert await admit(site, *requests) == [ADMITTED] * 3 + [NO_SLOT]
+
+
+async def test_a_limited_trunk_stops_only_its_own_requests(site: Site) -> None:
+    await site.beat(governor=governor(trunks={"tim": {"limit": 0.5}}))
+    requests = await in_hand(site, "a", "b", "c", "d")
+    trunks = ["tim", "tim", "vivo", "tim"]
+    assert await admit(site, *requests, trunks=trunks) == [ADMITTED, NO_SLOT, ADMITTED, NO_SLOT]
+    load = (await site.registry.pbxs([pbx(default_trunk="tim")]))["pbx01"].load
+    assert load.room_for(None) == 0
+    assert await site.redis.hget("dialer:starts:pbx01", "trunk:vivo") is None
+    assert await admit(site, requests[1], trunks=["vivo"]) == [ADMITTED]
 
 
 async def test_an_error_leaves_slots_and_counter_right(site: Site) -> None:

@@ -50,10 +50,13 @@ class Cell:
         self.released: list[str] = []
         self.told: list[tuple[str, str]] = []
 
-    def trunk(self, _request: object) -> None:
-        return None
+    def trunk(self, request: Any) -> str | None:
+        return "vivo" if request.request_id == "vivo" else None
 
-    async def lease(self, _pbx: PbxLimits, ids: Sequence[str]) -> Lease:
+    async def lease(
+        self, _pbx: PbxLimits, ids: Sequence[str], trunks: Sequence[str | None]
+    ) -> Lease:
+        assert len(trunks) == len(ids)
         assert ids, "nothing is leased for no call"
         return Lease(granted=min(self.granted, len(ids)), new=frozenset(ids) - self.known)
 
@@ -186,6 +189,18 @@ async def test_one_step_admits_all_requests_of_a_pbx() -> None:
     assert [n.call_id for n in cell.nudges] == [f"{CELL}:a"]
     assert (cell.given["pbx"], cell.given["threads"]) == ("pbx01", 7)
     assert cell.given["registry"] == lease_parts(PBXS[0])
+    assert cell.given["trunks"] == ["", "", ""]
+
+
+async def test_the_one_step_knows_the_trunk_of_each_call() -> None:
+    cell = Cell()
+    cell.is_on_one_server = True
+    cell.pbxs = [replace(PBXS[0], trunks=frozenset({"tim", "vivo"}), default_trunk="tim")]
+    one = Admissions(cast(Any, cell), cast(Any, cell))
+    load = replace(LOADS[0], trunks=cell.pbxs[0].trunks)
+    room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=(load,))
+    assert await one.admit(candidates("a", "vivo"), room) == 2
+    assert cell.given["trunks"] == ["tim", "vivo"]
 
 
 async def test_one_step_answers_what_it_does_not_admit() -> None:

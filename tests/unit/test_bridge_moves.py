@@ -228,8 +228,8 @@ async def test_a_call_without_a_slot_stays(site: Site) -> None:
     site.due = [[site.call("r1")]]
     await site.recovery.move_late(site.states)
     assert site.notes.names == ["due", "lease", "publish", "judge"]
-    pbx, ids = site.notes.given("lease")[0]
-    assert (pbx in PBXS, ids) == (True, ["C:r1"])
+    pbx, ids, trunks = site.notes.given("lease")[0]
+    assert (pbx in PBXS, ids, trunks) == (True, ["C:r1"], [None])
     assert site.notes.given("publish") == [[]]
 
 

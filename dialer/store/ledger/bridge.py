@@ -300,14 +300,17 @@ class BridgeLedger(WaitingCalls):
         pbx: str,
         threads: int,
         registry: tuple[Sequence[str], Sequence[Arg]],
+        trunks: Sequence[str] = (),
     ) -> list[Admission]:
         """Lease slots of a PBX and admit requests; only if the registry is on the same server.
 
-        `registry` are the keys and arguments of the lease. Only `ADMITTED` changes anything. The
+        `registry` are the keys and arguments of the lease, `trunks` the trunk that each call takes
+        there; without them no trunk's limit counts. Only `ADMITTED` changes anything. The
         caller must bury a duplicate.
         """
         keys = self.keys
         lease_keys, lease_args = registry
+        ways = trunks or [""] * len(requests)
         replies = await self.steps.run(
             "admit_many",
             [*lease_keys, keys.live, keys.queued, self.wire.counter],
@@ -315,8 +318,11 @@ class BridgeLedger(WaitingCalls):
                 *(*lease_args, threads, keys.call("")),
                 *(
                     value
-                    for one in requests
-                    for value in (one.source, keys.number(one.request.number), *one.values(pbx))
+                    for one, trunk in zip(requests, ways, strict=True)
+                    for value in (
+                        *(one.source, keys.number(one.request.number), trunk),
+                        *one.values(pbx),
+                    )
                 ),
             ],
             calls=[keys.call(one.request.call_id) for one in requests],
