@@ -67,6 +67,11 @@ async def has_parked(site: Site, n: int) -> bool:
     return await parked(site) == n
 
 
+async def nobody_waits(site: Site) -> bool:
+    """True if no BLMOVE waits any longer: one of a bridge that stopped would take a new request."""
+    return int((await site.redis.info("clients"))["blocked_clients"]) == 0
+
+
 def nudged(bridge: Bridge, prefix: str) -> list[str]:
     ids = [c.removeprefix(f"{CELL}:") for c, _, _ in bridge.nudges.calls]
     return [i for i in ids if i.startswith(prefix)]
@@ -128,6 +133,7 @@ async def test_stopping_bridge_leaves_parked_requests_to_the_next(site: Site) ->
     await push(site, *blocked(5))
     async with bridge.running():
         await wait_until(lambda: has_parked(site, 5), "they are parked")
+    await wait_until(lambda: nobody_waits(site), "Redis has noticed that the bridge is gone")
     await push(site, element("newer"))
     await site.in_hand(element("hand"))
     assert await bridge.cell.ledger.return_hand(BRIDGE) == 1
