@@ -53,7 +53,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 @dataclass(slots=True)
 class Serving:
-    """The event loop and the PBX worker of this process, and what Flower is told of its calls."""
+    """The event loop and the PBX worker of this process, and the events of its calls for Flower."""
 
     loop: asyncio.AbstractEventLoop
     pbx_worker: PbxWorker

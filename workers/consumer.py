@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
@@ -24,6 +25,9 @@ SETTLED_S: Final = 3.0
 #: Longest name of a foreign task in the log, in characters.
 NAME_SHOWN: Final = 80
 
+#: What kombu and Celery raise for a message whose envelope is not as they make it.
+UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
+
 #: Logs two lines, which do not name the right that is missing, at every attempt.
 _CELERY_LOG: Final = logging.getLogger("celery.worker.consumer.consumer")
 
@@ -42,6 +46,29 @@ class PatientConsumer(Consumer):
     missing = ""
     _refused_at = 0.0
     _has_consumed = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        mine: Any = self
+        mine.loop = partial(self._reconnect_after_unreadable, mine.loop)
+
+    def _reconnect_after_unreadable(self, loop: Callable[..., None], *args: Any) -> None:
+        """Run Celery's loop. A message on which kombu or Celery fails must not end the worker.
+
+        Celery knows only errors of the connection; it reconnects after them.
+        """
+        try:
+            loop(*args)
+        except self._recoverable():
+            raise
+        except UNREADABLE as error:
+            _log_refused(f"it cannot be read ({type(error).__name__})")
+            logger.debug("Message not read", exc_info=error)
+            raise OSError("a message in the queue could not be read") from error
+
+    def _recoverable(self) -> tuple[type[Exception], ...]:
+        mine: Any = self
+        return (*mine.connection_errors, *mine.channel_errors)
 
     def update_strategies(self) -> None:
         task = self.app.tasks[ORIGINATE]

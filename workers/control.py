@@ -111,7 +111,7 @@ def add_consumer(state: Any, queue: str, **_: Any) -> dict[str, str]:
 
 @control_command(args=[("queue", str)], signature="<queue>")
 def cancel_consumer(state: Any, queue: str, **_: Any) -> Any:
-    """Take no more calls: the PBX's calls that are not dialed yet go to other PBXs."""
+    """Stop taking calls. Other PBXs get the calls that are not dialed yet."""
     return _other_queue(state, queue) or _cancel_consumer(state, queue)
 
 

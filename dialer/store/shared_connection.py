@@ -129,7 +129,8 @@ class SharedConnection(asyncio.Protocol):
                 if not isinstance(reply, hiredis.PushNotification):
                     self._take(reply)
         except RedisError as error:
-            self.lose(error)
+            # A lost connection: nobody knows which of the commands were run, so none was refused.
+            self.lose(RedisConnectionError(f"the server's reply cannot be read: {error}"))
 
     def _take(self, reply: Any) -> None:
         if not self._owed:

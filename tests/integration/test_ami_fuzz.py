@@ -6,14 +6,14 @@ DIALER_AMI_FRAMES=10000 pytest tests/integration/test_ami_fuzz.py      # the lon
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from dialer.simulation.pbx.server import SimulatedPbx
 from tests.integration.ami.hostile_frames import hostile_frames
+from tests.integration.forwarder import Forwarder
 from tests.integration.stack import Stack
 
 FRAMES: Final = int(os.environ.get("DIALER_AMI_FRAMES", "1000"))
@@ -23,27 +23,14 @@ SEED: Final = int(os.environ.get("DIALER_AMI_SEED", "22"))
 ENDS: Final = {10: "ANSWERED", 70: "BUSY", 75: "REJECTED", 77: "INVALID_NUMBER", 79: "CONGESTION"}
 
 
-@dataclass(slots=True)
-class Injector:
-    """Forwards AMI from a port of its own to a PBX, and says more between two messages."""
+@dataclass
+class Injector(Forwarder):
+    """Forwards AMI, and says more to the worker between two messages."""
 
+    target: int = 0
     pbx: SimulatedPbx | None = None
-    port: int = 0
     connections: int = 0
-    _server: asyncio.Server | None = None
     _to_worker: asyncio.StreamWriter | None = None
-    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
 
     async def inject(self, frame: bytes) -> None:
         """Say it to the worker."""
@@ -53,19 +40,12 @@ class Injector:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self.pbx is not None
-        there, thence = await asyncio.open_connection("127.0.0.1", self.pbx.port)
-        self._writers += [writer, thence]
-        self._to_worker = writer
+        self.target = self.pbx.port  # known only when it runs
+        await super()._serve(reader, writer)
+
+    async def _down(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        self._to_worker = sink
         self.connections += 1
-        with contextlib.suppress(OSError):
-            await asyncio.gather(self._actions(reader, thence), self._messages(there, writer))
-
-    async def _actions(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65_536):
-            sink.write(data)
-        sink.close()
-
-    async def _messages(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         rest = b""
         while data := await source.read(65_536):
             whole, end, rest = (rest + data).rpartition(b"\r\n\r\n")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from dialer.bridge.recovery import Recovery
 from tests.integration.cell_rig import CELL, Bridge, Site, cell, element, pbx
-from tests.loop_watch import LONGEST_CALLBACK_S
+from tests.loop_watch import LONGEST_CALLBACK_S, watched_loop
 from tests.waiting import wait_until
 
 MANY = 10_000
@@ -47,32 +43,6 @@ async def queue_calls(site: Site, state: str, n: int = MANY) -> None:
             await pipe.execute()
 
 
-@asynccontextmanager
-async def turns() -> AsyncIterator[list[float]]:
-    """Measures the CPU seconds of this thread between turns of the loop, each millisecond.
-
-    CPU time, because another program on a busy machine is no fault of ours; and without garbage
-    collection, which here goes through what all earlier tests left.
-    """
-    longest = [0.0]
-
-    async def tick() -> None:
-        last = time.thread_time()
-        while True:
-            await asyncio.sleep(0.001)
-            now = time.thread_time()
-            longest[0], last = max(longest[0], now - last), now
-
-    gc.collect()
-    gc.disable()
-    ticking = asyncio.create_task(tick())
-    try:
-        yield longest
-    finally:
-        ticking.cancel()
-        gc.enable()
-
-
 class Rounds:
     """Count the rounds of the recovery."""
 
@@ -104,9 +74,10 @@ async def test_ten_thousand_queued_calls_block_no_loop(
 ) -> None:
     await queue_calls(site, "queued")
     rounds = Rounds(monkeypatch)
-    async with turns() as longest, bridge_of(site).running():
-        await rounds.more(4)
-    assert longest[0] < LONGEST_CALLBACK_S
+    with watched_loop() as watched:
+        async with bridge_of(site).running():
+            await rounds.more(4)
+    assert watched.longest_s < LONGEST_CALLBACK_S, watched
     assert len(await site.slots("pbx02")) == 5
 
 
@@ -116,9 +87,10 @@ async def test_claimed_calls_of_a_lost_pbx_block_no_loop(
     await queue_calls(site, "originating", CLAIMED)
     await site.silence("pbx01", seconds=300)
     rounds = Rounds(monkeypatch)
-    async with turns() as longest, bridge_of(site).running():
-        await rounds.more(1)
-    assert longest[0] < LONGEST_CALLBACK_S
+    with watched_loop() as watched:
+        async with bridge_of(site).running():
+            await rounds.more(1)
+    assert watched.longest_s < LONGEST_CALLBACK_S, watched
     assert len(await site.listed(site.ledger.wire.response)) == CLAIMED
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu import Connection, Producer
+from redis.asyncio import Redis
 
 from dialer.celery import ORIGINATE
 from dialer.simulation.valkey import EmbeddedValkey
@@ -186,6 +188,43 @@ async def test_foreign_messages_are_refused_in_one_sentence_each(tmp_path: Path)
             assert f"there is no task '{task}'" in worker.log
 
 
+def _says(program: Program, sentence: str, times: int) -> bool:
+    return program.log.count(sentence) == times
+
+
+def _message(headers: Any, properties: dict[str, str], body: str = "W10=") -> str:
+    """A message as kombu keeps it in Redis; `W10=` is `[]`."""
+    return json.dumps({"body": body, "content-type": "application/json",
+                       "content-encoding": "utf-8", "headers": headers,
+                       "properties": {"delivery_info": {}, "delivery_tag": "x",
+                                      "body_encoding": "base64", **properties}})  # fmt: skip
+
+
+async def test_a_message_with_a_broken_envelope_ends_no_worker(tmp_path: Path) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx()
+        await stack.start()
+        worker = stack.workers["pbx01"]
+        broken = [
+            "11987654321 is no JSON",
+            "[]",
+            _message([1], {}),
+            _message({"task": [1]}, {}),
+            _message({}, {}, "eyJ0YXNrIjogW119"),  # {"task": []}
+            _message({"task": ORIGINATE}, {"body_encoding": "rot13"}),
+        ]
+        said = "Message in the PBX's queue is not from a bridge and is dropped"
+        async with Redis.from_url(stack.broker_url) as broker:
+            for n, message in enumerate(broken, 1):
+                await broker.lpush("pbx01", message)
+                await wait_until(partial(_says, worker, said, n), "it is refused")
+        await stack.push(10)
+        await stack.responses(10)
+        assert worker.running
+        assert "Traceback" not in worker.log
+        assert "11987654321" not in worker.log
+
+
 # --- the last events ----------------------------------------------------------------------
 
 
@@ -199,7 +238,7 @@ async def test_the_last_calls_before_a_stop_are_told(tmp_path: Path, how: str) -
             await stack.push(20)
             await stack.responses(20)
             await stop(stack, worker, how)
-            await wait_until(lambda: len(flower.workers("task-succeeded")) == 20, "all are told")
+            await wait_until(lambda: len(flower.workers("task-succeeded")) == 20, "all ends arrive")
         assert set(flower.workers("task-succeeded").values()) == {"pbx01"}
         assert "Flower misses calls" not in worker.log
 
@@ -231,7 +270,9 @@ async def test_calls_of_a_broker_outage_are_told_afterwards(tmp_path: Path) -> N
             with heard_events(Celery(broker=broker.url(1))) as flower:
                 worker.thaw()
                 await wait_until(
-                    lambda: len(flower.workers("task-succeeded")) == 5, "all are told", within_s=60
+                    lambda: len(flower.workers("task-succeeded")) == 5,
+                    "all ends arrive",
+                    within_s=60,
                 )
             assert "Flower misses calls" not in worker.log
             assert json.dumps(flower.events).count("ANSWERED cause=16") == 5

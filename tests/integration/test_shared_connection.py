@@ -273,6 +273,18 @@ async def test_reply_that_nobody_asked_for_ends_the_connection(
     assert not said(caplog, DOWN)
 
 
+async def test_steps_run_again_if_their_reply_cannot_be_read(
+    gate: Gate, gated: Steps, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.is_open.clear()
+    taken = asyncio.ensure_future(slot(gated, "a"))
+    await wait_until(lambda: held(redis, 2), "the step has run")
+    gate._writers[-2].write(b"?no reply of Redis\r\n")
+    gate.is_open.set()
+    assert await taken == 0, "a step that has run is repeated, and not refused"
+    assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
+
+
 # --- lost connections -----------------------------------------------------------------
 
 

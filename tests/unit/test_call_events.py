@@ -1,4 +1,4 @@
-"""What Flower is told of calls, and what becomes of it while the broker is down."""
+"""The events of calls that Flower gets, also while the broker is down."""
 
 from __future__ import annotations
 

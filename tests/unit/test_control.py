@@ -26,7 +26,7 @@ HANG_UP = "hang it up in Asterisk"
 
 
 class Queue:
-    """Stands where Celery's consumer does: what it is told to do later."""
+    """Replaces Celery's consumer: `later` has the calls of `call_soon`."""
 
     def __init__(self) -> None:
         self.later: list[tuple[Any, ...]] = []

@@ -180,7 +180,7 @@ class WaitingCalls(CallSteps):
             "HMGET", self.keys.call(call_id), "state", "epoch", "pbx", "request"
         )
         state = state_in(field)
-        if state is None or not _is_sound(field, epoch):
+        if state is None or not (epoch or b"").isdigit():
             return []  # the reaper finds it
         call = Call(
             call_id=call_id,
@@ -204,10 +204,6 @@ class WaitingCalls(CallSteps):
         """Log a warning if the dead list was full, once for each cell."""
         if dropped > 0:
             _warn_dead_list_full(self.cell)
-
-
-def _is_sound(state: bytes | None, epoch: bytes | None) -> bool:
-    return state_in(state) is not None and (epoch or b"").isdigit()
 
 
 @cache

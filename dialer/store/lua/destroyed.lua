@@ -6,8 +6,6 @@
 local found = {}
 for i, key in ipairs(KEYS) do
   local f = redis.pcall('HMGET', key, 'state', 'epoch')
-  if f.err or not is_legal(f[1], ARGV[1]) or not string.find(f[2] or '', '^%d+$') then
-    found[#found + 1] = i
-  end
+  if f.err or not is_whole(f[1], f[2], ARGV[1]) then found[#found + 1] = i end
 end
 return found

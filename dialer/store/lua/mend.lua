@@ -6,7 +6,7 @@
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
 sound(KEYS[1], 'hash')
 local f = redis.call('HMGET', KEYS[1], 'state', 'epoch')
-if is_legal(f[1], ARGV[2]) and string.find(f[2] or '', '^%d+$') then return 0 end
+if is_whole(f[1], f[2], ARGV[2]) then return 0 end
 local epoch = math.floor(math.max(0, number(f[2]))) + 1
 redis.call('HSET', KEYS[1], 'state', ARGV[3], 'epoch', string.format('%.0f', epoch))
 return epoch

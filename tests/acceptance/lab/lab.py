@@ -90,7 +90,7 @@ class LimitedAsterisk:
 
 @cache
 def _reserve() -> TextIO:
-    """Keep the lab for this process until it ends, so that no other one resets it meanwhile.
+    """Reserve the lab until this process ends. Another process would reset it during a test.
 
     Raises:
         LabError: another process uses it.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-from collections.abc import Iterator
 
 import pytest
 
@@ -40,16 +38,6 @@ async def list_channels(raw: RawPbx) -> None:
     await raw.say(f"{end}ListItems: {CHANNELS}\r\n\r\n".encode())
 
 
-@pytest.fixture
-def _no_garbage() -> Iterator[None]:
-    """A full collection of the whole test suite's objects is not the link's doing."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("_no_garbage")
 async def test_a_long_channel_list_does_not_block_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
