@@ -169,8 +169,17 @@ class ComposeSite:
         return self._told(pbx, "instance")
 
     def wait_link(self, pbx: str, link: str) -> None:
-        """Wait until a PBX's worker says this of its AMI link."""
-        self.wait_until(lambda: self._told(pbx, "link") == link.encode(), f"{pbx} {link}")
+        """Wait until a PBX's worker says this of its AMI link, in a heartbeat from now on.
+
+        An older one counts for nothing: Redis keeps it through a crash of its own.
+        """
+        before = self._told(pbx, "seen_ms")
+
+        def says() -> bool:
+            is_new = self._told(pbx, "seen_ms") not in {before, None}
+            return is_new and self._told(pbx, "link") == link.encode()
+
+        self.wait_until(says, f"{pbx} {link}")
 
     def _told(self, pbx: str, field: str) -> bytes | None:
         """What a worker's heartbeat says; None while Redis is away."""

@@ -180,7 +180,8 @@ def test_a_process_that_dies_is_started_again_and_calls_go_on(
     stack.wait_until(is_back, f"{service} is back")
     if service.endswith("pbx02"):
         stack.wait_until(lambda: stack.instance("pbx02") != instance, "pbx02 begins anew")
-    stack.wait_link("pbx02", "up")
+    for pbx in ("pbx01", "pbx02"):
+        stack.wait_link(pbx, "up")
     assert set(played(stack, 30, 30.0, ANSWERED).pbxs) == {"pbx01", "pbx02"}
 
 
