@@ -18,7 +18,7 @@ from dialer.store.ledger.reads import is_of_one_element
 from dialer.store.registry import lease_parts
 
 #: After these the request stays in its list, and is tried again.
-_STAYS: Final = {Admission.FULL, Admission.NO_SLOT}
+_STAYS: Final = frozenset({Admission.FULL, Admission.NO_SLOT})
 
 
 @dataclass(slots=True)

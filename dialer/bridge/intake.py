@@ -23,6 +23,7 @@ from dialer.domain.room import CellRoom, Room
 from dialer.domain.routing import Returns
 from dialer.errors import StoreUnavailable
 from dialer.store.client import wait_and_move
+from dialer.store.keys import ANY_TRUNK
 from dialer.store.ledger import Fetched
 
 #: Maximum number of requests in the hand, and in one round.
@@ -39,7 +40,7 @@ BLOCK_PARKED_S: Final = 0.05
 FULL_PAUSE_S: Final = 0.02
 FULL_PAUSE_MAX_S: Final = 0.1
 
-#: So old may the room be that tells a waiting cell to go on, in seconds.
+#: A cell that waits for room accepts a reading of the PBXs that is at most so old, in seconds.
 ROOM_AGE_S: Final = 0.01
 
 #: Pause while no PBX is ready or the calling hours are over, in seconds.
@@ -134,16 +135,18 @@ class Intake:
 
         Also park requests if older ones wait for the same trunk, to keep the order of each trunk.
         Move a parked request to the list of another trunk if it needs that one by now (the cell's
-        `trunk` was changed), so that it does not block those behind it.
+        `trunk` was changed), so that it does not block those behind it. Those that need no
+        particular trunk have a list without a name.
         """
         ledger = self.cell.ledger
         blocked: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
         others: list[Candidate] = []
         for candidate in candidates:
             element, trunk = candidate.element, self.cell.trunk(candidate.request)
-            is_due = trunk is None or element.source == ledger.keys.parked(trunk)
-            if trunk and not is_due and (trunk in self.parked or room.is_blocked(trunk)):
-                blocked[element.source].append((trunk, element.raw))
+            name = trunk or ANY_TRUNK
+            is_due = element.source == ledger.keys.parked(name)
+            if not is_due and (name in self.parked or room.is_blocked(trunk)):
+                blocked[element.source].append((name, element.raw))
             else:
                 others.append(candidate)
         for source, requests in blocked.items():
@@ -170,9 +173,10 @@ class Intake:
     async def _wait_for_room(self, room: Room) -> None:
         """Pause until a PBX has room by the common reading of all cells, at most `BLOCK_S`."""
         loop = asyncio.get_running_loop()
-        until, paced_s = loop.time() + BLOCK_S, max(FULL_PAUSE_S, room.start_in_s)
+        until, start_at = loop.time() + BLOCK_S, loop.time() + room.start_in_s
         while True:
-            await asyncio.sleep(min(self._pause_s, paced_s))
+            left_s = start_at - loop.time()
+            await asyncio.sleep(min(self._pause_s, left_s if left_s > 0 else FULL_PAUSE_S))
             self._pause_s = min(2 * self._pause_s, FULL_PAUSE_MAX_S)
             if not self.life.is_known or loop.time() >= until:
                 return
@@ -190,7 +194,7 @@ class Intake:
     async def _wait_for_request(self, room: Room) -> None:
         """Let Redis move the next request to the hand; the next round handles it."""
         ready = frozenset[str]().union(*(p.trunks for p in room.pbxs if p.ready))
-        is_due_soon = any(trunk in ready for trunk in self.parked)
+        is_due_soon = any(trunk in ready or trunk == ANY_TRUNK for trunk in self.parked)
         within_s = BLOCK_PARKED_S if is_due_soon else BLOCK_S
         try:
             while await self._wait_once(within_s) is None and self.life.is_quiet:

@@ -23,10 +23,10 @@ from dialer.store.steps import Steps
 
 logger = logging.getLogger(__name__)
 
-#: Pause between two pulses of a cell that has calls, in seconds. Others have every second one.
+#: Pause between two pulses, in seconds. A quiet cell is left out of every second pulse.
 EVERY_S: Final = 0.5
 
-#: The lifetime of the heartbeats is renewed with every pulse of that number.
+#: Every so many pulses, the lifetime of the heartbeats in Redis is renewed.
 RENEW_EVERY: Final = 1_000
 
 #: Pause before a cell whose pulse Redis refused is logged again, in seconds.
@@ -83,10 +83,15 @@ class Pulse:
 
     async def beat(self) -> None:
         """Send one heartbeat, and take over from dead bridges."""
-        await self.clock.measure(self.steps)
         is_for_all, is_renewal = self._n % 2 == 0, self._n % RENEW_EVERY == 0
         self._n += 1
         beating = [c for c in self.cells if c.is_served() and (is_for_all or not c.life.is_quiet)]
+        try:
+            await self.clock.measure(self.steps)
+        except RedisError as error:  # it refuses everything; the cells of other servers go on
+            for cell in beating:
+                cell.refuse(error)
+            return
         for cell, reply in zip(beating, await self._ask(beating, is_renewal), strict=True):
             await self._take(cell, reply)
 

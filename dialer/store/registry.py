@@ -179,7 +179,7 @@ class _Readings:
     """
 
     states: dict[PbxLimits, tuple[float, PbxState]] = field(default_factory=dict)
-    with_slots: tuple[float, frozenset[str]] = (-math.inf, frozenset())
+    with_slots: dict[tuple[str, ...], tuple[float, frozenset[str]]] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -374,11 +374,13 @@ class Registry:
     async def cells_with_slots(self, pbxs: Sequence[str], *, max_age_s: float) -> frozenset[str]:
         """Return the cells that have slots of these PBXs, as read at most `max_age_s` ago."""
         async with self._read.reading:
-            now = asyncio.get_running_loop().time()
-            if now - self._read.with_slots[0] > max_age_s:
-                found = await self.steps.run("slot_cells", [keys.slots(p) for p in pbxs])
-                self._read.with_slots = now, frozenset(map(_text, found))
-            return self._read.with_slots[1]
+            now, asked = asyncio.get_running_loop().time(), tuple(pbxs)
+            read_at, found = self._read.with_slots.get(asked, (-math.inf, frozenset()))
+            if now - read_at > max_age_s:
+                reply = await self.steps.run("slot_cells", [keys.slots(p) for p in pbxs])
+                found = frozenset(map(_text, reply))
+                self._read.with_slots[asked] = now, found
+            return found
 
     async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
         """Return for each number true if it is in the do-not-call set, in any spelling."""

@@ -13,7 +13,8 @@ WORKERS = ("pbx22", "pbx16")
 #: The named steps, each with a failure point before and after it, by who takes them.
 STEPS = {
     "bridge": (
-        "fetch", "fetch_codes", "check", "park", "admit_many", "refuse", "bury", "bury_call", "due",
+        "fetch", "fetch_codes", "check", "park", "admit_many", "admit", "refuse", "bury",
+        "bury_call", "due",
         "assign", "takeover", "return_hand", "code", "late_codes",
         "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
         "unserved_cells", "bridge_beat", "condemn", "try", "tried", "pulse", "slot_cells",

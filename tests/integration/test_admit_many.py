@@ -141,6 +141,31 @@ async def test_an_error_leaves_slots_and_counter_right(site: Site) -> None:
     assert len(await site.ledger.hand(BRIDGE)) == 2
 
 
+@pytest.mark.parametrize("key", ["queued", "live"])
+async def test_a_refused_admission_leaves_the_request_in_the_hand(site: Site, key: str) -> None:
+    (one,) = await in_hand(site, "a")
+    name = getattr(site.ledger.keys, key)
+    await site.redis.set(name, "garbage")
+    with pytest.raises(ResponseError):
+        await admit(site, one)
+    assert await site.ledger.hand(BRIDGE) == [one.raw]
+    await site.redis.delete(name)
+    assert await admit(site, one) == [ADMITTED]
+    assert await site.ledger.hand(BRIDGE) == []
+
+
+async def test_no_right_to_write_a_call_loses_no_request(site: Site) -> None:
+    (one,) = await in_hand(site, "a")
+    await site.redis.acl_setuser("default", enabled=True, commands=["-hset"])
+    try:
+        with pytest.raises(ResponseError, match="hset"):
+            await admit(site, one)
+    finally:
+        await site.redis.acl_setuser("default", enabled=True, commands=["+hset"])
+    assert await site.ledger.hand(BRIDGE) == [one.raw]
+    assert await admit(site, one) == [ADMITTED]
+
+
 async def test_other_steps_of_its_calls_wait_for_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

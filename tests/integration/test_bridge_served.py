@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+import redis.asyncio
 
 from dialer.bridge import served_cell
 from dialer.bridge.cells import Served
@@ -76,6 +77,41 @@ async def test_bridge_fails_when_redis_steps_stop(site: Site) -> None:
         with pytest.raises(StepsStopped):
             await asyncio.wait_for(served.failure, 5)
     finally:
+        await served.close()
+
+
+async def test_a_redis_that_refuses_everything_ends_no_bridge(
+    site: Site, valkey_server: EmbeddedValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusing = replace(plan(valkey_server.url(1), draining=False), cell=cell(nome="REFUSED"))
+    served = await Served.connect(
+        [refusing, plan(site.url, draining=False)],
+        site.url,
+        bridge=BRIDGE,
+        dispatcher=cast(Any, Nudges()),
+    )
+    other = redis.asyncio.Redis.from_url(valkey_server.url(1))
+    await other.acl_setuser("default", enabled=True, commands=["-time"])
+    try:
+        await served.start()
+        await wait_until(
+            lambda: (
+                ("REFUSED", "heartbeat")
+                in {(getattr(r, "cell", ""), getattr(r, "part", "")) for r in caplog.records}
+            ),
+            "it says so",
+        )
+        bridges = site.ledger.keys.bridges
+        seen = await site.redis.zscore(bridges, BRIDGE)
+
+        async def goes_on() -> bool:
+            return await site.redis.zscore(bridges, BRIDGE) != seen
+
+        await wait_until(goes_on, "the other cell has its heartbeat")
+        assert not served.failure.done()
+    finally:
+        await other.acl_setuser("default", enabled=True, commands=["+time"])
+        await other.aclose()
         await served.close()
 
 

@@ -115,14 +115,18 @@ async def test_a_limited_trunk_starts_no_more_than_its_limit(site: Site) -> None
     assert (await site.registry.lease(limits, ids(3, at=9), [None, "vivo", None])).granted == 2
 
 
-async def test_requests_overtake_those_of_a_congested_trunk(site: Site) -> None:
+@pytest.mark.parametrize(("asked", "listed"), [({"Tronco": "tim"}, "tim"), ({}, "")])
+async def test_requests_overtake_those_of_a_congested_trunk(
+    site: Site, asked: dict[str, str], listed: str
+) -> None:
+    """It is the default trunk: requests that name no trunk wait for it too."""
     await site.beat(governor=governor(trunks={"tim": {"limit": 0.001, "share": 1}}))
     async with Bridge.of(site, pbxs=[pbx(**TWO)]).running() as bridge:
-        await site.push_requests(*(element(f"tim-{i}", Tronco="tim") for i in range(9)))
+        await site.push_requests(*(element(f"tim-{i}", **asked) for i in range(29)))
         await site.push_requests(*(element(f"vivo-{i}", Tronco="vivo") for i in range(9)))
         nudges = bridge.nudges
         await wait_until(lambda: len(nudges.sent) >= 10, "all of vivo and one of tim")
         sent = [call_id.partition(":")[2] for call_id, _, _ in nudges.calls]
         assert sorted(i for i in sent if i.startswith("vivo")) == [f"vivo-{i}" for i in range(9)]
         assert [i for i in sent if i.startswith("tim")] == ["tim-0"]
-        assert len(await site.listed(site.ledger.keys.parked("tim"))) == 8
+        assert len(await site.listed(site.ledger.keys.parked(listed))) == 28

@@ -57,6 +57,13 @@ async def test_a_parked_request_is_something_to_do(site: Site) -> None:
     assert not (await only(site)).is_quiet
 
 
+@pytest.mark.parametrize("key", [KEYS.queued, KEYS.awaiting])
+async def test_a_call_that_only_waits_is_something_to_do(site: Site, key: str) -> None:
+    """As after damage from outside: it is not among the live ones."""
+    await site.redis.zadd(key, {f"{CELL}:a": 1})
+    assert not (await only(site)).is_quiet
+
+
 async def test_a_pulse_tells_when_calls_and_codes_are_late(site: Site) -> None:
     await site.admitted("queued")
     found = await only(site)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 
 from dialer import watchdog
 from dialer.bridge import pulse as module
@@ -102,6 +102,19 @@ async def test_a_refused_cell_does_not_stop_the_others(
     assert caplog.messages == [REFUSED], "once in a while"
     said = vars(caplog.records[0])
     assert (said["cell"], said["part"], said["error"]) == ("TIM", "heartbeat", "no rights on TIM")
+
+
+async def test_a_server_that_refuses_everything_ends_no_pulse(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(monkeypatch, "TIM", "OI")
+    await site.pulse.beat()
+    clock: Any = site.pulse.clock
+    clock.measure = site.notes.of("measure", AuthenticationError("WRONGPASS"))
+    await site.pulse.beat()
+    assert [site.life(name).is_known for name in ("TIM", "OI")] == [False, False]
+    assert [vars(record)["cell"] for record in caplog.records] == ["TIM", "OI"]
+    assert caplog.messages == [REFUSED] * 2
 
 
 async def test_a_cell_with_a_garbage_key_is_refused(

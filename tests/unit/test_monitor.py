@@ -207,6 +207,7 @@ def test_parked_requests_of_a_trunk_without_pbx_are_shown() -> None:
     assert troubles(tim, waiting) == [wanted]
     assert troubles(replace(READY, load=replace(READY.load, trunks=frozenset({"vivo"})))) == []
     assert troubles(tim, replace(waiting, parked={"tim": 40})) == []
+    assert troubles(tim, replace(waiting, parked={"": 40})) == [], "any trunk will do"
 
 
 def test_nonempty_dead_list_is_shown() -> None:

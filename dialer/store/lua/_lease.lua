@@ -53,7 +53,7 @@ local function lease_of(k, a, now)
   function lease.close()
     if due > earliest then
       redis.call('SET', pace, string.format('%.0f', due), 'PX',
-        math.max(1, math.ceil((due - now) / 1000) + 1000))
+        math.max(1, math.ceil((due - earliest) / 1000) + 1000))  -- all of a burst is earned by then
     end
     if taken == 0 then return end
     local f = redis.call('HMGET', starts, 'n', 'at_us')

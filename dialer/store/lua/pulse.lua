@@ -5,7 +5,8 @@
 -- ARGV 1 this bridge   2 dead after, ms   3 forgotten after, ms   4 lifetime of the bridges, s
 --      5 '1': renew that lifetime   6… for each cell: prefix of request hands, of code hands
 -- Returns for each cell {quiet, taking, code, call}, or the error if one of its keys has another type.
---   quiet   1 if it has no call, no parked request, and nothing in this bridge's hands
+--   quiet   1 if it has no call, no parked request, and nothing in this bridge's hands: none of the
+--           keys from 2 on
 --   taking  1 if `takeover` has something to do
 --   code    ms until the first code is overdue, call: ms since the oldest unclaimed call was last
 --           published; -1 if there is none
@@ -24,7 +25,7 @@ local function pulse(k, a)
     if number(dead[i + 1]) < now - ARGV[3]
       or redis.call('EXISTS', ARGV[a] .. dead[i], ARGV[a + 1] .. dead[i]) > 0 then taking = 1 end
   end
-  if redis.call('EXISTS', KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]) == 0 then
+  if redis.call('EXISTS', unpack(KEYS, k + 1, k + 6)) == 0 then
     return {1, taking, -1, -1}
   end
   local code, call = first(KEYS[k + 5]), first(KEYS[k + 6])
