@@ -16,7 +16,7 @@ import click
 from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery
 from celery.app.utils import Settings
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import RedisError
 
 from dialer.errors import ConfigError
@@ -34,7 +34,10 @@ FLOWER: Final = {
 }
 
 #: What sending raises if the broker is down, hangs or refuses, for Redis and RabbitMQ.
-BROKER_ERRORS: Final = (OperationalError, RedisError, AMQPError, MessageNacked, OSError)
+BROKER_ERRORS: Final = (
+    *(OperationalError, BatchPublishError),
+    *(RedisError, AMQPError, MessageNacked, OSError),
+)
 
 #: Exit code of a command that cannot run with these settings.
 EXIT_USAGE: Final = 2

@@ -46,6 +46,7 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.governor import PbxGovernor
 from workers.pbx.hand_overs import HandOvers
 from workers.pbx.lease import PbxLease
 from workers.pbx.presence import Presence
@@ -97,6 +98,7 @@ class PbxWorker:
     failure: asyncio.Future[None] = field(init=False)
     link: AmiLink = field(init=False)
     state: PbxState = field(init=False)
+    governor: PbxGovernor = field(init=False)
     _cells: Cells = field(default_factory=Cells)
     _calls: Calls = field(default_factory=Calls)
     _servers: Servers = field(default_factory=Servers)
@@ -119,6 +121,9 @@ class PbxWorker:
         wanted = WANTED_EVENTS | QUEUE_EVENTS
         self.link = AmiLink(self.pbx, wanted, self._on_event, self._on_up)
         self.state = PbxState(self.pbx.name, self.link)
+        self.governor = PbxGovernor(
+            self.pbx.name, float(self.pbx.cps), self.link, is_on=self.pbx.governor
+        )
         self._journal = Journal(self.pbx.name)
         self._fence = Fence(self.pbx.name)
 
@@ -156,6 +161,7 @@ class PbxWorker:
         self._run("heartbeat", self._retry_refused(self._beat))
         self._run("check of long calls", self._check_long_calls())
         self._run("check of targets", self._check_targets_again())
+        self._run("governor", self.governor.run())
         self._run("Redis", self._servers.watch())
         for steps in self._servers.known.values():
             look = self._retry_refused(partial(self._look_for_calls, steps))
@@ -213,6 +219,7 @@ class PbxWorker:
             self._tracker,
             replay,
             journal,
+            self.governor,
             is_revoked=self.is_revoked,
         )
         self._reconciler = Reconciler(state, link, cells, calls, self._tracker, journal, replay)
@@ -286,6 +293,7 @@ class PbxWorker:
         """Stop dialing new calls; the bridge sends them to other PBXs."""
         if self._stopping is None:
             self.state.is_stopping = True
+            self.governor.turns.open()  # those that waited are not dialed
             self._stopping = asyncio.create_task(self._begin_stop(), name="begin to stop")
         await asyncio.shield(self._stopping)
 
@@ -332,6 +340,7 @@ class PbxWorker:
             return
         event = translate(fields)
         if event is not None:
+            self.governor.on_event(event)
             self._tracker.on_event(event)
 
     async def _on_up(self) -> None:
@@ -443,6 +452,7 @@ class PbxWorker:
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
                 **({"asterisk": self.state.asterisk} if self.state.asterisk else {}),
+                "governor": self.governor.fact(self.state.instance),
                 "results": json.dumps(self.state.results.last_minute()),
             },
             holder=self._lease.me.name,
@@ -469,7 +479,7 @@ class PbxWorker:
                 for cell in served:
                     self.state.refuse(cell, error)
                 raise
-            fresh = [(i, epoch) for i, epoch in found or [] if not self._calls.is_claiming(i)]
+            fresh = [one for one in found or [] if not self._is_known(*one)]
             is_settled = time.monotonic() - able_since > SETTLED_S
             for call_id, epoch in fresh:
                 if is_settled:
@@ -480,6 +490,11 @@ class PbxWorker:
                     "Dialing calls that no message announced",
                     extra={"pbx": self.pbx.name, "calls": len(fresh)},
                 )
+
+    def _is_known(self, call_id: str, epoch: int) -> bool:
+        """True if the call is on its way here: it is being claimed, or waits for its turn."""
+        waits = (call_id, epoch) in self.governor.turns
+        return waits or self._calls.is_claiming(call_id)
 
     async def _unannounced(self, steps: Steps, cells: list[str]) -> list[tuple[str, int]]:
         if not cells:

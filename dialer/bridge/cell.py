@@ -41,6 +41,11 @@ class BridgeCell:
         return self.settings.name
 
     @property
+    def is_on_one_server(self) -> bool:
+        """True if the cell's ledger and the registry are on one Redis server."""
+        return self.ledger.steps is self.registry.steps
+
+    @property
     def trunks(self) -> frozenset[str]:
         """All trunks of the cell's PBXs."""
         return frozenset[str]().union(*(pbx.trunks for pbx in self.pbxs))

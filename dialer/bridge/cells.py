@@ -19,12 +19,15 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.own_state import OwnState
 from dialer.bridge.plans import CellPlan, plan_of
+from dialer.bridge.pulse import Beating, Pulse
 from dialer.bridge.served_cell import ServedCell
+from dialer.domain.numbers import Numbering
 from dialer.errors import TaskEnded
 from dialer.settings import Settings
 from dialer.settings.kept import cells_of
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel, connect
+from dialer.store.clock import RedisClock
 from dialer.store.ledger import BridgeLedger
 from dialer.store.registry import Registry
 from dialer.store.servers import Servers
@@ -44,6 +47,7 @@ class Served:
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _own: list[asyncio.Task[Any]] = field(default_factory=list)
     _own_state: OwnState | None = None
+    _pulses: dict[str, Pulse] = field(default_factory=dict)
     _is_stopping: bool = False
 
     @classmethod
@@ -75,6 +79,7 @@ class Served:
             served._stack.push_async_callback(servers.close)
             registry = await servers.at(registry_url, "the registry's Redis")
             served._own_state = OwnState(bridge, Registry(registry), dispatcher)
+            registries: dict[Numbering, Registry] = {}  # cells share their readings
             staying = {plan.cell.name: plan.redis_url for plan in plans if not plan.draining}
             for name, url in staying.items():
                 if known and url not in known:
@@ -83,6 +88,9 @@ class Served:
             for plan in plans:
                 what = f"the Redis of cell {plan.cell.name}"
                 steps = await servers.at(plan.redis_url, what, must_answer=False)
+                pulse = served._pulses.setdefault(
+                    plan.redis_url, Pulse(bridge, steps, RedisClock())
+                )
                 served._add(
                     plan,
                     BridgeCell(
@@ -93,9 +101,12 @@ class Served:
                         ledger=BridgeLedger(
                             steps, plan.cell.name, plan.push, plan.wire.fields, plan.numbering
                         ),
-                        registry=Registry(registry, plan.numbering),
+                        registry=registries.setdefault(
+                            plan.numbering, Registry(registry, plan.numbering)
+                        ),
                         dispatcher=dispatcher,
                         wire=plan.wire,
+                        clock=pulse.clock,
                     ),
                 )
         except BaseException:
@@ -111,7 +122,11 @@ class Served:
         def is_alone() -> bool:
             return [p.cell.name for p in self.plans].count(plan.cell.name) <= 1
 
-        self.cells.append(ServedCell(plan, cell, clients, is_alone))
+        served = ServedCell(plan, cell, clients, is_alone)
+        self.cells.append(served)
+        self._pulses[plan.redis_url].cells.append(
+            Beating(served.life, served.recovery, lambda: not served.is_ending)
+        )
 
     @property
     def plans(self) -> list[CellPlan]:
@@ -145,6 +160,8 @@ class Served:
         self._supervise(asyncio.create_task(self._servers.watch(), name="Redis steps"))
         if self._own_state is not None:
             self._supervise(asyncio.create_task(self._own_state.run(), name="own state"))
+        for pulse in self._pulses.values():
+            self._supervise(asyncio.create_task(pulse.run(), name="heartbeat"))
         for cell in self.cells:
             await cell.start()
             for task in cell.tasks:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from redis.asyncio import Redis
 
 from dialer.bridge.cell import BridgeCell
+from dialer.bridge.life import Life
 from dialer.domain.request import call_id
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.answers import DeadReason, dead
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 #: Maximum number of codes in the hand.
 BATCH: Final = 100
 
-#: Longest wait for a code, in seconds.
-BLOCK_S: Final = 1.0
+#: Longest wait for a code before the hand is read again, in seconds.
+BLOCK_S: Final = 1.25
 
 #: Pause between two searches for overdue codes, in seconds.
 LATE_EVERY_S: Final = 0.25
@@ -36,6 +37,7 @@ class Codes:
 
     cell: BridgeCell
     blocking: Redis
+    life: Life = field(default_factory=Life)
 
     async def run(self) -> None:
         """Deliver codes until cancelled."""
@@ -50,23 +52,28 @@ class Codes:
     async def run_late(self) -> None:
         """Time out overdue codes, until cancelled."""
         while True:
+            await self.life.until_code_late()
             for late in await self.cell.ledger.late_codes():
                 logger.info("No CODLIGACAO arrived in time", extra={"call_id": late})
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _wait(self) -> None:
-        """Wait until a code is in the hand, for at most `BLOCK_S`."""
-        ledger = self.cell.ledger
+        """Wait until a code is in the hand, for at most `BLOCK_S` if the cell has calls."""
         try:
-            await wait_and_move(
-                self.blocking,
-                ledger.wire.code,
-                ledger.keys.code_hand(self.cell.bridge),
-                head=ledger.head,
-                within_s=BLOCK_S,
-            )
+            while await self._wait_once() is None and self.life.is_quiet:
+                pass
         except StoreUnavailable:  # `Steps` logs it
             await asyncio.sleep(LATE_EVERY_S)
+
+    async def _wait_once(self) -> bytes | None:
+        ledger = self.cell.ledger
+        return await wait_and_move(
+            self.blocking,
+            ledger.wire.code,
+            ledger.keys.code_hand(self.cell.bridge),
+            head=ledger.head,
+            within_s=BLOCK_S,
+        )
 
     async def _deliver_or_bury(self, raw: bytes) -> None:
         """Deliver one code. An internal error on it must not end the bridge: bury it."""

@@ -1,7 +1,8 @@
 """Publisher of Celery tasks: one nudge for each queued call, to the queue named after its PBX.
 
 The state of each call is in the ledger, where its worker looks every second. So a lost task costs
-a second, a repeated one does nothing, and nothing waits for a broker that is down.
+a second, a repeated one does nothing, and the bridge admits more while a thread publishes, in
+batches. It waits for a broker that is slower than the bridge, and for no other.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
+from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Producer
+from redis.exceptions import NoPermissionError
 
 from dialer.celery import BROKER_ERRORS, ORIGINATE
 from dialer.domain.request import cell_of
@@ -29,8 +32,20 @@ logger = logging.getLogger(__name__)
 #: While the broker is unavailable, it is tried again after this pause, in seconds.
 RETRY_PAUSE_S: Final = 0.5
 
-#: Longest wait for a broker that hangs, in seconds.
+#: A broker hangs if it needs longer for one task (Redis: for those of one PBX), in seconds.
 PUBLISH_WITHIN_S: Final = 1.0
+
+#: Longest wait of `flush` for a broker that is slow, in seconds.
+FLUSH_WITHIN_S: Final = 5.0
+
+#: Maximum number of tasks in one batch. Redis takes those of one PBX in one round trip.
+BATCH: Final = 200
+
+#: Maximum number of tasks that wait for the thread; `publish` waits until there is room.
+WAITING_MAX: Final = 2_000
+
+#: How often `publish` and `flush` look whether the thread is done, in seconds.
+LOOK_EVERY_S: Final = 0.01
 
 #: RabbitMQ must confirm each message within this many seconds; otherwise the bridge would not know
 #: that the server crashed or is full. (Redis replies to each message; kombu's Redis transport
@@ -48,6 +63,8 @@ class Nudge:
     shown: str = ""
 
 
+_pbx_of = attrgetter("pbx")
+
 #: A word of the broker's refusal, and the cure for it. The last one is for all others.
 _CURES: Final = (
     ("maxmemory", "its memory is full: raise its maxmemory, or empty what else is in it"),
@@ -57,10 +74,14 @@ _CURES: Final = (
     ("", "see that the server of [broker] url runs and that this host reaches it"),
 )
 
+#: The cure if the broker refuses one queue.
+_QUEUE_CURE: Final = (
+    "give the user of [broker] url all rights to the queue, or delete the queue if it is of "
+    "another type; bridge and worker make it again"
+)
+
 #: A broker that was connected and refused a task counts as refusing for so long, in seconds.
 REFUSES_FOR_S: Final = 10.0
-
-_Work = tuple[list[Nudge], "Future[None]"]
 
 
 @dataclass(slots=True)
@@ -69,17 +90,30 @@ class Dispatcher:
 
     The thread is a daemon, so that the program can end even if the broker hangs. `problem` says
     why the broker does not take tasks, '' if it does.
+
+    `_changed` is held to change `problem` and the fields from `_waiting` on, which both threads
+    use. The event loop reads single ones without it: what it learns may be out of date a moment
+    later anyway, and nobody else adds to `_waiting`. `_producer`, `_refused_at` and `_refused` are
+    the publishing thread's; the loop only sees whether there is a `_producer`.
     """
 
     app: Celery
     problem: str = ""
-    _work: queue.SimpleQueue[_Work | None] = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
     _producer: Producer | None = None
-    _last: Future[None] | None = None
-    _failed_at: float = -RETRY_PAUSE_S
-    #: When it last refused a task although it was connected.
+    #: When the broker last refused a task although it was connected.
     _refused_at: float = -REFUSES_FOR_S
+    #: Queues that the broker refuses, and when it last did.
+    _refused: dict[str, float] = field(default_factory=dict)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    #: Tasks that the thread has not taken yet.
+    _waiting: list[Nudge] = field(default_factory=list)
+    #: When the thread got work, or last got on with it. None if it has none.
+    _progress_at: float | None = None
+    _failed_at: float = -RETRY_PAUSE_S
+    #: An error of ours, for the event loop.
+    _failure: Exception | None = None
+    _is_closed: bool = False
 
     @property
     def is_down(self) -> bool:
@@ -87,20 +121,41 @@ class Dispatcher:
         return bool(self.problem)
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
-        """Publish the tasks, in order. If the broker does not take them now, they are dropped."""
+        """Let the thread publish the tasks, in order. They are dropped while the broker is down.
+
+        Waits only while very many tasks are not published yet: for a slow broker, not for one
+        that hangs.
+
+        Raises:
+            Exception: an earlier batch failed, and the broker is not the reason.
+        """
         if not nudges:
             return
         failpoint("publish.before")
-        if not self._is_hopeless():
-            sending = self._last = self._hand_over(list(nudges))
-            waiting = asyncio.wrap_future(sending)
-            waiting.add_done_callback(_retrieve)
-            await asyncio.wait([waiting], timeout=PUBLISH_WITHIN_S)
-            if sending.done():
-                sending.result()
-            else:
-                self._mark_down(_in_words(TimeoutError()))
+        self._check()
+        rest = list(nudges)
+        while rest and not self._is_hopeless():
+            room = WAITING_MAX - len(self._waiting)
+            self._hand_over(rest[:room])
+            del rest[:room]
+            if rest:
+                await asyncio.sleep(LOOK_EVERY_S)
+                self._check()
         failpoint("publish.after")
+
+    async def flush(self) -> None:
+        """Wait until all tasks are published or dropped, at most `FLUSH_WITHIN_S`.
+
+        Does not wait for a broker that hangs.
+
+        Raises:
+            Exception: a batch failed, and the broker is not the reason.
+        """
+        until = time.monotonic() + FLUSH_WITHIN_S
+        # No asyncio.Event, because a thread that hangs would not set it.
+        while not (self._is_idle() or self._is_hanging() or time.monotonic() > until):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_EVERY_S)
+        self._check()
 
     def look(self) -> None:
         """Connect in the background if not connected, or if the broker took no task.
@@ -109,80 +164,146 @@ class Dispatcher:
 
         No calls come while the broker refuses the workers too, because then no PBX is ready.
         """
+        self._check()
         is_due = self._producer is None or self.is_down
-        if is_due and not self._is_hanging and not self._is_hopeless():
-            self._last = self._hand_over([])
+        if is_due and self._is_idle() and not self._is_hopeless():
+            self._hand_over([])
 
-    @property
+    def close(self) -> None:
+        """Let the thread end after the tasks that wait; do not wait for it."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _is_idle(self) -> bool:
+        return self._progress_at is None
+
     def _is_hanging(self) -> bool:
-        return self._last is not None and not self._last.done()
+        since = self._progress_at
+        return since is not None and time.monotonic() - since >= PUBLISH_WITHIN_S
 
     def _is_hopeless(self) -> bool:
         """True if the broker hangs, or did not take tasks a moment ago."""
         was_just_now = time.monotonic() - self._failed_at < RETRY_PAUSE_S
-        return self.is_down and (self._is_hanging or was_just_now)
+        return self.is_down and (not self._is_idle() or was_just_now)
 
-    def close(self) -> None:
-        """Let the thread end after the queued batches; do not wait for it."""
-        self._work.put(None)
+    def _check(self) -> None:
+        """Raise the thread's error, if any; drop the tasks that wait for a broker that hangs."""
+        with self._changed:
+            failure, self._failure = self._failure, None
+            if self._is_hanging():
+                self._mark_down(_in_words(TimeoutError()))
+        if failure is not None:
+            raise failure
 
-    def _hand_over(self, nudges: list[Nudge]) -> Future[None]:
+    def _hand_over(self, nudges: Sequence[Nudge]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
             self._thread.start()
-        sent: Future[None] = Future()
-        self._work.put((nudges, sent))
-        return sent
+        with self._changed:
+            self._waiting += nudges
+            if self._progress_at is None:
+                self._progress_at = time.monotonic()
+            self._changed.notify_all()
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            nudges, sent = work
-            if not sent.set_running_or_notify_cancel():
-                continue
+        while (nudges := self._next()) is not None:
             try:
                 self._send(nudges)
-                sent.set_result(None)
             except Exception as error:  # noqa: BLE001  # raised in the event loop
-                sent.set_exception(error)
+                with self._changed:
+                    self._failure = error
+            with self._changed:
+                if not self._waiting:
+                    self._progress_at = None
+
+    def _next(self) -> list[Nudge] | None:
+        """Wait for work; return the next tasks, none to connect only, None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_idle() or self._is_closed)
+            if self._is_idle():
+                return None
+            nudges = self._waiting[:BATCH]
+            del self._waiting[:BATCH]
+            self._progress_at = time.monotonic()
+            return nudges
 
     def _send(self, nudges: list[Nudge]) -> None:
-        """Send tasks in order until one fails."""
-        is_connected = False
+        """Send a batch. If the broker fails, it and all that wait are dropped."""
+        is_connected = has_taken = False
         try:
             producer = self._connected()
             is_connected = True
-            for nudge in nudges:
-                self.app.send_task(
-                    ORIGINATE,
-                    args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
-                    task_id=nudge.call_id,
-                    queue=nudge.pbx,
-                    producer=producer,
-                    argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
-                    kwargsrepr="",
-                    retry=False,
-                    ignore_result=True,
-                )
+            for pbx, tasks in groupby(sorted(nudges, key=_pbx_of), _pbx_of):
+                has_taken |= self._send_to(producer, pbx, tasks)
         except BROKER_ERRORS as error:
             self._disconnect()
             if is_connected:
                 self._refused_at = time.monotonic()
-            self._mark_down(_in_words(error))
+            self._mark_down(_in_words(error.__cause__ or error))
         else:
             # That a full broker accepts connections does not mean that it takes tasks.
-            is_proven = nudges or time.monotonic() - self._refused_at >= REFUSES_FOR_S
-            if self.is_down and is_proven:
-                self.problem = ""
-                logger.warning("Broker available again")
+            if has_taken or time.monotonic() - self._refused_at >= REFUSES_FOR_S:
+                self._mark_up()
+
+    def _send_to(self, producer: Producer, pbx: str, nudges: Iterable[Nudge]) -> bool:
+        """Send the tasks of one PBX, in order; return False if the broker refuses its queue.
+
+        Raises:
+            Exception: the broker fails, so that no other PBX needs to be tried.
+        """
+        if time.monotonic() - self._refused.get(pbx, -RETRY_PAUSE_S) < RETRY_PAUSE_S:
+            return False
+        try:
+            with producer.batch():  # type: ignore[attr-defined]  # its types are older
+                for nudge in nudges:
+                    with self._changed:
+                        self._progress_at = time.monotonic()
+                    self._send_one(producer, nudge)
+        except BROKER_ERRORS as error:
+            said = error.__cause__ or error
+            if not _is_about_queue(said):
+                raise
+            if pbx not in self._refused:
+                logger.error(  # noqa: TRY400  # needs no traceback
+                    "Broker refuses the queue of a PBX; its calls stay in the ledger",
+                    extra={"queue": pbx, "error": f"{said}; {_QUEUE_CURE}"},
+                )
+            self._refused[pbx] = time.monotonic()
+            return False
+        if self._refused.pop(pbx, None) is not None:
+            logger.warning("Broker takes the tasks of a PBX again", extra={"queue": pbx})
+        return True
+
+    def _send_one(self, producer: Producer, nudge: Nudge) -> None:
+        """Send one task, as `send_task` of Celery does for a task without options of its own."""
+        amqp = self.app.amqp
+        message = amqp.create_task_message(
+            nudge.call_id,
+            ORIGINATE,
+            args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
+            argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
+            kwargsrepr="",
+            ignore_result=True,
+        )
+        amqp.send_task_message(producer, ORIGINATE, message, queue=nudge.pbx, retry=False)
 
     def _mark_down(self, problem: str) -> None:
-        """Record that the broker takes no tasks; log it once for each outage."""
-        was_down, self.problem, self._failed_at = self.is_down, problem, time.monotonic()
+        """Drop the tasks that wait, and record why; log it once for each outage."""
+        with self._changed:
+            was_down, self.problem, self._failed_at = self.is_down, problem, time.monotonic()
+            self._waiting.clear()
         if not was_down:
             logger.error(
                 "Broker unavailable; retrying, the calls stay in the ledger",
                 extra={"error": problem},
             )
+
+    def _mark_up(self) -> None:
+        with self._changed:
+            was_down, self.problem = self.is_down, ""
+        if was_down:
+            logger.warning("Broker available again")
 
     def _connected(self) -> Producer:
         """Return this thread's producer, connected."""
@@ -200,13 +321,15 @@ class Dispatcher:
                 producer.connection.collect()
 
 
-def _retrieve(done: asyncio.Future[None]) -> None:
-    """Read the error, or asyncio reports one that nobody read: `publish` reads it elsewhere."""
-    if not done.cancelled():
-        done.exception()
+def _is_about_queue(error: BaseException) -> bool:
+    """True if the broker answered that this task must not, or cannot, go into its queue.
+
+    The connection can still be used: py-amqp opens the channel again that RabbitMQ closed.
+    """
+    return isinstance(error, ChannelError | NoPermissionError) or "WRONGTYPE" in str(error)
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """Return what the broker said, with the cure."""
     said = str(error) or "no answer in time"
     cure = next(cure for word, cure in _CURES if word in said.lower())

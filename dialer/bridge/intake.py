@@ -17,24 +17,31 @@ from redis.asyncio import Redis
 
 from dialer.bridge.admission import Admissions
 from dialer.bridge.cell import BridgeCell
+from dialer.bridge.life import Life
 from dialer.bridge.refusals import Candidate, Element, Refusals
 from dialer.domain.room import CellRoom, Room
 from dialer.domain.routing import Returns
 from dialer.errors import StoreUnavailable
 from dialer.store.client import wait_and_move
+from dialer.store.keys import ANY_TRUNK
 from dialer.store.ledger import Fetched
 
 #: Maximum number of requests in the hand, and in one round.
 BATCH: Final = 100
 
 #: Longest wait for a request before the room is read again, in seconds.
-BLOCK_S: Final = 1.0
+BLOCK_S: Final = 1.25
 
 #: The same if a parked request waits for room on a ready PBX, in seconds.
 BLOCK_PARKED_S: Final = 0.05
 
-#: Pause before the room is read again while a cell is full or a PBX is at its pace, in seconds.
+#: Pause before the room is read again while a cell is full or a PBX is at its pace, in seconds. It
+#: doubles up to the second one until there is room.
 FULL_PAUSE_S: Final = 0.02
+FULL_PAUSE_MAX_S: Final = 0.1
+
+#: A cell that waits for room accepts a reading of the PBXs that is at most so old, in seconds.
+ROOM_AGE_S: Final = 0.01
 
 #: Pause while no PBX is ready or the calling hours are over, in seconds.
 IDLE_PAUSE_S: Final = 0.5
@@ -45,16 +52,19 @@ class Intake:
     """The intake of one cell. `blocking` is a separate client, because BLMOVE occupies it.
 
     `admitting` is held while requests become calls. `parked` is how many requests wait for each
-    trunk, as of the last round. `_first` is the trunk whose parked requests last went first.
+    trunk, as of the last round. `_first` is the trunk whose parked requests last went first;
+    `_pause_s` the next pause while there is no room.
     """
 
     cell: BridgeCell
     blocking: Redis
+    life: Life = field(default_factory=Life)
     admitting: asyncio.Lock = field(default_factory=asyncio.Lock)
     parked: Mapping[str, int] = field(default_factory=dict)
     refusals: Refusals = field(init=False)
     admissions: Admissions = field(init=False)
     _first: str = ""
+    _pause_s: float = FULL_PAUSE_S
     _returns: Returns = field(default_factory=Returns)
 
     def __post_init__(self) -> None:
@@ -67,7 +77,10 @@ class Intake:
             room, fetched = await self.fetch()
             async with self.admitting:
                 moved = await self.handle(room, fetched)
-            if not moved:
+            if moved:
+                self.life.stir()
+                self._pause_s = FULL_PAUSE_S
+            else:
                 await self._wait(room, fetched)
 
     async def fetch(self) -> tuple[Room, Fetched]:
@@ -122,16 +135,18 @@ class Intake:
 
         Also park requests if older ones wait for the same trunk, to keep the order of each trunk.
         Move a parked request to the list of another trunk if it needs that one by now (the cell's
-        `trunk` was changed), so that it does not block those behind it.
+        `trunk` was changed), so that it does not block those behind it. Those that need no
+        particular trunk have a list without a name.
         """
         ledger = self.cell.ledger
         blocked: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
         others: list[Candidate] = []
         for candidate in candidates:
             element, trunk = candidate.element, self.cell.trunk(candidate.request)
-            is_due = trunk is None or element.source == ledger.keys.parked(trunk)
-            if trunk and not is_due and (trunk in self.parked or room.is_blocked(trunk)):
-                blocked[element.source].append((trunk, element.raw))
+            name = trunk or ANY_TRUNK
+            is_due = element.source == ledger.keys.parked(name)
+            if not is_due and (name in self.parked or room.is_blocked(trunk)):
+                blocked[element.source].append((name, element.raw))
             else:
                 others.append(candidate)
         for source, requests in blocked.items():
@@ -143,24 +158,57 @@ class Intake:
     async def _wait(self, room: Room, fetched: Fetched) -> None:
         """Wait until there may be room, or a request."""
         if not room.is_ready or self.cell.is_paused_by_hours(self.cell.clock.now()):
-            await asyncio.sleep(IDLE_PAUSE_S)
+            await self._wait_until_open()
         elif fetched.hand or not room.to_fetch:
-            await asyncio.sleep(FULL_PAUSE_S)
+            await self._wait_for_room(room)
         else:
             await self._wait_for_request(room)
+
+    async def _wait_until_open(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_PAUSE_S)
+            if not self.life.is_quiet or await self._may_admit(max_age_s=IDLE_PAUSE_S / 2):
+                return
+
+    async def _wait_for_room(self, room: Room) -> None:
+        """Pause until a PBX has room by the common reading of all cells, at most `BLOCK_S`."""
+        loop = asyncio.get_running_loop()
+        until, start_at = loop.time() + BLOCK_S, loop.time() + room.start_in_s
+        while True:
+            left_s = start_at - loop.time()
+            await asyncio.sleep(min(self._pause_s, left_s if left_s > 0 else FULL_PAUSE_S))
+            self._pause_s = min(2 * self._pause_s, FULL_PAUSE_MAX_S)
+            if not self.life.is_known or loop.time() >= until:
+                return
+            if await self._may_admit(max_age_s=ROOM_AGE_S):
+                return
+
+    async def _may_admit(self, *, max_age_s: float) -> bool:
+        """True if the cell is open and a PBX has room, as read at most `max_age_s` ago."""
+        cell = self.cell
+        if cell.is_paused_by_hours(cell.clock.now()):
+            return False
+        states = await cell.registry.pbxs(cell.pbxs, cell.name, max_age_s=max_age_s)
+        return any(state.load.room for state in states.values())
 
     async def _wait_for_request(self, room: Room) -> None:
         """Let Redis move the next request to the hand; the next round handles it."""
         ready = frozenset[str]().union(*(p.trunks for p in room.pbxs if p.ready))
-        is_due_soon = any(trunk in ready for trunk in self.parked)
-        ledger = self.cell.ledger
+        is_due_soon = any(trunk in ready or trunk == ANY_TRUNK for trunk in self.parked)
+        within_s = BLOCK_PARKED_S if is_due_soon else BLOCK_S
         try:
-            await wait_and_move(
-                self.blocking,
-                ledger.wire.request,
-                ledger.keys.hand(self.cell.bridge),
-                head=ledger.head,
-                within_s=BLOCK_PARKED_S if is_due_soon else BLOCK_S,
-            )
+            while await self._wait_once(within_s) is None and self.life.is_quiet:
+                if not await self._may_admit(max_age_s=BLOCK_S):
+                    return
         except StoreUnavailable:  # `Steps` logs it
             await asyncio.sleep(IDLE_PAUSE_S)
+
+    async def _wait_once(self, within_s: float) -> bytes | None:
+        ledger = self.cell.ledger
+        return await wait_and_move(
+            self.blocking,
+            ledger.wire.request,
+            ledger.keys.hand(self.cell.bridge),
+            head=ledger.head,
+            within_s=within_s,
+        )

@@ -49,14 +49,16 @@ class Judge:
         """Judge PBXs that left calls unclaimed; `pbxs` has the PBX of each of those calls.
 
         A PBX that this bridge has not seen ready all that time is not judged: it, the bridge or a
-        Redis was away.
+        Redis was away. Nor is one that its governor limits: its calls wait for their turn there.
         """
         late = list(pbxs)
         now = asyncio.get_running_loop().time()
         for name in dict.fromkeys(late):
             ready_s = now - self._ready_since.get(name, now)
-            if ready_s >= CLAIM_WITHIN_S and states[name].load.is_taking_calls:
-                await self._condemn(states[name], unclaimed_reason(late.count(name)))
+            state = states[name]
+            is_limited = state.governed.rate > 0
+            if ready_s >= CLAIM_WITHIN_S and state.load.is_taking_calls and not is_limited:
+                await self._condemn(state, unclaimed_reason(late.count(name)))
 
     async def try_with_queued(self, states: Mapping[str, PbxState]) -> None:
         """Try PBXs with calls that are queued to them and have nowhere else to go."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dialer.bridge.cell import BridgeCell
+from dialer.bridge.life import Life
 from dialer.bridge.recovery import Recovery
 
 logger = logging.getLogger(__name__)
@@ -27,14 +28,22 @@ class Reaper:
     cell: BridgeCell
     recovery: Recovery
     is_alone: Callable[[], bool] = lambda: True
+    life: Life = field(default_factory=Life)
     #: Calls whose entry was found destroyed in the last round.
     _destroyed: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Repair slots until cancelled."""
         while True:
-            await self.reap()
+            if not self.life.is_quiet or await self._has_slots():
+                await self.reap()
             await asyncio.sleep(REAP_EVERY_S)
+
+    async def _has_slots(self) -> bool:
+        """True if the cell had slots of a PBX a short time ago."""
+        cell = self.cell
+        with_slots = await cell.registry.cells_with_slots(cell.all_pbxs, max_age_s=REAP_EVERY_S / 2)
+        return cell.name in with_slots
 
     async def reap(self) -> None:
         """Repair the slots of all PBXs, and the calls on PBXs that the cell no longer lists.

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
-from dialer import watchdog
 from dialer.bridge.cell import BridgeCell, nudge
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.judge import Judge
+from dialer.bridge.life import Life
 from dialer.domain.call import LEGAL, CallError, Ended, Ending, Queued, Result, State
 from dialer.domain.request import CallRequest, cell_of
 from dialer.domain.routing import Turns, plan
@@ -56,6 +56,7 @@ class Recovery:
 
     cell: BridgeCell
     pbx_lost_after_s: float
+    life: Life = field(default_factory=Life)
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     judge: Judge = field(init=False)
     _turns: Turns = field(default_factory=Turns)
@@ -68,29 +69,25 @@ class Recovery:
     async def run(self) -> None:
         """Repair calls until cancelled."""
         while True:
-            states = await self.cell.registry.pbxs(self.cell.pbxs, self.cell.name)
+            states = await self.cell.registry.pbxs(
+                self.cell.pbxs, self.cell.name, max_age_s=EVERY_S / 2
+            )
             await self.judge.look(states)
-            async with self.moving:
-                await self.move_late(states)
-                await self.move_from_unready_pbxs(states)
-            await self.judge.try_with_queued(states)
-            await self.end_lost(states)
+            if not self.life.is_quiet:
+                await self._repair(states)
             await asyncio.sleep(EVERY_S)
 
-    async def run_heartbeat(self) -> None:
-        """Send this bridge's heartbeat and take over from dead bridges, until cancelled.
-
-        A separate task, because the other tasks wait while the broker or a Redis is down.
-        """
-        await watchdog.process.keep_beating(
-            f"heartbeat {self.cell.name}",
-            self.take_over,
-            every_s=EVERY_S,
-            is_down=lambda: self.cell.ledger.steps.is_down,
-        )
+    async def _repair(self, states: States) -> None:
+        async with self.moving:
+            if self.life.has_late_calls:
+                await self.move_late(states)
+            await self.move_from_unready_pbxs(states)
+        await self.judge.try_with_queued(states)
+        await self.end_lost(states)
 
     async def take_over(self) -> None:
         """Take over the hands of dead bridges; the intake handles the requests."""
+        self.life.stir()
         await self.cell.clock.measure(self.cell.ledger.steps)
         for bridge, n in await self.cell.ledger.take_over(self.cell.bridge):
             logger.warning(
@@ -186,14 +183,16 @@ class Recovery:
         )
         sent: list[tuple[Waiting, str, int]] = []
         for w, name in zip(moving, chosen, strict=True):
-            if name is not None and (epoch := await self._move_one(w, name)):
+            if name is not None and (
+                epoch := await self._move_one(w, name, cell.trunk(entries[w.call_id].request))
+            ):
                 sent.append((w, name, epoch))
         await self._publish(sent, entries)
 
-    async def _move_one(self, waiting: Waiting, pbx: str) -> int:
+    async def _move_one(self, waiting: Waiting, pbx: str, trunk: str | None) -> int:
         """Queue one call to a PBX; return its new epoch, 0 if that failed."""
         cell = self.cell
-        lease = await cell.registry.lease(cell.pbx(pbx), [waiting.call_id])
+        lease = await cell.registry.lease(cell.pbx(pbx), [waiting.call_id], [trunk])
         if not lease.granted:
             return 0
         epoch = await cell.ledger.assign(waiting, pbx)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.codes import Codes
 from dialer.bridge.intake import Intake
+from dialer.bridge.life import Life
 from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.plans import CellPlan
 from dialer.bridge.reaper import Reaper
@@ -57,6 +58,7 @@ class ServedCell:
     cell: BridgeCell
     clients: tuple[Redis, Redis]
     is_alone: Callable[[], bool]
+    life: Life = field(default_factory=Life)
     intake: Intake = field(init=False)
     codes: Codes = field(init=False)
     recovery: Recovery = field(init=False)
@@ -66,10 +68,11 @@ class ServedCell:
     is_over: bool = False
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.cell, self.clients[0])
-        self.codes = Codes(self.cell, self.clients[1])
-        self.recovery = Recovery(self.cell, self.plan.pbx_lost_after_s)
-        self.reaper = Reaper(self.cell, self.recovery, self.is_alone)
+        life = self.life
+        self.intake = Intake(self.cell, self.clients[0], life)
+        self.codes = Codes(self.cell, self.clients[1], life)
+        self.recovery = Recovery(self.cell, self.plan.pbx_lost_after_s, life)
+        self.reaper = Reaper(self.cell, self.recovery, self.is_alone, life)
 
     async def start(self) -> None:
         """Take over the hands of dead bridges, then start every part.
@@ -81,7 +84,6 @@ class ServedCell:
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "codes": self.codes.run,
             "late codes": self.codes.run_late,
-            "heartbeat": self.recovery.run_heartbeat,
             "recovery": self.recovery.run,
             "reaper": self.reaper.run,
             "kept settings": self._store_settings,

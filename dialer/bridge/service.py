@@ -69,6 +69,7 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
         await bridge.run()
         watchdog.process.stopping()
         await bridge.served.stop()
+        await dispatcher.flush()
     finally:
         await bridge.served.close()
         dispatcher.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 #: A start counts as load for about this long, in seconds; see `recent_starts`.
@@ -28,12 +28,16 @@ def recent_starts(counted: float, counted_us: int, now_us: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PbxLimits:
-    """What the settings allow on one PBX. `cps` is calls started per second."""
+    """What the settings allow on one PBX. `cps` is calls started per second.
+
+    `default_trunk` is the trunk of calls that need no particular one.
+    """
 
     name: str
     max_calls: int
     cps: float
     trunks: frozenset[str] = frozenset()
+    default_trunk: str = ""
 
     @property
     def pace(self) -> Pace:
@@ -43,6 +47,17 @@ class PbxLimits:
         still reaches the rate.
         """
         return Pace(gap_us=round(1_000_000 / self.cps), burst=max(1, math.ceil(self.cps / 10)))
+
+    def pace_at(self, limit: float) -> Pace:
+        """Return the pace under a governor's limit of calls a second, 0 for none.
+
+        The calls of a quarter of a second may start together, if that is not more than without the
+        limit: the worker gives them their turns.
+        """
+        if not limit or limit >= self.cps:
+            return self.pace
+        burst = min(self.pace.burst, max(2, math.ceil(limit / 4)))
+        return Pace(gap_us=round(1_000_000 / limit), burst=burst)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +82,11 @@ class Pace:
         return 0 if due_us > now_us else (now_us - due_us) // self.gap_us + 1
 
 
+def trunk_pace(limit: float) -> Pace:
+    """Return the pace of a trunk under a governor's limit of calls a second."""
+    return Pace(gap_us=round(1_000_000 / limit), burst=max(1, math.ceil(limit / 10)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PbxLoad:
     """State of one PBX at the last reading of the registry.
@@ -74,7 +94,9 @@ class PbxLoad:
     `ready` means that its worker is alive, can place calls and has what the cell needs.
     `calls` is how many slots are leased; `starts` is how many calls may start now by its pace.
     `recent_starts` is how many starts of the last seconds count as load. `is_held`: the bridges'
-    verdict is that it takes no calls; then it gets one call, if `is_trial_due`.
+    verdict is that it takes no calls; then it gets one call, if `is_trial_due`. `start_in_s` is how
+    soon its pace allows the next start. `trunk_starts` has for each trunk that the governor limits
+    how many calls may start over it now.
     """
 
     name: str
@@ -86,6 +108,9 @@ class PbxLoad:
     recent_starts: float = 0.0
     is_held: bool = False
     is_trial_due: bool = False
+    start_in_s: float = 0.0
+    default_trunk: str = ""
+    trunk_starts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def room(self) -> int:
@@ -99,6 +124,16 @@ class PbxLoad:
     def is_taking_calls(self) -> bool:
         """True if it is ready and its results do not say otherwise."""
         return self.ready and not self.is_held
+
+    def trunk_of(self, trunk: str | None) -> str:
+        """Return the trunk that a call takes here that needs this one, None for any."""
+        return trunk or self.default_trunk
+
+    def room_for(self, trunk: str | None) -> int:
+        """How many more calls that need this trunk it can take now."""
+        if not self.has_trunk(trunk):
+            return 0
+        return min(self.room, self.trunk_starts.get(self.trunk_of(trunk), self.room))
 
     def has_trunk(self, trunk: str | None) -> bool:
         """True if the PBX has this trunk; None: a call that needs no particular one."""
@@ -155,17 +190,23 @@ class Room:
         """True if any PBX is ready."""
         return any(p.ready for p in self.pbxs)
 
+    @property
+    def start_in_s(self) -> float:
+        """How soon the pace of a PBX with a free slot allows a start; infinite if there is none."""
+        paced = [p for p in self.pbxs if p.ready and p.calls < p.max_calls and not p.starts]
+        return min((p.start_in_s for p in paced), default=math.inf)
+
     def of_trunk(self, trunk: str | None) -> int:
         """Return how many calls that need this trunk may start now."""
-        found = sum(p.room for p in self.pbxs if p.has_trunk(trunk))
+        found = sum(p.room_for(trunk) for p in self.pbxs)
         return min(self.cell.to_admit, found)
 
     def is_blocked(self, trunk: str | None) -> bool:
-        """True if no PBX with this trunk has room, while another PBX has.
+        """True if no PBX has room for a call over this trunk, while there is room for others.
 
         A request for such a trunk is parked, so that others overtake it.
         """
-        return self.of_pbxs > 0 and not any(p.room for p in self.pbxs if p.has_trunk(trunk))
+        return self.of_pbxs > 0 and not any(p.room_for(trunk) for p in self.pbxs)
 
     def from_parked(self, parked: Mapping[str, int], *, at_most: int) -> dict[str, int]:
         """Return how many parked requests to read now, by trunk; the first trunk goes first.

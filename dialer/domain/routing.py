@@ -85,10 +85,16 @@ def plan(
     loads = list(pbxs)
     turns = turns or Turns()
     given = dict.fromkeys((p.name for p in loads), 0)
+    over: dict[tuple[str, str], int] = {}  # calls that the plan has given a trunk of a PBX
     left = len(trunks) if at_most is None else at_most
     chosen: list[str | None] = []
     for trunk in trunks:
-        fit = [p for p in loads if p.room > given[p.name] and p.has_trunk(trunk)]
+        fit = [
+            p
+            for p in loads
+            if p.room > given[p.name]
+            and p.room_for(trunk) > over.get((p.name, p.trunk_of(trunk)), 0)
+        ]
         if left <= 0 or not fit:
             chosen.append(None)
             continue
@@ -96,6 +102,8 @@ def plan(
         least = min(load.values())
         best = turns.next([p for p in fit if load[p.name] == least])
         given[best.name] += 1
+        way = best.name, best.trunk_of(trunk)
+        over[way] = over.get(way, 0) + 1
         left -= 1
         chosen.append(best.name)
     return chosen

@@ -9,6 +9,7 @@ from typing import Final
 
 from dialer.monitor import troubles
 from dialer.settings.tables import Pbx
+from dialer.store.keys import ANY_TRUNK
 from dialer.store.ledger import CellCounts, Late, LedgerReads
 from dialer.store.registry import BridgeState, PbxState, Registry
 
@@ -81,7 +82,7 @@ class Snapshot:
                 f"{name}: {parked} requests wait for trunk {trunk}, and no PBX with it takes calls"
                 for name, counts in self.cells.items()
                 for trunk, parked in counts.parked.items()
-                if parked and not self._is_taking(name, trunk)
+                if parked and trunk != ANY_TRUNK and not self._is_taking(name, trunk)
             ),
             *(
                 f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"

@@ -69,6 +69,8 @@ def _of_working(name: str, pbx: PbxState) -> Iterator[str]:
             "minute ended in CONGESTION: ask the carrier, and see that its trunks are registered "
             "and have channels free"
         )
+    for sentence in pbx.governed.in_words(pbx.cps):
+        yield f"{name}: {sentence}"
     if 0 < pbx.cap < pbx.max_calls:
         yield (
             f"{name}: maxcalls in its asterisk.conf leaves room for {pbx.cap} of its calls, and "

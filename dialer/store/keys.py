@@ -47,6 +47,9 @@ CODE_HAND: Final = "dialer:codehand:"
 BRIDGES: Final = "dialer:bridges:"
 PARKING: Final = "dialer:parking:"
 
+#: The parked list of requests that need no particular trunk has this name instead of a trunk's.
+ANY_TRUNK: Final = ""
+
 #: Keys of processes and cells expire this long after their last update. In seconds.
 IDLE_RETENTION_S: Final = 30 * 24 * 3600
 
@@ -99,7 +102,7 @@ class LedgerKeys:
         return f"{PARKING}{self.cell}"
 
     def parked(self, trunk: str) -> str:
-        """List: requests that wait for this trunk, oldest first. Gone when empty."""
+        """List: requests that wait for this trunk (or ANY_TRUNK), oldest first. Gone when empty."""
         return f"dialer:parked:{self.cell}:{trunk}"
 
     def code_hand(self, bridge: str) -> str:
@@ -152,7 +155,10 @@ def pace(pbx_name: str) -> str:
 
 
 def starts(pbx_name: str) -> str:
-    """Hash in the registry: decaying number of starts on the PBX. `STARTS_RETENTION_S`."""
+    """Hash in the registry: decaying number of starts on the PBX. `STARTS_RETENTION_S`.
+
+    `trunk:<name>` is the time of the next allowed start over a limited trunk, µs.
+    """
     return f"dialer:starts:{pbx_name}"
 
 

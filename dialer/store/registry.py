@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
+from dialer.domain.governor import Governed, TrunkLimit
 from dialer.domain.numbers import BY_DIGITS, Numbering
-from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts
+from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts, trunk_pace
 from dialer.domain.taking import (
     TRIAL_LOST_AFTER_MS,
     TRIAL_PAUSE_MS,
@@ -39,6 +41,10 @@ SKEW_WARNED_S: Final = 2.0
 #: A PBX whose host has a clock that differs more from Redis gets no calls, in seconds.
 SKEW_MAX_S: Final = 30.0
 
+#: A limit of a governor outside these, in calls a second, is not ours. As in `_governed.lua`.
+LEAST_RATE: Final = 0.001
+MOST_RATE: Final = 1_000_000
+
 #: Numbers in one change of the do-not-call set; Lua unpacks at most about 8,000 arguments.
 DNC_BATCH: Final = 1000
 
@@ -60,7 +66,8 @@ class PbxState:
     `skew_s` is how far its host's clock is ahead of Redis. `cap` is how many calls asterisk.conf
     leaves room for, 0 for no limit; `max_calls` is that of the settings. `verdict`: the bridges
     found that it takes no calls; `lifted` are the results until the last verdict was lifted.
-    Workers of older releases write none of `trouble`, `skew_s`, `cap` and `results`.
+    `governed` is what the worker's governor limits.
+    Workers of older releases write none of `trouble`, `skew_s`, `cap`, `results` and `governed`.
     """
 
     load: PbxLoad
@@ -74,6 +81,8 @@ class PbxState:
     cap: int = 0
     results: Results = field(default_factory=Results)
     max_calls: int = 0
+    cps: float = 0.0
+    governed: Governed = field(default_factory=Governed)
     verdict: Verdict | None = None
     lifted: Results = field(default_factory=Results)
 
@@ -81,6 +90,12 @@ class PbxState:
     def is_alive(self) -> bool:
         """True if the worker's heartbeat is recent and the worker is not stopping."""
         return self.silent_s < PBX_DEAD_AFTER_S and self.link != "stopping"
+
+    def for_cell(self, cell: str | None) -> PbxState:
+        """Return the state for the calls of one cell: not ready if it lacks a target of it."""
+        if cell not in self.lacking:
+            return self
+        return replace(self, load=replace(self.load, ready=False))
 
     def why_not_taking(self, cell: str | None = None) -> str:
         """Return why the PBX takes no calls, or none of that cell; '' if it takes them."""
@@ -156,12 +171,25 @@ class Beat:
     is_holder: bool
 
 
+@dataclass(slots=True)
+class _Readings:
+    """Last readings, for callers that accept an old one. Times are of the event loop.
+
+    `reading` is locked while one caller reads for all.
+    """
+
+    states: dict[PbxLimits, tuple[float, PbxState]] = field(default_factory=dict)
+    with_slots: dict[tuple[str, ...], tuple[float, frozenset[str]]] = field(default_factory=dict)
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """The registry's steps. `numbering` says which numbers are the same telephone."""
 
     steps: Steps
     numbering: Numbering = BY_DIGITS
+    _read: _Readings = field(default_factory=_Readings, compare=False)
 
     async def hold(self, pbx: str, worker: Holder, *, dead: str = "", above: int = 0) -> Held:
         """Take the lease of a PBX for `worker`, unless another worker has it and lives.
@@ -239,37 +267,45 @@ class Registry:
             if skew_ms is not None
         }
 
-    async def pbxs(self, pbxs: Sequence[PbxLimits], cell: str | None = None) -> dict[str, PbxState]:
-        """Read the state of each PBX; with `cell`, its readiness for the calls of that cell."""
+    async def pbxs(
+        self, pbxs: Sequence[PbxLimits], cell: str | None = None, *, max_age_s: float = 0.0
+    ) -> dict[str, PbxState]:
+        """Read the state of each PBX; with `cell`, its readiness for the calls of that cell.
+
+        A state that was read `max_age_s` ago is not read again.
+        """
+        if max_age_s:
+            async with self._read.reading:
+                await self._read_pbxs([p for p in pbxs if self._age_s(p) > max_age_s])
+        else:
+            await self._read_pbxs(pbxs)
+        return {p.name: self._read.states[p][1].for_cell(cell) for p in pbxs}
+
+    def _age_s(self, pbx: PbxLimits) -> float:
+        read = self._read.states.get(pbx)
+        return asyncio.get_running_loop().time() - read[0] if read else math.inf
+
+    async def _read_pbxs(self, pbxs: Sequence[PbxLimits]) -> None:
+        if not pbxs:
+            return
+        now = asyncio.get_running_loop().time()
         names = [key for p in pbxs for key in _pbx_keys(p.name)]
         now_us, *rows = await self.steps.run("loads", names)
-        return {
-            p.name: _state(p, cell, int(now_us), row) for p, row in zip(pbxs, rows, strict=True)
-        }
+        for p, row in zip(pbxs, rows, strict=True):
+            self._read.states[p] = now, _state(p, int(now_us), row)
 
-    async def lease(self, pbx: PbxLimits, call_ids: Sequence[str]) -> Lease:
-        """Lease slots and starts for calls, in order, as many as the PBX has room for."""
-        pace = pbx.pace
-        granted, *new = await self.steps.run(
-            "lease",
-            [
-                keys.slots(pbx.name),
-                keys.pace(pbx.name),
-                keys.pbx(pbx.name),
-                keys.verdict(pbx.name),
-                keys.starts(pbx.name),
-            ],
-            [
-                pbx.max_calls,
-                pace.gap_us,
-                pace.burst,
-                int(START_COUNTS_S * 1e6),
-                keys.STARTS_RETENTION_S,
-                TRIAL_PAUSE_MS,
-                TRIAL_LOST_AFTER_MS,
-                *call_ids,
-            ],
-        )
+    async def lease(
+        self, pbx: PbxLimits, call_ids: Sequence[str], trunks: Sequence[str | None] = ()
+    ) -> Lease:
+        """Lease slots and starts for calls, in order, as many as the PBX has room for.
+
+        `trunks` has the trunk that each call needs, None for any; without it no trunk's limit
+        counts.
+        """
+        ways = [trunk or pbx.default_trunk for trunk in trunks] or [""] * len(call_ids)
+        names, args = lease_parts(pbx)
+        pairs = (text for pair in zip(call_ids, ways, strict=True) for text in pair)
+        granted, *new = await self.steps.run("lease", names, [*args, *pairs])
         return Lease(granted=int(granted), new=frozenset(i.decode() for i in new))
 
     async def condemn(self, state: PbxState, reason: str) -> bool:
@@ -335,6 +371,17 @@ class Registry:
         )
         return {p: [_text(i) for i in row] for p, row in zip(pbxs, rows, strict=True)}
 
+    async def cells_with_slots(self, pbxs: Sequence[str], *, max_age_s: float) -> frozenset[str]:
+        """Return the cells that have slots of these PBXs, as read at most `max_age_s` ago."""
+        async with self._read.reading:
+            now, asked = asyncio.get_running_loop().time(), tuple(pbxs)
+            read_at, found = self._read.with_slots.get(asked, (-math.inf, frozenset()))
+            if now - read_at > max_age_s:
+                reply = await self.steps.run("slot_cells", [keys.slots(p) for p in pbxs])
+                found = frozenset(map(_text, reply))
+                self._read.with_slots[asked] = now, found
+            return found
+
     async def dnc_contains(self, numbers: Sequence[str]) -> list[bool]:
         """Return for each number true if it is in the do-not-call set, in any spelling."""
         found: list[bool] = []
@@ -372,6 +419,15 @@ class Registry:
         return changed
 
 
+def lease_parts(pbx: PbxLimits) -> tuple[list[str], list[Arg]]:
+    """Return the keys and arguments of a PBX that `_lease.lua` takes."""
+    pace, name = pbx.pace, pbx.name
+    names = [keys.slots(name), keys.pace(name), keys.pbx(name), keys.verdict(name)]
+    args: list[Arg] = [pbx.max_calls, pace.gap_us, pace.burst, int(START_COUNTS_S * 1e6)]
+    args += [keys.STARTS_RETENTION_S, TRIAL_PAUSE_MS, TRIAL_LOST_AFTER_MS]
+    return [*names, keys.starts(name)], args
+
+
 def skew_words(skew_s: float) -> str:
     """Return how the clock of a host differs from Redis, with the cure."""
     way = "ahead of" if skew_s > 0 else "behind"
@@ -384,25 +440,34 @@ def _pbx_keys(pbx: str) -> tuple[str, ...]:
     return keys.pbx(pbx), keys.slots(pbx), keys.pace(pbx), keys.starts(pbx), keys.verdict(pbx)
 
 
-def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) -> PbxState:
-    beat, calls, next_start_us, (started, started_us), judged = row
-    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results = map(_text, beat)
+def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
+    beat, calls, next_start_us, (started, started_us), judged, trunks = row
+    dues = dict(zip(map(_text, trunks[::2]), trunks[1::2], strict=True))
+    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor = map(_text, beat)
     lacking = _mapping(lacks)
     silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
     skew_s = _number(skew_ms) / 1000
     can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S
     verdict = _verdict(judged, instance, now_us / 1e6)
+    governed = _governed(governor, instance)
+    pace = pbx.pace_at(governed.rate)
     return PbxState(
         load=PbxLoad(
             name=pbx.name,
-            ready=silent_s < PBX_SILENT_AFTER_S and can_place and cell not in lacking,
+            ready=silent_s < PBX_SILENT_AFTER_S and can_place,
             calls=int(calls),
             max_calls=min(pbx.max_calls, _number(cap) or pbx.max_calls),
-            starts=pbx.pace.starts(_number(next_start_us), now_us),
+            starts=pace.starts(_number(next_start_us), now_us),
             trunks=pbx.trunks,
             recent_starts=recent_starts(_decimal(started), _number(started_us), now_us),
             is_held=verdict is not None,
             is_trial_due=verdict is not None and verdict.is_trial_due,
+            start_in_s=max(0, pace.next_start_us(_number(next_start_us), now_us) - now_us) / 1e6,
+            default_trunk=pbx.default_trunk,
+            trunk_starts={
+                name: trunk_pace(trunk.rate).starts(_number(dues.get(f"trunk:{name}")), now_us)
+                for name, trunk in governed.trunks.items()
+            },
         ),
         instance=instance,
         link=link,
@@ -413,6 +478,8 @@ def _state(pbx: PbxLimits, cell: str | None, now_us: int, row: Sequence[Any]) ->
         skew_s=skew_s,
         cap=_number(cap),
         max_calls=pbx.max_calls,
+        cps=pbx.cps,
+        governed=governed,
         results=_results(results),
         verdict=verdict,
         lifted=_results(_text(judged[-1])),
@@ -432,6 +499,32 @@ def _verdict(judged: Sequence[bytes], instance: str, now_s: float) -> Verdict | 
         trial_age_s=now_s - _number(trial_ms) / 1000,
         trials=_number(trials),
     )
+
+
+def _governed(text: str, instance: str) -> Governed:
+    """Return what a governor limits; nothing if an older release's worker has taken its place."""
+    found = _mapping(text)
+    if found.get("instance") != instance:
+        return Governed()
+    trunks = found.get("trunks")
+    limited = {
+        str(name): TrunkLimit(rate=rate, share=_rate(trunk.get("share")))
+        for name, trunk in (trunks.items() if isinstance(trunks, dict) else ())
+        if isinstance(trunk, dict) and (rate := _rate(trunk.get("limit")))
+    }
+    return Governed(
+        rate=_rate(found.get("limit")),
+        answer_s=_rate(found.get("answer_ms")) / 1000,
+        normal_s=_rate(found.get("normal_ms")) / 1000,
+        trunks=limited,
+    )
+
+
+def _rate(value: object) -> float:
+    """Return a number from a governor, 0 if it is missing, or no number that is ours."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if LEAST_RATE <= value <= MOST_RATE else 0.0
 
 
 def _results(text: str) -> Results:

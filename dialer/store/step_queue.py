@@ -16,21 +16,23 @@ from typing import Any
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """A step, or a read, which has no name. `call` is the key of the call that the step changes.
+    """A step, or a read, which has no name. `calls` are the keys of the calls that it changes.
 
-    `is_retry`: it was written before and has to run again.
+    `is_retry`: it was written before and has to run again. `behind`: how many of its calls have a
+    step before it that is not finished.
     """
 
     name: str
-    call: str | None
+    calls: tuple[str, ...]
     command: bytes
     done: asyncio.Future[Any]
     is_retry: bool = False
+    behind: int = 0
 
     @property
     def is_abandoned(self) -> bool:
         """True if its caller was cancelled and no call needs it."""
-        return self.call is None and self.done.done()
+        return not self.calls and self.done.done()
 
 
 @dataclass(slots=True)
@@ -50,13 +52,15 @@ class StepQueue:
         return bool(self._again or self._new)
 
     def add(self, step: Step) -> None:
-        """Add a new step; it waits if its call has one that is not finished."""
-        if step.call is not None and step.call in self._behind:
-            self._behind[step.call].append(step)
-            return
-        if step.call is not None:
-            self._behind[step.call] = deque()
-        self._new.append(step)
+        """Add a new step; it waits while a call of it has one that is not finished."""
+        for call in step.calls:
+            if (waiting := self._behind.get(call)) is None:
+                self._behind[call] = deque()
+            else:
+                waiting.append(step)
+                step.behind += 1
+        if not step.behind:
+            self._new.append(step)
 
     def first(self, n: int) -> list[Step]:
         """Return up to `n` steps that may be written now, without removing them."""
@@ -68,7 +72,7 @@ class StepQueue:
             (self._again or self._new).popleft()
 
     def finish(self, step: Step, reply: Any) -> None:
-        """Give a step that is under way its reply; the next step of its call may be written."""
+        """Give a step that is under way its reply; the next of its calls may be written."""
         self.retries -= step.is_retry
         if step.done.done():
             pass  # its caller was cancelled
@@ -76,11 +80,14 @@ class StepQueue:
             step.done.set_exception(reply)
         else:
             step.done.set_result(reply)
-        if step.call is not None:
-            if waiting := self._behind[step.call]:
-                self._new.append(waiting.popleft())
-            else:
-                del self._behind[step.call]
+        for call in step.calls:
+            if not (waiting := self._behind[call]):
+                del self._behind[call]
+                continue
+            after = waiting.popleft()
+            after.behind -= 1
+            if not after.behind:
+                self._new.append(after)
 
     def put_back(self, steps: Sequence[Step]) -> None:
         """Put back steps that were under way; they run again before new ones."""
@@ -107,7 +114,8 @@ class StepQueue:
 
     def take_all(self) -> list[Step]:
         """Remove every step; return those without a result."""
-        steps = [*self._again, *self._new, *chain.from_iterable(self._behind.values())]
+        behind = chain.from_iterable(self._behind.values())
+        steps = dict.fromkeys([*self._again, *self._new, *behind])
         self._again.clear()
         self._new.clear()
         self._behind.clear()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -129,8 +129,17 @@ class Steps:
         finally:
             await cancel([task])
 
-    async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
+    async def run(
+        self,
+        name: str,
+        keys: Sequence[str],
+        args: Sequence[Arg] = (),
+        *,
+        calls: Collection[str] = (),
+    ) -> Any:
         """Run step `name`; retry through outages of the server, without a limit.
+
+        `calls` are the keys of the calls that it changes, if they are not among `keys`.
 
         Raises:
             RedisError: the server refused the step for a reason that waiting does not cure.
@@ -139,14 +148,14 @@ class Steps:
         failpoint(f"{name}.before")
         # Pack here, so that an argument that cannot be sent raises in its caller only.
         command = pack("EVALSHA", DIGESTS.get(name, name), len(keys), *keys, *args)
-        call = next((key for key in keys if key.startswith(CALL_PREFIX)), None)
-        result = await self._add(name, call, command)
+        of_keys = [key for key in keys if key.startswith(CALL_PREFIX)]
+        result = await self._add(name, tuple(dict.fromkeys(calls)) or tuple(of_keys[:1]), command)
         failpoint(f"{name}.after")
         return result
 
     async def read(self, *command: Arg) -> Any:
         """Run one read command; retry through outages, without a limit."""
-        return self._parsed(command[0], await self._add("", None, pack(*command)))
+        return self._parsed(command[0], await self._add("", (), pack(*command)))
 
     async def read_many(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Run read commands; retry through outages, without a limit.
@@ -159,7 +168,7 @@ class Steps:
         replies: list[Any] = []
         for start in range(0, len(packed), READS):
             some = packed[start : start + READS]
-            replies += await asyncio.gather(*(self._add("", None, read) for read in some))
+            replies += await asyncio.gather(*(self._add("", (), read) for read in some))
         return [
             self._parsed(command[0], reply)
             for command, reply in zip(commands, replies, strict=True)
@@ -180,13 +189,13 @@ class Steps:
         await self._disconnect()
         await self.redis.aclose()
 
-    def _add(self, name: str, call: str | None, command: bytes) -> asyncio.Future[Any]:
+    def _add(self, name: str, calls: tuple[str, ...], command: bytes) -> asyncio.Future[Any]:
         if self._stopped is not None:
             raise StepsStopped(self._stopped)
         loop = asyncio.get_running_loop()
         if self._runner is None:
             self._runner = loop.create_task(self._run_all(), name=f"steps {self.where}")
-        step = Step(name, call, command, loop.create_future())
+        step = Step(name, calls, command, loop.create_future())
         self._queue.add(step)
         self._wanted.set()
         return step.done

@@ -76,6 +76,8 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
             pbxs: Sequence[str] = tuple(PBXS),
             bridges: int = 1,
             max_calls: int = 400,
+            cps: float = 200.0,
+            governor: bool = True,
             broker_url: str = "",
             trunks: Mapping[str, str] = TRUNKS,
             ports: Mapping[str, int] | None = None,
@@ -89,6 +91,8 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
                     port=(ports or {}).get(name) or lab.ami_port("22" if version == "22" else "16"),
                     secret=AMI_SECRET,
                     max_calls=max_calls,
+                    cps=cps,
+                    more={"governor": governor},
                     trunks=trunks,
                 )
                 for name, version in PBXS.items()

@@ -13,10 +13,11 @@ WORKERS = ("pbx22", "pbx16")
 #: The named steps, each with a failure point before and after it, by who takes them.
 STEPS = {
     "bridge": (
-        "fetch", "fetch_codes", "check", "park", "admit", "refuse", "bury", "bury_call", "due",
+        "fetch", "fetch_codes", "check", "park", "admit_many", "admit", "refuse", "bury",
+        "bury_call", "due",
         "assign", "takeover", "return_hand", "code", "late_codes",
         "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
-        "unserved_cells", "bridge_beat", "condemn", "try", "tried",
+        "unserved_cells", "bridge_beat", "condemn", "try", "tried", "pulse", "slot_cells",
     ),
     "worker": ("claim", "accept", "answer", "end", "end_release", "release", "heartbeat",
                "originate", "unclaim", "hold", "let_go", "fence", "unannounced", "present"),
@@ -26,7 +27,7 @@ STEPS = {
 RARE = {
     "bridge": {
         *("refuse", "bury", "bury_call", "park", "assign", "return_hand", "end", "old_slots"),
-        *("release", "condemn", "try", "tried"),
+        *("release", "condemn", "try", "tried", "takeover", "slot_cells", "lease"),
     },
     "worker": {"unclaim", "hold", "let_go", "fence"},
 }

@@ -50,6 +50,8 @@ class Ground:
             self.links[name] = await self._linked(name)
         toml = self._toml({name: links.ami.port for name, links in self.links.items()})
         site = Site(self.folder, toml, self.store.url(0), WORKERS, bridges=len(BRIDGES))
+        if self.store.port is not None:
+            site.programs[BRIDGES[1]].config = self._two_step_config(toml)
         for name in WORKERS:
             program = site.programs[name]
             program.config = self._config(name, {name: self.links[name].ami.port})
@@ -83,6 +85,17 @@ class Ground:
         path = self.folder / f"{name}{copy}.toml"
         all_ports = {pbx: links.ami.port for pbx, links in self.links.items()} | ports
         path.write_text(self._toml(all_ports, self.links[name]), encoding="utf-8")
+        return path
+
+    def _two_step_config(self, toml: str) -> Path:
+        """Write the file of a bridge that takes the registry for a server of its own.
+
+        So it leases and admits in two steps, and the other bridge in one.
+        """
+        url = f'[registry]\nredis_url = "{self.store.url(0)}"'
+        assert url in toml
+        path = self.folder / f"{BRIDGES[1]}.toml"
+        path.write_text(toml.replace(url, url.replace("127.0.0.1", "localhost")), encoding="utf-8")
         return path
 
     def _toml(self, ports: dict[str, int], links: Links | None = None) -> str:

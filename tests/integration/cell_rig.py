@@ -20,7 +20,9 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.codes import Codes
 from dialer.bridge.dispatch import Dispatcher, Nudge
 from dialer.bridge.intake import Intake
+from dialer.bridge.life import Life
 from dialer.bridge.parked import ParkedSweep
+from dialer.bridge.pulse import Beating, Pulse
 from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
 from dialer.domain.call import Ending, Result
@@ -92,6 +94,13 @@ def pbx_table(name: str = "pbx01") -> Pbx:
     """The same PBX as the settings have it."""
     fields = {"trunks": {"tim": "PJSIP/{number}@tim"}, "secret": "s"}
     return Pbx(name=name, max_calls=50, cps=1000, **fields)  # type: ignore[arg-type]
+
+
+def governor(
+    limit: float = 0, trunks: Mapping[str, Mapping[str, float]] | None = None, **fields: Any
+) -> str:
+    """What the heartbeat of `Site.beat` says of its governor."""
+    return json.dumps({"limit": limit, "trunks": trunks or {}, "instance": "i1", **fields})
 
 
 def cell(*pbxs: str, **fields: Any) -> Cell:
@@ -320,6 +329,7 @@ class Bridge:
     codes: Codes
     recovery: Recovery
     reaper: Reaper
+    pulse: Pulse
 
     @classmethod
     def of(
@@ -351,17 +361,19 @@ class Bridge:
             dispatcher=cast("Dispatcher", nudges),
             wire=wire,
         )
-        intake = Intake(where, site.client())
-        recovery = Recovery(where, pbx_lost_after_s)
+        life = Life()
+        intake = Intake(where, site.client(), life)
+        recovery = Recovery(where, pbx_lost_after_s, life)
         return cls(
             cell=where,
             pbxs=site,
             nudges=nudges,
             intake=intake,
             parked=ParkedSweep(where, intake),
-            codes=Codes(where, site.client()),
+            codes=Codes(where, site.client(), life),
             recovery=recovery,
-            reaper=Reaper(where, recovery),
+            reaper=Reaper(where, recovery, life=life),
+            pulse=Pulse(name, steps, where.clock, [Beating(life, recovery)]),
         )
 
     @asynccontextmanager
@@ -372,7 +384,7 @@ class Bridge:
             self.intake.run,
             self.codes.run,
             self.codes.run_late,
-            self.recovery.run_heartbeat,
+            self.pulse.run,
             self.recovery.run,
             self.reaper.run,
             self.parked.run,

@@ -59,18 +59,22 @@ async def parked(site: Site, trunk: str, expected: list[bytes]) -> bool:
 
 
 class Rounds:
-    """Count how often the intake went round its loop."""
+    """Count how often the intake went round its loop, or looked if it may."""
 
     def __init__(self, bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        fetch = type(bridge.intake).fetch
+        for name in ("fetch", "_may_admit"):
+            monkeypatch.setattr(type(bridge.intake), name, self.counted(bridge, name))
 
-        async def counted(intake: Any) -> Any:
+    def counted(self, bridge: Bridge, name: str) -> Any:
+        method = getattr(type(bridge.intake), name)
+
+        async def called(intake: Any, **given: Any) -> Any:
             if intake is bridge.intake:
                 self.n += 1
-            return await fetch(intake)
+            return await method(intake, **given)
 
-        monkeypatch.setattr(type(bridge.intake), "fetch", counted)
+        return called
 
     async def more(self, n: int = 3) -> None:
         until = self.n + n

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from dialer.bridge.cell import BridgeCell
 from dialer.multcall.request import parse_request
 from dialer.store.entry import Entry
 from dialer.store.ledger import Admission
@@ -131,6 +132,7 @@ async def _live(site: Site, n: int) -> bool:
 async def test_resumed_bridge_frees_no_slot_of_the_other(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(BridgeCell, "is_on_one_server", False)  # lease and admission are apart
     first, second = pair(site)
     await site.push_requests(element())
     await first.recovery.take_over()
@@ -151,15 +153,17 @@ async def test_resumed_bridge_frees_no_slot_of_the_other(
     assert await site.slots("pbx01") | await site.slots("pbx02") == {"r-1"}
 
 
+@pytest.mark.parametrize("step", ["admit", "admit_many"])
 async def test_an_admission_whose_reply_was_lost_is_an_admission(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Twice the same step with the same arguments, as `Steps` does after a broken connection."""
+    monkeypatch.setattr(BridgeCell, "is_on_one_server", step == "admit_many")
     bridge, _ = pair(site)
     run = type(bridge.cell.ledger.steps).run
 
     async def twice(self: object, name: str, *rest: object) -> object:
-        if name == "admit":
+        if name == step:
             await run(bridge.cell.ledger.steps, name, *rest)  # type: ignore[arg-type]
         return await run(bridge.cell.ledger.steps, name, *rest)  # type: ignore[arg-type]
 

@@ -79,6 +79,37 @@ async def test_bridge_fails_when_redis_steps_stop(site: Site) -> None:
         await served.close()
 
 
+async def test_a_redis_that_refuses_everything_ends_no_bridge(
+    site: Site, valkey_server: EmbeddedValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    await site.redis.acl_setuser(
+        "poor", enabled=True, passwords=["+p"], keys=["*"], commands=["+@all", "-time"]
+    )
+    url = valkey_server.url(1).replace("//", "//poor:p@")
+    refused = replace(plan(url, draining=False), cell=cell(nome="REFUSED"))
+    sound = plan(site.url, draining=False)
+    nudges = cast(Any, Nudges())
+    served = await Served.connect([refused, sound], site.url, bridge=BRIDGE, dispatcher=nudges)
+    bridges = site.ledger.keys.bridges
+
+    def is_said() -> bool:
+        said = {(getattr(r, "cell", ""), getattr(r, "part", "")) for r in caplog.records}
+        return ("REFUSED", "heartbeat") in said
+
+    async def goes_on() -> bool:
+        return await site.redis.zscore(bridges, BRIDGE) != seen
+
+    try:
+        await served.start()
+        await wait_until(is_said, "it says so")
+        seen = await site.redis.zscore(bridges, BRIDGE)
+        await wait_until(goes_on, "the other cell has its heartbeat")
+        assert not served.failure.done()
+    finally:
+        await served.close()
+        await site.redis.acl_deluser("poor")
+
+
 async def test_stop_returns_the_hands_of_other_cells_if_steps_stopped(
     site: Site, valkey_server: EmbeddedValkey
 ) -> None:

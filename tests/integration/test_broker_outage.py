@@ -28,10 +28,12 @@ async def test_broker_connection_is_new_after_an_outage(
     dispatcher = Dispatcher(app)
     try:
         await dispatcher.publish([NUDGE])
+        await dispatcher.flush()
         before = dispatcher._producer
         assert before is not None
         valkey_server.kill()
         await dispatcher.publish([NUDGE])  # waits for nothing: its worker finds the call
+        await dispatcher.flush()
         assert dispatcher.is_down
         assert dispatcher.problem
         assert dispatcher._producer is not before
@@ -39,6 +41,7 @@ async def test_broker_connection_is_new_after_an_outage(
 
         async def is_back() -> bool:
             await dispatcher.publish([NUDGE])
+            await dispatcher.flush()
             return not dispatcher.is_down
 
         await wait_until(is_back, "it uses the broker again")
@@ -60,6 +63,7 @@ async def test_hanging_broker_holds_nothing_up(redis_url: str) -> None:
         async with asyncio.timeout(5):
             for _ in range(50):
                 await dispatcher.publish([NUDGE])
+                await dispatcher.flush()
         assert dispatcher.problem.startswith("no answer in time; ")
     finally:
         dispatcher.close()
@@ -72,6 +76,7 @@ async def test_cells_that_publish_at_once_lose_no_task(
 ) -> None:
     dispatcher = Dispatcher(Celery("test", broker=valkey_server.url(1)))
     await asyncio.gather(*(dispatcher.publish([NUDGE]) for _ in range(20)))
+    await dispatcher.flush()
     dispatcher.close()
     async with Redis.from_url(valkey_server.url(1)) as redis:
         assert await redis.llen("pbx01") == 20

@@ -55,7 +55,17 @@ async def test_a_key_of_another_type_stops_no_other_pbx(site: Site, key: str, ki
 
 @pytest.mark.parametrize("garbage", NO_NUMBERS, ids=lambda one: one[:6].decode("latin1"))
 async def test_fields_that_are_no_numbers_stop_nothing(site: Site, garbage: bytes) -> None:
-    names = ("seen_ms", "ready_ms", "skew_ms", "cap", "fence", "asterisk", "lacking", "results")
+    names = (
+        "seen_ms",
+        "ready_ms",
+        "skew_ms",
+        "cap",
+        "fence",
+        "asterisk",
+        "lacking",
+        "results",
+        "governor",
+    )
     verdict = ("trial", "trial_ms", "since_ms", "trials", "lifted")
     await site.redis.hset("dialer:pbx:pbx01", mapping=dict.fromkeys(names, garbage))
     instance = await site.redis.hget("dialer:pbx:pbx01", "instance")

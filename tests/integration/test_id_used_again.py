@@ -19,6 +19,7 @@ from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.remembered import Remembered
 from workers.calls.tracker import Tracker
+from workers.pbx.governor import PbxGovernor
 from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 from workers.recovery.replay import Replay
@@ -74,7 +75,15 @@ class Worker:
         )
         self.replay = Replay("pbx01", self.calls, self.tracker)
         self.originator = Originator(
-            pbx_table(), state, link, cells, self.calls, self.tracker, self.replay, self.journal
+            pbx_table(),
+            state,
+            link,
+            cells,
+            self.calls,
+            self.tracker,
+            self.replay,
+            self.journal,
+            PbxGovernor("pbx01", 1000, link),
         )
 
     async def live(self) -> None:

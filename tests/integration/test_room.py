@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dialer.domain.room import CellRoom, PbxLimits, Room
+from dialer.domain.room import CellRoom, Pace, PbxLimits, Room, trunk_pace
 from dialer.multcall.request import parse_request
 from dialer.store.ledger import Admission
-from tests.integration.cell_rig import CELL, Site, element, pbx
+from tests.integration.cell_rig import CELL, Site, element, governor, pbx
 
 MOST = 12
 
@@ -34,6 +35,8 @@ class State:
     cps: float
     ahead_us: int
     at_most: int
+    limit: float
+    trunk_limit: float
 
 
 states = st.builds(
@@ -49,6 +52,8 @@ states = st.builds(
     cps=st.sampled_from([0.1, 25, 80, 1000]),
     ahead_us=st.sampled_from([-20_000_000, -1, 0, 3_000_000]),
     at_most=sizes,
+    limit=st.sampled_from([0, 0.5, 40, 5000]),
+    trunk_limit=st.sampled_from([0, 0.5, 40]),
 )
 
 
@@ -56,7 +61,8 @@ async def put(site: Site, state: State) -> PbxLimits:
     """Write the state to an empty Redis."""
     keys = site.ledger.keys
     await site.redis.flushdb()
-    await site.beat()
+    trunks = {"tim": {"limit": state.trunk_limit}} if state.trunk_limit else {}
+    await site.beat(governor=governor(limit=state.limit, trunks=trunks))
     seconds, micros = await site.redis.time()
     due_us = seconds * 1_000_000 + micros + state.ahead_us
     async with site.redis.pipeline(transaction=False) as pipe:
@@ -75,8 +81,9 @@ async def put(site: Site, state: State) -> PbxLimits:
             pipe.rpush(site.ledger.wire.request, element(f"new-{i}"))
         pipe.zadd(keys.bridges, {"one": seconds * 1000, "two": seconds * 1000})
         pipe.set("dialer:pace:pbx01", due_us)
+        pipe.hset("dialer:starts:pbx01", "trunk:tim", due_us)
         await pipe.execute()
-    return pbx(max_calls=state.max_calls, cps=state.cps)
+    return pbx(max_calls=state.max_calls, cps=state.cps, default_trunk="tim")
 
 
 async def room_of(site: Site, limits: PbxLimits, state: State) -> Room:
@@ -97,18 +104,26 @@ async def agree_on_fetch(site: Site, state: State) -> None:
     assert sum(fetched.parked.values()) == state.parked
 
 
+async def starts_at(site: Site, pace: Pace, due: Any, granted: int) -> int:
+    """Return how many calls could start before the lease granted so many."""
+    seconds, micros = await site.redis.time()
+    return pace.starts(int(due or 0) - pace.gap_us * granted, seconds * 1_000_000 + micros)
+
+
 async def agree_on_lease(site: Site, state: State) -> None:
     limits = await put(site, state)
     before = await room_of(site, limits, state)
     asked = [f"{CELL}:r-{i}" for i in range(2 * MOST)]
-    lease = await site.registry.lease(limits, asked)
+    lease = await site.registry.lease(limits, asked, ["tim"] * len(asked))
     # Time goes on between the two readings: the pace may let more start by then, never fewer.
     await site.redis.delete("dialer:slots:pbx01")
-    spent = limits.pace.gap_us * lease.granted
-    stored = int(await site.redis.get("dialer:pace:pbx01") or 0) - spent
-    seconds, micros = await site.redis.time()
-    starts = limits.pace.starts(stored, seconds * 1_000_000 + micros)
-    assert before.of_pbxs <= lease.granted
+    pace = limits.pace_at(state.limit)
+    starts = await starts_at(site, pace, await site.redis.get("dialer:pace:pbx01"), lease.granted)
+    if state.trunk_limit:
+        due = await site.redis.hget("dialer:starts:pbx01", "trunk:tim")
+        of_trunk = await starts_at(site, trunk_pace(state.trunk_limit), due, lease.granted)
+        starts = min(starts, of_trunk)
+    assert before.pbxs[0].room_for("tim") <= lease.granted
     assert lease.granted <= max(0, min(state.max_calls - state.used, starts, len(asked)))
 
 

@@ -59,7 +59,7 @@ async def started(stack: Stack, kind: Kind, environment: dict[str, str]) -> Prog
 
 @on_both
 async def test_a_process_whose_event_loop_hangs_ends(kind: Kind, tmp_path: Path) -> None:
-    step = {"worker": "heartbeat", "bridge": "takeover"}[kind]
+    step = {"worker": "heartbeat", "bridge": "pulse"}[kind]
     environment = {"DIALER_FAILPOINTS": f"{step}.before:hang@8", **WATCHDOG}
     async with Stack(tmp_path) as stack:
         program = await started(stack, kind, environment)

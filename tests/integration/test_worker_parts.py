@@ -31,6 +31,7 @@ from tests.integration.cell_rig import CELL, Site, cell
 from tests.waiting import wait_until
 from workers.ami import link as ami_link
 from workers.pbx.state import REFUSED_FOR_S
+from workers.pbx.turns import Turns
 from workers.recovery.reconcile import Reconciler
 from workers.worker import DIALING_WITHIN_S, PbxWorker
 
@@ -179,6 +180,29 @@ async def test_a_refused_claim_leaves_the_call_queued(
 
 
 # --- what is done again and again -----------------------------------------------------------
+
+
+async def test_a_call_that_waits_for_its_turn_was_announced(
+    site: Site,
+    pbx: SimulatedPbx,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO")
+    async with working(site, pbx) as worker:
+        turns = worker.governor.turns
+        with monkeypatch.context() as patch:
+            patch.setattr(Turns, "limit", lambda *_: None)  # the governor finds nothing slow
+            turns.rate = 0.001
+            for name in "ab":
+                await turns.take((name, 1))  # both may start at once
+            await site.admitted()
+            worker.take(R1, 1)
+            await site.admitted("r-2")  # its message was lost
+            await wait_until(lambda: (f"{CELL}:r-2", 1) in turns, "the worker found it")
+            assert (R1, 1) in turns
+        said = "Dialing calls that no message announced"
+        assert [vars(r)["calls"] for r in caplog.records if r.message == said] == [1]
 
 
 async def test_a_long_call_whose_end_was_missed_is_ended(site: Site, pbx: SimulatedPbx) -> None:

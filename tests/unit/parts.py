@@ -30,6 +30,7 @@ from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.originate import Originator
 from workers.calls.tracker import Tracker
+from workers.pbx.governor import PbxGovernor
 from workers.pbx.hand_overs import HandOvers
 from workers.pbx.state import PbxState
 from workers.recovery.reconcile import Reconciler
@@ -242,6 +243,7 @@ class Parts:
     tracker: Tracker = field(init=False)
     replay: Replay = field(init=False)
     reconciler: Reconciler = field(init=False)
+    governor: PbxGovernor = field(init=False)
     originator: Originator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -264,6 +266,7 @@ class Parts:
         self.reconciler = Reconciler(
             self.state, link, self.cells, self.calls, self.tracker, self.journal, self.replay
         )
+        self.governor = PbxGovernor("pbx01", PBX.cps, link)
         self.originator = Originator(
             PBX,
             self.state,
@@ -273,6 +276,7 @@ class Parts:
             self.tracker,
             self.replay,
             self.journal,
+            self.governor,
             retry_pause_s=0.0,
         )
 

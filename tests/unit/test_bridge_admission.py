@@ -7,6 +7,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+from redis.exceptions import ResponseError
+
 from dialer.bridge.admission import Admissions
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.refusals import Candidate, Element
@@ -14,7 +17,7 @@ from dialer.domain.room import CellRoom, PbxLimits, PbxLoad, Room
 from dialer.multcall.request import element_of
 from dialer.multcall.wire import STRICT
 from dialer.store.ledger import Admission
-from dialer.store.registry import Lease
+from dialer.store.registry import Lease, lease_parts
 from tests.unit.lives import CELL, REQUEST
 
 PBXS = [PbxLimits(name=name, max_calls=9, cps=9) for name in ("pbx01", "pbx02")]
@@ -39,16 +42,21 @@ class Cell:
         self.settings = SimpleNamespace(limits=limits, threads=7)
         self.wire: Any = STRICT
         self.granted = 9
+        self.is_on_one_server = False
+        self.many: list[list[Any]] = []
         self.known: set[str] = set()
         self.admits: list[dict[str, Any]] = []
         self.nudges: list[Nudge] = []
         self.released: list[str] = []
         self.told: list[tuple[str, str]] = []
 
-    def trunk(self, _request: object) -> None:
-        return None
+    def trunk(self, request: Any) -> str | None:
+        return "vivo" if request.request_id == "vivo" else None
 
-    async def lease(self, _pbx: PbxLimits, ids: Sequence[str]) -> Lease:
+    async def lease(
+        self, _pbx: PbxLimits, ids: Sequence[str], trunks: Sequence[str | None]
+    ) -> Lease:
+        assert len(trunks) == len(ids)
         assert ids, "nothing is leased for no call"
         return Lease(granted=min(self.granted, len(ids)), new=frozenset(ids) - self.known)
 
@@ -58,6 +66,15 @@ class Cell:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    async def admit_many(self, requests: list[Any], **given: Any) -> list[Admission]:
+        self.many.append([one.request.request_id for one in requests])
+        self.given = given
+        replies = [self.replies.get(i, Admission.ADMITTED) for i in self.many[-1]]
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return cast(list[Admission], replies)
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
         self.nudges += nudges
@@ -156,3 +173,54 @@ async def test_the_ledger_keeps_the_request_in_our_own_form() -> None:
     (theirs, ours) = (given["stored"] for given in cell.admits)
     assert theirs == b"raw"
     assert ours == element_of(replace(REQUEST, request_id="a"))
+
+
+# --- registry and ledger on one server ------------------------------------------------------
+
+
+async def test_one_step_admits_all_requests_of_a_pbx() -> None:
+    cell = Cell(b=Admission.FULL, c=Admission.NO_SLOT)
+    cell.is_on_one_server = True
+    cell.pbxs = PBXS[:1]
+    one = Admissions(cast(Any, cell), cast(Any, cell))
+    room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=(LOADS[0],))
+    assert await one.admit(candidates("a", "b", "c"), room) == 1
+    assert (cell.many, cell.admits, cell.released) == ([["a", "b", "c"]], [], [])
+    assert [n.call_id for n in cell.nudges] == [f"{CELL}:a"]
+    assert (cell.given["pbx"], cell.given["threads"]) == ("pbx01", 7)
+    assert cell.given["registry"] == lease_parts(PBXS[0])
+    assert cell.given["trunks"] == ["", "", ""]
+
+
+async def test_the_one_step_knows_the_trunk_of_each_call() -> None:
+    cell = Cell()
+    cell.is_on_one_server = True
+    cell.pbxs = [replace(PBXS[0], trunks=frozenset({"tim", "vivo"}), default_trunk="tim")]
+    one = Admissions(cast(Any, cell), cast(Any, cell))
+    load = replace(LOADS[0], trunks=cell.pbxs[0].trunks)
+    room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=(load,))
+    assert await one.admit(candidates("a", "vivo"), room) == 2
+    assert cell.given["trunks"] == ["tim", "vivo"]
+
+
+async def test_one_step_answers_what_it_does_not_admit() -> None:
+    cell = Cell(a=Admission.NUMBER_LIMIT, b=Admission.DUPLICATE, c=Admission.GONE)
+    cell.is_on_one_server = True
+    assert await admit(cell, "a", "b", "c") == 3
+    assert sorted(cell.told) == [(f"repeat of {CELL}:b", "list of b"), ("the limit", "list of a")]
+
+
+async def test_a_request_that_fails_does_not_fail_the_others() -> None:
+    cell = Cell(b=ValueError("a defect"))
+    cell.is_on_one_server = True
+    assert await admit(cell, "a", "b") == 2
+    assert cell.told == [("failed", "list of b")]
+    assert [n.call_id for n in cell.nudges] == [f"{CELL}:a"]
+
+
+async def test_an_error_of_redis_is_not_a_request_s() -> None:
+    cell = Cell(a=ResponseError("no rights"))
+    cell.is_on_one_server = True
+    with pytest.raises(ResponseError):
+        await admit(cell, "a")
+    assert cell.admits == []

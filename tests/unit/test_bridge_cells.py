@@ -51,6 +51,18 @@ class Stand:
         Stand.notes.append(("servers close",))
 
 
+class Beats:
+    """Stands where `Pulse` does."""
+
+    def __init__(self, bridge: str, steps: Steps, clock: Any) -> None:
+        self.bridge, self.steps, self.clock = bridge, steps, clock
+        self.cells: list[Any] = []
+
+    async def run(self) -> None:
+        Stand.notes.append(("pulse", self.steps.where))
+        await asyncio.Event().wait()
+
+
 class Cell:
     """Stands where `ServedCell` does."""
 
@@ -58,6 +70,7 @@ class Cell:
         self.plan, self.cell, self.clients, self.is_alone = plan, cell, clients, is_alone
         self.tasks: list[asyncio.Task[None]] = []
         self.is_ending = self.is_over = False
+        self.life, self.recovery = f"life of {plan.cell.name}", f"recovery of {plan.cell.name}"
         self.end = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -79,6 +92,7 @@ async def notes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notes]:
     for name in ("at", "of_cells", "watch", "close"):
         monkeypatch.setattr(Servers, name, getattr(Stand, name))
     monkeypatch.setattr(cells, "ServedCell", Cell)
+    monkeypatch.setattr(cells, "Pulse", Beats)
     monkeypatch.setattr(cells, "Registry", lambda steps, *_: f"registry {steps.where}")
     monkeypatch.setattr(
         cells, "BridgeLedger", lambda steps, name, *more: (steps.where, name, *more)
@@ -178,6 +192,22 @@ async def test_a_cell_with_one_redis_is_alone() -> None:
     await served.close()
 
 
+async def test_cells_of_one_server_share_pulse_clock_and_readings() -> None:
+    served = await connect(plan("TIM", redis="one"), plan("OI", redis="one"), plan("VIVO"))
+    tim, oi, vivo = its_cells(served)
+    assert tim.cell.clock is oi.cell.clock is not vivo.cell.clock
+    assert tim.cell.registry is oi.cell.registry is vivo.cell.registry
+    one, two = served._pulses.values()
+    assert [str(beating.life) for beating in one.cells] == ["life of TIM", "life of OI"]
+    assert (two.bridge, two.steps.where) == ("b", "at redis of VIVO")
+    assert two.clock is vivo.cell.clock
+    (beating,) = two.cells
+    assert beating.is_served()
+    vivo.is_ending = True
+    assert not beating.is_served()
+    await served.close()
+
+
 # --- supervision ----------------------------------------------------------------------------
 
 
@@ -195,8 +225,8 @@ async def turns() -> None:
 
 async def test_a_started_bridge_watches_its_servers(notes: Notes) -> None:
     served = await started()
-    assert notes.names[-2:] == ["watch", "own state"]
-    assert [task.get_name() for task in served._own] == ["Redis steps", "own state"]
+    assert notes.names[-3:] == ["watch", "own state", "pulse"]
+    assert [task.get_name() for task in served._own] == ["Redis steps", "own state", "heartbeat"]
     assert not served.failure.done()
     await served.stop()
     await turns()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -68,7 +69,7 @@ async def test_the_reaper_pauses_between_its_rounds(
 async def test_the_recovery_judges_then_moves_then_ends(
     done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def pbxs(of: Any, cell: str) -> dict[str, Any]:
+    async def pbxs(of: Any, cell: str, **_: float) -> dict[str, Any]:
         done.append((of, cell))
         return {}
 
@@ -216,10 +217,37 @@ async def test_an_intake_waits_for_what_it_lacks(
     assert done == [waits]
 
 
+@pytest.mark.parametrize("start_in_s", [0.1, 0.111, 0.25, 0.7])
+async def test_an_intake_looks_when_its_pace_is_due(
+    monkeypatch: pytest.MonkeyPatch, start_in_s: float
+) -> None:
+    """A PBX of 4 to 10 calls a second has no burst, so what comes late is never made up."""
+    now, looks = [100.0], list[float]()
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    async def look(_self: Intake, *, max_age_s: float) -> bool:
+        looks.append(now[0])
+        return now[0] >= 100 + start_in_s
+
+    monkeypatch.setattr(
+        intake, "asyncio", a(sleep=sleep, get_running_loop=lambda: a(time=lambda: now[0]))
+    )
+    monkeypatch.setattr(Intake, "_may_admit", look)
+    one = an_intake()
+    one.life.is_known = True
+    load = room(starts=0).pbxs[0]
+    paced = replace(room(), pbxs=(replace(load, start_in_s=start_in_s),))
+    await one._wait_for_room(paced)
+    assert looks[-1] == pytest.approx(100 + start_in_s)
+
+
 @pytest.mark.parametrize(
     ("parked_trunk", "within_s"),
     [
         (None, intake.BLOCK_S),
+        ("", intake.BLOCK_PARKED_S),
         ("tim", intake.BLOCK_PARKED_S),
         ("away", intake.BLOCK_S),
         ("unknown", intake.BLOCK_S),
@@ -235,7 +263,7 @@ async def test_an_intake_waits_shorter_if_a_parked_request_may_go(
 
     monkeypatch.setattr(intake, "wait_and_move", wait_and_move)
     one = an_intake()
-    one.parked = {parked_trunk: 1} if parked_trunk else {}
+    one.parked = {} if parked_trunk is None else {parked_trunk: 1}
     await one._wait_for_request(room(away=False))
     lists = ("its client", "requests", "hand of b")
     assert waited == [(lists, {"head": "LEFT", "within_s": within_s})]

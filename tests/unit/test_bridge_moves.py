@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from dialer import watchdog
-from dialer.bridge import recovery
-from dialer.bridge.recovery import Recovery
+from dialer.bridge.recovery import DUE_AT_ONCE, Recovery
 from dialer.domain.call import Call, CallError, Ending, Result, State
 from dialer.domain.request import CallRequest
 from dialer.domain.room import PbxLimits, PbxLoad
@@ -151,19 +149,6 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Site:
 # --- dead bridges ---------------------------------------------------------------------------
 
 
-async def test_the_heartbeat_takes_over(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    beats = Notes()
-    monkeypatch.setattr(watchdog, "process", a(keep_beating=beats.of("beat")))
-    await site.recovery.run_heartbeat()
-    ((name, take_over, more),) = beats.given("beat")
-    assert name == "heartbeat C"
-    assert take_over == site.recovery.take_over
-    assert more["every_s"] == recovery.EVERY_S
-    assert more["is_down"]() is False
-    site.recovery.cell.ledger.steps.is_down = True  # type: ignore[misc]
-    assert more["is_down"]() is True
-
-
 async def test_a_takeover_measures_the_clock_and_is_logged(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,7 +171,7 @@ async def test_late_calls_leave_their_ready_pbx(
     gone = Waiting(call_id="C:gone", state=State.QUEUED, epoch=1, pbx="pbx01")
     site.due = [[late, stays], [homeless, former, gone]]
     await site.recovery.move_late(site.states)
-    asked = {"older_than_s": CLAIM_WITHIN_S, "at_most": recovery.DUE_AT_ONCE}
+    asked = {"older_than_s": CLAIM_WITHIN_S, "at_most": DUE_AT_ONCE}
     assert site.notes.given("due") == [asked]
     assert site.moved[0] == ("C:late", "pbx03")
     assert {i for i, _ in site.moved} == {"C:late", "C:homeless", "C:former"}
@@ -243,8 +228,8 @@ async def test_a_call_without_a_slot_stays(site: Site) -> None:
     site.due = [[site.call("r1")]]
     await site.recovery.move_late(site.states)
     assert site.notes.names == ["due", "lease", "publish", "judge"]
-    pbx, ids = site.notes.given("lease")[0]
-    assert (pbx in PBXS, ids) == (True, ["C:r1"])
+    pbx, ids, trunks = site.notes.given("lease")[0]
+    assert (pbx in PBXS, ids, trunks) == (True, ["C:r1"], [None])
     assert site.notes.given("publish") == [[]]
 
 

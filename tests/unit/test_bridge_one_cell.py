@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 
 REFUSED = "Redis refused a command; trying again"
 STAYS = "Requests in hand could not be put back; another bridge will take them over"
-ALWAYS = ["codes", "late codes", "heartbeat", "recovery", "reaper", "kept settings"]
+ALWAYS = ["codes", "late codes", "recovery", "reaper", "kept settings"]
 
 
 @pytest.fixture
@@ -55,7 +55,6 @@ def parts(monkeypatch: pytest.MonkeyPatch, notes: Notes) -> None:
     for part, method, name in (
         (Codes, "run", "codes"),
         (Codes, "run_late", "late codes"),
-        (Recovery, "run_heartbeat", "heartbeat"),
         (Recovery, "run", "recovery"),
         (Reaper, "run", "reaper"),
         (CellBook, "write", "kept settings"),
@@ -143,7 +142,7 @@ async def test_a_redis_that_is_down_delays_no_start(
     monkeypatch.setattr(Recovery, "take_over", hang)
     one = its_cell(notes, steps=a(wait_done_or_down=down))
     await one.start()
-    assert len(one.tasks) == 8
+    assert len(one.tasks) == 7
     await one.stop()
 
 

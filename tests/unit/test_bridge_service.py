@@ -78,7 +78,11 @@ def replaced(monkeypatch: pytest.MonkeyPatch, notes: Notes, served: Any, **celer
     monkeypatch.setattr(Signals, "listen", Signals)
     monkeypatch.setattr(failpoints, "is_armed", lambda: celery.get("armed", False))
     monkeypatch.setattr(service, "check_broker", notes.of("check"))
-    monkeypatch.setattr(service, "Dispatcher", lambda _: a(close=notes.now_of("broker close")))
+    monkeypatch.setattr(
+        service,
+        "Dispatcher",
+        lambda _: a(close=notes.now_of("broker close"), flush=notes.of("flush")),
+    )
     monkeypatch.setattr(Served, "connect", notes.of("connect", served))
     process = a(ready=notes.now_of("ready"), stopping=notes.now_of("stopping"))
     monkeypatch.setattr(watchdog, "process", process)
@@ -92,7 +96,7 @@ async def test_a_bridge_starts_serves_and_closes(
     await service._serve(settings(broker=a(url="redis://b")), (), [plan("TIM")])
     assert notes.names == [
         *("check", "connect", "old start", "ready", "run"),
-        *("stopping", "old stop", "old close", "broker close"),
+        *("stopping", "old stop", "flush", "old close", "broker close"),
     ]
     assert caplog.messages == []
 

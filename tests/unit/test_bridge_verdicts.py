@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dialer.bridge.judge import LOOK_WITHIN_S, Judge
 from dialer.domain.call import Result, State
+from dialer.domain.governor import Governed
 from dialer.domain.room import PbxLoad
 from dialer.domain.taking import CLAIM_WITHIN_S, Results, Trial, Verdict
 from dialer.store.registry import PbxState
@@ -134,6 +136,13 @@ async def test_a_pbx_seen_ready_too_short_is_not_condemned(site: Site) -> None:
     one = state()
     await seen(site, one, for_s=CLAIM_WITHIN_S - 0.5)
     await site.judge.judge_unclaimed({"pbx01": one, "pbx02": state("pbx02")}, ["pbx01", "pbx02"])
+    assert site.notes == []
+
+
+async def test_a_limited_pbx_whose_calls_wait_is_not_condemned(site: Site) -> None:
+    limited = replace(state(), governed=Governed(rate=2))
+    await seen(site, limited, for_s=CLAIM_WITHIN_S)
+    await site.judge.judge_unclaimed({"pbx01": limited}, ["pbx01"])
     assert site.notes == []
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from dialer.domain.governor import Governed
 from dialer.domain.room import PbxLoad
 from dialer.domain.taking import Results, Verdict
 from dialer.monitor.snapshot import CellWaits, Snapshot
@@ -36,6 +37,14 @@ def troubles(pbx: PbxState, cell: CellCounts = QUIET) -> list[str]:
 
 def test_ready_pbxs_cause_no_trouble() -> None:
     assert troubles(READY) == []
+
+
+def test_a_limited_pbx_is_shown_with_the_reason() -> None:
+    slow = Governed(rate=37, answer_s=0.42, normal_s=0.012)
+    assert troubles(replace(READY, cps=100, governed=slow)) == [
+        "pbx01: pbx_slow: limited to 37 of 100 calls a second because Asterisk answers in 420 ms "
+        "(normal: 12 ms); see the load of its host, or lower cps"
+    ]
 
 
 def test_pbx_without_a_cells_target_shows_what_it_lacks() -> None:
@@ -198,6 +207,7 @@ def test_parked_requests_of_a_trunk_without_pbx_are_shown() -> None:
     assert troubles(tim, waiting) == [wanted]
     assert troubles(replace(READY, load=replace(READY.load, trunks=frozenset({"vivo"})))) == []
     assert troubles(tim, replace(waiting, parked={"tim": 40})) == []
+    assert troubles(tim, replace(waiting, parked={"": 40})) == [], "any trunk will do"
 
 
 def test_nonempty_dead_list_is_shown() -> None:

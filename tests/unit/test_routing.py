@@ -29,6 +29,8 @@ def loads(draw: st.DrawFn) -> list[PbxLoad]:
             recent_starts=draw(st.sampled_from([0.0, 0.5, 3.0, 12.0])),
             is_held=draw(st.booleans()),
             is_trial_due=draw(st.booleans()),
+            default_trunk=draw(st.sampled_from(TRUNKS)),
+            trunk_starts=draw(st.dictionaries(st.sampled_from(TRUNKS), st.integers(0, 3))),
         )
         for i in range(count)
     ]
@@ -232,3 +234,32 @@ def test_a_busier_or_only_pbx_that_returns_counts_as_it_is() -> None:
         returns.level([pbx("away", ready=False), other], 0)
         away = pbx("away", recent_starts=5.0)
         assert returns.level([away, other], 0)[0] == away
+
+
+# --- limited trunks ----------------------------------------------------------------------
+
+
+@given(wishes, loads())
+def test_no_limited_trunk_gets_more_than_it_may_start(
+    trunks: list[str | None], pbxs: list[PbxLoad]
+) -> None:
+    by_name = {p.name: p for p in pbxs}
+    over = Counter(
+        (name, by_name[name].trunk_of(trunk))
+        for trunk, name in zip(trunks, plan(trunks, pbxs), strict=True)
+        if name is not None
+    )
+    for (name, trunk), calls in over.items():
+        assert calls <= by_name[name].trunk_starts.get(trunk, calls)
+
+
+def test_calls_of_a_limited_trunk_go_to_another_pbx() -> None:
+    both = frozenset({"tim", "vivo"})
+    limited = pbx("a", trunks=both, default_trunk="tim", trunk_starts={"tim": 1})
+    other = pbx("b", trunks=both, default_trunk="vivo", calls=5)
+    chosen = plan(["tim", "tim", "vivo", None], [limited, other])
+    assert chosen.count("a") == 2
+    assert chosen[1] == "b"
+    assert (limited.room_for("tim"), limited.room_for("vivo")) == (1, 10)
+    assert (limited.room_for(None), other.room_for(None)) == (1, 5)
+    assert limited.room_for("claro") == 0

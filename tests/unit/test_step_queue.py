@@ -11,8 +11,8 @@ from dialer.store.step_queue import Step, StepQueue
 ERROR = ValueError("refused")
 
 
-def step(name: str = "claim", call: str | None = None) -> Step:
-    return Step(name, call, name.encode(), asyncio.get_running_loop().create_future())
+def step(name: str = "claim", call: str = "") -> Step:
+    return Step(name, tuple(call), name.encode(), asyncio.get_running_loop().create_future())
 
 
 def queue_of(*steps: Step) -> StepQueue:
@@ -114,3 +114,24 @@ async def test_taking_all_returns_what_has_no_result() -> None:
     assert not queue
     queue.add(late := step(call="a"))
     assert take(queue) == [late]
+
+
+async def test_step_of_many_calls_waits_for_each_of_them() -> None:
+    of_a, of_b, many = step(call="a"), step(call="b"), step("admit_many", "abc")
+    later_b, later_c, other = step(call="b"), step(call="c"), step(call="d")
+    queue = queue_of(of_a, of_b, many, later_b, later_c, other)
+    assert take(queue) == [of_a, of_b, other]
+    queue.finish(of_b, 1)
+    assert take(queue) == []
+    queue.finish(of_a, 1)
+    assert take(queue) == [many]
+    queue.put_back([many])
+    assert take(queue) == [many], "its calls stay blocked while it runs again"
+    queue.finish(many, 1)
+    assert take(queue) == [later_b, later_c]
+
+
+async def test_a_step_behind_two_calls_is_taken_once() -> None:
+    first, many = step(call="ab"), step(call="ab")
+    queue = queue_of(first, many)
+    assert queue.take_all() == [first, many]

@@ -23,7 +23,7 @@ LIMITS = PbxLimits(name="pbx01", max_calls=50, cps=10, trunks=frozenset({"tim"})
 def beat(**fields: Any) -> dict[str, Any]:
     """A heartbeat of now: the fields that `loads` reads, in its order."""
     known = {"seen": NOW_S * 1000, "link": "up", "instance": "i1", "ready": NOW_S * 1000}
-    later = {"lacking": "", "trouble": "", "skew_ms": "", "cap": "", "results": ""}
+    later = {"lacking": "", "trouble": "", "skew_ms": "", "cap": "", "results": "", "governor": ""}
     return known | later | fields
 
 
@@ -42,6 +42,7 @@ async def read(
         0,
         [text(value) for value in starts],
         judged,
+        [],
     ]
     steps = a(run=Notes().of("run", [NOW_S * 1_000_000, row]))
     return (await Registry(cast(Steps, steps)).pbxs([LIMITS], cell))["pbx01"]

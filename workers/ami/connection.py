@@ -69,6 +69,11 @@ class Connection(Manager):  # type: ignore[misc]
         """Return when Asterisk last sent something, by the loop's clock; 0 if never."""
         return float(getattr(self.protocol, "heard_at", 0.0))
 
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes wait to be sent, because Asterisk does not read."""
+        return int(self.protocol.transport.get_write_buffer_size()) if self.protocol else 0
+
     def send(self, fields: Mapping[str, str | list[str]], *, as_list: bool | None) -> Action:
         """Send an action; its `future` is done when Asterisk has replied."""
         action = Action(fields, as_list=as_list)

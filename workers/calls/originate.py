@@ -45,6 +45,7 @@ from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
 from workers.calls.tracker import Tracker
+from workers.pbx.governor import PbxGovernor
 from workers.pbx.questions import Questions
 from workers.pbx.state import PbxState
 from workers.recovery.replay import Replay
@@ -77,6 +78,7 @@ class Originator:
     tracker: Tracker
     replay: Replay
     journal: Journal
+    governor: PbxGovernor
     retry_pause_s: float = RETRY_PAUSE_S
     monotonic: Callable[[], float] = time.monotonic
     is_revoked: Callable[[str], bool] = frozenset[str]().__contains__
@@ -94,6 +96,10 @@ class Originator:
         cell = self.cells.get(cell_of(call_id))
         if cell is None or self.state.reason_not_to_dial(cell.name) is not None:
             return  # it stays queued, and the bridge publishes or moves it
+        if self.governor.turns.rate is not None:  # wait before the claim: it may expire or move
+            is_first = await self.governor.turns.take((call_id, epoch))
+            if not is_first or self.state.reason_not_to_dial(cell.name) is not None:
+                return
         began = self.monotonic()
         with self.calls.claiming(call_id):
             followed, expires_at = await self._claim(cell, call_id, epoch)
@@ -197,6 +203,7 @@ class Originator:
         call_id = followed.call.call_id
         self.tracker.hand_overs.dialed(cell.name, call_id)
         fields = self._fields(followed.request, cell)
+        uniqueid, trunk = channel_id(call_id), self._trunk(followed.request, cell)
         refusal = ""
         for attempt in range(1, cell.retries + 2):
             if attempt > 1 and self.state.reason_not_to_dial(cell.name) is not None:
@@ -204,20 +211,24 @@ class Originator:
                 return
             try:
                 failpoint("originate.before")
+                self.governor.sent(uniqueid, trunk)
                 self.tracker.feed(call_id, OriginateSent(attempt=attempt))
                 await self.link.originate(
                     fields,
-                    action_id=action_id(channel_id(call_id), attempt),
+                    action_id=action_id(uniqueid, attempt),
                     within_s=cell.timeout_command_response,
                 )
             except ValueError as error:
+                self.governor.refused(uniqueid)
                 message = f"the request cannot be sent over AMI: {error}"
                 self.tracker.feed(call_id, _given_up("not_sendable", message, tried=True))
                 return
             except AmiUnavailable:
+                self.governor.refused(uniqueid)
                 self._give_back(followed)
                 return
             except OriginateRefused as error:
+                self.governor.refused(uniqueid)
                 refusal = str(error)
                 self.tracker.feed(call_id, OriginateNotSent())
                 await asyncio.sleep(self.retry_pause_s)
@@ -234,11 +245,15 @@ class Originator:
                 return
             else:
                 failpoint("originate.after")
+                self.governor.accepted(uniqueid)
                 self.state.results.count("accepted")
                 self.tracker.feed(call_id, OriginateAccepted())
                 return
         message = f"Asterisk refused the Originate: {refusal}"
         self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
+
+    def _trunk(self, request: CallRequest, cell: Cell) -> str:
+        return request.trunk or cell.trunk or self.pbx.default_trunk
 
     def _has_channel(self, call_id: str) -> bool:
         """True if an event showed the call's channel."""
@@ -265,7 +280,7 @@ class Originator:
 
     def _fields(self, request: CallRequest, cell: Cell) -> dict[str, str | list[str]]:
         """Return the headers of the Originate."""
-        trunk = request.trunk or cell.trunk or self.pbx.default_trunk
+        trunk = self._trunk(request, cell)
         context, exten, priority = _place(request, cell)
         target = {"CONTEXT": context, "EXTEN": exten, "PRIORITY": str(priority)}
         given = (*request.variables, *CARRIER_DIALS_NOTHING, (CALL_ID_VARIABLE, request.call_id))

@@ -114,8 +114,10 @@ def _logoff(_exchange: Exchange, session: Session, request: AmiRequest) -> str:
     return response(request, "Goodbye", "Message: Thanks for all the fish.\r\n")
 
 
-def _ping(_exchange: Exchange, _session: Session, request: AmiRequest) -> str:
-    return response(request, "Success", f"Ping: Pong\r\nTimestamp: {time.time():.6f}\r\n")
+def _ping(exchange: Exchange, session: Session, request: AmiRequest) -> str:
+    pong = f"Ping: Pong\r\nTimestamp: {time.time():.6f}\r\n"
+    exchange.floor.reply(session.send, response(request, "Success", pong))
+    return ""
 
 
 def _events(exchange: Exchange, session: Session, request: AmiRequest) -> str:
@@ -156,7 +158,7 @@ def _originate(exchange: Exchange, session: Session, request: AmiRequest) -> str
     if ending is Ending.REFUSED:
         return error(request, "Extension does not exist.")
     if order.respond is None:
-        session.send(ack(request, "Originate successfully queued"))
+        floor.reply(session.send, ack(request, "Originate successfully queued"))
     floor.start_call(order)
     return ""
 

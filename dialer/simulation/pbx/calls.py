@@ -21,8 +21,15 @@ from dialer.simulation.pbx.outcomes import (
     Outcome,
     number_in,
     outcome_for,
+    starved,
 )
-from dialer.simulation.pbx.timing import RINGBACK_AFTER_S, CallHabits, Timing
+from dialer.simulation.pbx.timing import (
+    RINGBACK_AFTER_S,
+    STARVED_AFTER_S,
+    CallHabits,
+    Timing,
+    Workload,
+)
 
 AstDb = dict[tuple[str, str], str]
 """Family and key -> value."""
@@ -83,11 +90,16 @@ class CallFloor:
         self.answered = 0
         self.ended = 0
         self.peak_live = 0
+        self.started = 0
+        self.starved = 0
+        self.workload = Workload()
         self._facts = VERSIONS[habits.version]
         self._publish = publish
         self._astdb = astdb
         self._timing = Timing(habits, seed)
         self._sequence = 0
+        #: Originates that wait for their channel, by their number.
+        self._late: dict[int, asyncio.TimerHandle] = {}
 
     @property
     def in_dialplan(self) -> int:
@@ -109,8 +121,35 @@ class CallFloor:
         return self._outcome_of(order).ending
 
     def start_call(self, order: OriginateOrder) -> None:
-        """Start a call; a ChannelId in use and numbers ending in 86 create no channel."""
-        outcome = self._outcome_of(order)
+        """Start a call; a ChannelId in use and numbers ending in 86 create no channel.
+
+        Under more load than its capacity the PBX starts it later, and too late after
+        `STARVED_AFTER_S`.
+        """
+        wait_s = self.workload.add(time.monotonic())
+        if not wait_s:
+            self._start(order, self._outcome_of(order))
+            return
+        is_starved = wait_s > STARVED_AFTER_S
+        self.starved += is_starved
+        outcome = starved(self.habits.version) if is_starved else self._outcome_of(order)
+        number = self.originates
+        later = asyncio.get_running_loop().call_later
+        self._late[number] = later(wait_s, self._start_late, number, order, outcome)
+
+    def reply(self, send: Callable[[str], None], text: str) -> None:
+        """Send the reply to an action; under too much load it comes later."""
+        if wait_s := self.workload.reply_s(time.monotonic()):
+            asyncio.get_running_loop().call_later(wait_s, send, text)
+        else:
+            send(text)
+
+    def _start_late(self, number: int, order: OriginateOrder, outcome: Outcome) -> None:
+        del self._late[number]
+        self._start(order, outcome)
+
+    def _start(self, order: OriginateOrder, outcome: Outcome) -> None:
+        self.started += 1
         if order.channel_id.lower() in self.live:
             self.refused_duplicates += 1
             self._publish_threads((), order, reason=0)
@@ -134,6 +173,9 @@ class CallFloor:
         for call in self.live.values():
             if call.timer is not None:
                 call.timer.cancel()
+        for late in self._late.values():
+            late.cancel()
+        self._late.clear()
         self.live.clear()
         self._sequence = 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from typing import Final
 
 from dialer.simulation.pbx.outcomes import Version
 from dialer.simulation.pbx.server import SimulatedPbx
+
+#: Calls that the PBX can start a second: `capacity 20`, `capacity off`.
+_CAPACITY: Final = re.compile(r"capacity ([1-9][0-9]{0,5}|off)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +111,13 @@ class ControlPort:
     def answer(self, line: str) -> str:
         """Execute one control command and return the output line."""
         command = line.strip().lower()
+        if found := _CAPACITY.fullmatch(command):
+            self._pbx.slow_down(float(found[1]) if found[1] != "off" else None)
+            return "ok"
         if command == "stats":
             return json.dumps(self._pbx.stats())
         if command not in self._commands:
-            return f"error: unknown command; known: stats, {', '.join(self._commands)}"
+            return f"error: unknown command; known: stats, capacity, {', '.join(self._commands)}"
         self._commands[command]()
         return "ok"
 

@@ -157,6 +157,11 @@ def outcome_for(dial_string: str, version: Version) -> Outcome:
     return outcome
 
 
+def starved(version: Version) -> Outcome:
+    """Return the outcome of a call that a PBX of that version starts too late: nobody answers."""
+    return _by_last_digits(81, version)
+
+
 def _on_local(outcome: Outcome) -> Outcome:
     reason = {"BUSY": 5, "CONGESTION": 8}.get(outcome.dial_status)
     if outcome.ending is not Ending.REJECTED or reason is None:

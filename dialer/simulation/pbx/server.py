@@ -132,6 +132,14 @@ class SimulatedPbx:
         for session in self._sessions:
             session.unhang()
 
+    def slow_down(self, capacity: float | None) -> None:
+        """Start at most so many calls a second from now on; None: any number.
+
+        Calls beyond that wait, replies come late, and what waits too long starves: it rings when
+        nobody expects it any longer.
+        """
+        self.exchange.floor.workload.change(capacity, time.monotonic())
+
     def restart(self, *, is_clean: bool = False) -> None:
         """Restart: drop calls, close links, change the start time, keep AstDB.
 
@@ -192,6 +200,8 @@ class SimulatedPbx:
             "connections": self.connections,
             "originates": floor.originates,
             "refused_duplicates": floor.refused_duplicates,
+            "started": floor.started,
+            "starved": floor.starved,
             "rings": dict(floor.rings),
             "live": self.live,
             "peak_live": floor.peak_live,

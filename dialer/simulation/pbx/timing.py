@@ -31,6 +31,46 @@ class CallHabits:
     maxcalls: int = 0
 
 
+STARVED_AFTER_S: Final = 4.0
+"""An Originate that waits longer than this for its channel gives a call that rings too late."""
+SIDE_BY_SIDE_S: Final = 0.2
+"""Calls of so many seconds of work are started side by side, without a wait."""
+REPLIES_WITHIN_S: Final = 1.0
+"""AMI itself is never slower than this."""
+
+
+class Workload:
+    """Work of a PBX that starts at most `capacity` calls a second, in order; None: any number.
+
+    What comes beyond waits and is worked off, as by an Asterisk without enough processor.
+    """
+
+    def __init__(self) -> None:
+        self.capacity: float | None = None
+        self._busy_until = 0.0
+
+    def change(self, capacity: float | None, now: float) -> None:
+        """Change the capacity; what waits is worked off by the new one."""
+        calls = max(0.0, self._busy_until - now) * (self.capacity or 0.0)
+        self.capacity = capacity
+        self._busy_until = now + calls / capacity if capacity else 0.0
+
+    def wait_s(self, now: float) -> float:
+        """Return how long a call that comes now waits until it is started, in seconds."""
+        return max(0.0, self._busy_until - now - SIDE_BY_SIDE_S)
+
+    def reply_s(self, now: float) -> float:
+        """Return how long AMI takes to reply, in seconds."""
+        return min(REPLIES_WITHIN_S, self.wait_s(now))
+
+    def add(self, now: float) -> float:
+        """Add one call; return how long it waits until it is started, in seconds."""
+        wait_s = self.wait_s(now)
+        if self.capacity is not None:
+            self._busy_until = max(self._busy_until, now) + 1 / self.capacity
+        return wait_s
+
+
 class Timing:
     """Source of the delays of calls; the same seed gives the same delays."""
 

@@ -2,17 +2,20 @@
 
 from dialer.store.ledger.bridge import (
     BRIDGE_DEAD_AFTER_S,
+    Admissible,
     Admission,
     BridgeLedger,
     Delivery,
     Fetched,
 )
 from dialer.store.ledger.call_steps import CallSteps, Waiting
+from dialer.store.ledger.pulse import Pulsed, pulse
 from dialer.store.ledger.reads import CellCounts, Late, LedgerReads
 from dialer.store.ledger.worker import WorkerLedger
 
 __all__ = [
     "BRIDGE_DEAD_AFTER_S",
+    "Admissible",
     "Admission",
     "BridgeLedger",
     "CallSteps",
@@ -21,6 +24,8 @@ __all__ = [
     "Fetched",
     "Late",
     "LedgerReads",
+    "Pulsed",
     "Waiting",
     "WorkerLedger",
+    "pulse",
 ]

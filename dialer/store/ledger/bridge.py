@@ -21,6 +21,7 @@ from dialer.store.entry import to_ms
 from dialer.store.keys import BRIDGE_FORGOTTEN_AFTER_S, DONE_RETENTION_S, IDLE_RETENTION_S
 from dialer.store.ledger.call_steps import legal
 from dialer.store.ledger.waiting import WaitingCalls
+from dialer.store.steps import Arg
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,13 @@ class Delivery(StrEnum):
 
 
 class Admission(StrEnum):
-    """Result of `admit`."""
+    """Result of an admission. `NO_SLOT`: its PBX has no room, or not yet by its pace."""
 
     ADMITTED = "admitted"
     DUPLICATE = "duplicate"
     FULL = "full"
     NUMBER_LIMIT = "number_limit"
+    NO_SLOT = "no_slot"
     GONE = "gone"
 
 
@@ -63,6 +65,38 @@ class Fetched:
     live: int = 0
     in_hand: int = 0
     parked: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admissible:
+    """A request that may be admitted; it waits in the list `source` (hand or parked).
+
+    `stored` is the request as the ledger keeps it, by the strict wire; default: `raw`.
+    """
+
+    source: str
+    raw: bytes
+    request: CallRequest
+    expires_at: datetime | None = None
+    most_per_number: int = 0
+    number_window_s: float = 0
+    stored: bytes = b""
+
+    def values(self, pbx: str) -> tuple[Arg, ...]:
+        """Return the values of the request that `_admit.lua` takes, with a new token."""
+        expires_at, valid_for_s = self.expires_at, self.request.valid_for_s
+        from_admission = valid_for_s is not None and expires_at is None
+        return (
+            self.raw,
+            self.request.call_id,
+            pbx,
+            to_ms(expires_at) if expires_at else "",
+            int((valid_for_s or 0) * 1000) if from_admission else "",
+            secrets.token_hex(8),
+            self.stored or self.raw,
+            self.most_per_number,
+            int(self.number_window_s * 1000),
+        )
 
 
 class BridgeLedger(WaitingCalls):
@@ -235,37 +269,65 @@ class BridgeLedger(WaitingCalls):
         number_window_s: float = 0,
         stored: bytes = b"",
     ) -> Admission:
-        """Admit a request that waits in the list `source` (hand or parked), queued to `pbx`.
+        """Admit a request that has its slot, queued to `pbx`; see `Admissible`.
 
-        `stored` is the request as the ledger keeps it, by the strict wire; default: `raw`.
         Only `ADMITTED` changes anything. The caller must bury a duplicate.
         """
         keys = self.keys
-        from_admission = request.valid_for_s is not None and expires_at is None
+        one = Admissible(
+            source=source,
+            raw=raw,
+            request=request,
+            expires_at=expires_at,
+            most_per_number=most_per_number,
+            number_window_s=number_window_s,
+            stored=stored,
+        )
         reply = await self.steps.run(
             "admit",
             [
-                source,
-                keys.call(request.call_id),
-                keys.live,
-                keys.queued,
-                self.wire.counter,
-                keys.number(request.number),
+                *(source, keys.call(request.call_id), keys.live, keys.queued),
+                *(keys.number(request.number), self.wire.counter),
             ],
-            [
-                raw,
-                request.call_id,
-                threads,
-                pbx,
-                to_ms(expires_at) if expires_at else "",
-                most_per_number,
-                int(number_window_s * 1000),
-                int((request.valid_for_s or 0) * 1000) if from_admission else "",
-                secrets.token_hex(8),
-                stored or raw,
-            ],
+            [threads, *one.values(pbx)],
         )
         return Admission(reply.decode())
+
+    async def admit_many(
+        self,
+        requests: Sequence[Admissible],
+        *,
+        pbx: str,
+        threads: int,
+        registry: tuple[Sequence[str], Sequence[Arg]],
+        trunks: Sequence[str] = (),
+    ) -> list[Admission]:
+        """Lease slots of a PBX and admit requests; only if the registry is on the same server.
+
+        `registry` are the keys and arguments of the lease, `trunks` the trunk that each call takes
+        there; without them no trunk's limit counts. Only `ADMITTED` changes anything. The
+        caller must bury a duplicate.
+        """
+        keys = self.keys
+        lease_keys, lease_args = registry
+        ways = trunks or [""] * len(requests)
+        replies = await self.steps.run(
+            "admit_many",
+            [*lease_keys, keys.live, keys.queued, self.wire.counter],
+            [
+                *(*lease_args, threads, keys.call("")),
+                *(
+                    value
+                    for one, trunk in zip(requests, ways, strict=True)
+                    for value in (
+                        *(one.source, keys.number(one.request.number), trunk),
+                        *one.values(pbx),
+                    )
+                ),
+            ],
+            calls=[keys.call(one.request.call_id) for one in requests],
+        )
+        return [Admission(reply.decode()) for reply in replies]
 
     async def refuse(
         self,

@@ -198,6 +198,32 @@ async def test_hanging_asterisk_is_dropped_and_taken_when_it_goes_on(
     assert "does not answer pings" in reasons(caplog)
 
 
+async def test_the_times_of_pings_are_kept(pbx: SimulatedPbx) -> None:
+    async with linked(pbx_at(pbx.port)) as rig:
+        await rig.up()
+        times = await wait_until(rig.link.take_ping_times, "a pong came")
+        assert 0 < times[0] < 1
+        pbx.hang()
+
+        def overdue() -> bool:
+            return max(rig.link.take_ping_times(), default=0) >= 0.3
+
+        await wait_until(overdue, "a ping without a pong counts by its age")
+        pbx.unhang()
+
+
+async def test_bytes_that_asterisk_does_not_read_are_counted(pbx: SimulatedPbx) -> None:
+    async with linked(pbx_at(pbx.port)) as rig:
+        assert rig.link.unread_bytes == 0
+        await rig.up()
+        assert rig.link.unread_bytes == 0
+        pbx.hang()
+        much: dict[str, str | list[str]] = {"Action": "Ping", "Text": ["x" * 900] * 8000}
+        asking = asyncio.create_task(rig.link.ask(much))
+        await wait_until(lambda: rig.link.unread_bytes > 0, "they wait")
+        asking.cancel()
+
+
 async def test_an_asterisk_that_says_nothing_is_noticed_soon(
     pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:

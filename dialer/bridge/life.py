@@ -1,0 +1,64 @@
+"""What a cell's parts know without asking Redis: whether there is anything for them to do.
+
+`Pulse` finds it out for all cells of a server at once. Without a pulse the parts ask by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+
+from dialer.domain.taking import CLAIM_WITHIN_S
+from dialer.store.ledger import Pulsed
+
+
+@dataclass(slots=True)
+class Life:
+    """The life of one cell, as of the last pulse. Times are of the event loop.
+
+    `is_quiet`: the cell has no calls and no requests but those in Multcall's list. `is_known` is
+    false while no pulse tells. `_code_at` is when a code is overdue, `_call_at` when a worker is
+    late with a call.
+    """
+
+    is_known: bool = False
+    is_quiet: bool = False
+    _code_at: float = 0.0
+    _call_at: float = 0.0
+    _sooner: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def see(self, pulsed: Pulsed) -> None:
+        """Take over what a pulse has found."""
+        now = asyncio.get_running_loop().time()
+        self.is_known, self.is_quiet = True, pulsed.is_quiet
+        code_at = now + pulsed.code_in_s
+        if code_at < self._code_at:
+            self._sooner.set()
+        self._code_at, self._call_at = code_at, now - pulsed.unclaimed_s + CLAIM_WITHIN_S
+
+    def forget(self) -> None:
+        """Let the parts ask by themselves, because no pulse tells."""
+        self.is_known = self.is_quiet = False
+        self._code_at = self._call_at = 0.0
+        self._sooner.set()
+
+    def stir(self) -> None:
+        """Note that the cell has calls now; the next pulse tells more."""
+        self.is_quiet = False
+
+    @property
+    def has_late_calls(self) -> bool:
+        """True if a worker may be late with a call."""
+        return self._call_at <= asyncio.get_running_loop().time()
+
+    async def until_code_late(self) -> None:
+        """Wait until a code may be overdue."""
+        while (left_s := self._code_at - asyncio.get_running_loop().time()) > 0:
+            self._sooner.clear()
+            timeout = None if math.isinf(left_s) else left_s
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._sooner.wait()
+            except TimeoutError:
+                return

@@ -1,0 +1,292 @@
+"""Gather the signals of one PBX for its governor, and carry out what it decides.
+
+The rules are in `dialer.domain.governor`. The signals come from what the worker sends and hears
+anyway: the pings of the link, the replies to Originates, the events of calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from dialer.domain.channel import (
+    AmiEvent,
+    ChannelCreated,
+    ChannelUp,
+    HungUp,
+    OriginateEnded,
+    uniqueid_of,
+)
+from dialer.domain.governor import (
+    CONGESTED_CAUSES,
+    TRUNK_CALLS,
+    Governor,
+    TrunkGovernor,
+    Window,
+    govern,
+    govern_trunk,
+    is_window_over,
+    p95,
+)
+from workers.ami import AmiLink
+from workers.pbx.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+#: The windows are looked at this often, in seconds.
+EVERY_S: Final = 0.25
+
+#: A call that has no channel after this time got no word, in seconds.
+WORD_WITHIN_S: Final = 10.0
+
+#: A call without a channel was overtaken if one that was sent so much later has one, in seconds.
+#: It is lost; Asterisk is not slow because of it.
+OVERTAKEN_S: Final = 1.0
+
+#: A trunk is judged after the first of these times if enough calls ended, else after the second.
+TRUNK_WINDOW_S: Final = (2.0, 10.0)
+
+#: Calls for so many seconds may wait for their turn, so that the worker never runs dry.
+WAITING_S: Final = 0.5
+
+#: The trunk of a call of which no end was heard is forgotten after this time, in seconds.
+TRUNK_FORGOTTEN_S: Final = 300.0
+
+
+@dataclass(slots=True)
+class _Outcomes:
+    """Calls of one trunk that were answered, or ended unanswered, since `since`."""
+
+    since: float
+    ended: int = 0
+    congested: int = 0
+
+
+@dataclass(slots=True)
+class PbxGovernor:
+    """The governor of one PBX. Belongs to the worker's event loop.
+
+    `is_on` false: nothing is limited. `monotonic` returns seconds of a monotonic clock.
+    """
+
+    pbx: str
+    cps: float
+    link: AmiLink
+    is_on: bool = True
+    monotonic: Callable[[], float] = time.monotonic
+    turns: Turns = field(default_factory=Turns)
+    state: Governor = field(init=False)
+    trunks: dict[str, TrunkGovernor] = field(default_factory=dict)
+    _session: int = -1
+    _began: float = 0.0
+    _sent: int = 0
+    _started: int = 0
+    _replies: list[float] = field(default_factory=list)
+    _channels: list[float] = field(default_factory=list)
+    #: When the Originate of each call without a reply, or a channel, was sent; by Uniqueid.
+    _unanswered: dict[str, float] = field(default_factory=dict)
+    _waiting: dict[str, float] = field(default_factory=dict)
+    #: When the latest call that has a channel was sent.
+    _newest: float = 0.0
+    #: Trunk of each call that has not been answered or ended, and when it was sent.
+    _trunk_of: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _outcomes: dict[str, _Outcomes] = field(default_factory=dict)
+    _logged: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.state = Governor.of(self.cps)
+
+    # --- signals -------------------------------------------------------------------
+
+    def sent(self, uniqueid: str, trunk: str) -> None:
+        """Note that an Originate is sent now."""
+        if not self.is_on:
+            return
+        now = self.monotonic()
+        self._sent += 1
+        self._unanswered[uniqueid] = self._waiting[uniqueid] = now
+        self._trunk_of[uniqueid] = trunk, now
+
+    def accepted(self, uniqueid: str) -> None:
+        """Note that Asterisk accepted the Originate."""
+        if (at := self._unanswered.pop(uniqueid, None)) is not None:
+            self._replies.append(self.monotonic() - at)
+
+    def refused(self, uniqueid: str) -> None:
+        """Note that Asterisk refused the Originate, or that it was not sent."""
+        self._unanswered.pop(uniqueid, None)
+        self._waiting.pop(uniqueid, None)
+        self._trunk_of.pop(uniqueid, None)
+
+    def on_event(self, event: AmiEvent) -> None:
+        """Note what an event shows; those of other channels are ignored."""
+        match event:
+            case ChannelCreated():
+                self._has_channel(event.uniqueid)
+            case ChannelUp():
+                self._over(event.uniqueid, is_congested=False)
+            case HungUp():
+                self._over(event.uniqueid, is_congested=event.cause in CONGESTED_CAUSES)
+            case OriginateEnded(answered=False):
+                self._waiting.pop(uniqueid_of(event), None)
+            case _:
+                pass
+
+    def _has_channel(self, uniqueid: str) -> None:
+        if (at := self._waiting.pop(uniqueid, None)) is not None:
+            self._started += 1
+            self._newest = max(self._newest, at)
+            self._channels.append(self.monotonic() - at)
+
+    def _over(self, uniqueid: str, *, is_congested: bool) -> None:
+        self._waiting.pop(uniqueid, None)
+        if (found := self._trunk_of.pop(uniqueid, None)) is not None:
+            trunk = self._outcomes.setdefault(found[0], _Outcomes(self.monotonic()))
+            trunk.ended += 1
+            trunk.congested += is_congested
+
+    # --- windows -------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look at the signals until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            self.look()
+
+    def look(self) -> None:
+        """Judge the windows that are over."""
+        if not self.is_on:
+            return
+        now = self.monotonic()
+        if not self.link.ready or self.link.session != self._session:
+            self._begin_again(now)
+            return
+        if is_window_over(now - self._began, max(self._sent, self._started)):
+            self.state = govern(self.state, self._window(now), now)
+        self._judge_trunks(now)
+        self.turns.limit(self.state.limit.rate)
+        self._log_changes()
+
+    def _begin_again(self, now: float) -> None:
+        """Forget the calls of an earlier link: their events may have been missed."""
+        self._session = self.link.session
+        for kept in (self._unanswered, self._waiting, self._trunk_of, self._outcomes):
+            kept.clear()
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._began, self._sent, self._started = now, 0, 0
+        self._replies.clear()
+        self._channels.clear()
+
+    def _window(self, now: float) -> Window:
+        silent = self._drop_silent(now)
+        waiting = [at for at in self._waiting.values() if at >= self._newest - OVERTAKEN_S]
+        samples = (
+            p95(self._replies),
+            p95([*self._channels, *(now - at for at in waiting)]),
+            max(self.link.take_ping_times(), default=None),
+        )
+        window = Window(
+            length_s=now - self._began,
+            sent=self._sent,
+            started=self._started,
+            waiting=len(waiting),
+            silent=silent,
+            answer_s=max((s for s in samples if s is not None), default=None),
+            unread=self.link.unread_bytes,
+        )
+        self._begin(now)
+        return window
+
+    def _drop_silent(self, now: float) -> int:
+        """Forget calls that got no word for too long; return how many those are."""
+        late = [i for i, at in self._waiting.items() if now - at > WORD_WITHIN_S]
+        for uniqueid in late:
+            self.refused(uniqueid)
+        for uniqueid, (_, at) in [*self._trunk_of.items()]:
+            if now - at <= TRUNK_FORGOTTEN_S:
+                break
+            del self._trunk_of[uniqueid]
+        return len(late)
+
+    def _judge_trunks(self, now: float) -> None:
+        soon, late = TRUNK_WINDOW_S
+        for name, seen in [*self._outcomes.items()]:
+            length_s = now - seen.since
+            if length_s >= late or (length_s >= soon and seen.ended >= TRUNK_CALLS):
+                self.trunks[name] = govern_trunk(
+                    self.trunks.get(name, TrunkGovernor.of(self.cps)),
+                    ended=seen.ended,
+                    congested=seen.congested,
+                    length_s=length_s,
+                    now=now,
+                )
+                # Empty, so that a limited trunk is judged again even if no call comes.
+                self._outcomes[name] = _Outcomes(now)
+
+    # --- what others see -----------------------------------------------------------
+
+    def fact(self, instance: str) -> str:
+        """Return the state for the heartbeat of the worker with that `instance`.
+
+        If calls for more than `WAITING_S` wait for their turn here, the bridges lease fewer.
+        """
+        limit, rate = self.state.limit, 0.0
+        if limit.rate is not None:
+            too_many = max(0.0, len(self.turns) - limit.rate * WAITING_S)
+            rate = max(limit.floor, limit.rate - too_many)
+        return json.dumps(
+            {
+                "limit": round(rate, 3),
+                "why": self.state.why,
+                "answer_ms": round(self.state.answer_s * 1000),
+                "normal_ms": round(self.state.usual_s * 1000),
+                "trunks": {
+                    name: {"limit": round(trunk.limit.now, 3), "share": round(trunk.share, 3)}
+                    for name, trunk in self.trunks.items()
+                    if trunk.why
+                },
+                "instance": instance,
+            }
+        )
+
+    def _log_changes(self) -> None:
+        """Log each limit when it begins and when it ends."""
+        limits = {"": self.state} | {name: t for name, t in self.trunks.items() if name}
+        for name, one in limits.items():
+            if one.why == self._logged.get(name, ""):
+                continue
+            self._logged[name] = one.why
+            extra = {"pbx": self.pbx, "limit": round(one.limit.now, 1), "cps": self.cps}
+            match one:
+                case Governor(why="pbx_slow"):
+                    took = {
+                        "answer_ms": round(one.answer_s * 1000),
+                        "normal_ms": round(one.usual_s * 1000),
+                    }
+                    logger.warning(
+                        "Asterisk is slow; it gets fewer calls until it is as fast as usual: see "
+                        "the load of its host, or lower cps",
+                        extra=extra | took,
+                    )
+                case Governor():
+                    logger.warning(
+                        "Asterisk is as fast as usual; cps is the limit again", extra=extra
+                    )
+                case TrunkGovernor(why="trunk_congested"):
+                    logger.warning(
+                        "The carrier of a trunk refuses calls for lack of capacity; it gets fewer: "
+                        "ask the carrier, or spread the calls over other trunks",
+                        extra=extra | {"trunk": name, "share": round(one.share, 2)},
+                    )
+                case TrunkGovernor():
+                    logger.warning(
+                        "The carrier of a trunk takes its calls again; cps is the limit again",
+                        extra=extra | {"trunk": name},
+                    )
