@@ -10,7 +10,8 @@ WORKDIR /src
 # The dependencies are a separate layer, so that a change of the code does not install them again.
 COPY constraints.txt pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print('\n'.join(p['dependencies'] + p['optional-dependencies']['monitor']))" >requirements.txt \
+extras = p['optional-dependencies']; \
+print('\n'.join(p['dependencies'] + extras['monitor'] + extras['uvloop']))" >requirements.txt \
  && pip install -c constraints.txt hatchling -r requirements.txt
 COPY celeryconfig.py ./
 COPY dialer dialer

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 #: How long to wait for the login, in seconds.
 LOGIN_WITHIN_S: Final = 10.0
@@ -128,8 +128,7 @@ class BareClient(asyncio.Protocol):
     # --- what Asterisk says ----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no such class
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from dialer import watchdog
 from dialer.celery import app, ignored_variables
 from dialer.errors import ConfigError, DialerError
+from dialer.event_loop import new_event_loop
 from dialer.logs import configure
 from dialer.settings import Pbx, settings
 from workers.call_events import SEND_EVERY_S, CallEvents
@@ -151,7 +152,7 @@ class PbxStep(bootsteps.StartStopStep):
         # Workers need no messages from each other. Mingle delays each start by a second, and
         # gossip does not recover when the broker restarts.
         parent.options.update(without_gossip=True, without_mingle=True)
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="pbx", daemon=True)
 
     def start(self, parent: Any) -> None:

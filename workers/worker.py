@@ -26,6 +26,7 @@ from dialer.errors import (
     Fenced,
     StepsStopped,
 )
+from dialer.event_loop import running_name
 from dialer.settings import Pbx, Settings
 from dialer.settings.broker_url import is_rabbitmq
 from dialer.settings.kept import cells_of
@@ -364,7 +365,11 @@ class PbxWorker:
         await self._check_targets()
         logger.info(
             "PBX ready",
-            extra={"pbx": self.pbx.name, "asterisk": await self.link.version()},
+            extra={
+                "pbx": self.pbx.name,
+                "asterisk": await self.link.version(),
+                "loop": running_name(),
+            },
         )
 
     async def _identify(self) -> None:

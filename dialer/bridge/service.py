@@ -20,6 +20,7 @@ from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.plans import CellPlan, plans_of, removed_cells
 from dialer.bridge.signals import Signals
 from dialer.errors import DialerError
+from dialer.event_loop import new_event_loop, running_name
 from dialer.settings import Settings, load
 from dialer.settings.broker_url import is_rabbitmq
 from dialer.store.client import cancel
@@ -41,7 +42,9 @@ def run(settings: Settings, cells: Sequence[str] = ()) -> None:
         StoreUnavailable: a Redis cannot be reached at start.
         StoreUnfit: a Redis answers, but cannot be used as it is.
     """
-    asyncio.run(_serve(settings, cells, plans_of(settings, cells)))
+    plans = plans_of(settings, cells)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(settings, cells, plans))
 
 
 async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[CellPlan]) -> None:
@@ -64,7 +67,8 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
     bridge = _Bridge(name, chosen, dispatcher, signals, settings, settings, served)
     try:
         await served.start()
-        logger.info("Bridge ready", extra={"cells": [plan.cell.name for plan in plans]})
+        names = [plan.cell.name for plan in plans]
+        logger.info("Bridge ready", extra={"cells": names, "loop": running_name()})
         watchdog.process.ready("Serving")
         await bridge.run()
         watchdog.process.stopping()

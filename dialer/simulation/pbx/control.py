@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from dialer.simulation.pbx.outcomes import Version
 from dialer.simulation.pbx.server import SimulatedPbx
@@ -132,8 +132,7 @@ class _ControlConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no such class
 
     def data_received(self, data: bytes) -> None:
         """Answer each complete line."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from dialer.simulation.pbx.actions import Exchange, answer
 from dialer.simulation.pbx.events import Event
@@ -47,7 +47,7 @@ class AmiSession(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send Asterisk's banner."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is no such class
         self._transport = transport
         self._pbx.opened(self)
         if self._pbx.is_hung:
