@@ -194,7 +194,8 @@ def test_a_restarted_broker_only_delays_calls(
         broker.start()
         wait_for("the broker", lambda: answers(broker_port, b"PING\r\n", b"+PONG"))
 
-    summary, _ = played(lab, site, 60, {"answered": 1}, restart_broker, talk_s=2)
+    # It lasts for 12 s, so that calls come while the broker is away.
+    summary, _ = played(lab, site, 60, {"answered": 1}, restart_broker, rate=5.0, talk_s=2)
     assert summary.is_right, story(summary, site, worker)
     assert summary.results == {Result.ANSWERED: 60}
     # If its calls were all dialed meanwhile, the bridge takes 10 s to be sure.

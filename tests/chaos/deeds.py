@@ -178,8 +178,12 @@ async def _same_lease(chaos: Chaos, pbx: str, before: dict[str, str]) -> bool:
 
 async def kill_asterisk(chaos: Chaos, fault: Fault) -> None:
     await chaos.note_lost(fault.target)
-    await chaos.pbxs.kill(fault.target)
-    await chaos.note_lost(fault.target)  # those claimed in the meantime
+    killing = asyncio.create_task(chaos.pbxs.kill(fault.target))
+    while not killing.done():  # Docker may take seconds: calls are claimed, and answered, in them
+        await chaos.note_lost(fault.target)
+        await asyncio.wait({killing}, timeout=0.05)
+    await killing
+    await chaos.note_lost(fault.target)
 
 
 async def pause_asterisk(chaos: Chaos, fault: Fault) -> None:

@@ -49,8 +49,8 @@ async def test_task_shows_no_number_and_bridge_stops_in_time(stack: Stack, site:
     assert message["headers"]["id"] == f"{CELL}:r-1"
     assert "5511987654321" not in json.dumps(message) + bridge.log
     began = time.monotonic()
-    assert await bridge.stop(within_s=5) == 0
-    assert time.monotonic() - began < 5
+    assert await bridge.stop(within_s=14) == 0
+    assert time.monotonic() - began < 14  # systemd kills it after 15 s
     assert "Bridge stopped" in bridge.log
 
 
@@ -63,7 +63,7 @@ async def test_stopping_bridge_process_returns_its_hand(stack: Stack, site: Site
     (name,) = await site.redis.zrange(site.ledger.keys.bridges, 0, -1)
     assert isinstance(name, bytes)
     await site.in_hand(element("r-1"), element("r-2"), bridge=name.decode())
-    assert await bridge.stop(within_s=5) == 0
+    assert await bridge.stop(within_s=14) == 0
     assert await site.ledger.hand(name.decode()) == []
     left = [json.loads(raw)["IdRequisicao"] for raw in await site.listed(site.ledger.wire.request)]
     assert left in ([], ["r-2"], ["r-1", "r-2"])
@@ -85,7 +85,7 @@ async def test_cell_with_lists_of_a_wrong_type_stops_no_other(stack: Stack, site
             await site.redis.delete(key)
         await site.push_requests(element())
         await wait_until(site.state, "the cell works again")
-    assert await bridge.stop(within_s=5) == 0
+    assert await bridge.stop(within_s=14) == 0
 
 
 async def test_a_bridge_of_one_cell_leaves_the_others_alone(stack: Stack, site: Site) -> None:
@@ -96,7 +96,7 @@ async def test_a_bridge_of_one_cell_leaves_the_others_alone(stack: Stack, site: 
         await site.push_requests(element())
         await wait_until(site.state, "its own cell's call is admitted")
         assert await other.state() is None
-    assert await bridge.stop(within_s=5) == 0
+    assert await bridge.stop(within_s=14) == 0
 
 
 async def test_an_unknown_cell_is_one_sentence_and_exit_code_two(stack: Stack) -> None:
@@ -143,4 +143,4 @@ async def test_bridge_stops_while_its_broker_hangs(stack: Stack, site: Site) -> 
         bridge = await stack.start_bridge(env={"DIALER_BROKER__URL": url})
         await site.push_requests(element())
         await wait_until(site.state, "the call is admitted")
-        assert await bridge.stop(within_s=5) == 0
+        assert await bridge.stop(within_s=14) == 0
