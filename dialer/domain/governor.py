@@ -175,7 +175,7 @@ class Limit:
         """Raise the limit after a window without slowness; none at `most`."""
         if self.rate is None:
             return self
-        grown_s = 0.0 if self.is_draining else self.grown_s + length_s
+        grown_s = (0.0 if self.is_draining else self.grown_s) + length_s
         share = (grown_s / RECOVERS_WITHIN_S) ** 3
         rate = max(self.rate, BACK_TO * self.ceiling + self.most * share)
         if rate >= self.most:
