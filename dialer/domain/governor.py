@@ -1,11 +1,14 @@
 """How many calls a second a PBX and its trunks bear: shrink the rate when they are slow.
 
 Asterisk that gets more calls than it can start does not refuse them. It answers late, and calls
-starve: they ring too late or not at all. So the rate follows what Asterisk shows: additive
-increase, multiplicative decrease, as in TCP. The increase is that of CUBIC (RFC 9438): back at once
-to just below the rate that was too much, slowly past it, then faster. The decrease follows the
-gradient normal/measured with a tolerance, as in Envoy's adaptive concurrency: without a tolerance
-it reacts to normal variance, and a normal that is measured under load makes overload normal.
+starve: they ring too late or not at all. So the rate follows what Asterisk shows. Slow means slower
+than normal by more than a tolerance; then the limit shrinks by the gradient tolerated/measured, as
+in Envoy's adaptive concurrency. Without slowness it grows as in CUBIC (RFC 9438): back at once to
+just below the rate that was too much, slowly past it, then faster.
+
+Normal is what is measured at a low rate, or at the lowest limit: overload must not become normal,
+but a latency that few calls do not lower is not caused by calls. Each signal has its own normal.
+A trunk is governed in the same way, by the share of calls that its carrier refuses.
 
 `govern` decides for the PBX, `govern_trunk` for the carrier behind one trunk. Neither goes above
 `cps` of the settings. Knows no clock and no AMI; `workers.pbx.governor` gathers the signals.
@@ -14,23 +17,28 @@ it reacts to normal variance, and a normal that is measured under load makes ove
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 Why = Literal["", "pbx_slow", "trunk_congested"]
 
-#: A latency is slow beyond this share above the normal one, and beyond `SLACK_S` above it.
+#: What Asterisk answers: Ping→Pong, Originate→Response, Originate→Newchannel.
+Signal = Literal["ping", "reply", "channel"]
+
+#: A latency is slow beyond this share above the normal one, and beyond `SLACK_S` above it. The
+#: share is the greater one only above 1 s: a far PBX varies more than a near one.
 TOLERANCE: Final = 0.25
 
 #: Latency above the normal one that is never slow, in seconds: a busy host has some.
 SLACK_S: Final = 0.25
 
-#: Bounds of the gradient: a limit at most halves, or doubles, in one step.
-GRADIENT: Final = (0.5, 2.0)
+#: Bounds of the gradient: one step lowers a limit at least and at most so much.
+GRADIENT: Final = (0.5, 0.8)
 
-#: A window lasts from half a second until it has seen `WINDOW_CALLS`, but at most 2 s.
-WINDOW_S: Final = (0.5, 2.0)
+#: A window lasts from half a second until it has seen `WINDOW_CALLS`, but at most 2 s. With some
+#: calls, but less than `SLOW_SAMPLES`, it lasts up to 10 s.
+WINDOW_S: Final = (0.5, 2.0, 10.0)
 
 #: So many calls were sent, or started, in a window, unless it took too long.
 WINDOW_CALLS: Final = 5
@@ -38,17 +46,22 @@ WINDOW_CALLS: Final = 5
 #: So many slow windows in a row are needed, so that one hiccup changes nothing.
 SLOW_WINDOWS: Final = 2
 
-#: The normal latency is measured only below this share of `cps`, and with hardly a call waiting.
-MEASURED_BELOW: Final = 0.2
-MEASURED_WAITING: Final = 2
+#: A rate is low below this share of `cps`. What is normal is measured at a low rate only.
+LOW_SHARE: Final = 0.2
 
-#: The normal latency follows what is measured then in about so many seconds. So a host that is slow
-#: for other reasons is not kept at the lowest limit: fewer calls do not make it faster.
+#: A trunk of which nothing is known is measured at this share of `cps`: it takes some calls.
+MEASURED_AT: Final = LOW_SHARE / 2
+
+#: So many waiting calls are few, or those that a normal latency gives at the lowest limit.
+FEW_WAITING: Final = 2
+
+#: What is normal follows what is measured at a low rate in about so many seconds.
 NORMAL_FOLLOWS_S: Final = 15.0
 
-#: Normal latency until it was measured, and the highest that is taken as normal, in seconds.
+#: Normal latency until it was measured, and the highest that is taken as normal, in seconds. A link
+#: that is silent for longer gets no calls.
 NORMAL_AT_FIRST_S: Final = 0.02
-NORMAL_AT_MOST_S: Final = 1.0
+NORMAL_AT_MOST_S: Final = 2.0
 
 #: A limit never falls below this share of `cps`.
 FLOOR_SHARE: Final = 0.01
@@ -77,11 +90,14 @@ SLOW_SHARE: Final = 0.05
 #: Causes (Q.850) of a carrier without capacity; Asterisk gives 34 for SIP 503.
 CONGESTED_CAUSES: Final = frozenset({34, 38, 42, 44})
 
-#: A trunk is judged from so many ended calls on.
+#: A trunk is judged from so many calls on.
 TRUNK_CALLS: Final = 10
 
-#: A share of congested calls up to this is normal on a trunk.
+#: A share of congested calls up to this above the usual one is normal on a trunk.
 CONGESTED_SHARE: Final = 0.25
+
+#: The highest share of congested calls that is taken as usual: a dead trunk stays limited.
+USUAL_AT_MOST: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +105,10 @@ class Window:
     """What one window of `length_s` seconds showed of a PBX.
 
     `sent` is how many Originates were sent, `started` how many channels Asterisk created, `waiting`
-    how many calls have no channel yet. `silent` is how many calls got no word in time. `answer_s`
-    is the 95th percentile (`p95`) of Originate→Response, Originate→Newchannel and Ping→Pong,
-    whichever is greatest; None if nothing was measured. `unread` is how many bytes wait for
-    Asterisk to read them.
+    how many calls have no channel yet. `silent` is how many calls got no word in time. `answers`
+    has the 95th percentile (`p95`) of each signal that was measured, in seconds. `late_s` is the
+    median of the channels if each call that waits got its channel now: it can show that Asterisk is
+    slow, not that it is quick. `unread` is how many bytes wait for Asterisk to read them.
     """
 
     length_s: float
@@ -100,7 +116,8 @@ class Window:
     started: int = 0
     waiting: int = 0
     silent: int = 0
-    answer_s: float | None = None
+    answers: Mapping[Signal, float] = field(default_factory=dict)
+    late_s: float = 0.0
     unread: int = 0
 
 
@@ -108,14 +125,14 @@ class Window:
 class Limit:
     """A limit of calls a second that is at most `most`; `rate` None: no limit.
 
-    `ceiling` is the rate that was too much. `since` is when growing began. `is_draining`: the limit
-    was lowered, and what came before it is still being worked off.
+    `ceiling` is the rate that was too much. `grown_s` is how long the limit has been growing, in
+    seconds. `is_draining`: it was lowered, and what came before it is still being worked off.
     """
 
     most: float
     rate: float | None = None
     ceiling: float = 0.0
-    since: float = 0.0
+    grown_s: float = 0.0
     is_draining: bool = False
 
     @property
@@ -124,44 +141,60 @@ class Limit:
         return min(self.most, max(FLOOR, self.most * FLOOR_SHARE))
 
     @property
-    def now(self) -> float:
-        """The rate that is allowed now."""
+    def allowed(self) -> float:
+        """How many calls a second are allowed."""
         return self.most if self.rate is None else self.rate
+
+    def is_low(self, rate: float) -> bool:
+        """True if what is seen at that rate is not caused by calls: it is low, or the lowest."""
+        is_lowest = self.rate is not None and self.rate <= self.floor
+        return is_lowest or rate <= LOW_SHARE * self.most
+
+    def is_few(self, waiting: int) -> bool:
+        """True if so many calls that wait for their channel show no backlog."""
+        return waiting <= max(FEW_WAITING, self.floor * NORMAL_AT_MOST_S)
 
     def shrunk(self, too_much: float, gradient: float) -> Limit:
         """Lower the limit: a rate of `too_much` was slow by that `gradient`."""
-        ceiling = min(self.now, max(self.floor, too_much))
-        rate = ceiling * min(1.0, max(GRADIENT[0], gradient))
-        return replace(self, rate=max(self.floor, rate), ceiling=ceiling, is_draining=True)
+        least, most = GRADIENT
+        ceiling = min(self.allowed, max(self.floor, too_much))
+        rate = max(self.floor, ceiling * min(most, max(least, gradient)))
+        return replace(self, rate=rate, ceiling=ceiling, is_draining=True)
+
+    def at_most(self, rate: float) -> Limit:
+        """Lower the limit further, to measure what is normal."""
+        return replace(self, rate=max(self.floor, min(self.allowed, rate)))
 
     def drained(self, work_s: float) -> Limit:
         """Adapt a lowered limit to how many seconds of earlier work are left."""
         if work_s > WORKED_OFF_S:
             return replace(self, rate=self.floor)
-        return replace(self, rate=max(self.now, self.ceiling * GRADIENT[0]))
+        return replace(self, rate=max(self.allowed, self.ceiling * GRADIENT[0]))
 
-    def grown(self, now: float) -> Limit:
+    def grown(self, length_s: float) -> Limit:
         """Raise the limit after a window without slowness; none at `most`."""
         if self.rate is None:
             return self
-        since = now if self.is_draining else self.since
-        share = ((now - since) / RECOVERS_WITHIN_S) ** 3
+        grown_s = (0.0 if self.is_draining else self.grown_s) + length_s
+        share = (grown_s / RECOVERS_WITHIN_S) ** 3
         rate = max(self.rate, BACK_TO * self.ceiling + self.most * share)
         if rate >= self.most:
             return Limit(most=self.most)
-        return replace(self, rate=rate, since=since, is_draining=False)
+        return replace(self, rate=rate, grown_s=grown_s, is_draining=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Governor:
     """State of the governor of one PBX.
 
-    `normal_s` is the latency of an idle Asterisk, None before it was measured; `answer_s` the one
-    that last was slow. `sent` and `started` are calls a second, smoothed over a few windows.
+    `normal` has the latency of each signal at a low rate, in seconds, once it was measured.
+    `slow` is the signal that last was slow, `answer_s` how long it took. `sent` and `started` are
+    calls a second, smoothed over a few windows.
     """
 
     limit: Limit
-    normal_s: float | None = None
+    normal: Mapping[Signal, float] = field(default_factory=dict)
+    slow: Signal = "channel"
     answer_s: float = 0.0
     sent: float = 0.0
     started: float = 0.0
@@ -179,70 +212,116 @@ class Governor:
         return "" if self.limit.rate is None else "pbx_slow"
 
     @property
-    def usual_s(self) -> float:
-        """The normal latency, or what counts as it until it was measured."""
-        return NORMAL_AT_FIRST_S if self.normal_s is None else self.normal_s
+    def normal_s(self) -> float:
+        """The normal latency of the signal that last was slow."""
+        return self.usual_s(self.slow)
 
-    @property
-    def tolerated_s(self) -> float:
-        """The highest latency that is not slow."""
-        return self.usual_s + max(SLACK_S, TOLERANCE * self.usual_s)
+    def usual_s(self, signal: Signal) -> float:
+        """Return the normal latency of a signal, or what counts as it until it was measured."""
+        return self.normal.get(signal, max(self.normal.values(), default=NORMAL_AT_FIRST_S))
+
+    def tolerated_s(self, signal: Signal) -> float:
+        """Return the highest latency of a signal that is not slow."""
+        usual_s = self.usual_s(signal)
+        return usual_s + max(SLACK_S, TOLERANCE * usual_s)
 
 
-def govern(governor: Governor, window: Window, now: float) -> Governor:
-    """Return the governor after one more window; `now` is a monotonic time in seconds."""
-    before, gradient = governor.waiting, _gradient(governor, window)
+def govern(governor: Governor, window: Window) -> Governor:
+    """Return the governor after one more window."""
+    before, verdict = governor, _judged(governor, window)
     governor = _measured(governor, window)
-    if gradient is None or gradient >= 1:
-        slow = 0 if gradient is not None else governor.slow_windows
-        return replace(governor, limit=governor.limit.grown(now), slow_windows=slow)
-    slow = governor.slow_windows + 1
-    answer_s = max(window.answer_s or 0.0, governor.tolerated_s)
-    governor = replace(governor, slow_windows=slow, answer_s=answer_s)
-    is_less = window.waiting < before and not window.unread > UNREAD_BYTES
+    if verdict is None or verdict.gradient >= 1:
+        slow = 0 if verdict is not None else governor.slow_windows
+        limit = governor.limit.grown(window.length_s)
+        return replace(governor, limit=limit, slow_windows=slow)
+    slow = before.slow_windows + 1
+    governor = replace(governor, slow_windows=slow, slow=verdict.signal, answer_s=verdict.answer_s)
+    is_less = window.waiting < before.waiting and not window.unread > UNREAD_BYTES
     if governor.limit.is_draining and is_less:
         work_s = window.waiting / max(governor.started, governor.limit.floor)
         return replace(governor, limit=governor.limit.drained(work_s))
     if slow < SLOW_WINDOWS:
         return governor
-    sent = min(governor.limit.now, governor.sent)
-    too_much = min(sent, max(governor.started, sent * GRADIENT[0]))
-    return replace(governor, limit=governor.limit.shrunk(too_much, gradient), slow_windows=0)
+    limit = governor.limit.shrunk(_too_much(governor), verdict.gradient)
+    if not before.normal and governor.started >= governor.sent:
+        limit = limit.at_most(limit.floor)  # no call piles up: it may be far away, so measure it
+    return replace(governor, limit=limit, slow_windows=0)
 
 
-def _gradient(governor: Governor, window: Window) -> float | None:
-    """Return tolerated/measured, below 1 if Asterisk is slow; None if the window says nothing."""
+def _too_much(governor: Governor) -> float:
+    """Return the rate that was too much for a slow PBX.
+
+    It is what was sent, unless the PBX was hardly used: then calls are not the reason, and only the
+    limit is lowered.
+    """
+    allowed = governor.limit.allowed
+    if governor.sent < allowed / 2 and governor.limit.is_few(governor.waiting):
+        return allowed
+    sent = min(allowed, governor.sent)
+    return min(sent, max(governor.started, sent * GRADIENT[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """The slowest signal of a window; `gradient` is tolerated/measured, below 1 if it is slow."""
+
+    gradient: float
+    signal: Signal
+    answer_s: float
+
+
+def _judged(governor: Governor, window: Window) -> _Verdict | None:
+    """Return how slow Asterisk was, None if the window says nothing.
+
+    Pings count only without calls: one of them may wait behind a list of all channels.
+    """
+    has_calls = "channel" in window.answers
+    seen = [(s, took_s) for s, took_s in window.answers.items() if s != "ping" or not has_calls]
+    if window.late_s > governor.tolerated_s("channel"):
+        seen.append(("channel", window.late_s))
+    found = [
+        _Verdict(governor.tolerated_s(signal) / max(took_s, 1e-6), signal, took_s)
+        for signal, took_s in seen
+    ]
     is_silent = window.silent >= SLOW_SAMPLES and window.silent > SLOW_SHARE * window.sent
     if is_silent or window.unread > UNREAD_BYTES:
-        return GRADIENT[0]
-    if window.answer_s is None:
-        return None
-    return min(GRADIENT[1], governor.tolerated_s / max(window.answer_s, 1e-6))
+        least_s = max(window.late_s, governor.tolerated_s("channel"))
+        found.append(_Verdict(GRADIENT[0], "channel", least_s))
+    return min(found, key=lambda verdict: verdict.gradient, default=None)
 
 
 def _measured(governor: Governor, window: Window) -> Governor:
-    """Return the governor with the rates of the window, and the normal latency corrected."""
+    """Return the governor with the rates of the window, and the normal latencies corrected."""
     sent = (governor.sent + window.sent / window.length_s) / 2
     started = (governor.started + window.started / window.length_s) / 2
-    normal_s = governor.normal_s
-    if (measured_s := window.answer_s) is not None:
-        rate = max(sent, window.sent / window.length_s)
-        is_idle = rate < MEASURED_BELOW * governor.limit.most and window.waiting <= MEASURED_WAITING
-        if normal_s is None:
-            normal_s = min(measured_s, NORMAL_AT_MOST_S) if is_idle else None
-        elif measured_s < normal_s:
-            normal_s = measured_s
+    rate, limit = max(sent, window.sent / window.length_s), governor.limit
+    is_idle = limit.is_low(rate) and limit.is_few(window.waiting)
+    normal = dict(governor.normal)
+    for signal, took_s in window.answers.items():
+        seen_s = min(took_s, NORMAL_AT_MOST_S)
+        known_s = normal.get(signal, math.inf if is_idle else 0.0)
+        if seen_s < known_s:
+            normal[signal] = seen_s
         elif is_idle:
-            measured_s = min(measured_s, 2 * governor.tolerated_s, NORMAL_AT_MOST_S)
-            normal_s += min(1.0, window.length_s / NORMAL_FOLLOWS_S) * (measured_s - normal_s)
-    return replace(governor, normal_s=normal_s, sent=sent, started=started, waiting=window.waiting)
+            normal[signal] = _followed(known_s, seen_s, window.length_s)
+    return replace(governor, normal=normal, sent=sent, started=started, waiting=window.waiting)
+
+
+def _followed(normal: float, seen: float, length_s: float) -> float:
+    """Return what is normal after a window at a low rate."""
+    return normal + min(1.0, length_s / NORMAL_FOLLOWS_S) * (seen - normal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkGovernor:
-    """State of the governor of one trunk. `share` is the share of congested calls last seen."""
+    """State of the governor of one trunk.
+
+    `usual` is the share of congested calls at a low rate: fewer calls do not lower it. `share` is
+    the one for which the limit was last lowered.
+    """
 
     limit: Limit
+    usual: float | None = None
     share: float = 0.0
 
     @classmethod
@@ -257,29 +336,44 @@ class TrunkGovernor:
 
 
 def govern_trunk(
-    trunk: TrunkGovernor, *, ended: int, congested: int, length_s: float, now: float
+    trunk: TrunkGovernor, *, calls: int, congested: int, length_s: float
 ) -> TrunkGovernor:
     """Return the governor of a trunk after one more window.
 
     Args:
         trunk: its state.
-        ended: calls that were answered, or ended unanswered, in the window.
-        congested: how many of them the carrier refused because it has no capacity.
+        calls: how many were sent.
+        congested: how many the carrier refused because it has no capacity.
         length_s: length of the window, in seconds.
-        now: a monotonic time, in seconds.
     """
-    share = congested / ended if ended else 0.0
-    if ended < TRUNK_CALLS or share <= CONGESTED_SHARE:
-        return replace(trunk, limit=trunk.limit.grown(now))
-    rate = min(trunk.limit.now, ended / length_s)
-    gradient = (1 - share) / (1 - CONGESTED_SHARE)
-    return replace(trunk, limit=trunk.limit.shrunk(rate, gradient), share=share)
+    if calls < TRUNK_CALLS:
+        return replace(trunk, limit=trunk.limit.grown(length_s))
+    share, rate, is_measured = congested / calls, calls / length_s, trunk.usual is not None
+    chance = math.sqrt(CONGESTED_SHARE * (1 - CONGESTED_SHARE) / calls)
+    if trunk.limit.is_low(rate) or share < (trunk.usual or 0.0) - chance:
+        trunk = replace(trunk, usual=_usual(trunk.usual, share, length_s))
+    tolerated = (trunk.usual or 0.0) + CONGESTED_SHARE
+    if share <= tolerated + chance:
+        return replace(trunk, limit=trunk.limit.grown(length_s))
+    limit = trunk.limit.shrunk(rate, (1 - share) / (1 - tolerated))
+    if not is_measured:
+        limit = limit.at_most(MEASURED_AT * limit.most)
+    return replace(trunk, limit=limit, share=share)
 
 
-def is_window_over(length_s: float, calls: int) -> bool:
+def _usual(usual: float | None, share: float, length_s: float) -> float:
+    """Return the usual share of congested calls after one more that was seen."""
+    share = min(share, USUAL_AT_MOST)
+    return share if usual is None else _followed(usual, share, length_s)
+
+
+def is_window_over(length_s: float, *, sent: int, started: int) -> bool:
     """True if a window of that length, in seconds, that saw so many calls can be judged."""
-    shortest, longest = WINDOW_S
-    return length_s >= longest or (length_s >= shortest and calls >= WINDOW_CALLS)
+    shortest, longest, longest_of_few = WINDOW_S
+    if length_s >= longest:
+        is_few = sent < WINDOW_CALLS and started < SLOW_SAMPLES and sent + started > 0
+        return not is_few or length_s >= longest_of_few
+    return length_s >= shortest and max(sent, started) >= WINDOW_CALLS
 
 
 def p95(samples: Collection[float]) -> float | None:

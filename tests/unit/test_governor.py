@@ -10,10 +10,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dialer.domain.governor import (
-    SLACK_S,
+    NORMAL_AT_MOST_S,
     UNREAD_BYTES,
     Governed,
     Governor,
+    Signal,
     TrunkGovernor,
     TrunkLimit,
     Window,
@@ -27,8 +28,8 @@ from tests.unit.governed_pbx import GovernedPbx
 AMPLE = 1e6
 #: Shrinking a failure would run for minutes: the example says enough.
 on_a_pbx = settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])
-FINE = Window(length_s=0.5, sent=5, started=5, answer_s=0.01)
-SLOW = Window(length_s=0.5, sent=50, started=25, waiting=25, answer_s=0.5)
+FINE = Window(length_s=0.5, sent=5, started=5, answers={"channel": 0.01})
+SLOW = Window(length_s=0.5, sent=50, started=25, waiting=25, answers={"channel": 0.5})
 
 rates = st.sampled_from([5.0, 10.0, 20.0, 50.0, 100.0, 300.0])
 windows = st.builds(
@@ -38,16 +39,23 @@ windows = st.builds(
     started=st.integers(0, 1000),
     waiting=st.integers(0, 1000),
     silent=st.integers(0, 100),
-    answer_s=st.none() | st.floats(0, 100),
+    answers=st.dictionaries(
+        st.sampled_from(["ping", "reply", "channel"]), st.floats(0, 100), max_size=3
+    ),
+    late_s=st.just(0.0) | st.floats(0, 100),
     unread=st.sampled_from([0, 10**6]),
 )
 
 
-def governed(cps: float, *windows: Window, every_s: float = 0.5) -> Governor:
+def governed(cps: float, *windows: Window) -> Governor:
     governor = Governor.of(cps)
-    for i, window in enumerate(windows):
-        governor = govern(governor, window, i * every_s)
+    for window in windows:
+        governor = govern(governor, window)
     return governor
+
+
+def took(window: Window, answer_s: float, signal: Signal = "channel") -> Window:
+    return replace(window, answers={signal: answer_s})
 
 
 # --- for any signals -------------------------------------------------------------------
@@ -57,7 +65,7 @@ def governed(cps: float, *windows: Window, every_s: float = 0.5) -> Governor:
 def test_the_limit_is_within_floor_and_cps(cps: float, seen: list[Window]) -> None:
     for i in range(len(seen) + 1):
         limit = governed(cps, *seen[:i]).limit
-        assert 0 < limit.floor <= limit.now <= cps
+        assert 0 < limit.floor <= limit.allowed <= cps
         assert limit.floor >= min(cps, 0.5)
 
 
@@ -67,9 +75,8 @@ def test_any_limit_is_gone_after_30_s_without_slowness(
 ) -> None:
     governor = governed(cps, *seen)
     fine = FINE if has_traffic else Window(length_s=0.5)
-    at = len(seen) * 0.5
-    for i in range(61):
-        governor = govern(governor, fine, at + i * 0.5)
+    for _ in range(61):
+        governor = govern(governor, fine)
     assert (governor.limit.rate, governor.why) == (None, "")
 
 
@@ -146,24 +153,75 @@ def test_one_slow_window_limits_nothing() -> None:
 def test_two_slow_windows_in_a_row_limit() -> None:
     governor = governed(100, FINE, SLOW, SLOW)
     assert governor.why == "pbx_slow"
-    assert governor.answer_s == 0.5
-    assert governor.limit.now < 50
+    assert (governor.slow, governor.answer_s) == ("channel", 0.5)
+    assert governor.limit.allowed < 50
 
 
 def test_a_window_that_says_nothing_ends_no_slowness() -> None:
     assert governed(100, FINE, SLOW, Window(length_s=0.5), SLOW).why == "pbx_slow"
 
 
-def test_a_latency_within_the_tolerance_is_not_slow() -> None:
-    usual = replace(FINE, answer_s=0.8)
-    limit = governed(100, usual, *[replace(SLOW, answer_s=1.0)] * 9).limit
-    assert limit.rate is None
-    assert governed(100, usual, *[replace(SLOW, answer_s=1.06)] * 9).limit.rate is not None
+@pytest.mark.parametrize(
+    ("usual_s", "highest_s"),
+    [(0.01, 0.26), (0.8, 1.05), (1.6, 2.0)],
+    ids=["near", "far", "very far"],
+)
+def test_a_latency_within_the_tolerance_is_not_slow(usual_s: float, highest_s: float) -> None:
+    usual = took(FINE, usual_s)
+    assert governed(100, usual, *[took(SLOW, highest_s)] * 9).limit.rate is None
+    assert governed(100, usual, *[took(SLOW, highest_s + 0.01)] * 9).limit.rate is not None
 
 
-def test_a_slack_above_the_normal_latency_is_not_slow() -> None:
-    late = replace(SLOW, answer_s=FINE.answer_s + SLACK_S - 0.001)  # type: ignore[operator]
-    assert governed(100, FINE, *[late] * 9).limit.rate is None
+def test_each_signal_has_a_normal_latency_of_its_own() -> None:
+    far = replace(FINE, answers={"ping": 0.002, "reply": 0.003, "channel": 0.6})
+    assert governed(100, *[far] * 9, *[replace(far, sent=50, started=50)] * 9).why == ""
+    late = governed(100, far, *[replace(SLOW, answers={"reply": 0.3, "channel": 0.6})] * 2)
+    assert (late.why, late.slow, late.answer_s, late.normal_s) == ("pbx_slow", "reply", 0.3, 0.003)
+
+
+def test_slow_pings_beside_quick_calls_limit_nothing() -> None:
+    busy = replace(SLOW, answers={"ping": 3.0, "reply": 0.01, "channel": 0.01})
+    assert governed(100, FINE, *[busy] * 9).why == ""
+    assert governed(100, FINE, *[took(SLOW, 3.0, "ping")] * 2).why == "pbx_slow"
+
+
+def test_an_unmeasured_signal_counts_as_the_slowest_measured_one() -> None:
+    pings = took(Window(length_s=2), 0.6, "ping")
+    assert governed(100, pings, *[took(SLOW, 0.8)] * 9).why == ""
+
+
+def test_waiting_calls_can_only_show_slowness() -> None:
+    young = replace(FINE, answers={}, late_s=0.1)
+    assert governed(100, young).normal == {}
+    slow = replace(SLOW, answers={}, late_s=0.5)
+    assert governed(100, FINE, slow, young, slow).why == "pbx_slow"
+    assert governed(100, took(FINE, 0.4), *[slow] * 9).why == ""
+
+
+def test_an_unknown_pbx_that_is_slow_is_measured_at_the_lowest_limit() -> None:
+    far = replace(SLOW, started=50)
+    limit = governed(100, far, far).limit
+    assert (limit.allowed, limit.floor) == (1, 1)
+    assert governed(100, SLOW, SLOW).limit.allowed > 1, "calls pile up: it is too slow for them"
+    few = took(Window(length_s=2, sent=2, started=2, waiting=1), 0.5)
+    governor = governed(100, far, far, few, few)
+    assert governor.normal_s == 0.5
+    assert governor.limit.allowed >= 0.95 * governor.limit.ceiling
+
+
+def test_one_step_lowers_a_limit_by_a_fifth_to_a_half() -> None:
+    busy = replace(FINE, sent=50, started=50)
+    for late_s, rate in ((0.27, 80), (5.0, 50)):
+        late = took(busy, late_s)
+        assert governed(100, FINE, *[busy] * 9, late, late).limit.allowed == pytest.approx(
+            rate, rel=0.01
+        )
+
+
+def test_slow_pings_of_an_idle_pbx_lower_only_the_limit() -> None:
+    idle = took(Window(length_s=2), 0.003, "ping")
+    late = took(idle, 0.7, "ping")
+    assert governed(100, *[idle] * 9, late, late).limit.allowed == 50
 
 
 @pytest.mark.parametrize(
@@ -184,57 +242,61 @@ def test_a_few_silent_calls_of_many_limit_nothing() -> None:
 
 
 def test_the_normal_latency_is_not_measured_under_load() -> None:
-    loaded = replace(FINE, sent=40, started=40, answer_s=0.1)
-    assert governed(100, FINE, *[loaded] * 100).usual_s == 0.01
-    assert governed(100, *[loaded] * 100).normal_s is None
+    loaded = took(replace(FINE, sent=40, started=40), 0.1)
+    assert governed(100, FINE, *[loaded] * 100).normal_s == 0.01
+    assert governed(100, *[loaded] * 100).normal == {}
 
 
 def test_the_normal_latency_is_measured_again_at_low_rate() -> None:
-    far = replace(FINE, sent=2, started=2, answer_s=0.6)
+    far = took(replace(FINE, sent=2, started=2), 0.6)
     governor = governed(100, FINE, *[far] * 200)
-    assert governor.usual_s == pytest.approx(0.6, abs=0.01)
+    assert governor.normal_s == pytest.approx(0.6, abs=0.01)
     assert governor.limit.rate is None
     busy = replace(far, waiting=3)
-    assert governed(100, FINE, *[busy] * 200).usual_s == 0.01
+    assert governed(100, FINE, *[busy] * 200).normal_s == 0.01
+    dead = took(far, 60.0)
+    assert governed(100, FINE, *[dead] * 200).normal_s == pytest.approx(NORMAL_AT_MOST_S, rel=0.01)
 
 
 def test_a_host_slow_for_other_reasons_is_not_kept_down() -> None:
     governor = governed(100, FINE)
     limits = []
-    for i in range(200):
-        rate = governor.limit.now / 2
-        late = Window(length_s=0.5, sent=round(rate), started=round(rate), waiting=2, answer_s=0.7)
-        governor = govern(governor, late, i * 0.5)
-        limits.append(governor.limit.now)
+    for _ in range(200):
+        n = round(governor.limit.allowed / 2)
+        late = took(Window(length_s=0.5, sent=n, started=n, waiting=2), 0.7)
+        governor = govern(governor, late)
+        limits.append(governor.limit.allowed)
     assert min(limits) < 20
     assert limits[-1] == 100
 
 
 def test_a_lower_latency_is_the_normal_one_at_once() -> None:
-    assert governed(100, FINE, replace(SLOW, answer_s=0.002)).usual_s == 0.002
+    assert governed(100, FINE, took(SLOW, 0.002)).normal_s == 0.002
 
 
 def test_a_pbx_that_starts_nothing_gets_the_least_rate() -> None:
-    dead = [replace(SLOW, started=0, waiting=25 * i, answer_s=i / 2) for i in range(40)]
-    limit = governed(100, *dead).limit
-    assert limit.now == limit.floor
+    dead = [
+        replace(SLOW, started=0, waiting=25 * i, answers={}, late_s=i / 2) for i in range(1, 40)
+    ]
+    limit = governed(100, FINE, *dead).limit
+    assert limit.allowed == limit.floor
 
 
 # --- trunks ----------------------------------------------------------------------------
 
 
-def trunk(*windows: tuple[int, int]) -> TrunkGovernor:
-    state = TrunkGovernor.of(20)
-    for i, (ended, congested) in enumerate(windows):
-        state = govern_trunk(state, ended=ended, congested=congested, length_s=2, now=2 * i)
+def trunk(*windows: tuple[int, int], usual: float | None = 0.0) -> TrunkGovernor:
+    state = replace(TrunkGovernor.of(20), usual=usual)
+    for calls, congested in windows:
+        state = govern_trunk(state, calls=calls, congested=congested, length_s=2)
     return state
 
 
 def test_a_congested_trunk_is_limited() -> None:
     state = trunk((40, 20))
     assert (state.why, state.share) == ("trunk_congested", 0.5)
-    assert 10 <= state.limit.now < 20
-    assert trunk((40, 40)).limit.now == 10
+    assert 10 <= state.limit.allowed < 20
+    assert trunk((40, 40)).limit.allowed == 10
 
 
 def test_usual_refusals_limit_no_trunk() -> None:
@@ -242,13 +304,40 @@ def test_usual_refusals_limit_no_trunk() -> None:
     assert trunk(*[(9, 9)] * 9).why == ""
 
 
+def test_refusals_by_chance_limit_no_trunk() -> None:
+    assert trunk(*[(10, 3)] * 9).why == ""
+    assert trunk((10, 5)).why == "trunk_congested"
+
+
+def test_an_unknown_trunk_is_measured_at_a_low_rate() -> None:
+    state = trunk((40, 16), usual=None)
+    assert (state.limit.allowed, state.usual) == (2, None)
+    few = govern_trunk(state, calls=10, congested=4, length_s=5)
+    assert few.usual == 0.4
+    assert few.limit.allowed == pytest.approx(19.2, abs=0.1)
+    assert trunk((40, 16), usual=0.4).why == ""
+
+
+def test_refusals_that_fewer_calls_do_not_lower_are_usual() -> None:
+    state = trunk((40, 16))
+    for _ in range(99):
+        n = round(10 * state.limit.allowed)
+        state = govern_trunk(state, calls=n, congested=round(0.4 * n), length_s=10)
+    assert state.why == ""
+    assert state.usual == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_carrier_that_recovers_has_few_refusals_again() -> None:
+    assert trunk(*[(40, 2)] * 99, usual=0.4).usual == pytest.approx(0.1, abs=0.05)
+    assert trunk(*[(40, 14)] * 99, usual=0.4).usual == 0.4
+
+
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=40))
 def test_a_trunk_limit_stays_in_bounds_and_ends(seen: list[tuple[int, int]]) -> None:
-    state = trunk(*((max(ended, bad), bad) for ended, bad in seen))
-    assert state.limit.floor <= state.limit.now <= 20
-    for i in range(16):
-        now = 2 * (len(seen) + i)
-        state = govern_trunk(state, ended=40, congested=2, length_s=2, now=now)
+    state = trunk(*((max(calls, bad), bad) for calls, bad in seen), usual=None)
+    assert state.limit.floor <= state.limit.allowed <= 20
+    for _ in range(16):
+        state = govern_trunk(state, calls=40, congested=2, length_s=2)
     assert state.limit.rate is None
 
 
@@ -266,10 +355,16 @@ def test_p95_of_few_samples_is_the_third_greatest() -> None:
 
 
 def test_a_window_lasts_until_it_saw_enough_calls() -> None:
-    assert not is_window_over(0.4, 100)
-    assert is_window_over(0.5, 5)
-    assert not is_window_over(1.9, 4)
-    assert is_window_over(2.0, 0)
+    assert not is_window_over(0.4, sent=100, started=100)
+    assert is_window_over(0.5, sent=5, started=0)
+    assert not is_window_over(1.9, sent=4, started=4)
+    assert is_window_over(2.0, sent=0, started=0)
+
+
+def test_a_window_of_few_calls_lasts_longer() -> None:
+    assert is_window_over(2.0, sent=2, started=3)
+    assert not is_window_over(9.9, sent=2, started=2)
+    assert is_window_over(10.0, sent=2, started=2)
 
 
 def test_a_limit_is_said_with_its_reason_and_cure() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -16,27 +17,18 @@ from dialer.domain.channel import (
     OriginateEnded,
     action_id,
 )
+from dialer.domain.governor import Limit
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from tests.unit.captured import CALL_ID, UNIQUEID
+from tests.unit.governed_pbx import GovernedPbx, PongsOnly
 from tests.unit.parts import entry, parts
 from workers.ami import AmiLink
 from workers.pbx.governor import WORD_WITHIN_S, PbxGovernor
 
 CPS = 20.0
 
-
-@dataclass(slots=True)
-class Link:
-    """An AMI link with the pings that the test says."""
-
-    ready: bool = True
-    session: int = 1
-    unread_bytes: int = 0
-    pings: list[float] = field(default_factory=list)
-
-    def take_ping_times(self) -> list[float]:
-        times, self.pings = self.pings, []
-        return times
+#: Capacity of a PBX that calls never slow down.
+AMPLE = 1e6
 
 
 @dataclass(slots=True)
@@ -44,7 +36,7 @@ class Rig:
     """A governor in virtual time."""
 
     is_on: bool = True
-    link: Link = field(default_factory=Link)
+    link: PongsOnly = field(default_factory=PongsOnly)
     now: float = 100.0
     governor: PbxGovernor = field(init=False)
     _calls: int = 0
@@ -159,7 +151,7 @@ def test_slow_pings_limit_the_pbx() -> None:
 
 
 def test_unread_bytes_limit_the_pbx() -> None:
-    rig = Rig(link=Link(unread_bytes=10**6))
+    rig = Rig(link=PongsOnly(unread_bytes=10**6))
     rig.window()
     rig.window()
     assert rig.fact["why"] == "pbx_slow"
@@ -236,7 +228,165 @@ def test_bridges_lease_fewer_while_calls_wait_here() -> None:
         rig.window(late_s=late_s)
     before = rig.fact["limit"]
     rig.governor.turns._waiting = {(f"c{i}", 1): cast(Any, None) for i in range(30)}
-    assert rig.governor.state.limit.floor <= rig.fact["limit"] < before
+    assert 0 < rig.fact["limit"] < before
+
+
+def test_bridges_lease_hardly_any_while_too_many_wait() -> None:
+    rig = Rig()
+    limit = Limit(most=CPS, rate=0.5)
+    rig.governor.state = replace(rig.governor.state, limit=limit)
+    rig.governor.turns._waiting = {(f"c{i}", 1): cast(Any, None) for i in range(30)}
+    assert 0 < rig.fact["limit"] < limit.floor
+
+
+async def test_turns_are_given_at_cps_when_the_limit_ends() -> None:
+    rig = Rig()
+    rig.governor.turns.rate = 5.0
+    rig.governor.turns._waiting = {(f"c{i}", 1): asyncio.Future() for i in range(9)}
+    rig.governor.look()
+    assert rig.governor.turns.rate == CPS
+    rig.governor.turns._waiting.clear()
+    rig.look()
+    assert rig.governor.turns.rate is None
+
+
+# --- a new link --------------------------------------------------------------------------
+
+
+def reconnected(rig: Rig, down_s: float = 3.0) -> None:
+    rig.link.ready = False
+    while down_s > 0:
+        rig.look(0.25)
+        down_s -= 0.25
+    rig.link.ready, rig.link.session = True, rig.link.session + 1
+    rig.look()
+
+
+def test_slowness_before_a_lost_link_does_not_count() -> None:
+    rig = Rig()
+    for late_s in (0.01, 0.6):
+        rig.window(late_s=late_s)
+    rig.link.pings = [2.5]
+    reconnected(rig)
+    rig.look(2.0)
+    rig.window(late_s=0.6)
+    assert rig.fact["why"] == ""
+
+
+def test_time_without_a_link_raises_no_limit() -> None:
+    rig = Rig()
+    for late_s in (*[0.01] * 4, 0.6, 0.6, 0.01, 0.01):
+        rig.window(late_s=late_s)
+    before = rig.fact["limit"]
+    assert before > 0
+    reconnected(rig, down_s=60)
+    rig.window(late_s=0.01)
+    assert before <= rig.fact["limit"] < 0.9 * CPS
+
+
+def test_a_trunk_limit_ends_after_a_reconnect_without_calls() -> None:
+    rig = Rig()
+    for _ in range(5):
+        rig.window(cause=34)
+    assert rig.fact["trunks"] != {}
+    reconnected(rig)
+    for _ in range(60):
+        rig.look(2.0)
+    assert rig.fact["trunks"] == {}
+
+
+def test_calls_whose_reply_never_came_are_forgotten() -> None:
+    rig = Rig()
+    calls = rig.calls(3)
+    rig.created(calls)
+    rig.ended(calls, 16)
+    assert rig.governor._unanswered == {}
+
+
+# --- in virtual time ---------------------------------------------------------------------
+
+
+def limited_until(pbx: GovernedPbx) -> float:
+    """Return when the last limit ended, 0 if there was none."""
+    assert max(limit for _, limit in pbx.limits) <= pbx.cps
+    return max((at for at, limit in pbx.limits if limit < pbx.cps), default=0.0)
+
+
+@pytest.mark.parametrize("rtt_s", [0.0, 0.26, 0.5, 1.5])
+@pytest.mark.parametrize("cps", [1.0, 2.0, 10.0, 100.0])
+def test_a_far_pbx_gets_its_full_rate(cps: float, rtt_s: float) -> None:
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, ami_s=lambda _: rtt_s)
+    pbx.run(240)
+    assert limited_until(pbx) <= 120
+
+
+def test_a_large_far_pbx_gets_its_full_rate() -> None:
+    pbx = GovernedPbx(1000, lambda _: AMPLE, 1000, ami_s=lambda _: 1.5)
+    pbx.run(130)
+    assert limited_until(pbx) <= 120
+
+
+@pytest.mark.parametrize("cps", [2.0, 20.0, 100.0])
+def test_a_pbx_that_stays_slow_gets_its_full_rate_again(cps: float) -> None:
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, ami_s=lambda at: 1.5 if at > 60 else 0.005)
+    pbx.run(240)
+    assert limited_until(pbx) <= 180
+
+
+@pytest.mark.parametrize("cps", [2.0, 5.0, 20.0])
+@pytest.mark.parametrize("idle_s", [0.0, 10.0])
+def test_slow_channels_behind_quick_pings_are_normal(cps: float, idle_s: float) -> None:
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, channel_s=0.35, idle_s=idle_s)
+    pbx.run(240)
+    assert limited_until(pbx) <= 120
+
+
+def test_a_far_pbx_that_was_idle_is_not_limited() -> None:
+    pbx = GovernedPbx(1, lambda _: AMPLE, 1, ami_s=lambda _: 0.5, idle_s=60)
+    pbx.run(240)
+    assert limited_until(pbx) == 0
+
+
+@pytest.mark.parametrize("at", [60 + i / 10 for i in range(8)])
+@pytest.mark.parametrize("cps", [5.0, 20.0, 100.0])
+def test_one_hiccup_limits_nothing(cps: float, at: float) -> None:
+    pbx = GovernedPbx(cps, lambda now: 0 if at <= now < at + 0.4 else AMPLE, cps)
+    pbx.run(90)
+    assert limited_until(pbx) == 0
+
+
+@pytest.mark.parametrize("at", [60 + i / 10 for i in range(0, 25, 3)])
+@pytest.mark.parametrize("cps", [1.0, 5.0, 20.0])
+def test_one_slow_ping_limits_nothing(cps: float, at: float) -> None:
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps)
+    pbx.run(at)
+    pbx.link.pings.append(0.8)
+    pbx.run(30)
+    assert limited_until(pbx) == 0
+
+
+@pytest.mark.parametrize("refused", [0.05, 0.2, 0.3])
+@pytest.mark.parametrize("cps", [5.0, 20.0, 100.0])
+def test_a_carrier_that_always_refuses_some_keeps_its_rate(cps: float, refused: float) -> None:
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, refused=lambda _: refused, call_s=(5, 20))
+    pbx.run(200)
+    assert pbx.rate(100, 200) >= 0.75 * cps
+
+
+def test_few_refusals_before_the_first_good_calls_limit_nothing() -> None:
+    pbx = GovernedPbx(20, lambda _: AMPLE, 20, refused=lambda _: 0.05, call_s=(5, 20))
+    pbx.run(60)
+    assert {limit for _, limit in pbx.trunk_limits} == {20}
+
+
+@pytest.mark.parametrize("cps", [5.0, 20.0, 100.0])
+def test_a_dead_trunk_stays_limited_until_it_is_repaired(cps: float) -> None:
+    pbx = GovernedPbx(
+        cps, lambda _: AMPLE, cps, refused=lambda at: 0.9 if 30 < at < 200 else 0, call_s=(5, 20)
+    )
+    pbx.run(280)
+    assert pbx.rate(100, 200) <= 0.25 * cps
+    assert pbx.trunk_limits[-1][1] == cps
 
 
 # --- the originator tells it -------------------------------------------------------------

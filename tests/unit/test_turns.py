@@ -35,6 +35,18 @@ async def test_a_burst_gets_turns_at_the_limit() -> None:
     assert len(turns) == 0
 
 
+async def test_a_call_that_must_wait_costs_nothing() -> None:
+    turns = Turns(rate=0.01)
+    tasks = waiters(turns, 3)
+    await wait_until(lambda: len(turns) == 1, "two had their turn")
+    timer = turns._timer
+    tasks += waiters(turns, 9)
+    await wait_until(lambda: len(turns) >= 7, "more wait")
+    assert turns._timer is timer, "nobody looked at all that wait"
+    turns.open()
+    await asyncio.gather(*tasks)
+
+
 async def test_turns_come_in_the_order_of_the_calls() -> None:
     turns, order = Turns(rate=100), []
 

@@ -83,8 +83,7 @@ class AmiLink:
     _probe: tuple[rights.Probe, asyncio.Future[None]] | None = None
     #: When each action without a reply was sent, by the loop's clock; the oldest first.
     _unanswered: dict[asyncio.Future[Any], float] = field(default_factory=dict)
-    #: When the ping that has no pong yet was sent, by the loop's clock; how long others took.
-    _pinged_at: float | None = None
+    #: How long the latest pongs took, in seconds.
     _ping_times: list[float] = field(default_factory=list)
 
     @property
@@ -121,10 +120,8 @@ class AmiLink:
         return self._connection.unread_bytes if self._connection is not None else 0
 
     def take_ping_times(self) -> list[float]:
-        """Return how long the pongs since the last call took, and how long one is overdue."""
+        """Return how long the pongs since the last call took, in seconds."""
         times, self._ping_times = self._ping_times, []
-        if self._pinged_at is not None:
-            times.append(asyncio.get_running_loop().time() - self._pinged_at)
         return times
 
     # --- connecting ----------------------------------------------------------------
@@ -255,14 +252,12 @@ class AmiLink:
         while True:
             await asyncio.sleep(PING_EVERY_S)
             loop = asyncio.get_running_loop()
-            self._pinged_at = pinged_at = loop.time()
+            pinged_at = loop.time()
             try:
                 await self.ask({"Action": "Ping"})
             except AmiUnavailable:
                 self._close("Asterisk does not answer pings")
                 return
-            finally:
-                self._pinged_at = None
             # Nobody may take them.
             self._ping_times = [*self._ping_times[-9:], loop.time() - pinged_at]
 

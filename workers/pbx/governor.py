@@ -11,7 +11,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Final
 
 from dialer.domain.channel import (
@@ -24,8 +25,10 @@ from dialer.domain.channel import (
 )
 from dialer.domain.governor import (
     CONGESTED_CAUSES,
+    SLOW_SAMPLES,
     TRUNK_CALLS,
     Governor,
+    Signal,
     TrunkGovernor,
     Window,
     govern,
@@ -48,11 +51,15 @@ WORD_WITHIN_S: Final = 10.0
 #: It is lost; Asterisk is not slow because of it.
 OVERTAKEN_S: Final = 1.0
 
-#: A trunk is judged after the first of these times if enough calls ended, else after the second.
-TRUNK_WINDOW_S: Final = (2.0, 10.0)
+#: A trunk is judged after the first of these times if it had enough calls, after the second if it
+#: had none, else after the third. In seconds.
+TRUNK_WINDOW_S: Final = (2.0, 10.0, 30.0)
 
 #: Calls for so many seconds may wait for their turn, so that the worker never runs dry.
 WAITING_S: Final = 0.5
+
+#: While too many wait, the bridges lease at least so many calls a second, whatever the limit is.
+LEAST_LEASED: Final = 0.1
 
 #: The trunk of a call of which no end was heard is forgotten after this time, in seconds.
 TRUNK_FORGOTTEN_S: Final = 300.0
@@ -60,11 +67,27 @@ TRUNK_FORGOTTEN_S: Final = 300.0
 
 @dataclass(slots=True)
 class _Outcomes:
-    """Calls of one trunk that were answered, or ended unanswered, since `since`."""
+    """Calls that were sent over one trunk since `since`, and those that its carrier refused.
+
+    The refused ones are a share of those sent, not of those that ended: a refusal comes at once,
+    the end of a good call much later.
+    """
 
     since: float
-    ended: int = 0
+    sent: int = 0
     congested: int = 0
+
+    @property
+    def calls(self) -> int:
+        """How many calls the refused ones are a share of."""
+        return max(self.sent, self.congested)
+
+    def is_over(self, now: float) -> bool:
+        """True if the trunk can be judged."""
+        soon, late, last = TRUNK_WINDOW_S
+        if self.calls >= TRUNK_CALLS:
+            return now - self.since >= soon
+        return now - self.since >= (last if self.calls else late)
 
 
 @dataclass(slots=True)
@@ -111,6 +134,7 @@ class PbxGovernor:
         self._sent += 1
         self._unanswered[uniqueid] = self._waiting[uniqueid] = now
         self._trunk_of[uniqueid] = trunk, now
+        self._outcomes.setdefault(trunk, _Outcomes(now)).sent += 1
 
     def accepted(self, uniqueid: str) -> None:
         """Note that Asterisk accepted the Originate."""
@@ -145,10 +169,10 @@ class PbxGovernor:
 
     def _over(self, uniqueid: str, *, is_congested: bool) -> None:
         self._waiting.pop(uniqueid, None)
-        if (found := self._trunk_of.pop(uniqueid, None)) is not None:
-            trunk = self._outcomes.setdefault(found[0], _Outcomes(self.monotonic()))
-            trunk.ended += 1
-            trunk.congested += is_congested
+        self._unanswered.pop(uniqueid, None)
+        found = self._trunk_of.pop(uniqueid, None)
+        if found is not None and is_congested:
+            self._outcomes.setdefault(found[0], _Outcomes(self.monotonic())).congested += 1
 
     # --- windows -------------------------------------------------------------------
 
@@ -166,17 +190,26 @@ class PbxGovernor:
         if not self.link.ready or self.link.session != self._session:
             self._begin_again(now)
             return
-        if is_window_over(now - self._began, max(self._sent, self._started)):
-            self.state = govern(self.state, self._window(now), now)
+        if is_window_over(now - self._began, sent=self._sent, started=self._started):
+            self.state = govern(self.state, self._window(now))
         self._judge_trunks(now)
-        self.turns.limit(self.state.limit.rate)
+        self._limit_turns()
         self._log_changes()
+
+    def _limit_turns(self) -> None:
+        """Give turns at the limit. Those that wait when it ends get theirs at `cps`."""
+        rate = self.state.limit.rate
+        self.turns.limit(self.cps if rate is None and len(self.turns) else rate)
 
     def _begin_again(self, now: float) -> None:
         """Forget the calls of an earlier link: their events may have been missed."""
         self._session = self.link.session
-        for kept in (self._unanswered, self._waiting, self._trunk_of, self._outcomes):
+        for kept in (self._unanswered, self._waiting, self._trunk_of):
             kept.clear()
+        # Limited trunks stay in it, so that their limits end even if no call comes.
+        self._outcomes = {name: _Outcomes(now) for name, one in self.trunks.items() if one.why}
+        self.link.take_ping_times()
+        self.state = replace(self.state, slow_windows=0)
         self._begin(now)
 
     def _begin(self, now: float) -> None:
@@ -187,18 +220,21 @@ class PbxGovernor:
     def _window(self, now: float) -> Window:
         silent = self._drop_silent(now)
         waiting = [at for at in self._waiting.values() if at >= self._newest - OVERTAKEN_S]
-        samples = (
-            p95(self._replies),
-            p95([*self._channels, *(now - at for at in waiting)]),
-            max(self.link.take_ping_times(), default=None),
-        )
+        late = [*self._channels, *(now - at for at in waiting)]
+        pings = self.link.take_ping_times()
+        samples: dict[Signal, float | None] = {
+            "ping": p95(pings) if len(pings) >= SLOW_SAMPLES else min(pings, default=None),
+            "reply": p95(self._replies),
+            "channel": p95(self._channels),
+        }
         window = Window(
             length_s=now - self._began,
             sent=self._sent,
             started=self._started,
             waiting=len(waiting),
             silent=silent,
-            answer_s=max((s for s in samples if s is not None), default=None),
+            answers={signal: s for signal, s in samples.items() if s is not None},
+            late_s=median(late) if len(late) >= SLOW_SAMPLES else 0.0,
             unread=self.link.unread_bytes,
         )
         self._begin(now)
@@ -216,16 +252,13 @@ class PbxGovernor:
         return len(late)
 
     def _judge_trunks(self, now: float) -> None:
-        soon, late = TRUNK_WINDOW_S
         for name, seen in [*self._outcomes.items()]:
-            length_s = now - seen.since
-            if length_s >= late or (length_s >= soon and seen.ended >= TRUNK_CALLS):
+            if seen.is_over(now):
                 self.trunks[name] = govern_trunk(
                     self.trunks.get(name, TrunkGovernor.of(self.cps)),
-                    ended=seen.ended,
+                    calls=seen.calls,
                     congested=seen.congested,
-                    length_s=length_s,
-                    now=now,
+                    length_s=now - seen.since,
                 )
                 # Empty, so that a limited trunk is judged again even if no call comes.
                 self._outcomes[name] = _Outcomes(now)
@@ -240,15 +273,15 @@ class PbxGovernor:
         limit, rate = self.state.limit, 0.0
         if limit.rate is not None:
             too_many = max(0.0, len(self.turns) - limit.rate * WAITING_S)
-            rate = max(limit.floor, limit.rate - too_many)
+            rate = max(min(LEAST_LEASED, limit.rate), limit.rate - too_many)
         return json.dumps(
             {
                 "limit": round(rate, 3),
                 "why": self.state.why,
                 "answer_ms": round(self.state.answer_s * 1000),
-                "normal_ms": round(self.state.usual_s * 1000),
+                "normal_ms": round(self.state.normal_s * 1000),
                 "trunks": {
-                    name: {"limit": round(trunk.limit.now, 3), "share": round(trunk.share, 3)}
+                    name: {"limit": round(trunk.limit.allowed, 3), "share": round(trunk.share, 3)}
                     for name, trunk in self.trunks.items()
                     if trunk.why
                 },
@@ -263,30 +296,33 @@ class PbxGovernor:
             if one.why == self._logged.get(name, ""):
                 continue
             self._logged[name] = one.why
-            extra = {"pbx": self.pbx, "limit": round(one.limit.now, 1), "cps": self.cps}
-            match one:
-                case Governor(why="pbx_slow"):
-                    took = {
-                        "answer_ms": round(one.answer_s * 1000),
-                        "normal_ms": round(one.usual_s * 1000),
-                    }
-                    logger.warning(
-                        "Asterisk is slow; it gets fewer calls until it is as fast as usual: see "
-                        "the load of its host, or lower cps",
-                        extra=extra | took,
-                    )
-                case Governor():
-                    logger.warning(
-                        "Asterisk is as fast as usual; cps is the limit again", extra=extra
-                    )
-                case TrunkGovernor(why="trunk_congested"):
-                    logger.warning(
-                        "The carrier of a trunk refuses calls for lack of capacity; it gets fewer: "
-                        "ask the carrier, or spread the calls over other trunks",
-                        extra=extra | {"trunk": name, "share": round(one.share, 2)},
-                    )
-                case TrunkGovernor():
-                    logger.warning(
-                        "The carrier of a trunk takes its calls again; cps is the limit again",
-                        extra=extra | {"trunk": name},
-                    )
+            extra = {"pbx": self.pbx, "limit": round(one.limit.allowed, 1), "cps": self.cps}
+            if isinstance(one, Governor):
+                _log_pbx(one, extra)
+            else:
+                _log_trunk(one, extra | {"trunk": name})
+
+
+def _log_pbx(state: Governor, extra: dict[str, object]) -> None:
+    if state.why:
+        took, usual = round(state.answer_s * 1000), round(state.normal_s * 1000)
+        logger.warning(
+            "Asterisk is slow; it gets fewer calls until it is as fast as usual: see the load of "
+            "its host, or lower cps",
+            extra=extra | {"answer_ms": took, "normal_ms": usual},
+        )
+    else:
+        logger.warning("Asterisk is as fast as usual; cps is the limit again", extra=extra)
+
+
+def _log_trunk(state: TrunkGovernor, extra: dict[str, object]) -> None:
+    if state.why:
+        logger.warning(
+            "The carrier of a trunk refuses calls for lack of capacity; it gets fewer: ask the "
+            "carrier, or spread the calls over other trunks",
+            extra=extra | {"share": round(state.share, 2)},
+        )
+    else:
+        logger.warning(
+            "The carrier of a trunk takes its calls again; cps is the limit again", extra=extra
+        )

@@ -56,7 +56,8 @@ class Turns:
         if key in self._waiting:
             return False
         turn = self._waiting[key] = asyncio.get_running_loop().create_future()
-        self._give()
+        if self._timer is None:  # else earlier calls wait for it
+            self._give()
         try:
             await turn
         finally:
