@@ -379,6 +379,19 @@ def test_few_refusals_before_the_first_good_calls_limit_nothing() -> None:
     assert {limit for _, limit in pbx.trunk_limits} == {20}
 
 
+@pytest.mark.parametrize("cps", [20.0, 100.0])
+def test_a_carrier_with_half_the_capacity_gets_fewer_calls(cps: float) -> None:
+    def refused(at: float) -> float:
+        """What is beyond the capacity, of the calls of the last second."""
+        latest = sum(started > at - 1 for started in pbx.started_at[-2 * int(cps) :])
+        return max(0.0, 1 - cps / 2 / max(1, latest)) if 30 < at < 150 else 0.0
+
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, refused=refused, call_s=(5, 20))
+    pbx.run(200)
+    assert 0.5 * cps <= pbx.rate(60, 150) <= 0.8 * cps
+    assert pbx.trunk_limits[-1][1] == cps
+
+
 @pytest.mark.parametrize("cps", [5.0, 20.0, 100.0])
 def test_a_dead_trunk_stays_limited_until_it_is_repaired(cps: float) -> None:
     pbx = GovernedPbx(

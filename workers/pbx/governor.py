@@ -70,10 +70,12 @@ class _Outcomes:
     """Calls that were sent over one trunk since `since`, and those that its carrier refused.
 
     The refused ones are a share of those sent, not of those that ended: a refusal comes at once,
-    the end of a good call much later.
+    the end of a good call much later. Those of calls sent before `lowered_at` do not count: they
+    say nothing about the limit since then.
     """
 
     since: float
+    lowered_at: float = 0.0
     sent: int = 0
     congested: int = 0
 
@@ -172,7 +174,9 @@ class PbxGovernor:
         self._unanswered.pop(uniqueid, None)
         found = self._trunk_of.pop(uniqueid, None)
         if found is not None and is_congested:
-            self._outcomes.setdefault(found[0], _Outcomes(self.monotonic())).congested += 1
+            name, at = found
+            outcomes = self._outcomes.setdefault(name, _Outcomes(self.monotonic()))
+            outcomes.congested += at >= outcomes.lowered_at
 
     # --- windows -------------------------------------------------------------------
 
@@ -254,14 +258,16 @@ class PbxGovernor:
     def _judge_trunks(self, now: float) -> None:
         for name, seen in [*self._outcomes.items()]:
             if seen.is_over(now):
-                self.trunks[name] = govern_trunk(
-                    self.trunks.get(name, TrunkGovernor.of(self.cps)),
+                before = self.trunks.get(name, TrunkGovernor.of(self.cps))
+                trunk = self.trunks[name] = govern_trunk(
+                    before,
                     calls=seen.calls,
                     congested=seen.congested,
                     length_s=now - seen.since,
                 )
+                is_lowered = trunk.limit.allowed < before.limit.allowed
                 # Empty, so that a limited trunk is judged again even if no call comes.
-                self._outcomes[name] = _Outcomes(now)
+                self._outcomes[name] = _Outcomes(now, now if is_lowered else seen.lowered_at)
 
     # --- what others see -----------------------------------------------------------
 
