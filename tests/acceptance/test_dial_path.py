@@ -35,7 +35,7 @@ CAUSES: Mapping[str, Mapping[Result, set[int]]] = {
         Result.NO_ANSWER: {19},
     },
     "pbx16": {
-        Result.ANSWERED: {16},
+        Result.ANSWERED: {0, 16},  # 0 if the BYE comes while a busy Asterisk handles the answer
         Result.BUSY: {17},
         Result.REJECTED: {21},
         Result.INVALID_NUMBER: {1},

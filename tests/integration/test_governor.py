@@ -104,7 +104,7 @@ def assert_each_answered_once(stack: Stack, demand: Demand) -> None:
 @pytest.mark.timeout(300)
 async def test_a_pbx_slower_by_steps_starves_no_calls(tmp_path: Path) -> None:
     async with Stack(tmp_path, cell={"ring_timeout": 3, "threads": 400}) as stack:
-        pbx = stack.add_pbx(table={"max_calls": 400, "cps": CPS})
+        pbx = stack.add_pbx(table={"max_calls": 400, "cps": CPS, "governor": True})
         await stack.start()
         demand = Demand(stack)
         pushing = asyncio.create_task(demand.run())
@@ -143,7 +143,7 @@ async def test_a_pbx_slower_by_steps_starves_no_calls(tmp_path: Path) -> None:
 
 async def test_a_governor_that_is_off_limits_nothing(tmp_path: Path) -> None:
     async with Stack(tmp_path, cell={"ring_timeout": 1}) as stack:
-        pbx = stack.add_pbx(table={"cps": CPS, "governor": False})
+        pbx = stack.add_pbx(table={"cps": CPS})
         pbx.slow_down(3)
         await stack.start()
         await stack.push(60)
