@@ -114,12 +114,12 @@ async def test_an_admission_is_repeated_by_its_token_only(site: Site) -> None:
     keys, raw = site.ledger.keys, element()
     await site.in_hand(raw)
     names = [
-        keys.hand(BRIDGE), keys.call(R1), keys.live, keys.queued, site.ledger.wire.counter,
-        keys.number("5511987654321"),
+        keys.hand(BRIDGE), keys.call(R1), keys.live, keys.queued, keys.number("5511987654321"),
+        site.ledger.wire.counter,
     ]  # fmt: skip
 
     async def admit(token: str) -> Any:
-        return await site.steps.run("admit", names, [raw, R1, 1, "pbx01", "", 0, 0, "", token, raw])
+        return await site.steps.run("admit", names, [1, raw, R1, "pbx01", "", "", token, raw, 0, 0])
 
     assert await admit("mine") == b"admitted"
     before = await site.snapshot()
