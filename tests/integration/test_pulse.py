@@ -118,6 +118,15 @@ async def test_an_idle_cell_costs_three_commands(site: Site) -> None:
     assert await commands() - before == 2 + 3 * len(OTHERS), "the step, the time, the cells"
 
 
+async def test_a_refusal_that_is_no_fault_of_a_cell_fails_the_step(site: Site) -> None:
+    await site.redis.acl_setuser("default", enabled=True, commands=["-exists"])
+    try:
+        with pytest.raises(RedisError, match="exists"):
+            await pulsed(site, OTHERS)
+    finally:
+        await site.redis.acl_setuser("default", enabled=True, commands=["+exists"])
+
+
 async def test_the_lifetime_of_the_heartbeats_is_renewed(site: Site) -> None:
     await pulsed(site)
     await site.redis.persist(KEYS.bridges)
