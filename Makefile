@@ -68,10 +68,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(VENV)/bin/dialer demo
 
-# Most integration tests wait for processes, so two run in parallel. Tests with real Asterisk and
+# Most integration tests wait for processes, so three run in parallel. Tests with real Asterisk and
 # Docker run one after the other and without coverage, which would slow them down.
 test: lint
-	@$(PYTEST) tests/unit tests/integration -n 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	@$(PYTEST) tests/unit tests/integration -n 3 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 	@$(PY) -m coverage report --include='dialer/domain/*,dialer/multcall/*' --fail-under=100
 	@$(PYTEST) tests/acceptance tests/chaos $(PYTEST_ARGS)
 

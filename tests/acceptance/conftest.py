@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ from tests.processes import PbxPlace, Site, site_toml
 PBXS: Mapping[str, str] = {"pbx22": "22", "pbx16": "16"}
 
 MakeSite = Callable[..., Site]
+
+#: It takes some minutes of a whole machine, so it runs only if it is asked for.
+collect_ignore = [] if "DIALER_SATURATE" in os.environ else ["test_governor_real.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
