@@ -269,6 +269,30 @@ async def test_an_intake_waits_shorter_if_a_parked_request_may_go(
     assert waited == [(lists, {"head": "LEFT", "within_s": within_s})]
 
 
+@pytest.mark.parametrize(
+    ("is_quiet", "may_admit", "times"), [(True, True, 3), (True, False, 1), (False, True, 1)]
+)
+async def test_the_intake_of_a_quiet_cell_waits_on(
+    monkeypatch: pytest.MonkeyPatch, is_quiet: bool, may_admit: bool, times: int
+) -> None:
+    found = [None, None, b"a request"]
+    waited: list[Any] = []
+
+    async def wait_and_move(*_: Any, **__: Any) -> Any:
+        waited.append(found[len(waited)])
+        return waited[-1]
+
+    async def look(_self: Intake, *, max_age_s: float) -> bool:
+        return may_admit
+
+    monkeypatch.setattr(intake, "wait_and_move", wait_and_move)
+    monkeypatch.setattr(Intake, "_may_admit", look)
+    one = an_intake()
+    one.life.is_quiet = is_quiet
+    await one._wait_for_request(room())
+    assert len(waited) == times
+
+
 async def test_an_intake_without_redis_does_not_spin(
     done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
