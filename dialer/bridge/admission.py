@@ -101,17 +101,8 @@ class Admissions:
         return admission
 
     async def _run_step(self, pbx: str, candidate: Candidate) -> Admission:
-        one = self._admissible(candidate)
         return await self.cell.ledger.admit(
-            one.source,
-            one.raw,
-            one.request,
-            pbx=pbx,
-            threads=self.cell.settings.threads,
-            expires_at=one.expires_at,
-            most_per_number=one.most_per_number,
-            number_window_s=one.number_window_s,
-            stored=one.stored,
+            self._admissible(candidate), pbx=pbx, threads=self.cell.settings.threads
         )
 
     async def _answer(self, candidate: Candidate, admission: Admission) -> None:

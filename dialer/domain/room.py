@@ -51,8 +51,8 @@ class PbxLimits:
     def pace_at(self, limit: float) -> Pace:
         """Return the pace under a governor's limit of calls a second, 0 for none.
 
-        The calls of a quarter of a second may start together, if that is not more than without the
-        limit: the worker gives them their turns.
+        The calls of a quarter of a second may start together, but never more than without a limit.
+        The worker then gives each its turn.
         """
         if not limit or limit >= self.cps:
             return self.pace

@@ -198,7 +198,7 @@ def test_a_restarted_broker_only_delays_calls(
     summary, _ = played(lab, site, 60, {"answered": 1}, restart_broker, rate=5.0, talk_s=2)
     assert summary.is_right, story(summary, site, worker)
     assert summary.results == {Result.ANSWERED: 60}
-    # If its calls were all dialed meanwhile, the bridge takes 10 s to be sure.
+    # Without another call to publish, the bridge waits for 10 s before it says so.
     site.wait_until(lambda: "Broker available again" in bridge.said(), "the broker is back")
     assert bridge.is_running
     assert worker.box.attrs["State"]["Pid"] == first_pid

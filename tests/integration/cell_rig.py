@@ -35,7 +35,7 @@ from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell, Pbx
 from dialer.store.client import cancel, connect
 from dialer.store.entry import Entry
-from dialer.store.ledger import Admission, BridgeLedger, Delivery, Waiting, WorkerLedger
+from dialer.store.ledger import Admissible, Admission, BridgeLedger, Delivery, Waiting, WorkerLedger
 from dialer.store.registry import Link, Registry
 from dialer.store.steps import Steps
 from tests.waiting import wait_until
@@ -226,7 +226,8 @@ class Site:
         await self.in_hand(raw)
         await self.redis.zadd(f"dialer:slots:{pbx}", {request.call_id: 1})
         hand = self.ledger.keys.hand(BRIDGE)
-        reply = await self.ledger.admit(hand, raw, request, pbx=pbx, threads=10_000)
+        one = Admissible(source=hand, raw=raw, request=request)
+        reply = await self.ledger.admit(one, pbx=pbx, threads=10_000)
         assert reply is Admission.ADMITTED
         return request
 

@@ -12,7 +12,7 @@ import pytest
 from dialer.bridge.cell import BridgeCell
 from dialer.multcall.request import parse_request
 from dialer.store.entry import Entry
-from dialer.store.ledger import Admission
+from dialer.store.ledger import Admissible, Admission
 from tests.integration.cell_rig import BUSY, CELL, Bridge, Site, cell, element, pbx, task_of
 from tests.waiting import wait_until
 
@@ -192,7 +192,11 @@ async def test_same_element_in_another_hand_is_gone(site: Site) -> None:
     await site.in_hand(raw, bridge="one")
     request = parse_request(raw, cell=CELL)
     replies = [
-        await site.ledger.admit(site.ledger.keys.hand(name), raw, request, pbx="pbx01", threads=9)
+        await site.ledger.admit(
+            Admissible(source=site.ledger.keys.hand(name), raw=raw, request=request),
+            pbx="pbx01",
+            threads=9,
+        )
         for name in ("one", "two")
     ]
     assert replies == [Admission.ADMITTED, Admission.GONE]

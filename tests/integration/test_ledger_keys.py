@@ -14,6 +14,7 @@ from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
+from dialer.store.ledger import Admissible
 from dialer.store.ledger.fence import Fence
 from dialer.store.registry import BridgeState, Holder
 from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
@@ -109,15 +110,14 @@ async def a_day(site: Site) -> None:
     raw = element("limited")
     await site.in_hand(raw)
     request = (await site.admitted("plain")).call_id
-    await ledger.admit(
-        ledger.keys.hand(BRIDGE),
-        raw,
-        parse_request(raw, cell=CELL),
-        pbx="pbx01",
-        threads=9,
+    one = Admissible(
+        source=ledger.keys.hand(BRIDGE),
+        raw=raw,
+        request=parse_request(raw, cell=CELL),
         most_per_number=3,
         number_window_s=3600,
     )
+    await ledger.admit(one, pbx="pbx01", threads=9)
     await site.claimed("limited")
     await replace(ledger, fence=Fence("pbx01", 7)).fence_off()
     await site.steps.run("present", [ledger.keys.worker("pbx01")], ["a worker", keys.PRESENT_S])

@@ -12,7 +12,7 @@ import pytest
 
 from dialer.multcall.request import parse_request
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S
-from dialer.store.ledger import Admission, Delivery
+from dialer.store.ledger import Admissible, Admission, Delivery
 from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, element
 from tests.waiting import wait_until
@@ -104,8 +104,10 @@ async def test_a_late_code_of_a_call_that_is_gone_writes_none(site: Site) -> Non
 async def test_without_a_limit_no_call_to_a_number_is_counted(site: Site) -> None:
     await site.in_hand(element())
     request = parse_request(element(), cell=CELL)
-    hand, known = site.ledger.keys.hand(BRIDGE), {"pbx": "pbx01", "threads": 1}
-    reply = await site.ledger.admit(hand, element(), request, number_window_s=60, **known)  # type: ignore[arg-type]
+    one = Admissible(
+        source=site.ledger.keys.hand(BRIDGE), raw=element(), request=request, number_window_s=60
+    )
+    reply = await site.ledger.admit(one, pbx="pbx01", threads=1)
     assert reply is Admission.ADMITTED
     assert not await site.redis.exists(site.ledger.keys.number(request.number))
 

@@ -14,7 +14,7 @@ from dialer.domain.room import CellRoom
 from dialer.errors import Fenced
 from dialer.multcall.request import parse_request
 from dialer.store.keys import IDLE_RETENTION_S
-from dialer.store.ledger import Admission, Delivery, Waiting, WorkerLedger
+from dialer.store.ledger import Admissible, Admission, Delivery, Waiting, WorkerLedger
 from dialer.store.ledger.fence import Fence
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, T0, Site, code_element, element
 from tests.waiting import wait_until
@@ -30,10 +30,10 @@ def hand(site: Site) -> str:
     return site.ledger.keys.hand(BRIDGE)
 
 
-async def admit(site: Site, raw: bytes, **more: object) -> Admission:
-    known = {"pbx": "pbx01", "threads": 10}
+async def admit(site: Site, raw: bytes, threads: int = 10, **more: Any) -> Admission:
     request = parse_request(raw, cell=CELL)
-    return await site.ledger.admit(hand(site), raw, request, **{**known, **more})  # type: ignore[arg-type]
+    one = Admissible(source=hand(site), raw=raw, request=request, **more)
+    return await site.ledger.admit(one, pbx="pbx01", threads=threads)
 
 
 async def fetch(site: Site, bridge: str, *, at_most: int, threads: int) -> tuple[list[bytes], int]:

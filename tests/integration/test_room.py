@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dialer.domain.room import CellRoom, Pace, PbxLimits, Room, trunk_pace
 from dialer.multcall.request import parse_request
-from dialer.store.ledger import Admission
+from dialer.store.ledger import Admissible, Admission
 from tests.integration.cell_rig import CELL, Site, element, governor, pbx
 
 MOST = 12
@@ -134,7 +134,9 @@ async def agree_on_admit(site: Site, state: State) -> None:
     await site.redis.rpush(hand, *raws)
     replies = [
         await site.ledger.admit(
-            hand, raw, parse_request(raw, cell=CELL), pbx="pbx01", threads=state.threads
+            Admissible(source=hand, raw=raw, request=parse_request(raw, cell=CELL)),
+            pbx="pbx01",
+            threads=state.threads,
         )
         for raw in raws
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from dialer.bridge.refusals import Candidate, Element
 from dialer.domain.room import CellRoom, PbxLimits, PbxLoad, Room
 from dialer.multcall.request import element_of
 from dialer.multcall.wire import STRICT
-from dialer.store.ledger import Admission
+from dialer.store.ledger import Admissible, Admission
 from dialer.store.registry import Lease, lease_parts
 from tests.unit.lives import CELL, REQUEST
 
@@ -60,9 +60,10 @@ class Cell:
         assert ids, "nothing is leased for no call"
         return Lease(granted=min(self.granted, len(ids)), new=frozenset(ids) - self.known)
 
-    async def admit(self, source: str, _raw: bytes, request: Any, **more: Any) -> Admission:
-        self.admits.append({"source": source, **more})
-        reply = self.replies.get(request.request_id, Admission.ADMITTED)
+    async def admit(self, one: Admissible, **more: Any) -> Admission:
+        given = {field.name: getattr(one, field.name) for field in fields(one)}
+        self.admits.append({**given, **more})
+        reply = self.replies.get(one.request.request_id, Admission.ADMITTED)
         if isinstance(reply, Exception):
             raise reply
         return reply

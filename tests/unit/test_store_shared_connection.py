@@ -1,4 +1,4 @@
-"""The shared connection on a clock and a transport of its own: who is told what, and when."""
+"""The shared connection with a simulated clock and transport: each command's reply, and when."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_server_that_owes_a_reply_is_given_its_time(line: Callable[..., Line])
     assert (one.shared.is_open, one.clock.due) == (True, [3]), "it was heard two seconds ago"
     one.send(GET)
     one.clock.pass_s(3)
-    assert not one.shared.is_open, "another command gives it no more time"
+    assert not one.shared.is_open, "a new command does not extend the time limit"
     assert one.replies[0] == [b"OK"]
     assert [str(error) for error in one.replies[1:]] == ["no reply within 5 s"] * 2
     assert all(isinstance(error, RedisTimeoutError) for error in one.replies[1:])

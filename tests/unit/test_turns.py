@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from tests.unit.captured import CALL_ID
-from tests.unit.parts import entry, parts
+from tests.unit.parts import Parts, entry, parts
 from tests.waiting import wait_until
 from workers.pbx.turns import Turns
 
@@ -110,7 +110,8 @@ async def test_a_cancelled_call_takes_no_turn() -> None:
 # --- in the originator -----------------------------------------------------------------
 
 
-async def test_a_call_without_a_turn_is_not_claimed() -> None:
+async def waits_to_be_dialed() -> tuple[Parts, asyncio.Task[None]]:
+    """A call that waits for its turn, and its dialing."""
     made = parts()
     made.written.to_claim = entry()
     turns = made.governor.turns
@@ -118,23 +119,22 @@ async def test_a_call_without_a_turn_is_not_claimed() -> None:
     await asyncio.gather(*waiters(turns, 2))
     dialing = asyncio.create_task(made.originator.dial(CALL_ID, 1))
     await wait_until(lambda: len(turns) == 1, "it waits")
+    return made, dialing
+
+
+async def test_a_call_without_a_turn_is_not_claimed() -> None:
+    made, dialing = await waits_to_be_dialed()
     await made.originator.dial(CALL_ID, 1)  # a second nudge of it
     assert (made.written.claims, made.asterisk.sent) == ([], [])
-    turns.limit(None)
+    made.governor.turns.limit(None)
     await dialing
     assert made.written.claims == [(CALL_ID, 1)]
     assert len(made.asterisk.sent) == 1
 
 
 async def test_a_call_that_waited_is_not_dialed_at_the_stop() -> None:
-    made = parts()
-    made.written.to_claim = entry()
-    turns = made.governor.turns
-    turns.limit(0.01)
-    await asyncio.gather(*waiters(turns, 2))
-    dialing = asyncio.create_task(made.originator.dial(CALL_ID, 1))
-    await wait_until(lambda: len(turns) == 1, "it waits")
+    made, dialing = await waits_to_be_dialed()
     made.state.is_stopping = True
-    turns.open()
+    made.governor.turns.open()
     await dialing
     assert (made.written.claims, made.asterisk.sent) == ([], [])

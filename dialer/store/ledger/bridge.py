@@ -256,37 +256,16 @@ class BridgeLedger(WaitingCalls):
         )
         return [None if int(n) < 0 else int(n) for n in counts]
 
-    async def admit(
-        self,
-        source: str,
-        raw: bytes,
-        request: CallRequest,
-        *,
-        pbx: str,
-        threads: int,
-        expires_at: datetime | None = None,
-        most_per_number: int = 0,
-        number_window_s: float = 0,
-        stored: bytes = b"",
-    ) -> Admission:
-        """Admit a request that has its slot, queued to `pbx`; see `Admissible`.
+    async def admit(self, one: Admissible, *, pbx: str, threads: int) -> Admission:
+        """Admit a request that has its slot, queued to `pbx`.
 
         Only `ADMITTED` changes anything. The caller must bury a duplicate.
         """
-        keys = self.keys
-        one = Admissible(
-            source=source,
-            raw=raw,
-            request=request,
-            expires_at=expires_at,
-            most_per_number=most_per_number,
-            number_window_s=number_window_s,
-            stored=stored,
-        )
+        keys, request = self.keys, one.request
         reply = await self.steps.run(
             "admit",
             [
-                *(source, keys.call(request.call_id), keys.live, keys.queued),
+                *(one.source, keys.call(request.call_id), keys.live, keys.queued),
                 *(keys.number(request.number), self.wire.counter),
             ],
             [threads, *one.values(pbx)],

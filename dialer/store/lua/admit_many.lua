@@ -5,8 +5,8 @@
 -- ARGV 1…7 of the PBX, see _lease   8 threads of the cell   9 prefix of a call's key
 --      then for each request: its list, zset calls to its number, its trunk ('' if no trunk's limit
 --      counts), and 9 values, see _admit
--- Returns for each request what `admit` of _admit returns. After an error (a key of another type) it
--- admits no more, and returns it: those before it are admitted and counted.
+-- Returns for each request what `admit` of _admit returns. At the first error, such as a key of
+-- another type, it stops and returns the error. The requests before it stay admitted and counted.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local lease = lease_of(1, 1, now)
