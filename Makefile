@@ -28,7 +28,7 @@ PYTEST_ARGS ?=
 BACKEND := hatchling editables
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration acceptance fuzz chaos mutants bench bench-check image docs constraints clean
+.PHONY: help demo test test-code test-real lint unit integration acceptance fuzz chaos mutants bench bench-check image docs constraints clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -68,11 +68,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(VENV)/bin/dialer demo
 
-# Most integration tests wait for processes, so three run in parallel. Tests with real Asterisk and
-# Docker run one after the other and without coverage, which would slow them down.
+# The two halves wait much, for processes and for containers, so they run side by side. The first
+# shows its progress, the second prints its output when it ends. Tests with real Asterisk and Docker
+# run one after the other and without coverage, which would slow them down.
 test: lint
-	@$(PYTEST) tests/unit tests/integration -n 3 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-code test-real
+
+test-code: $(STAMP)
+	@+$(PYTEST) tests/unit tests/integration -n 3 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 	@$(PY) -m coverage report --include='dialer/domain/*,dialer/multcall/*' --fail-under=100
+
+test-real: $(STAMP)
 	@$(PYTEST) tests/acceptance tests/chaos $(PYTEST_ARGS)
 
 lint: $(STAMP)
