@@ -1,14 +1,17 @@
 """How many calls a second a PBX and its trunks bear: shrink the rate when they are slow.
 
 Asterisk that gets more calls than it can start does not refuse them. It answers late, and calls
-starve: they ring too late or not at all. So the rate follows what Asterisk shows. Slow means slower
-than normal by more than a tolerance; then the limit shrinks by the gradient tolerated/measured, as
-in Envoy's adaptive concurrency. Without slowness it grows as in CUBIC (RFC 9438): back at once to
-just below the rate that was too much, slowly past it, then faster.
+starve: they ring too late or not at all. So only some calls may wait for their channel at once:
+those that Asterisk starts within the tolerated latency, as in TCP Vegas and BBR. By Little's law
+the calls that wait are rate x latency. Too high a rate for a moment then makes calls wait before
+they are claimed, not in Asterisk. If Asterisk is slower than tolerated, the rate becomes what it
+really starts; else it grows.
 
-Normal is what is measured at a low rate, or at the lowest limit: overload must not become normal,
-but a latency that few calls do not lower is not caused by calls. Each signal has its own normal.
-A trunk is governed in the same way, by the share of calls that its carrier refuses.
+Normal is what is measured at a low rate, or with one call at a time: overload must not become
+normal, but a latency that few calls do not lower is not caused by calls. Each signal has its own.
+A trunk is limited by the share of calls that its carrier refuses. That limit shrinks by a gradient
+and grows as in CUBIC (RFC 9438): at once to just below the rate that was too much, slowly past it,
+then faster.
 
 `govern` decides for the PBX, `govern_trunk` for the carrier behind one trunk. Neither goes above
 `cps` of the settings. Knows no clock and no AMI; `workers.pbx.governor` gathers the signals.
@@ -33,7 +36,7 @@ TOLERANCE: Final = 0.25
 #: Latency above the normal one that is never slow, in seconds: a busy host has some.
 SLACK_S: Final = 0.25
 
-#: Bounds of the gradient: one step lowers a limit at least and at most so much.
+#: Bounds of the gradient: one step lowers a limit to this share at least and at most.
 GRADIENT: Final = (0.5, 0.8)
 
 #: A window lasts from half a second until it has seen `WINDOW_CALLS`, but at most 2 s. With some
@@ -69,13 +72,21 @@ FLOOR_SHARE: Final = 0.01
 #: A limit never falls below so many calls a second, unless `cps` is lower.
 FLOOR: Final = 0.5
 
-#: After a decrease the limit goes back to this share of the rate that was too much.
+#: Without slowness a PBX gets so many times more calls each second: `cps` again within 20 s.
+GROWS: Final = FLOOR_SHARE ** (-1 / 20)
+
+#: So many seconds of calls wait for their turn in the worker of a limited PBX, so that Asterisk
+#: never runs dry. If others wait, the bridges correct it within about `CORRECTED_S` seconds.
+WAITING_S: Final = 0.75
+CORRECTED_S: Final = 1.5
+
+#: The bridges lease at least so many calls a second, however many wait for their turn.
+LEAST_LEASED: Final = 0.1
+
+#: After a decrease the limit of a trunk goes back to this share of the rate that was too much.
 BACK_TO: Final = 0.95
 
-#: While Asterisk has earlier calls for more than so many seconds, it gets the fewest.
-WORKED_OFF_S: Final = 2.0
-
-#: From any limit to `cps` it takes so long without slowness, in seconds.
+#: From any limit of a trunk to `cps` it takes so long without refusals, in seconds.
 RECOVERS_WITHIN_S: Final = 25.0
 
 #: More bytes than this that Asterisk has not read yet are slow.
@@ -122,77 +133,17 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
-    """A limit of calls a second that is at most `most`; `rate` None: no limit.
-
-    `ceiling` is the rate that was too much. `grown_s` is how long the limit has been growing, in
-    seconds. `is_draining`: it was lowered, and what came before it is still being worked off.
-    """
-
-    most: float
-    rate: float | None = None
-    ceiling: float = 0.0
-    grown_s: float = 0.0
-    is_draining: bool = False
-
-    @property
-    def floor(self) -> float:
-        """The lowest limit; never zero, or nothing would show that slowness is over."""
-        return min(self.most, max(FLOOR, self.most * FLOOR_SHARE))
-
-    @property
-    def allowed(self) -> float:
-        """How many calls a second are allowed."""
-        return self.most if self.rate is None else self.rate
-
-    def is_low(self, rate: float) -> bool:
-        """True if what is seen at that rate is not caused by calls: it is low, or the lowest."""
-        is_lowest = self.rate is not None and self.rate <= self.floor
-        return is_lowest or rate <= LOW_SHARE * self.most
-
-    def is_few(self, waiting: int) -> bool:
-        """True if so many calls that wait for their channel show no backlog."""
-        return waiting <= max(FEW_WAITING, self.floor * NORMAL_AT_MOST_S)
-
-    def shrunk(self, too_much: float, gradient: float) -> Limit:
-        """Lower the limit: a rate of `too_much` was slow by that `gradient`."""
-        least, most = GRADIENT
-        ceiling = min(self.allowed, max(self.floor, too_much))
-        rate = max(self.floor, ceiling * min(most, max(least, gradient)))
-        return replace(self, rate=rate, ceiling=ceiling, is_draining=True)
-
-    def at_most(self, rate: float) -> Limit:
-        """Lower the limit further, to measure what is normal."""
-        return replace(self, rate=max(self.floor, min(self.allowed, rate)))
-
-    def drained(self, work_s: float) -> Limit:
-        """Adapt a lowered limit to how many seconds of earlier work are left."""
-        if work_s > WORKED_OFF_S:
-            return replace(self, rate=self.floor)
-        return replace(self, rate=max(self.allowed, self.ceiling * GRADIENT[0]))
-
-    def grown(self, length_s: float) -> Limit:
-        """Raise the limit after a window without slowness; none at `most`."""
-        if self.rate is None:
-            return self
-        grown_s = (0.0 if self.is_draining else self.grown_s) + length_s
-        share = (grown_s / RECOVERS_WITHIN_S) ** 3
-        rate = max(self.rate, BACK_TO * self.ceiling + self.most * share)
-        if rate >= self.most:
-            return Limit(most=self.most)
-        return replace(self, rate=rate, grown_s=grown_s, is_draining=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Governor:
     """State of the governor of one PBX.
 
-    `normal` has the latency of each signal at a low rate, in seconds, once it was measured.
-    `slow` is the signal that last was slow, `answer_s` how long it took. `sent` and `started` are
-    calls a second, smoothed over a few windows.
+    `rate` is how many calls a second it starts in time, None without a limit. `normal` has the
+    latency of each signal at a low rate, in seconds, once it was measured. `slow` is the signal
+    that last was slow, `answer_s` how long it took. `sent` and `started` are calls a second,
+    smoothed over a few windows. `waiting` is how many calls had no channel yet.
     """
 
-    limit: Limit
+    cps: float
+    rate: float | None = None
     normal: Mapping[Signal, float] = field(default_factory=dict)
     slow: Signal = "channel"
     answer_s: float = 0.0
@@ -201,15 +152,25 @@ class Governor:
     waiting: int = 0
     slow_windows: int = 0
 
-    @classmethod
-    def of(cls, cps: float) -> Governor:
-        """Return the governor of a PBX that may start `cps` calls a second."""
-        return cls(limit=Limit(most=cps))
-
     @property
     def why(self) -> Why:
         """Why there is a limit, '' if there is none."""
-        return "" if self.limit.rate is None else "pbx_slow"
+        return "" if self.rate is None else "pbx_slow"
+
+    @property
+    def allowed(self) -> float:
+        """How many calls a second are allowed."""
+        return self.cps if self.rate is None else self.rate
+
+    @property
+    def floor(self) -> float:
+        """The lowest limit; never zero, or nothing would show that slowness is over."""
+        return _floor(self.cps)
+
+    @property
+    def at_once(self) -> float:
+        """How many calls may wait for their channel at once: at least one."""
+        return max(1.0, self.allowed * self.tolerated_s("channel"))
 
     @property
     def normal_s(self) -> float:
@@ -225,40 +186,66 @@ class Governor:
         usual_s = self.usual_s(signal)
         return usual_s + max(SLACK_S, TOLERANCE * usual_s)
 
+    def leased(self, waiting: int) -> float:
+        """Return how many calls a second the bridges may lease, 0 without a limit.
 
-def govern(governor: Governor, window: Window) -> Governor:
+        `waiting` is how many calls wait for their turn in the worker.
+        """
+        if self.rate is None:
+            return 0.0
+        wanted = WAITING_S * max(1.0, self.started)
+        rate = self.started + (wanted - waiting) / CORRECTED_S
+        return min(self.cps, max(LEAST_LEASED, rate))
+
+
+def _floor(most: float) -> float:
+    """Return the lowest limit of what may have `most` calls a second."""
+    return min(most, max(FLOOR, most * FLOOR_SHARE))
+
+
+def _clamped(gradient: float) -> float:
+    least, most = GRADIENT
+    return min(most, max(least, gradient))
+
+
+def govern(before: Governor, window: Window) -> Governor:
     """Return the governor after one more window."""
-    before, verdict = governor, _judged(governor, window)
-    governor = _measured(governor, window)
+    verdict, governor = _judged(before, window), _measured(before, window)
     if verdict is None or verdict.gradient >= 1:
         slow = 0 if verdict is not None else governor.slow_windows
-        limit = governor.limit.grown(window.length_s)
-        return replace(governor, limit=limit, slow_windows=slow)
-    slow = before.slow_windows + 1
+        return replace(_grown(governor, window.length_s), slow_windows=slow)
+    slow = governor.slow_windows + 1
     governor = replace(governor, slow_windows=slow, slow=verdict.signal, answer_s=verdict.answer_s)
-    is_less = window.waiting < before.waiting and not window.unread > UNREAD_BYTES
-    if governor.limit.is_draining and is_less:
-        work_s = window.waiting / max(governor.started, governor.limit.floor)
-        return replace(governor, limit=governor.limit.drained(work_s))
     if slow < SLOW_WINDOWS:
         return governor
-    limit = governor.limit.shrunk(_too_much(governor), verdict.gradient)
-    if not before.normal and governor.started >= governor.sent:
-        limit = limit.at_most(limit.floor)  # no call piles up: it may be far away, so measure it
-    return replace(governor, limit=limit, slow_windows=0)
+    # If nothing was measured, it may be far away: measure what is normal there.
+    rate = _borne(governor, window, verdict.gradient) if before.normal else governor.floor
+    return replace(_limited(governor, rate), slow_windows=0)
 
 
-def _too_much(governor: Governor) -> float:
-    """Return the rate that was too much for a slow PBX.
+def _limited(governor: Governor, rate: float) -> Governor:
+    """Limit it to that rate; none at `cps`."""
+    rate = max(governor.floor, rate)
+    return replace(governor, rate=rate if rate < governor.cps else None)
 
-    It is what was sent, unless the PBX was hardly used: then calls are not the reason, and only the
-    limit is lowered.
+
+def _borne(governor: Governor, window: Window, gradient: float) -> float:
+    """Return how many calls a second a slow PBX bears.
+
+    It is what it starts. If it was hardly used, calls are not the reason, and the limit is lowered.
     """
-    allowed = governor.limit.allowed
-    if governor.sent < allowed / 2 and governor.limit.is_few(governor.waiting):
-        return allowed
-    sent = min(allowed, governor.sent)
-    return min(sent, max(governor.started, sent * GRADIENT[0]))
+    if window.unread > UNREAD_BYTES:
+        return governor.started * GRADIENT[0]
+    if window.waiting < governor.at_once / 2:
+        return max(governor.started, governor.allowed * _clamped(gradient))
+    return governor.started
+
+
+def _grown(governor: Governor, length_s: float) -> Governor:
+    """Raise the limit after a window without slowness, at least to what started."""
+    if governor.rate is None:
+        return governor
+    return _limited(governor, max(governor.rate * GROWS**length_s, governor.started))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +281,10 @@ def _measured(governor: Governor, window: Window) -> Governor:
     """Return the governor with the rates of the window, and the normal latencies corrected."""
     sent = (governor.sent + window.sent / window.length_s) / 2
     started = (governor.started + window.started / window.length_s) / 2
-    rate, limit = max(sent, window.sent / window.length_s), governor.limit
-    is_idle = limit.is_low(rate) and limit.is_few(window.waiting)
+    rate = max(sent, window.sent / window.length_s)
+    is_least = governor.rate is not None and governor.at_once <= 1
+    is_few = window.waiting <= max(FEW_WAITING, governor.floor * NORMAL_AT_MOST_S)
+    is_idle = (is_least or rate <= LOW_SHARE * governor.cps) and is_few
     normal = dict(governor.normal)
     for signal, took_s in window.answers.items():
         seen_s = min(took_s, NORMAL_AT_MOST_S)
@@ -310,6 +299,56 @@ def _measured(governor: Governor, window: Window) -> Governor:
 def _followed(normal: float, seen: float, length_s: float) -> float:
     """Return what is normal after a window at a low rate."""
     return normal + min(1.0, length_s / NORMAL_FOLLOWS_S) * (seen - normal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A limit of calls a second that is at most `most`; `rate` None: no limit.
+
+    `ceiling` is the rate that was too much. `grown_s` is how long the limit has been growing, in
+    seconds.
+    """
+
+    most: float
+    rate: float | None = None
+    ceiling: float = 0.0
+    grown_s: float = 0.0
+
+    @property
+    def floor(self) -> float:
+        """The lowest limit; never zero, or nothing would show that the refusals are over."""
+        return _floor(self.most)
+
+    @property
+    def allowed(self) -> float:
+        """How many calls a second are allowed."""
+        return self.most if self.rate is None else self.rate
+
+    def is_low(self, rate: float) -> bool:
+        """True if what is seen at that rate is not caused by calls: it is low, or the lowest."""
+        is_lowest = self.rate is not None and self.rate <= self.floor
+        return is_lowest or rate <= LOW_SHARE * self.most
+
+    def shrunk(self, too_much: float, gradient: float) -> Limit:
+        """Lower the limit: a rate of `too_much` had too many refusals, by that `gradient`."""
+        ceiling = min(self.allowed, max(self.floor, too_much))
+        rate = max(self.floor, ceiling * _clamped(gradient))
+        return replace(self, rate=rate, ceiling=ceiling, grown_s=0.0)
+
+    def at_most(self, rate: float) -> Limit:
+        """Lower the limit further, to measure what is usual."""
+        return replace(self, rate=max(self.floor, min(self.allowed, rate)))
+
+    def grown(self, length_s: float) -> Limit:
+        """Raise the limit after a window without many refusals; none at `most`."""
+        if self.rate is None:
+            return self
+        grown_s = self.grown_s + length_s
+        share = (grown_s / RECOVERS_WITHIN_S) ** 3
+        rate = max(self.rate, BACK_TO * self.ceiling + self.most * share)
+        if rate >= self.most:
+            return Limit(most=self.most)
+        return replace(self, rate=rate, grown_s=grown_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,18 +67,18 @@ class Pace:
     gap_us: int
     burst: int
 
-    def next_start_us(self, stored_us: int, now_us: int) -> int:
-        """Return the time of the next start, computed from the stored time.
+    def next_start_us(self, latest_us: int, now_us: int) -> int:
+        """Return the time of the next start after the latest one, at this pace.
 
-        A stored time in the past allows at most the burst. One in the future counts as at most
-        one gap ahead, even if the clock was set back.
+        A time long past allows at most the burst. One in the future, because the clock was set
+        back, counts as now.
         """
-        ahead = min(stored_us, now_us + self.gap_us)
-        return max(ahead, now_us - self.gap_us * (self.burst - 1))
+        due_us = min(latest_us, now_us) + self.gap_us
+        return max(due_us, now_us - self.gap_us * (self.burst - 1))
 
-    def starts(self, stored_us: int, now_us: int) -> int:
+    def starts(self, latest_us: int, now_us: int) -> int:
         """Return how many calls may start now."""
-        due_us = self.next_start_us(stored_us, now_us)
+        due_us = self.next_start_us(latest_us, now_us)
         return 0 if due_us > now_us else (now_us - due_us) // self.gap_us + 1
 
 

@@ -344,7 +344,7 @@ class Pbx(_Table):
         Path | None, AfterValidator(_path), Field(description="the path of a PEM file")
     ] = None
     max_calls: Annotated[Whole, _whole(1, 10_000)]
-    governor: Flag = False
+    governor: Flag = True
     cps: Annotated[Decimal, Field(ge=0.1, le=1000, description="calls a second, 0.1 to 1000")]
     trunks: Annotated[
         dict[Name, Template],

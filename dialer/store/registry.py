@@ -441,7 +441,7 @@ def _pbx_keys(pbx: str) -> tuple[str, ...]:
 
 
 def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
-    beat, calls, next_start_us, (started, started_us), judged, trunks = row
+    beat, calls, latest_us, (started, started_us), judged, trunks = row
     dues = dict(zip(map(_text, trunks[::2]), trunks[1::2], strict=True))
     seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor = map(_text, beat)
     lacking = _mapping(lacks)
@@ -457,12 +457,12 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
             ready=silent_s < PBX_SILENT_AFTER_S and can_place,
             calls=int(calls),
             max_calls=min(pbx.max_calls, _number(cap) or pbx.max_calls),
-            starts=pace.starts(_number(next_start_us), now_us),
+            starts=pace.starts(_number(latest_us), now_us),
             trunks=pbx.trunks,
             recent_starts=recent_starts(_decimal(started), _number(started_us), now_us),
             is_held=verdict is not None,
             is_trial_due=verdict is not None and verdict.is_trial_due,
-            start_in_s=max(0, pace.next_start_us(_number(next_start_us), now_us) - now_us) / 1e6,
+            start_in_s=max(0, pace.next_start_us(_number(latest_us), now_us) - now_us) / 1e6,
             default_trunk=pbx.default_trunk,
             trunk_starts={
                 name: trunk_pace(trunk.rate).starts(_number(dues.get(f"trunk:{name}")), now_us)

@@ -81,7 +81,7 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
             bridges: int = 1,
             max_calls: int = 400,
             cps: float = 200.0,
-            governor: bool = False,
+            governor: bool = True,
             broker_url: str = "",
             trunks: Mapping[str, str] = TRUNKS,
             ports: Mapping[str, int] | None = None,

@@ -138,12 +138,12 @@ def test_asterisk_at_twice_its_saturation_keeps_its_best_rate(
     lab: Lab, redis_url: str, make_site: MakeSite
 ) -> None:
     many = {"max_calls": 4000, "threads": 4000, "ring_timeout": 15}
-    ungoverned = make_site(pbxs=[PBX], cps=1000, **many)
+    ungoverned = make_site(pbxs=[PBX], cps=1000, governor=False, **many)
     best = best_rate(redis_url)
     ungoverned.stop()
     say(f"best rate: {best:.1f} a second")
 
-    site = make_site(pbxs=[PBX], cps=round(2 * best), governor=True, **many)
+    site = make_site(pbxs=[PBX], cps=round(2 * best), **many)
     numbers = prefix()
     with watched(redis_url) as seen:
         got = responses(offered(redis_url, 2 * best, OVERLOAD_S, numbers))

@@ -29,9 +29,9 @@ def ids(n: int, at: int = 0) -> list[str]:
 
 
 async def later(site: Site, us: int) -> None:
-    """Turn the times of the next starts back, as if so much time had passed."""
-    due = int(await site.redis.get("dialer:pace:pbx01") or 0)
-    await site.redis.set("dialer:pace:pbx01", due - us)
+    """Turn the times of the latest starts back, as if so much time had passed."""
+    latest = int(await site.redis.get("dialer:pace:pbx01") or 0)
+    await site.redis.set("dialer:pace:pbx01", latest - us)
     trunk: Any = await site.redis.hget("dialer:starts:pbx01", "trunk:tim")
     await site.redis.hset("dialer:starts:pbx01", "trunk:tim", int(trunk or 0) - us)
 
@@ -64,6 +64,17 @@ async def test_a_bridge_pauses_until_the_limit_allows_a_start(site: Site) -> Non
     assert (await site.registry.lease(pbx(), ids(5))).granted == 2
     (state,) = (await site.registry.pbxs([pbx()])).values()
     assert (state.load.starts, state.load.start_in_s > 1) == (0, True)
+
+
+@pytest.mark.parametrize("low", [governor(0.01), governor(trunks={"tim": {"limit": 0.01}})])
+async def test_a_limit_that_rises_is_followed_at_once(site: Site, low: str) -> None:
+    limits = pbx(**TWO)
+    await site.beat(governor=low)
+    assert (await site.registry.lease(limits, ids(5), ["tim"] * 5)).granted in (1, 2)
+    assert (await site.registry.lease(limits, ids(5, at=9), ["tim"] * 5)).granted == 0
+    await site.beat(governor=governor(100, {"tim": {"limit": 100}}))
+    await later(site, 20_000)
+    assert (await site.registry.lease(limits, ids(5, at=9), ["tim"] * 5)).granted > 0
 
 
 async def test_the_limit_of_another_worker_is_void(site: Site) -> None:

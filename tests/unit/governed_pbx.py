@@ -1,7 +1,8 @@
 """A PBX in virtual time with the governor of its worker, that decides how many calls it gets.
 
 It starts calls at its capacity and lets the others wait; its carrier refuses some. The worker's
-`PbxGovernor` is the real one; the link, the bridges and the clock are simulated.
+`PbxGovernor` is the real one; the link, the bridges, the queue of turns and the clock are
+simulated. The bridges lease by the heartbeat, that is up to a second old.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final, cast
 from dialer.domain.channel import AmiEvent, ChannelCreated, HungUp
 from workers.ami import AmiLink
 from workers.pbx.governor import EVERY_S, PbxGovernor
+from workers.pbx.turns import Turns
 
 #: One step of virtual time, in seconds.
 STEP_S: Final = 0.01
@@ -25,6 +27,9 @@ STARVED_AFTER_S: Final = 4.0
 
 #: AMI itself is never slower than this, whatever waits.
 REPLIES_WITHIN_S: Final = 1.0
+
+#: The bridges learn a new limit this often, in seconds.
+BEAT_EVERY_S: Final = 1.0
 
 #: Pause between a pong and the next ping, in seconds.
 PING_EVERY_S: Final = 2.0
@@ -49,6 +54,19 @@ class PongsOnly:
 
 
 @dataclass(slots=True)
+class Queue:
+    """Calls that wait for their turn."""
+
+    waiting: int = 0
+
+    def __len__(self) -> int:
+        return self.waiting
+
+    def give(self) -> None:
+        """The PBX in virtual time gives the turns itself."""
+
+
+@dataclass(slots=True)
 class GovernedPbx:
     """A PBX, its carrier and the demand. Functions of time take seconds since the start.
 
@@ -67,6 +85,7 @@ class GovernedPbx:
     call_s: tuple[float, float] = (0.0, 0.0)
     idle_s: float = 0.0
     has_governor: bool = True
+    beat_every_s: float = BEAT_EVERY_S
     seed: int = 1
     link: PongsOnly = field(default_factory=PongsOnly)
     governor: PbxGovernor = field(init=False)
@@ -75,6 +94,10 @@ class GovernedPbx:
     trunk_limits: list[tuple[float, float]] = field(default_factory=list)
     started_at: list[float] = field(default_factory=list)
     starved_at: list[float] = field(default_factory=list)
+    turns_waiting: list[tuple[float, int]] = field(default_factory=list)
+    _turns: Queue = field(default_factory=lambda: Queue())
+    _leased: float = 0.0
+    _beat: float = 0.0
     _queue: deque[tuple[str, float]] = field(default_factory=deque)
     _due: list[tuple[float, int, AmiEvent]] = field(default_factory=list)
     _random: random.Random = field(init=False)
@@ -94,6 +117,7 @@ class GovernedPbx:
             is_on=self.has_governor,
             monotonic=lambda: self.now,
         )
+        self.governor.turns = cast(Turns, self._turns)
         self._random = random.Random(self.seed)
         self.governor.look()  # the link is new
 
@@ -112,7 +136,8 @@ class GovernedPbx:
     def _look(self) -> None:
         self._looked = self.now
         self.governor.look()
-        self.limits.append((self.now, self.governor.state.limit.allowed))
+        self.limits.append((self.now, self.governor.state.allowed))
+        self.turns_waiting.append((self.now, len(self._turns)))
         self.trunk_limits.append((self.now, self._trunk_limit()))
 
     def _trunk_limit(self) -> float:
@@ -120,11 +145,17 @@ class GovernedPbx:
         return self.cps if trunk is None else trunk.limit.allowed
 
     def _send(self) -> None:
-        allowed = min(self.governor.state.limit.allowed, self._trunk_limit())
+        if self.now >= self._beat:
+            self._beat = self.now + self.beat_every_s
+            self._leased = self.governor.state.leased(len(self._turns)) or self.cps
+        allowed = min(self._leased, self._trunk_limit())
         rate = min(self.demand, allowed) if self.now > self.idle_s else 0.0
         self._offered = min(self._offered + rate * STEP_S, self.cps / 10 + 1)
         while self._offered >= 1:
             self._offered -= 1
+            self._turns.waiting += 1
+        while self._turns.waiting and self.governor.room() >= 1:
+            self._turns.waiting -= 1
             self._calls += 1
             uniqueid = f"u{self._calls}"
             self.governor.sent(uniqueid, "tim")

@@ -10,6 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dialer.domain.governor import (
+    LEAST_LEASED,
     NORMAL_AT_MOST_S,
     UNREAD_BYTES,
     Governed,
@@ -48,7 +49,7 @@ windows = st.builds(
 
 
 def governed(cps: float, *windows: Window) -> Governor:
-    governor = Governor.of(cps)
+    governor = Governor(cps=cps)
     for window in windows:
         governor = govern(governor, window)
     return governor
@@ -64,9 +65,10 @@ def took(window: Window, answer_s: float, signal: Signal = "channel") -> Window:
 @given(st.floats(0.1, 1000), st.lists(windows, max_size=60))
 def test_the_limit_is_within_floor_and_cps(cps: float, seen: list[Window]) -> None:
     for i in range(len(seen) + 1):
-        limit = governed(cps, *seen[:i]).limit
-        assert 0 < limit.floor <= limit.allowed <= cps
-        assert limit.floor >= min(cps, 0.5)
+        governor = governed(cps, *seen[:i])
+        assert 0 < governor.floor <= governor.allowed <= cps
+        assert governor.floor >= min(cps, 0.5)
+        assert governor.at_once >= 1
 
 
 @given(st.floats(0.1, 1000), st.lists(windows, max_size=60), st.booleans())
@@ -77,7 +79,7 @@ def test_any_limit_is_gone_after_30_s_without_slowness(
     fine = FINE if has_traffic else Window(length_s=0.5)
     for _ in range(61):
         governor = govern(governor, fine)
-    assert (governor.limit.rate, governor.why) == (None, "")
+    assert (governor.rate, governor.why) == (None, "")
 
 
 # --- on a PBX --------------------------------------------------------------------------
@@ -111,8 +113,9 @@ def test_the_limit_swings_within_bounds(cps: float, share: float) -> None:
     pbx = GovernedPbx(cps, lambda _: capacity, cps)
     pbx.run(100)
     settled = [limit for at, limit in pbx.limits if at > 30]
-    assert max(settled) <= max(1.5 * capacity, capacity + 1)
-    assert min(settled) >= min(0.4 * capacity, capacity - 1)
+    two_at_once = 8  # calls a second: any lower limit means one call at a time
+    assert max(settled) <= max(1.7 * capacity, two_at_once)
+    assert min(settled) >= min(0.7 * capacity, capacity - 1)
 
 
 @on_a_pbx
@@ -147,14 +150,14 @@ def test_a_pbx_slower_in_steps_is_followed_down_and_up() -> None:
 
 
 def test_one_slow_window_limits_nothing() -> None:
-    assert governed(100, FINE, SLOW, FINE, SLOW, FINE).limit.rate is None
+    assert governed(100, FINE, SLOW, FINE, SLOW, FINE).rate is None
 
 
 def test_two_slow_windows_in_a_row_limit() -> None:
     governor = governed(100, FINE, SLOW, SLOW)
     assert governor.why == "pbx_slow"
     assert (governor.slow, governor.answer_s) == ("channel", 0.5)
-    assert governor.limit.allowed < 50
+    assert governor.allowed < 50
 
 
 def test_a_window_that_says_nothing_ends_no_slowness() -> None:
@@ -168,8 +171,8 @@ def test_a_window_that_says_nothing_ends_no_slowness() -> None:
 )
 def test_a_latency_within_the_tolerance_is_not_slow(usual_s: float, highest_s: float) -> None:
     usual = took(FINE, usual_s)
-    assert governed(100, usual, *[took(SLOW, highest_s)] * 9).limit.rate is None
-    assert governed(100, usual, *[took(SLOW, highest_s + 0.01)] * 9).limit.rate is not None
+    assert governed(100, usual, *[took(SLOW, highest_s)] * 9).rate is None
+    assert governed(100, usual, *[took(SLOW, highest_s + 0.01)] * 9).rate is not None
 
 
 def test_each_signal_has_a_normal_latency_of_its_own() -> None:
@@ -198,30 +201,46 @@ def test_waiting_calls_can_only_show_slowness() -> None:
     assert governed(100, took(FINE, 0.4), *[slow] * 9).why == ""
 
 
-def test_an_unknown_pbx_that_is_slow_is_measured_at_the_lowest_limit() -> None:
-    far = replace(SLOW, started=50)
-    limit = governed(100, far, far).limit
-    assert (limit.allowed, limit.floor) == (1, 1)
-    assert governed(100, SLOW, SLOW).limit.allowed > 1, "calls pile up: it is too slow for them"
+def test_an_unknown_pbx_that_is_slow_is_measured_one_by_one() -> None:
+    governor = governed(100, SLOW, SLOW)
+    assert (governor.allowed, governor.at_once) == (governor.floor, 1)
     few = took(Window(length_s=2, sent=2, started=2, waiting=1), 0.5)
-    governor = governed(100, far, far, few, few)
-    assert governor.normal_s == 0.5
-    assert governor.limit.allowed >= 0.95 * governor.limit.ceiling
+    assert govern(governor, few).normal_s == 0.5
 
 
-def test_one_step_lowers_a_limit_by_a_fifth_to_a_half() -> None:
-    busy = replace(FINE, sent=50, started=50)
+def test_a_slow_pbx_gets_what_it_starts() -> None:
+    slow = replace(SLOW, sent=30, started=25, waiting=25)
+    governor = governed(100, FINE, *[slow] * 20)
+    assert governor.allowed == pytest.approx(50, rel=0.01)
+    assert governor.at_once == pytest.approx(50 * 0.26, rel=0.01)
+
+
+def test_a_limited_pbx_gets_at_least_what_it_starts() -> None:
+    quick = replace(FINE, sent=20, started=20)
+    governor = governed(100, FINE, *[replace(SLOW, started=0)] * 20)
+    assert governor.allowed < 5
+    for _ in range(9):
+        governor = govern(governor, quick)
+    assert governor.allowed >= 39
+
+
+def test_a_pbx_slow_with_few_calls_is_lowered_by_a_fifth_to_a_half() -> None:
+    few = replace(FINE, sent=10, started=10)
     for late_s, rate in ((0.27, 80), (5.0, 50)):
-        late = took(busy, late_s)
-        assert governed(100, FINE, *[busy] * 9, late, late).limit.allowed == pytest.approx(
-            rate, rel=0.01
-        )
+        late = took(few, late_s)
+        assert governed(100, FINE, *[few] * 9, late, late).allowed == pytest.approx(rate, rel=0.01)
 
 
 def test_slow_pings_of_an_idle_pbx_lower_only_the_limit() -> None:
     idle = took(Window(length_s=2), 0.003, "ping")
     late = took(idle, 0.7, "ping")
-    assert governed(100, *[idle] * 9, late, late).limit.allowed == 50
+    assert governed(100, *[idle] * 9, late, late).allowed == 50
+
+
+def test_a_pbx_that_does_not_read_gets_half_of_what_it_starts() -> None:
+    unread = replace(SLOW, sent=30, started=25, unread=UNREAD_BYTES + 1)
+    governor = governed(100, FINE, *[unread] * 2)
+    assert governor.allowed == pytest.approx(governor.started / 2)
 
 
 @pytest.mark.parametrize(
@@ -251,23 +270,11 @@ def test_the_normal_latency_is_measured_again_at_low_rate() -> None:
     far = took(replace(FINE, sent=2, started=2), 0.6)
     governor = governed(100, FINE, *[far] * 200)
     assert governor.normal_s == pytest.approx(0.6, abs=0.01)
-    assert governor.limit.rate is None
+    assert governor.rate is None
     busy = replace(far, waiting=3)
     assert governed(100, FINE, *[busy] * 200).normal_s == 0.01
     dead = took(far, 60.0)
     assert governed(100, FINE, *[dead] * 200).normal_s == pytest.approx(NORMAL_AT_MOST_S, rel=0.01)
-
-
-def test_a_host_slow_for_other_reasons_is_not_kept_down() -> None:
-    governor = governed(100, FINE)
-    limits = []
-    for _ in range(200):
-        n = round(governor.limit.allowed / 2)
-        late = took(Window(length_s=0.5, sent=n, started=n, waiting=2), 0.7)
-        governor = govern(governor, late)
-        limits.append(governor.limit.allowed)
-    assert min(limits) < 20
-    assert limits[-1] == 100
 
 
 def test_a_lower_latency_is_the_normal_one_at_once() -> None:
@@ -278,8 +285,40 @@ def test_a_pbx_that_starts_nothing_gets_the_least_rate() -> None:
     dead = [
         replace(SLOW, started=0, waiting=25 * i, answers={}, late_s=i / 2) for i in range(1, 40)
     ]
-    limit = governed(100, FINE, *dead).limit
-    assert limit.allowed == limit.floor
+    governor = governed(100, FINE, *dead)
+    assert (governor.allowed, governor.at_once) == (governor.floor, 1)
+    assert governor.leased(waiting=0) == pytest.approx(0.5)
+    assert 0 < governor.leased(waiting=50) <= governor.leased(waiting=1) < 0.5
+
+
+# --- what the bridges lease --------------------------------------------------------------
+
+
+@given(rates, st.floats(0, 400), st.integers(0, 1000))
+def test_bridges_lease_more_if_few_calls_wait(cps: float, started: float, waiting: int) -> None:
+    governor = Governor(cps=cps, rate=cps / 2, started=started)
+    leased = governor.leased(waiting)
+    assert 0 < leased <= cps
+    if waiting > max(1.0, started):
+        assert leased <= max(LEAST_LEASED, started)
+    if waiting == 0:
+        assert leased >= min(cps, 1.5 * started)
+    assert governor.leased(waiting + 1) <= leased
+
+
+def test_without_a_limit_bridges_lease_by_cps_alone() -> None:
+    assert Governor(cps=100, started=50).leased(waiting=9) == 0
+
+
+@on_a_pbx
+@given(st.sampled_from([20.0, 50.0, 100.0, 300.0]), st.floats(0.1, 0.9))
+def test_few_calls_wait_for_their_turn(cps: float, share: float) -> None:
+    capacity = max(5, cps * share)
+    pbx = GovernedPbx(cps, lambda _: capacity, cps)
+    pbx.run(100)
+    settled = [waiting for at, waiting in pbx.turns_waiting if at > 30]
+    assert max(settled) <= 2 * capacity + 2
+    assert sum(waiting == 0 for waiting in settled) <= 0.1 * len(settled)
 
 
 # --- trunks ----------------------------------------------------------------------------

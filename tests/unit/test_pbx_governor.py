@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
@@ -17,11 +18,11 @@ from dialer.domain.channel import (
     OriginateEnded,
     action_id,
 )
-from dialer.domain.governor import Limit
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.governed_pbx import GovernedPbx, PongsOnly
 from tests.unit.parts import entry, parts
+from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.pbx.governor import WORD_WITHIN_S, PbxGovernor
 
@@ -92,7 +93,7 @@ def test_quick_answers_limit_nothing() -> None:
     for _ in range(9):
         rig.window(late_s=0.01)
     assert (rig.fact["limit"], rig.fact["why"], rig.fact["normal_ms"]) == (0, "", 10)
-    assert rig.governor.turns.rate is None
+    assert rig.governor.room() > 5
 
 
 def test_late_channels_limit_the_pbx(caplog: pytest.LogCaptureFixture) -> None:
@@ -101,7 +102,7 @@ def test_late_channels_limit_the_pbx(caplog: pytest.LogCaptureFixture) -> None:
         rig.window(late_s=late_s)
     assert 0 < rig.fact["limit"] < CPS
     assert (rig.fact["why"], rig.fact["answer_ms"], rig.fact["instance"]) == ("pbx_slow", 600, "i1")
-    assert rig.governor.turns.rate == pytest.approx(rig.fact["limit"], abs=0.001)
+    assert rig.governor.room() == rig.governor.state.at_once < 5
     for _ in range(60):
         rig.window(late_s=0.01)
     assert rig.fact["limit"] == 0
@@ -162,7 +163,34 @@ def test_a_governor_that_is_off_keeps_nothing() -> None:
     for _ in range(9):
         rig.window(late_s=2.0)
     assert rig.fact["limit"] == 0
-    assert rig.governor.turns.rate is None
+    rig.calls(1000)
+    assert rig.governor.room() == math.inf
+
+
+def test_calls_that_wait_for_their_channel_take_room() -> None:
+    rig = Rig()
+    rig.window(late_s=0.01)
+    room = rig.governor.room()
+    first, second, third, last = rig.calls(4)
+    assert rig.governor.room() == room - 4
+    rig.created([first])
+    rig.ended([second], 34)
+    rig.hear(OriginateEnded(action_id=action_id(third, 1), answered=False, reason=0))
+    assert rig.governor.room() == room - 1
+    rig.governor.refused(last)
+    assert rig.governor.room() == room
+
+
+def test_overtaken_calls_take_no_room() -> None:
+    rig = Rig()
+    rig.window(late_s=0.01)
+    room = rig.governor.room()
+    rig.calls(3)  # lost
+    rig.now += 1.5
+    late = rig.calls(2)
+    assert rig.governor.room() == room - 5
+    rig.created(late[:1])
+    assert rig.governor.room() == room - 1
 
 
 def test_calls_of_a_lost_link_do_not_count() -> None:
@@ -231,23 +259,24 @@ def test_bridges_lease_fewer_while_calls_wait_here() -> None:
     assert 0 < rig.fact["limit"] < before
 
 
-def test_bridges_lease_hardly_any_while_too_many_wait() -> None:
+async def test_a_call_with_a_channel_lets_the_next_go() -> None:
     rig = Rig()
-    limit = Limit(most=CPS, rate=0.5)
-    rig.governor.state = replace(rig.governor.state, limit=limit)
-    rig.governor.turns._waiting = {(f"c{i}", 1): cast(Any, None) for i in range(30)}
-    assert 0 < rig.fact["limit"] < limit.floor
+    calls = rig.calls(6)
+    assert rig.governor.room() <= 0
+    waits = asyncio.create_task(rig.governor.turns.take(("c1", 1)))
+    await wait_until(lambda: len(rig.governor.turns) == 1, "it waits")
+    rig.created(calls[:2])
+    assert await waits
 
 
-async def test_turns_are_given_at_cps_when_the_limit_ends() -> None:
+async def test_calls_of_a_lost_link_let_others_go() -> None:
     rig = Rig()
-    rig.governor.turns.rate = 5.0
-    rig.governor.turns._waiting = {(f"c{i}", 1): asyncio.Future() for i in range(9)}
-    rig.governor.look()
-    assert rig.governor.turns.rate == CPS
-    rig.governor.turns._waiting.clear()
+    rig.calls(6)
+    waits = asyncio.create_task(rig.governor.turns.take(("c1", 1)))
+    await wait_until(lambda: len(rig.governor.turns) == 1, "it waits")
+    rig.link.ready = False
     rig.look()
-    assert rig.governor.turns.rate is None
+    assert await waits
 
 
 # --- a new link --------------------------------------------------------------------------
@@ -276,12 +305,12 @@ def test_slowness_before_a_lost_link_does_not_count() -> None:
 def test_time_without_a_link_raises_no_limit() -> None:
     rig = Rig()
     for late_s in (*[0.01] * 4, 0.6, 0.6, 0.01, 0.01):
-        rig.window(late_s=late_s)
-    before = rig.fact["limit"]
-    assert before > 0
+        rig.window(5, late_s=late_s)
+    before = rig.governor.state.allowed
+    assert before < 0.6 * CPS
     reconnected(rig, down_s=60)
-    rig.window(late_s=0.01)
-    assert before <= rig.fact["limit"] < 0.9 * CPS
+    rig.window(5, late_s=0.01)
+    assert before <= rig.governor.state.allowed < 0.9 * CPS
 
 
 def test_a_trunk_limit_ends_after_a_reconnect_without_calls() -> None:

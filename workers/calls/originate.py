@@ -96,15 +96,25 @@ class Originator:
         cell = self.cells.get(cell_of(call_id))
         if cell is None or self.state.reason_not_to_dial(cell.name) is not None:
             return  # it stays queued, and the bridge publishes or moves it
-        if self.governor.turns.rate is not None:  # wait before the claim: it may expire or move
-            is_first = await self.governor.turns.take((call_id, epoch))
-            if not is_first or self.state.reason_not_to_dial(cell.name) is not None:
-                return
+        turns, key = self.governor.turns, (call_id, epoch)
+        if not await turns.take(key):  # wait before the claim: the call may expire or move
+            return
+        try:
+            followed = await self._claim_and_check(cell, call_id, epoch)
+        finally:
+            turns.end(key)
+        if followed is not None:
+            await self._originate(followed, cell)
+
+    async def _claim_and_check(self, cell: Cell, call_id: str, epoch: int) -> Followed | None:
+        """Claim the call; return it if its Originate is to be sent now."""
+        if self.state.reason_not_to_dial(cell.name) is not None:
+            return None
         began = self.monotonic()
         with self.calls.claiming(call_id):
             followed, expires_at = await self._claim(cell, call_id, epoch)
         if followed is None:
-            return
+            return None
         if (failure := self._reason_never_to_dial(followed.request, cell, expires_at)) is not None:
             self.tracker.feed(call_id, failure)
         elif not await self._has_place(followed.request, cell):
@@ -112,7 +122,8 @@ class Originator:
         elif self._must_give_back(cell, followed, claimed_s=self.monotonic() - began):
             self._give_back(followed)
         else:
-            await self._originate(followed, cell)
+            return followed
+        return None
 
     async def _claim(
         self, cell: Cell, call_id: str, epoch: int

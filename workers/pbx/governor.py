@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -55,12 +56,6 @@ OVERTAKEN_S: Final = 1.0
 #: had none, else after the third. In seconds.
 TRUNK_WINDOW_S: Final = (2.0, 10.0, 30.0)
 
-#: Calls for so many seconds may wait for their turn, so that the worker never runs dry.
-WAITING_S: Final = 0.5
-
-#: While too many wait, the bridges lease at least so many calls a second, whatever the limit is.
-LEAST_LEASED: Final = 0.1
-
 #: The trunk of a call of which no end was heard is forgotten after this time, in seconds.
 TRUNK_FORGOTTEN_S: Final = 300.0
 
@@ -104,7 +99,7 @@ class PbxGovernor:
     link: AmiLink
     is_on: bool = True
     monotonic: Callable[[], float] = time.monotonic
-    turns: Turns = field(default_factory=Turns)
+    turns: Turns = field(init=False)
     state: Governor = field(init=False)
     trunks: dict[str, TrunkGovernor] = field(default_factory=dict)
     _session: int = -1
@@ -124,7 +119,8 @@ class PbxGovernor:
     _logged: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.state = Governor.of(self.cps)
+        self.state = Governor(cps=self.cps)
+        self.turns = Turns(self.cps, self.room)
 
     # --- signals -------------------------------------------------------------------
 
@@ -146,8 +142,8 @@ class PbxGovernor:
     def refused(self, uniqueid: str) -> None:
         """Note that Asterisk refused the Originate, or that it was not sent."""
         self._unanswered.pop(uniqueid, None)
-        self._waiting.pop(uniqueid, None)
         self._trunk_of.pop(uniqueid, None)
+        self._left(uniqueid)
 
     def on_event(self, event: AmiEvent) -> None:
         """Note what an event shows; those of other channels are ignored."""
@@ -159,24 +155,45 @@ class PbxGovernor:
             case HungUp():
                 self._over(event.uniqueid, is_congested=event.cause in CONGESTED_CAUSES)
             case OriginateEnded(answered=False):
-                self._waiting.pop(uniqueid_of(event), None)
+                self._left(uniqueid_of(event))
             case _:
                 pass
 
     def _has_channel(self, uniqueid: str) -> None:
-        if (at := self._waiting.pop(uniqueid, None)) is not None:
+        if (at := self._left(uniqueid)) is not None:
             self._started += 1
             self._newest = max(self._newest, at)
             self._channels.append(self.monotonic() - at)
 
+    def _left(self, uniqueid: str) -> float | None:
+        """Note that a call waits for its channel no longer; return when it was sent."""
+        at = self._waiting.pop(uniqueid, None)
+        if at is not None and len(self.turns):
+            self.turns.give()
+        return at
+
     def _over(self, uniqueid: str, *, is_congested: bool) -> None:
-        self._waiting.pop(uniqueid, None)
+        self._left(uniqueid)
         self._unanswered.pop(uniqueid, None)
         found = self._trunk_of.pop(uniqueid, None)
         if found is not None and is_congested:
             name, at = found
             outcomes = self._outcomes.setdefault(name, _Outcomes(self.monotonic()))
             outcomes.congested += at >= outcomes.lowered_at
+
+    def room(self) -> float:
+        """Return how many more calls may wait for their channel now; without a governor any number.
+
+        Calls that later ones overtook are lost, and take no room.
+        """
+        if not self.is_on:
+            return math.inf
+        overtaken = 0
+        for at in self._waiting.values():  # the oldest first
+            if at >= self._newest - OVERTAKEN_S:
+                break
+            overtaken += 1
+        return self.state.at_once - (len(self._waiting) - overtaken)
 
     # --- windows -------------------------------------------------------------------
 
@@ -197,13 +214,8 @@ class PbxGovernor:
         if is_window_over(now - self._began, sent=self._sent, started=self._started):
             self.state = govern(self.state, self._window(now))
         self._judge_trunks(now)
-        self._limit_turns()
+        self.turns.give()
         self._log_changes()
-
-    def _limit_turns(self) -> None:
-        """Give turns at the limit. Those that wait when it ends get theirs at `cps`."""
-        rate = self.state.limit.rate
-        self.turns.limit(self.cps if rate is None and len(self.turns) else rate)
 
     def _begin_again(self, now: float) -> None:
         """Forget the calls of an earlier link: their events may have been missed."""
@@ -215,6 +227,7 @@ class PbxGovernor:
         self.link.take_ping_times()
         self.state = replace(self.state, slow_windows=0)
         self._begin(now)
+        self.turns.give()
 
     def _begin(self, now: float) -> None:
         self._began, self._sent, self._started = now, 0, 0
@@ -272,17 +285,10 @@ class PbxGovernor:
     # --- what others see -----------------------------------------------------------
 
     def fact(self, instance: str) -> str:
-        """Return the state for the heartbeat of the worker with that `instance`.
-
-        If calls for more than `WAITING_S` wait for their turn here, the bridges lease fewer.
-        """
-        limit, rate = self.state.limit, 0.0
-        if limit.rate is not None:
-            too_many = max(0.0, len(self.turns) - limit.rate * WAITING_S)
-            rate = max(min(LEAST_LEASED, limit.rate), limit.rate - too_many)
+        """Return the state for the heartbeat of the worker with that `instance`."""
         return json.dumps(
             {
-                "limit": round(rate, 3),
+                "limit": round(self.state.leased(len(self.turns)), 3),
                 "why": self.state.why,
                 "answer_ms": round(self.state.answer_s * 1000),
                 "normal_ms": round(self.state.normal_s * 1000),
@@ -292,6 +298,13 @@ class PbxGovernor:
                     if trunk.why
                 },
                 "instance": instance,
+                "dbg": [
+                    round(self.state.allowed, 1),
+                    round(self.state.at_once, 1),
+                    len(self.turns),
+                    len(self._waiting),
+                    round(self.state.started, 1),
+                ],
             }
         )
 
@@ -302,11 +315,11 @@ class PbxGovernor:
             if one.why == self._logged.get(name, ""):
                 continue
             self._logged[name] = one.why
-            extra = {"pbx": self.pbx, "limit": round(one.limit.allowed, 1), "cps": self.cps}
+            extra = {"pbx": self.pbx, "cps": self.cps}
             if isinstance(one, Governor):
-                _log_pbx(one, extra)
+                _log_pbx(one, extra | {"limit": round(one.allowed, 1)})
             else:
-                _log_trunk(one, extra | {"trunk": name})
+                _log_trunk(one, extra | {"limit": round(one.limit.allowed, 1), "trunk": name})
 
 
 def _log_pbx(state: Governor, extra: dict[str, object]) -> None:

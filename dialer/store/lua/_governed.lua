@@ -22,6 +22,6 @@ local function trunk_of(limits, name, starts, now)
   local gap = slowed(0, 1, type(found) == 'table' and found.limit)
   if gap == 0 then return {gap = 0, due = 0} end
   local burst = math.max(1, math.ceil(found.limit / 10))
-  local due = math.min(number(redis.call('HGET', starts, 'trunk:' .. name)), now + gap)
+  local due = math.min(number(redis.call('HGET', starts, 'trunk:' .. name)), now) + gap
   return {gap = gap, due = math.max(due, now - gap * (burst - 1))}
 end

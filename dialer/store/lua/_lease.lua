@@ -4,7 +4,7 @@
 -- The governor of the PBX's worker may lower the pace (PbxLimits.pace_at), and limit trunks
 -- (trunk_pace).
 --   now  time now, µs
---   KEYS from k: zset slots   string pace (time of the next start, µs)   hash heartbeat
+--   KEYS from k: zset slots   string pace (time of the latest start, µs)   hash heartbeat
 --                hash verdict   hash starts
 --   ARGV from a: max_calls   µs between starts   burst, starts   a start counts for, µs
 --                lifetime of the starts, s   pause after a failed trial, ms   a trial is lost after, ms
@@ -17,8 +17,9 @@ local function lease_of(k, a, now)
   local now_ms, limits = math.floor(now / 1000), governed(beat)
   local gap, burst = slowed(tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), limits.limit)
   local earliest = now - gap * (burst - 1)
-  -- At most one start ahead, even if the clock was set back.
-  local due = math.max(math.min(number(redis.call('GET', pace)), now + gap), earliest)
+  -- The latest start is kept, not the next one: the pace may change until then. It is now at the
+  -- latest, even if the clock was set back.
+  local due = math.max(math.min(number(redis.call('GET', pace)), now) + gap, earliest)
   local used, taken = redis.call('ZCARD', slots), 0
   local most, cap = tonumber(ARGV[a]), number(redis.call('HGET', beat, 'cap'))
   if cap > 0 then most = math.min(most, cap) end
@@ -52,7 +53,7 @@ local function lease_of(k, a, now)
   end
   function lease.close()
     if due > earliest then
-      redis.call('SET', pace, string.format('%.0f', due), 'PX',
+      redis.call('SET', pace, string.format('%.0f', due - gap), 'PX',
         math.max(1, math.ceil((due - earliest) / 1000) + 1000))  -- all of a burst is earned by then
     end
     if taken == 0 then return end
@@ -62,7 +63,7 @@ local function lease_of(k, a, now)
     redis.call('HSET', starts, 'n', string.format('%.6f', n), 'at_us', string.format('%.0f', now))
     for name, trunk in pairs(trunks) do
       if trunk.is_taken then
-        redis.call('HSET', starts, 'trunk:' .. name, string.format('%.0f', trunk.due))
+        redis.call('HSET', starts, 'trunk:' .. name, string.format('%.0f', trunk.due - trunk.gap))
       end
     end
     redis.call('EXPIRE', starts, ARGV[a + 4])
