@@ -140,7 +140,7 @@ async def test_a_pbx_seen_ready_too_short_is_not_condemned(site: Site) -> None:
 
 
 async def test_a_limited_pbx_whose_calls_wait_is_not_condemned(site: Site) -> None:
-    limited = replace(state(), governed=Governed(rate=2))
+    limited = replace(state(), governed=Governed(rate=0.5))
     await seen(site, limited, for_s=CLAIM_WITHIN_S)
     await site.judge.judge_unclaimed({"pbx01": limited}, ["pbx01"])
     assert site.notes == []
