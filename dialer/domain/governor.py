@@ -80,6 +80,11 @@ GROWS: Final = FLOOR_SHARE ** (-1 / 20)
 WAITING_S: Final = 0.75
 CORRECTED_S: Final = 1.5
 
+#: A call that waits for its channel keeps others back for so many seconds, or for so many times
+#: the tolerated latency.
+PATIENCE_S: Final = 1.0
+PATIENCE: Final = 4.0
+
 #: The bridges lease at least so many calls a second, however many wait for their turn.
 LEAST_LEASED: Final = 0.1
 
@@ -168,9 +173,22 @@ class Governor:
         return _floor(self.cps)
 
     @property
-    def at_once(self) -> float:
-        """How many calls may wait for their channel at once: at least one."""
-        return max(1.0, self.allowed * self.tolerated_s("channel"))
+    def at_once(self) -> int:
+        """How many calls may wait for their channel at once: at least one.
+
+        Without a limit rounded up, so that a PBX that is too slow for `cps` shows it; with one
+        rounded down, so that a limit that falls leads to one call at a time.
+        """
+        exact = max(1.0, self.allowed * self.tolerated_s("channel"))
+        return math.ceil(exact) if self.rate is None else math.floor(exact)
+
+    @property
+    def patience_s(self) -> float:
+        """A call that waits for its channel for longer keeps no other call back.
+
+        So lost calls stop nothing, and a PBX that starts nothing still gets a call now and then.
+        """
+        return max(PATIENCE_S, PATIENCE * self.tolerated_s("channel"))
 
     @property
     def normal_s(self) -> float:
@@ -187,11 +205,12 @@ class Governor:
         return usual_s + max(SLACK_S, TOLERANCE * usual_s)
 
     def leased(self, waiting: int) -> float:
-        """Return how many calls a second the bridges may lease, 0 without a limit.
+        """Return how many calls a second the bridges may lease, 0 for any number.
 
-        `waiting` is how many calls wait for their turn in the worker.
+        `waiting` is how many calls wait for their turn in the worker. Without a limit only more
+        than `cps` starts in `WAITING_S` are too many.
         """
-        if self.rate is None:
+        if self.rate is None and waiting <= WAITING_S * max(1.0, self.cps):
             return 0.0
         wanted = WAITING_S * max(1.0, self.started)
         rate = self.started + (wanted - waiting) / CORRECTED_S
@@ -213,7 +232,7 @@ def govern(before: Governor, window: Window) -> Governor:
     verdict, governor = _judged(before, window), _measured(before, window)
     if verdict is None or verdict.gradient >= 1:
         slow = 0 if verdict is not None else governor.slow_windows
-        return replace(_grown(governor, window.length_s), slow_windows=slow)
+        return replace(_grown(governor, window), slow_windows=slow)
     slow = governor.slow_windows + 1
     governor = replace(governor, slow_windows=slow, slow=verdict.signal, answer_s=verdict.answer_s)
     if slow < SLOW_WINDOWS:
@@ -241,11 +260,15 @@ def _borne(governor: Governor, window: Window, gradient: float) -> float:
     return governor.started
 
 
-def _grown(governor: Governor, length_s: float) -> Governor:
-    """Raise the limit after a window without slowness, at least to what started."""
-    if governor.rate is None:
+def _grown(governor: Governor, window: Window) -> Governor:
+    """Raise the limit after a window without slowness, at least to what started.
+
+    A PBX that had calls and started none may be dead, although it answers pings.
+    """
+    is_dead = window.started == 0 and window.sent + window.waiting + window.silent > 0
+    if governor.rate is None or is_dead:
         return governor
-    return _limited(governor, max(governor.rate * GROWS**length_s, governor.started))
+    return _limited(governor, max(governor.rate * GROWS**window.length_s, governor.started))
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,12 +454,16 @@ class TrunkLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Governed:
-    """What a worker's heartbeat says of its governor; `rate` 0 is no limit.
+    """What a worker's heartbeat says of its governor.
 
-    `answer_s` is how long Asterisk took when it was slow, `normal_s` how long it normally takes.
+    `rate` is how many calls a second the bridges may lease, 0 for any number.
+    `starts` is how many calls a second it lets Asterisk start, 0 for any number; `rate` corrects
+    that by those that already wait in the worker. `answer_s` is how long Asterisk took when it was
+    slow, `normal_s` how long it normally takes.
     """
 
     rate: float = 0.0
+    starts: float = 0.0
     answer_s: float = 0.0
     normal_s: float = 0.0
     trunks: dict[str, TrunkLimit] = field(default_factory=dict)
@@ -444,11 +471,12 @@ class Governed:
     def in_words(self, cps: float) -> list[str]:
         """Return a sentence with the cure for each limit; `cps` is that of the settings."""
         found = []
-        if 0 < self.rate < cps:
+        if 0 < self.starts < cps:
             took, usual = round(self.answer_s * 1000), round(self.normal_s * 1000)
             found.append(
-                f"pbx_slow: limited to {self.rate:.3g} of {cps:g} calls a second because Asterisk "
-                f"answers in {took} ms (normal: {usual} ms); see the load of its host, or lower cps"
+                f"pbx_slow: limited to {self.starts:.3g} of {cps:g} calls a second because "
+                f"Asterisk answers in {took} ms (normal: {usual} ms); see the load of its host, or "
+                "lower cps"
             )
         for trunk, limit in self.trunks.items():
             found.append(

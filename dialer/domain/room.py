@@ -70,9 +70,11 @@ class Pace:
     def next_start_us(self, latest_us: int, now_us: int) -> int:
         """Return the time of the next start after the latest one, at this pace.
 
-        A time long past allows at most the burst. One in the future, because the clock was set
-        back, counts as now.
+        A time long past allows at most the burst. One in the future counts as now, but one more
+        than a gap ahead is void: the clock was set back.
         """
+        if latest_us > now_us + self.gap_us:
+            return now_us
         due_us = min(latest_us, now_us) + self.gap_us
         return max(due_us, now_us - self.gap_us * (self.burst - 1))
 

@@ -514,6 +514,7 @@ def _governed(text: str, instance: str) -> Governed:
     }
     return Governed(
         rate=_rate(found.get("limit")),
+        starts=_rate(found.get("starts")),
         answer_s=_rate(found.get("answer_ms")) / 1000,
         normal_s=_rate(found.get("normal_ms")) / 1000,
         trunks=limited,

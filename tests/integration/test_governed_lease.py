@@ -77,6 +77,20 @@ async def test_a_limit_that_rises_is_followed_at_once(site: Site, low: str) -> N
     assert (await site.registry.lease(limits, ids(5, at=9), ["tim"] * 5)).granted > 0
 
 
+async def test_a_clock_that_was_set_back_stops_no_leases(site: Site) -> None:
+    await site.beat(governor=governor(trunks=TIM))
+    hour_us = 3600 * 10**6
+    ahead = int(time.time() * 1e6) + hour_us
+    await site.redis.set("dialer:pace:pbx01", ahead)
+    await site.redis.hset("dialer:starts:pbx01", mapping={"trunk:tim": ahead})
+    limits = pbx(**TWO)
+    state = (await site.registry.pbxs([limits]))["pbx01"]
+    assert (state.load.starts, state.load.trunk_starts) == (1, {"tim": 1})
+    assert (await site.registry.lease(limits, ids(9), ["tim"] * 9)).granted == 1
+    await later(site, 300_000)
+    assert (await site.registry.lease(limits, ids(9, at=9), ["tim"] * 9)).granted >= 1
+
+
 async def test_the_limit_of_another_worker_is_void(site: Site) -> None:
     await site.beat(governor=governor(0.5), instance="an older release, that writes none")
     state = (await site.registry.pbxs([pbx()]))["pbx01"]

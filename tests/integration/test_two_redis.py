@@ -138,6 +138,24 @@ async def test_dead_redis_of_a_cell_stops_no_call_of_the_other(tmp_path: Path) -
         assert set(stack.rings.values()) == {1}
 
 
+async def test_claims_that_hang_take_no_turns_of_the_other_cell(tmp_path: Path) -> None:
+    habits = {"talk_time": (0.5, 1.0), "long_talk": 5.0}
+    async with two_cells(tmp_path, pbx={"max_calls": 100, "cps": 20}, **habits) as found:
+        stack, mine, other = found
+        await stack.start()
+        worker = stack.workers["pbx01"]
+        worker.freeze()
+        await mine.push(stack, 8)  # more than may wait for their channel at once
+        await wait_until(lambda: _is(mine.size("queued"), 8), "eight tasks on the way")
+        await mine.die()
+        worker.thaw()
+        await other.push(stack, 20)
+        await other.all_answered()
+        assert "takes no calls" not in stack.bridges[0].log
+        await mine.revive()
+        await mine.all_answered()
+
+
 async def test_programs_start_while_the_redis_of_one_cell_is_dead(
     tmp_path: Path,
 ) -> None:

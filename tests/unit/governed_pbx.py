@@ -84,6 +84,7 @@ class GovernedPbx:
     refused: Callable[[float], float] = lambda _: 0.0
     call_s: tuple[float, float] = (0.0, 0.0)
     idle_s: float = 0.0
+    lost: float = 0.0
     has_governor: bool = True
     beat_every_s: float = BEAT_EVERY_S
     seed: int = 1
@@ -159,7 +160,8 @@ class GovernedPbx:
             self._calls += 1
             uniqueid = f"u{self._calls}"
             self.governor.sent(uniqueid, "tim")
-            self._queue.append((uniqueid, self.now))
+            if self._random.random() >= self.lost:
+                self._queue.append((uniqueid, self.now))
 
     def _start(self) -> None:
         """Start as many calls as the capacity allows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -96,6 +97,34 @@ def test_a_slow_pbx_gets_nine_tenths_of_what_it_can(
     least = 0.9 if capacity >= 10 else 0.85  # of few calls a second each one counts
     assert pbx.rate(25, 100) >= least * min(capacity, cps)
     assert pbx.starved(25) == 0
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8, 0.9, 0.97])
+@pytest.mark.parametrize("cps", [3.0, 5.0, 7.0, 10.0, 20.0, 50.0])
+def test_a_pbx_a_little_too_slow_gets_no_long_queue(cps: float, share: float) -> None:
+    pbx = GovernedPbx(cps, lambda _: share * cps, cps)
+    pbx.run(120)
+    assert max(waiting for _, waiting in pbx.turns_waiting) <= max(5, 2 * cps)
+    assert pbx.rate(30, 120) >= 0.9 * share * cps
+
+
+@pytest.mark.parametrize("lost", [0.01, 0.05])
+@pytest.mark.parametrize("cps", [1.0, 5.0, 7.0, 20.0])
+def test_lost_calls_hardly_slow_the_others(cps: float, lost: float) -> None:
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, lost=lost)
+    pbx.run(200)
+    pauses = [b - a for a, b in itertools.pairwise(pbx.started_at)]
+    assert max(pauses) <= 3 + 1 / cps
+    assert pbx.rate(20, 200) >= 0.85 * cps
+
+
+@pytest.mark.parametrize("cps", [5.0, 7.0, 20.0])
+def test_a_dead_pbx_that_answers_pings_stays_limited(cps: float) -> None:
+    pbx = GovernedPbx(cps, lambda at: 0 if 60 < at < 180 else AMPLE, cps)
+    pbx.run(240)
+    assert all(limit < cps for at, limit in pbx.limits if 75 < at < 180)
+    assert max(waiting for _, waiting in pbx.turns_waiting) <= max(5, 4 * cps)
+    assert pbx.limits[-1][1] == cps
 
 
 @on_a_pbx
@@ -212,7 +241,7 @@ def test_a_slow_pbx_gets_what_it_starts() -> None:
     slow = replace(SLOW, sent=30, started=25, waiting=25)
     governor = governed(100, FINE, *[slow] * 20)
     assert governor.allowed == pytest.approx(50, rel=0.01)
-    assert governor.at_once == pytest.approx(50 * 0.26, rel=0.01)
+    assert governor.at_once in (12, 13), "50 x 0.26 s"
 
 
 def test_a_limited_pbx_gets_at_least_what_it_starts() -> None:
@@ -306,8 +335,10 @@ def test_bridges_lease_more_if_few_calls_wait(cps: float, started: float, waitin
     assert governor.leased(waiting + 1) <= leased
 
 
-def test_without_a_limit_bridges_lease_by_cps_alone() -> None:
-    assert Governor(cps=100, started=50).leased(waiting=9) == 0
+def test_without_a_limit_bridges_lease_by_cps_unless_too_many_wait() -> None:
+    assert Governor(cps=100, started=50).leased(waiting=75) == 0
+    assert 0 < Governor(cps=100, started=50).leased(waiting=76) < 50
+    assert Governor(cps=0.5).leased(waiting=0) == 0
 
 
 @on_a_pbx
@@ -408,7 +439,7 @@ def test_a_window_of_few_calls_lasts_longer() -> None:
 
 def test_a_limit_is_said_with_its_reason_and_cure() -> None:
     said = Governed(
-        rate=37.04, answer_s=0.42, normal_s=0.012, trunks={"tim": TrunkLimit(rate=5, share=0.6)}
+        starts=37.04, answer_s=0.42, normal_s=0.012, trunks={"tim": TrunkLimit(rate=5, share=0.6)}
     ).in_words(100)
     assert said == [
         "pbx_slow: limited to 37 of 100 calls a second because Asterisk answers in 420 ms "

@@ -186,11 +186,22 @@ def test_overtaken_calls_take_no_room() -> None:
     rig.window(late_s=0.01)
     room = rig.governor.room()
     rig.calls(3)  # lost
-    rig.now += 1.5
+    rig.now += 1.02
     late = rig.calls(2)
     assert rig.governor.room() == room - 5
     rig.created(late[:1])
     assert rig.governor.room() == room - 1
+
+
+def test_calls_that_wait_too_long_take_no_room() -> None:
+    rig = Rig()
+    rig.window(late_s=0.01)
+    room = rig.governor.room()
+    rig.calls(3)
+    rig.now += 1.0
+    assert rig.governor.room() == room - 3
+    rig.now += 0.2
+    assert rig.governor.room() == room
 
 
 def test_calls_of_a_lost_link_do_not_count() -> None:
@@ -347,6 +358,7 @@ def test_a_far_pbx_gets_its_full_rate(cps: float, rtt_s: float) -> None:
     pbx = GovernedPbx(cps, lambda _: AMPLE, cps, ami_s=lambda _: rtt_s)
     pbx.run(240)
     assert limited_until(pbx) <= 120
+    assert pbx.rate(120, 240) >= 0.95 * cps
 
 
 def test_a_large_far_pbx_gets_its_full_rate() -> None:
@@ -362,12 +374,16 @@ def test_a_pbx_that_stays_slow_gets_its_full_rate_again(cps: float) -> None:
     assert limited_until(pbx) <= 180
 
 
-@pytest.mark.parametrize("cps", [2.0, 5.0, 20.0])
+@pytest.mark.parametrize("channel_s", [0.15, 0.2, 0.24, 0.35])
+@pytest.mark.parametrize("cps", [2.0, 5.0, 7.0, 10.0, 20.0])
 @pytest.mark.parametrize("idle_s", [0.0, 10.0])
-def test_slow_channels_behind_quick_pings_are_normal(cps: float, idle_s: float) -> None:
-    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, channel_s=0.35, idle_s=idle_s)
+def test_slow_channels_behind_quick_pings_are_normal(
+    cps: float, idle_s: float, channel_s: float
+) -> None:
+    pbx = GovernedPbx(cps, lambda _: AMPLE, cps, channel_s=channel_s, idle_s=idle_s)
     pbx.run(240)
     assert limited_until(pbx) <= 120
+    assert pbx.rate(120, 240) >= 0.95 * cps
 
 
 def test_a_far_pbx_that_was_idle_is_not_limited() -> None:

@@ -35,7 +35,7 @@ def test_starts_are_never_more_than_the_burst(gap_us: int, burst: int, ahead_us:
     pace = Pace(gap_us=gap_us, burst=burst)
     starts = pace.starts(NOW_US + ahead_us, NOW_US)
     assert 0 <= starts <= burst
-    assert (starts == 0) == (ahead_us > -gap_us)
+    assert (starts == 0) == (-gap_us < ahead_us <= gap_us)
     assert pace.next_start_us(NOW_US + ahead_us, NOW_US) <= NOW_US + gap_us
 
 

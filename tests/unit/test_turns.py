@@ -12,6 +12,7 @@ import pytest
 from tests.unit.captured import CALL_ID
 from tests.unit.parts import Parts, entry, parts
 from tests.waiting import wait_until
+from workers.pbx import turns as turns_module
 from workers.pbx.turns import Turns
 
 
@@ -25,12 +26,18 @@ class Room:
         return self.room
 
 
+@pytest.fixture(autouse=True)
+def turns_take_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a test may take longer than a turn takes room."""
+    monkeypatch.setattr(turns_module, "TAKES_ROOM_S", 1000.0)
+
+
 def turns_of(room: Room, cps: float = 1000) -> Turns:
     return Turns(cps, room)
 
 
-def waiters(turns: Turns, n: int) -> list[asyncio.Task[bool]]:
-    return [asyncio.create_task(turns.take((f"c{i}", 1))) for i in range(n)]
+def waiters(turns: Turns, n: int, at: int = 0) -> list[asyncio.Task[bool]]:
+    return [asyncio.create_task(turns.take((f"c{at + i}", 1))) for i in range(n)]
 
 
 def done(tasks: list[asyncio.Task[bool]]) -> int:
@@ -52,11 +59,30 @@ async def test_calls_wait_until_there_is_room() -> None:
     assert len(turns) == 2, "a turn takes room until it ends"
     room.room = 4
     turns.give()
-    await wait_until(lambda: len(turns) == 1, "one more has its turn")
-    assert done(tasks) == 4
+    await wait_until(lambda: done(tasks) == 4, "one more has its turn")
+    assert len(turns) == 1
     room.room = 5
     turns.give()
     await asyncio.gather(*tasks)
+
+
+async def test_a_turn_that_lasts_too_long_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = turns_of(Room(1))
+    tasks = waiters(turns, 2)
+    await tasks[0]
+    turns.give()
+    assert len(turns) == 1
+    monkeypatch.setattr(turns_module, "TAKES_ROOM_S", -1.0)
+    turns.give()
+    await tasks[1]
+
+
+async def test_a_call_that_has_a_turn_gets_no_other() -> None:
+    turns = turns_of(Room(9))
+    assert await turns.take(("c1", 1)) is True
+    assert await turns.take(("c1", 1)) is False
+    turns.end(("c1", 1))
+    assert await turns.take(("c1", 1)) is True
 
 
 async def test_a_turn_that_ends_lets_the_next_go() -> None:
@@ -103,7 +129,7 @@ async def test_a_call_that_must_wait_costs_nothing() -> None:
     turns.give()
     await wait_until(lambda: len(turns) == 1, "four had their turn")
     timer = turns._timer
-    tasks += waiters(turns, 9)
+    tasks += waiters(turns, 9, at=5)
     await wait_until(lambda: len(turns) >= 7, "more wait")
     assert turns._timer is timer, "nobody looked at all that wait"
     turns.open()

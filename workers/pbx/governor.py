@@ -106,6 +106,7 @@ class PbxGovernor:
     _began: float = 0.0
     _sent: int = 0
     _started: int = 0
+    _silent: int = 0
     _replies: list[float] = field(default_factory=list)
     _channels: list[float] = field(default_factory=list)
     #: When the Originate of each call without a reply, or a channel, was sent; by Uniqueid.
@@ -184,16 +185,17 @@ class PbxGovernor:
     def room(self) -> float:
         """Return how many more calls may wait for their channel now; without a governor any number.
 
-        Calls that later ones overtook are lost, and take no room.
+        Calls that later ones overtook are lost. They take no room, as those that waited too long.
         """
         if not self.is_on:
             return math.inf
-        overtaken = 0
+        since = max(self._newest - OVERTAKEN_S, self.monotonic() - self.state.patience_s)
+        without_room = 0
         for at in self._waiting.values():  # the oldest first
-            if at >= self._newest - OVERTAKEN_S:
+            if at >= since:
                 break
-            overtaken += 1
-        return self.state.at_once - (len(self._waiting) - overtaken)
+            without_room += 1
+        return self.state.at_once - (len(self._waiting) - without_room)
 
     # --- windows -------------------------------------------------------------------
 
@@ -211,6 +213,7 @@ class PbxGovernor:
         if not self.link.ready or self.link.session != self._session:
             self._begin_again(now)
             return
+        self._drop_silent(now)
         if is_window_over(now - self._began, sent=self._sent, started=self._started):
             self.state = govern(self.state, self._window(now))
         self._judge_trunks(now)
@@ -230,12 +233,11 @@ class PbxGovernor:
         self.turns.give()
 
     def _begin(self, now: float) -> None:
-        self._began, self._sent, self._started = now, 0, 0
+        self._began, self._sent, self._started, self._silent = now, 0, 0, 0
         self._replies.clear()
         self._channels.clear()
 
     def _window(self, now: float) -> Window:
-        silent = self._drop_silent(now)
         waiting = [at for at in self._waiting.values() if at >= self._newest - OVERTAKEN_S]
         late = [*self._channels, *(now - at for at in waiting)]
         pings = self.link.take_ping_times()
@@ -249,7 +251,7 @@ class PbxGovernor:
             sent=self._sent,
             started=self._started,
             waiting=len(waiting),
-            silent=silent,
+            silent=self._silent,
             answers={signal: s for signal, s in samples.items() if s is not None},
             late_s=median(late) if len(late) >= SLOW_SAMPLES else 0.0,
             unread=self.link.unread_bytes,
@@ -257,16 +259,17 @@ class PbxGovernor:
         self._begin(now)
         return window
 
-    def _drop_silent(self, now: float) -> int:
-        """Forget calls that got no word for too long; return how many those are."""
-        late = [i for i, at in self._waiting.items() if now - at > WORD_WITHIN_S]
-        for uniqueid in late:
+    def _drop_silent(self, now: float) -> None:
+        """Forget calls that got no word for too long, and count them."""
+        for uniqueid, at in [*self._waiting.items()]:  # the oldest first
+            if now - at <= WORD_WITHIN_S:
+                break
             self.refused(uniqueid)
+            self._silent += 1
         for uniqueid, (_, at) in [*self._trunk_of.items()]:
             if now - at <= TRUNK_FORGOTTEN_S:
                 break
             del self._trunk_of[uniqueid]
-        return len(late)
 
     def _judge_trunks(self, now: float) -> None:
         for name, seen in [*self._outcomes.items()]:
@@ -289,6 +292,7 @@ class PbxGovernor:
         return json.dumps(
             {
                 "limit": round(self.state.leased(len(self.turns)), 3),
+                "starts": round(self.state.rate or 0.0, 3),
                 "why": self.state.why,
                 "answer_ms": round(self.state.answer_s * 1000),
                 "normal_ms": round(self.state.normal_s * 1000),
@@ -298,13 +302,6 @@ class PbxGovernor:
                     if trunk.why
                 },
                 "instance": instance,
-                "dbg": [
-                    round(self.state.allowed, 1),
-                    round(self.state.at_once, 1),
-                    len(self.turns),
-                    len(self._waiting),
-                    round(self.state.started, 1),
-                ],
             }
         )
 

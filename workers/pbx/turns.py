@@ -9,12 +9,16 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from dialer.domain.room import Pace
 
 #: The turns of so many seconds may be given at once, so that a late worker reaches the rate.
 TOGETHER_S: Final = 0.2
+
+#: A turn takes room for at most so many seconds.
+TAKES_ROOM_S: Final = 0.25
 
 #: A call and its epoch: the same call may be queued to this PBX again later.
 Key = tuple[str, int]
@@ -31,7 +35,8 @@ class Turns:
     cps: float
     room: Callable[[], float]
     _waiting: dict[Key, asyncio.Future[None]] = field(default_factory=dict)
-    _given: set[Key] = field(default_factory=set)
+    #: When each turn that has not ended was given, by the loop's clock; the oldest first.
+    _given: dict[Key, float] = field(default_factory=dict)
     _latest_us: int = 0
     _timer: asyncio.TimerHandle | None = None
     _is_open: bool = False
@@ -48,14 +53,14 @@ class Turns:
         self.give()
 
     async def take(self, key: Key) -> bool:
-        """Wait for a turn; return false at once if the same call waits already.
+        """Wait for a turn; return false at once if the same call waits already, or has one.
 
-        The turn lasts until `end`, or until the call is sent.
+        The turn lasts until `end`.
         """
-        if key in self._waiting:
+        if key in self._waiting or key in self._given:
             return False
         if self._is_open or (not self._waiting and self._room() > 0):
-            self._given.add(key)
+            self._given[key] = asyncio.get_running_loop().time()
             return True
         turn = self._waiting[key] = asyncio.get_running_loop().create_future()
         if self._timer is None:  # else earlier calls wait for it
@@ -63,35 +68,40 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
+            self._waiting.pop(key, None)
             self.end(key)
             raise
-        finally:
-            self._waiting.pop(key, None)
         return True
 
     def end(self, key: Key) -> None:
-        """End a turn. Others get theirs when this call had time to be sent."""
-        self._given.discard(key)
+        """End a turn. Others get theirs after what runs now, which may send the call."""
+        self._given.pop(key, None)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self.give)
-
-    def _room(self) -> int:
-        return math.floor(min(self.room(), 1e9)) - len(self._given)
 
     def give(self) -> None:
         """Give the turns for which there is room, and come back for those that are due later."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiting = [(key, turn) for key, turn in self._waiting.items() if not turn.done()]
-        n = len(waiting) if self._is_open else min(len(waiting), self._room())
-        if n <= 0:
-            return
-        if not self._is_open:
+        n = len(self._waiting)
+        if n and not self._is_open and (n := min(n, self._room())) > 0:
             n = self._due(n)
-        for key, turn in waiting[:n]:
-            self._given.add(key)
-            turn.set_result(None)
+        for key in [*islice(self._waiting, max(0, n))]:
+            turn = self._waiting.pop(key)
+            if not turn.done():
+                self._given[key] = asyncio.get_running_loop().time()
+                turn.set_result(None)
+
+    def _room(self) -> int:
+        """How many more turns may be given now. One that lasts too long takes no more room.
+
+        Its claim may wait for a Redis that is away, and calls of other cells must not.
+        """
+        ended = asyncio.get_running_loop().time() - TAKES_ROOM_S
+        while self._given and (oldest := next(iter(self._given.items())))[1] < ended:
+            del self._given[oldest[0]]
+        return math.floor(min(self.room(), 1e9)) - len(self._given)
 
     def _due(self, n: int) -> int:
         """Return how many of `n` turns are due; look again when the next one is."""

@@ -14,6 +14,12 @@ local function slowed(gap, burst, limit)
   if slower <= gap then return gap, burst end
   return slower, math.min(burst, math.max(2, math.ceil(limit / 4)))
 end
+-- next_start(latest, now, gap, burst): time of the next start after the latest one, µs, as
+-- Pace.next_start_us. A time more than a gap ahead is void: the clock was set back.
+local function next_start(latest, now, gap, burst)
+  if latest > now + gap then return now end
+  return math.max(math.min(latest, now) + gap, now - gap * (burst - 1))
+end
 -- trunk_of(limits, name, starts, now): {gap, due} of a trunk, µs; gap 0 if it is not limited.
 -- Needs _sound.
 --   starts   hash          dialer:starts:<pbx>
@@ -22,6 +28,6 @@ local function trunk_of(limits, name, starts, now)
   local gap = slowed(0, 1, type(found) == 'table' and found.limit)
   if gap == 0 then return {gap = 0, due = 0} end
   local burst = math.max(1, math.ceil(found.limit / 10))
-  local due = math.min(number(redis.call('HGET', starts, 'trunk:' .. name)), now) + gap
-  return {gap = gap, due = math.max(due, now - gap * (burst - 1))}
+  local latest = number(redis.call('HGET', starts, 'trunk:' .. name))
+  return {gap = gap, due = next_start(latest, now, gap, burst)}
 end

@@ -17,9 +17,8 @@ local function lease_of(k, a, now)
   local now_ms, limits = math.floor(now / 1000), governed(beat)
   local gap, burst = slowed(tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), limits.limit)
   local earliest = now - gap * (burst - 1)
-  -- The latest start is kept, not the next one: the pace may change until then. It is now at the
-  -- latest, even if the clock was set back.
-  local due = math.max(math.min(number(redis.call('GET', pace)), now) + gap, earliest)
+  -- The latest start is kept, not the next one: the pace may change until then.
+  local due = next_start(number(redis.call('GET', pace)), now, gap, burst)
   local used, taken = redis.call('ZCARD', slots), 0
   local most, cap = tonumber(ARGV[a]), number(redis.call('HGET', beat, 'cap'))
   if cap > 0 then most = math.min(most, cap) end
