@@ -72,14 +72,15 @@ demo: $(STAMP)
 # shows its progress, the second prints its output when it ends. Tests with real Asterisk and Docker
 # run one after the other and without coverage, which would slow them down.
 test: lint
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-code test-real
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-code test-real
 
 test-code: $(STAMP)
-	@+$(PYTEST) tests/unit tests/integration -n 3 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	@$(PYTEST) tests/unit tests/integration -n 3 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 	@$(PY) -m coverage report --include='dialer/domain/*,dialer/multcall/*' --fail-under=100
 
 test-real: $(STAMP)
-	@$(PYTEST) tests/acceptance tests/chaos $(PYTEST_ARGS)
+	@out=$$(mktemp); trap 'cat $$out; rm -f $$out' EXIT; trap 'exit 143' INT TERM; \
+	$(PYTEST) tests/acceptance tests/chaos $(PYTEST_ARGS) >$$out 2>&1
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

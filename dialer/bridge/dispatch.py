@@ -44,6 +44,11 @@ BATCH: Final = 200
 #: Maximum number of tasks that wait for the thread; `publish` waits until there is room.
 WAITING_MAX: Final = 2_000
 
+#: A broker for which the bridge waits for so long is named in the log, this often at most; in
+#: seconds.
+SLOW_AFTER_S: Final = 1.0
+SLOW_AGAIN_S: Final = 60.0
+
 #: How often `publish` and `flush` look whether the thread is done, in seconds.
 LOOK_EVERY_S: Final = 0.01
 
@@ -111,6 +116,8 @@ class Dispatcher:
     #: When the thread got work, or last got on with it. None if it has none.
     _progress_at: float | None = None
     _failed_at: float = -RETRY_PAUSE_S
+    #: When the log last named a slow broker.
+    _slow_at: float = -SLOW_AGAIN_S
     #: An error of ours, for the event loop.
     _failure: Exception | None = None
     _is_closed: bool = False
@@ -133,15 +140,26 @@ class Dispatcher:
             return
         failpoint("publish.before")
         self._check()
-        rest = list(nudges)
+        rest, began = list(nudges), time.monotonic()
         while rest and not self._is_hopeless():
             room = WAITING_MAX - len(self._waiting)
             self._hand_over(rest[:room])
             del rest[:room]
             if rest:
+                self._log_slow(began)
                 await asyncio.sleep(LOOK_EVERY_S)
                 self._check()
         failpoint("publish.after")
+
+    def _log_slow(self, waits_since: float) -> None:
+        """Log that the bridge waits for the broker."""
+        now = time.monotonic()
+        if now - waits_since >= SLOW_AFTER_S and now - self._slow_at >= SLOW_AGAIN_S:
+            self._slow_at = now
+            logger.warning(
+                "The broker is slow, and the bridge waits for it: see the load of the server of "
+                "[broker] url, or use one of its own"
+            )
 
     async def flush(self) -> None:
         """Wait until all tasks are published or dropped, at most `FLUSH_WITHIN_S`.

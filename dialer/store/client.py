@@ -19,7 +19,11 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -71,10 +75,10 @@ def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
         case Scheme.SENTINEL:
             return _master(address, options)
         case Scheme.UNIX:
-            kind: type[AbstractConnection] = UnixDomainSocketConnection
+            kind: type[AbstractConnection] = _UnixConnection
             options["path"] = address.path
         case _:
-            kind = SSLConnection if address.tls else Connection
+            kind = _TlsConnection if address.tls else _TcpConnection
             options["host"], options["port"] = address.hosts[0]
     client: Redis = Redis.from_pool(ConnectionPool(connection_class=kind, **options))
     return client
@@ -109,10 +113,45 @@ def _master(address: RedisAddress, options: dict[str, Any]) -> Redis:
             **(address.tls_options if address.sentinel_tls else {}),
         },
         ssl=address.tls,
+        connection_class=_TlsMasterConnection if address.tls else _MasterConnection,
         **options,
     )
     master: Redis = sentinel.master_for(address.service or "", redis_class=_Master)
     return master
+
+
+class _LostIsLost(AbstractConnection):
+    """A connection that the network reset is lost, in any event loop.
+
+    uvloop raises RuntimeError for a write to it; redis-py expects an OSError, as asyncio's.
+    """
+
+    # As redis-py calls it.
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise RedisConnectionError(f"the connection was lost: {error}") from error
+
+
+class _TcpConnection(_LostIsLost, Connection):
+    pass
+
+
+class _TlsConnection(_LostIsLost, SSLConnection):
+    pass
+
+
+class _UnixConnection(_LostIsLost, UnixDomainSocketConnection):
+    pass
+
+
+class _MasterConnection(_LostIsLost, SentinelManagedConnection):
+    pass
+
+
+class _TlsMasterConnection(_LostIsLost, SentinelManagedSSLConnection):
+    pass
 
 
 class _Sentinels(Sentinel):
@@ -128,7 +167,10 @@ class _Sentinels(Sentinel):
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         async with self._asking:
-            host, port = await super().discover_master(service_name)
+            try:
+                host, port = await super().discover_master(service_name)
+            except RuntimeError as error:  # as in `_LostIsLost`; the next try connects again
+                raise RedisConnectionError(f"a sentinel was lost: {error}") from error
         return str(host), int(port)
 
 

@@ -92,11 +92,18 @@ class SharedConnection(asyncio.Protocol):
         return cls(redis, await pool.get_connection())
 
     def send(self, commands: Sequence[bytes], then: Then) -> None:
-        """Write commands in one go; `then` gets their replies. The connection must be open."""
+        """Write commands in one go; `then` gets their replies, or the error of a lost connection.
+
+        The connection must be open.
+        """
         if not self._owed:
             self._heard_at = self._loop.time()
         self._owed.append(_Sent(len(commands), then))
-        self._transport.write(b"".join(commands))
+        try:
+            self._transport.write(b"".join(commands))
+        except RuntimeError as error:  # uvloop's, if the connection was reset just now
+            self.lose(RedisConnectionError(f"connection lost: {error}"))
+            return
         if self._watchdog is None:
             self._watch()
 

@@ -358,6 +358,29 @@ async def test_a_slow_broker_is_waited_for(
     assert caplog.messages == []
 
 
+async def test_a_slow_broker_that_stops_the_bridge_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, may_send, broker = [1_000.0], threading.Semaphore(0), Broker()
+    broker.before_each = lambda: bool(may_send.acquire(timeout=30))
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(dispatch, "WAITING_MAX", 2)
+    monkeypatch.setattr(dispatch, "BATCH", 1)
+    dispatcher = Dispatcher(cast(Celery, broker))
+    publishing = asyncio.create_task(dispatcher.publish(nudges(9)))
+    for n in range(9):
+        await asyncio.sleep(2 * dispatch.LOOK_EVERY_S)  # it looks whether there is room
+        now[0] += 0.4
+        may_send.release()
+        await wait_until(lambda n=n: len(broker.sent) == n + 1, "one more is published")
+    await publishing
+    await dispatcher.flush()
+    dispatcher.close()
+    assert broker.ids == [nudge.call_id for nudge in nudges(9)]
+    said = [message.partition(",")[0] for message in caplog.messages]
+    assert said == ["The broker is slow"]
+
+
 async def test_flush_waits_for_a_slow_broker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
