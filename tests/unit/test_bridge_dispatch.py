@@ -362,6 +362,10 @@ async def test_a_slow_broker_that_stops_the_bridge_is_named_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now, may_send, broker = [1_000.0], threading.Semaphore(0), Broker()
+
+    def is_sent(count: int) -> bool:
+        return len(broker.sent) == count
+
     broker.before_each = lambda: bool(may_send.acquire(timeout=30))
     monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(dispatch, "WAITING_MAX", 2)
@@ -372,7 +376,7 @@ async def test_a_slow_broker_that_stops_the_bridge_is_named_once(
         await asyncio.sleep(2 * dispatch.LOOK_EVERY_S)  # it looks whether there is room
         now[0] += 0.4
         may_send.release()
-        await wait_until(lambda n=n: len(broker.sent) == n + 1, "one more is published")
+        await wait_until(partial(is_sent, n + 1), "one more is published")
     await publishing
     await dispatcher.flush()
     dispatcher.close()
