@@ -106,7 +106,13 @@ async def test_a_garbage_key_stops_only_its_cell(site: Site) -> None:
     assert "WRONGTYPE" in str(broken)
 
 
-async def test_an_idle_cell_costs_three_commands(site: Site) -> None:
+async def test_a_busy_cell_makes_no_other_busy(site: Site) -> None:
+    await site.redis.rpush(OTHERS[1].hand(BRIDGE), "element")
+    replies = [reply for reply in await pulsed(site, OTHERS) if isinstance(reply, Pulsed)]
+    assert [reply.is_quiet for reply in replies] == [True, False, True]
+
+
+async def test_an_idle_cell_costs_two_commands(site: Site) -> None:
     await pulsed(site, OTHERS)
 
     async def commands() -> int:
@@ -115,7 +121,7 @@ async def test_an_idle_cell_costs_three_commands(site: Site) -> None:
 
     before = await commands()
     await pulsed(site, OTHERS)
-    assert await commands() - before == 2 + 3 * len(OTHERS), "the step, the time, the cells"
+    assert await commands() - before == 3 + 2 * len(OTHERS), "the step, the time, all keys"
 
 
 async def test_a_refusal_that_is_no_fault_of_a_cell_fails_the_step(site: Site) -> None:
