@@ -265,7 +265,7 @@ def _grown(governor: Governor, window: Window) -> Governor:
 
     A PBX that had calls and started none may be dead, although it answers pings.
     """
-    is_dead = window.started == 0 and window.sent + window.waiting + window.silent > 0
+    is_dead = window.started == 0 and window.waiting + window.silent > 0
     if governor.rate is None or is_dead:
         return governor
     return _limited(governor, max(governor.rate * GROWS**window.length_s, governor.started))
@@ -312,7 +312,7 @@ def _measured(governor: Governor, window: Window) -> Governor:
     for signal, took_s in window.answers.items():
         seen_s = min(took_s, NORMAL_AT_MOST_S)
         known_s = normal.get(signal, math.inf if is_idle else 0.0)
-        if seen_s < known_s:
+        if seen_s < known_s or (is_least and is_few):  # no other call makes it slow
             normal[signal] = seen_s
         elif is_idle:
             normal[signal] = _followed(known_s, seen_s, window.length_s)

@@ -40,7 +40,7 @@ def test_ready_pbxs_cause_no_trouble() -> None:
 
 
 def test_a_limited_pbx_is_shown_with_the_reason() -> None:
-    slow = Governed(rate=37, answer_s=0.42, normal_s=0.012)
+    slow = Governed(starts=37, answer_s=0.42, normal_s=0.012)
     assert troubles(replace(READY, cps=100, governed=slow)) == [
         "pbx01: pbx_slow: limited to 37 of 100 calls a second because Asterisk answers in 420 ms "
         "(normal: 12 ms); see the load of its host, or lower cps"

@@ -56,6 +56,10 @@ OVERTAKEN_S: Final = 1.0
 #: had none, else after the third. In seconds.
 TRUNK_WINDOW_S: Final = (2.0, 10.0, 30.0)
 
+#: The log says that a limit is over when there was none for so long, in seconds: that of a PBX that
+#: is a little slower than `cps` comes and goes.
+OVER_AFTER_S: Final = 30.0
+
 #: The trunk of a call of which no end was heard is forgotten after this time, in seconds.
 TRUNK_FORGOTTEN_S: Final = 300.0
 
@@ -117,7 +121,8 @@ class PbxGovernor:
     #: Trunk of each call that has not been answered or ended, and when it was sent.
     _trunk_of: dict[str, tuple[str, float]] = field(default_factory=dict)
     _outcomes: dict[str, _Outcomes] = field(default_factory=dict)
-    _logged: dict[str, str] = field(default_factory=dict)
+    #: Limits whose beginning was logged, and when each was last there.
+    _logged: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state = Governor(cps=self.cps)
@@ -218,7 +223,7 @@ class PbxGovernor:
             self.state = govern(self.state, self._window(now))
         self._judge_trunks(now)
         self.turns.give()
-        self._log_changes()
+        self._log_changes(now)
 
     def _begin_again(self, now: float) -> None:
         """Forget the calls of an earlier link: their events may have been missed."""
@@ -305,13 +310,17 @@ class PbxGovernor:
             }
         )
 
-    def _log_changes(self) -> None:
-        """Log each limit when it begins and when it ends."""
+    def _log_changes(self, now: float) -> None:
+        """Log each limit when it begins, and when it is over."""
         limits = {"": self.state} | {name: t for name, t in self.trunks.items() if name}
         for name, one in limits.items():
-            if one.why == self._logged.get(name, ""):
+            was_there = name in self._logged
+            if one.why:
+                self._logged[name] = now
+            elif was_there and now - self._logged[name] >= OVER_AFTER_S:
+                del self._logged[name]
+            if (name in self._logged) == was_there:
                 continue
-            self._logged[name] = one.why
             extra = {"pbx": self.pbx, "cps": self.cps}
             if isinstance(one, Governor):
                 _log_pbx(one, extra | {"limit": round(one.allowed, 1)})
