@@ -252,6 +252,14 @@ def test_a_congested_carrier_limits_its_trunk_alone(caplog: pytest.LogCaptureFix
     assert said == ["carrier", "carrier"]
 
 
+@pytest.mark.parametrize("cause", [34, 38, 42, 44])
+def test_each_cause_of_a_carrier_without_capacity_counts(cause: int) -> None:
+    rig = Rig()
+    for _ in range(5):
+        rig.window(cause=cause)
+    assert rig.fact["trunks"]["tim"]["share"] == 1
+
+
 def test_busy_numbers_and_answered_calls_congest_no_trunk() -> None:
     rig = Rig()
     for _ in range(9):
