@@ -8,7 +8,8 @@ they are claimed, not in Asterisk. If Asterisk is slower than tolerated, the rat
 really starts; else it grows.
 
 Normal is what is measured at a low rate, or with one call at a time: overload must not become
-normal, but a latency that few calls do not lower is not caused by calls. Each signal has its own.
+normal, but a latency that few calls do not lower is not caused by calls. Each signal has its
+own.
 A trunk is limited by the share of calls that its carrier refuses. That limit shrinks by a gradient
 and grows as in CUBIC (RFC 9438): at once to just below the rate that was too much, slowly past it,
 then faster.
@@ -144,7 +145,7 @@ class Governor:
     `rate` is how many calls a second it starts in time, None without a limit. `normal` has the
     latency of each signal at a low rate, in seconds, once it was measured. `slow` is the signal
     that last was slow, `answer_s` how long it took. `sent` and `started` are calls a second,
-    smoothed over a few windows. `waiting` is how many calls had no channel yet.
+    smoothed over a few windows.
     """
 
     cps: float
@@ -154,7 +155,6 @@ class Governor:
     answer_s: float = 0.0
     sent: float = 0.0
     started: float = 0.0
-    waiting: int = 0
     slow_windows: int = 0
 
     @property
@@ -207,8 +207,8 @@ class Governor:
     def leased(self, waiting: int) -> float:
         """Return how many calls a second the bridges may lease, 0 for any number.
 
-        `waiting` is how many calls wait for their turn in the worker. Without a limit only more
-        than `cps` starts in `WAITING_S` are too many.
+        `waiting` is how many calls wait for their turn in the worker. Without a limit the bridges
+        lease at `cps`, unless `cps` needs more than `WAITING_S` for those calls.
         """
         if self.rate is None and waiting <= WAITING_S * max(1.0, self.cps):
             return 0.0
@@ -316,7 +316,7 @@ def _measured(governor: Governor, window: Window) -> Governor:
             normal[signal] = seen_s
         elif is_idle:
             normal[signal] = _followed(known_s, seen_s, window.length_s)
-    return replace(governor, normal=normal, sent=sent, started=started, waiting=window.waiting)
+    return replace(governor, normal=normal, sent=sent, started=started)
 
 
 def _followed(normal: float, seen: float, length_s: float) -> float:

@@ -126,7 +126,7 @@ class _LostIsLost(AbstractConnection):
     uvloop raises RuntimeError for a write to it; redis-py expects an OSError, as asyncio's.
     """
 
-    # As redis-py calls it.
+    # The signature is that of redis-py.
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         try:
             await super().send_packed_command(command, check_health)

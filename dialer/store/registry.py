@@ -442,7 +442,7 @@ def _pbx_keys(pbx: str) -> tuple[str, ...]:
 
 def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
     beat, calls, latest_us, (started, started_us), judged, trunks = row
-    dues = dict(zip(map(_text, trunks[::2]), trunks[1::2], strict=True))
+    latest_of = dict(zip(map(_text, trunks[::2]), trunks[1::2], strict=True))
     seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor = map(_text, beat)
     lacking = _mapping(lacks)
     silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
@@ -465,7 +465,7 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
             start_in_s=max(0, pace.next_start_us(_number(latest_us), now_us) - now_us) / 1e6,
             default_trunk=pbx.default_trunk,
             trunk_starts={
-                name: trunk_pace(trunk.rate).starts(_number(dues.get(f"trunk:{name}")), now_us)
+                name: trunk_pace(trunk.rate).starts(_number(latest_of.get(f"trunk:{name}")), now_us)
                 for name, trunk in governed.trunks.items()
             },
         ),

@@ -373,7 +373,6 @@ async def test_a_slow_broker_that_stops_the_bridge_is_named_once(
     dispatcher = Dispatcher(cast(Celery, broker))
     publishing = asyncio.create_task(dispatcher.publish(nudges(9)))
     for n in range(9):
-        await asyncio.sleep(2 * dispatch.LOOK_EVERY_S)  # it looks whether there is room
         now[0] += 0.4
         may_send.release()
         await wait_until(partial(is_sent, n + 1), "one more is published")

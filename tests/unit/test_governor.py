@@ -123,7 +123,7 @@ def test_a_dead_pbx_that_answers_pings_stays_limited(cps: float) -> None:
     pbx = GovernedPbx(cps, lambda at: 0 if 60 < at < 180 else AMPLE, cps)
     pbx.run(240)
     assert all(limit < cps for at, limit in pbx.limits if 75 < at < 180)
-    assert max(waiting for _, waiting in pbx.turns_waiting) <= max(5, 4 * cps)
+    assert max(waiting for _, waiting in pbx.turns_waiting) <= max(5, 2 * cps)
     assert pbx.limits[-1][1] == cps
 
 

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from statistics import median
 from typing import Final
 
@@ -266,14 +267,13 @@ class PbxGovernor:
 
     def _drop_silent(self, now: float) -> None:
         """Forget calls that got no word for too long, and count them."""
-        for uniqueid, at in [*self._waiting.items()]:  # the oldest first
-            if now - at <= WORD_WITHIN_S:
-                break
+        # In both the oldest is first.
+        silent = [*takewhile(lambda i: now - self._waiting[i] > WORD_WITHIN_S, self._waiting)]
+        for uniqueid in silent:
             self.refused(uniqueid)
-            self._silent += 1
-        for uniqueid, (_, at) in [*self._trunk_of.items()]:
-            if now - at <= TRUNK_FORGOTTEN_S:
-                break
+        self._silent += len(silent)
+        old = [*takewhile(lambda i: now - self._trunk_of[i][1] > TRUNK_FORGOTTEN_S, self._trunk_of)]
+        for uniqueid in old:
             del self._trunk_of[uniqueid]
 
     def _judge_trunks(self, now: float) -> None:

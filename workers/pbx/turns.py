@@ -94,9 +94,10 @@ class Turns:
                 turn.set_result(None)
 
     def _room(self) -> int:
-        """How many more turns may be given now. One that lasts too long takes no more room.
+        """Return how many more turns may be given now.
 
-        Its claim may wait for a Redis that is away, and calls of other cells must not.
+        A turn that lasts too long does not count: its claim may wait for a Redis that is down, and
+        calls of other cells must not wait for that Redis.
         """
         ended = asyncio.get_running_loop().time() - TAKES_ROOM_S
         while self._given and (oldest := next(iter(self._given.items())))[1] < ended:

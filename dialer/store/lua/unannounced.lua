@@ -5,7 +5,7 @@
 --      5 at most so many calls are looked at in each cell
 -- Returns id, epoch, id, epoch, … It changes nothing. A cell whose key has another type has none.
 local before, out = now_ms() - ARGV[2], {}
--- One command if nothing is queued anywhere; Lua unpacks no more than some thousands.
+-- If nothing is queued, one command shows it. Lua cannot unpack more than a few thousand keys.
 if #KEYS <= 1000 and redis.pcall('EXISTS', unpack(KEYS)) == 0 then return out end
 for _, queued in ipairs(KEYS) do
   local ids = redis.pcall('ZRANGEBYSCORE', queued, '-inf', string.format('%d', before),
