@@ -49,6 +49,9 @@ WAITING_MAX: Final = 2_000
 SLOW_AFTER_S: Final = 1.0
 SLOW_AGAIN_S: Final = 60.0
 
+#: A broker that took no task for so long is asked whether it is still there, in seconds.
+PROBE_AFTER_S: Final = 5.0
+
 #: How often `publish` and `flush` look whether the thread is done, in seconds.
 LOOK_EVERY_S: Final = 0.01
 
@@ -98,14 +101,16 @@ class Dispatcher:
 
     `_changed` is held to change `problem` and the fields from `_waiting` on, which both threads
     use. The event loop reads single ones without it: what it learns may be out of date a moment
-    later anyway, and nobody else adds to `_waiting`. `_producer`, `_refused_at` and `_refused` are
-    the publishing thread's; the loop only sees whether there is a `_producer`.
+    later anyway, and nobody else adds to `_waiting`. `_producer`, `_proved_at`, `_refused_at` and
+    `_refused` are the publishing thread's; the loop only reads the first two.
     """
 
     app: Celery
     problem: str = ""
     _thread: threading.Thread | None = None
     _producer: Producer | None = None
+    #: When the broker last took a task, or was last reached.
+    _proved_at: float = -PROBE_AFTER_S
     #: When the broker last refused a task although it was connected.
     _refused_at: float = -REFUSES_FOR_S
     #: Queues that the broker refuses, and when it last did.
@@ -176,14 +181,15 @@ class Dispatcher:
         self._check()
 
     def look(self) -> None:
-        """Connect in the background if not connected, or if the broker took no task.
+        """Connect in the background if not connected; ask the broker if it took no task lately.
 
-        So a refusal is known before the first call, and its end without one.
+        So an outage is known before the first call, and its end without one.
 
-        No calls come while the broker refuses the workers too, because then no PBX is ready.
+        No calls come while the workers miss the broker too, because then no PBX is ready.
         """
         self._check()
-        is_due = self._producer is None or self.is_down
+        is_quiet = time.monotonic() - self._proved_at >= PROBE_AFTER_S
+        is_due = self._producer is None or self.is_down or is_quiet
         if is_due and self._is_idle() and not self._is_hopeless():
             self._hand_over([])
 
@@ -236,7 +242,7 @@ class Dispatcher:
                     self._progress_at = None
 
     def _next(self) -> list[Nudge] | None:
-        """Wait for work; return the next tasks, none to connect only, None at the end."""
+        """Wait for work; return the next tasks, none for a look only, None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_idle() or self._is_closed)
             if self._is_idle():
@@ -250,7 +256,7 @@ class Dispatcher:
         """Send a batch. If the broker fails, it and all that wait are dropped."""
         is_connected = has_taken = False
         try:
-            producer = self._connected()
+            producer = self._reached() if not nudges else self._connected()
             is_connected = True
             for pbx, tasks in groupby(sorted(nudges, key=_pbx_of), _pbx_of):
                 has_taken |= self._send_to(producer, pbx, tasks)
@@ -260,6 +266,7 @@ class Dispatcher:
                 self._refused_at = time.monotonic()
             self._mark_down(_in_words(error.__cause__ or error))
         else:
+            self._proved_at = time.monotonic()
             # That a full broker accepts connections does not mean that it takes tasks.
             if has_taken or time.monotonic() - self._refused_at >= REFUSES_FOR_S:
                 self._mark_up()
@@ -330,6 +337,19 @@ class Dispatcher:
             self._producer = self.app.amqp.Producer(connection)
         _ = self._producer.channel  # connects
         return self._producer
+
+    def _reached(self) -> Producer:
+        """Return this thread's producer after the broker has answered.
+
+        A second channel is what every broker answers: RabbitMQ opens it, for Redis it is a
+        connection and a PING.
+        """
+        was_connected = self._producer is not None
+        producer = self._connected()
+        if was_connected and producer.connection is not None:
+            with producer.connection.channel():
+                pass
+        return producer
 
     def _disconnect(self) -> None:
         """Close the connection, because it may still have the reply to an older message."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +47,8 @@ class Broker:
         self.before_each: Callable[[], object] = lambda: None  # the thread waits for it
         self.refusals: list[Exception | None] = []  # what each attempt to connect raises
         self.asked = 0  # for a channel
+        self.answers: list[Exception | None] = []  # what each second channel raises
+        self.probes = 0  # second channels that were opened and closed
         self.refusals_of_queues = 0
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.connections: list[SimpleNamespace] = []
@@ -59,7 +61,7 @@ class Broker:
         )
 
     def connection_for_write(self, transport_options: Any) -> SimpleNamespace:
-        made = SimpleNamespace(options=transport_options)
+        made = SimpleNamespace(options=transport_options, channel=self.open_second_channel)
         made.collect = lambda: self._collect(made)
         self.connections.append(made)
         return made
@@ -68,6 +70,13 @@ class Broker:
         self.asked += 1
         if self.refusals and (error := self.refusals.pop(0)) is not None:
             raise error
+
+    @contextlib.contextmanager
+    def open_second_channel(self) -> Iterator[None]:
+        if self.answers and (error := self.answers.pop(0)) is not None:
+            raise error
+        yield
+        self.probes += 1
 
     def _collect(self, connection: SimpleNamespace) -> None:
         self.collected.append(connection)
@@ -536,6 +545,46 @@ async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptur
     assert len(broker.connections) == 2
     assert broker.asked == 3
     assert broker.ids == [FIRST.call_id]
+
+
+async def test_an_idle_broker_that_dies_is_missed_without_a_call(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker()
+    dispatcher = Dispatcher(cast(Celery, broker))
+
+    async def look() -> None:
+        dispatcher.look()
+        await dispatcher.flush()
+
+    try:
+        await sent(dispatcher, [FIRST])
+        await look()  # it took a task a moment ago
+        assert broker.probes == 0
+        monkeypatch.setattr(dispatch, "PROBE_AFTER_S", 0.0)
+        await look()
+        assert (broker.probes, dispatcher.is_down) == (1, False)
+        broker.answers = [ConnectionResetError("Connection reset by peer")]
+        await look()
+        assert dispatcher.problem == f"Connection reset by peer; {REACH}"
+        await look()  # it is there again, and no call has come
+        assert not dispatcher.is_down
+    finally:
+        dispatcher.close()
+    assert caplog.messages == [DOWN, "Broker available again"]
+    assert len(broker.connections) == 2
+
+
+async def test_a_probe_proves_the_broker_for_a_while() -> None:
+    broker = Broker()
+    dispatcher = Dispatcher(cast(Celery, broker))
+    await sent(dispatcher, [FIRST])
+    dispatcher._proved_at -= dispatch.PROBE_AFTER_S
+    for _ in range(3):
+        dispatcher.look()
+        await dispatcher.flush()
+    dispatcher.close()
+    assert broker.probes == 1
 
 
 async def test_a_first_look_connects_although_the_thread_starts_late(
