@@ -62,27 +62,29 @@ async def ends_what_it_sees(site: Site) -> None:
 async def test_two_bridges_admit_each_request_once_within_threads(
     site: Site,
 ) -> None:
-    n = 200
     first, second = pair(site, threads=20)
-    wanted = [f"r-{i}" for i in range(n)]
+    wanted: list[str] = []
     most = 0
 
     async def everything_came() -> bool:
         nonlocal most
         most = max(most, len(await site.ledger.live()))
-        return len(await site.responses()) >= n
+        return len(await site.responses()) >= len(wanted)
 
-    await site.push_requests(*(element(name) for name in wanted))
     async with first.running(), second.running(), task_of(ends_what_it_sees(site)):
-        await wait_until(everything_came, f"{n} Responses", within_s=60)
-        await until_nudged(n, first, second)
+        # One of them may be so quick that the other finds no room for a while.
+        while len(wanted) < 200 or not (first.nudges.sent and second.nudges.sent):
+            assert len(wanted) < 10_000, "only one of them ever admits"
+            more = [f"r-{len(wanted) + i}" for i in range(200)]
+            wanted += more
+            await site.push_requests(*(element(name) for name in more))
+            await wait_until(everything_came, f"{len(wanted)} Responses", within_s=60)
+            await until_nudged(len(wanted), first, second)
     got = sorted(r["IdRequisicao"] for r in await site.responses())
     assert got == sorted(wanted)
     assert 0 < most <= 20
     admitted = [c for b in (first, second) for c, _, e in b.nudges.calls if e == 1]
     assert sorted(admitted) == sorted(f"{CELL}:{name}" for name in wanted)
-    assert first.nudges.sent
-    assert second.nudges.sent
     assert await site.dead() == []
     assert await site.counters() == (0, 0)
 
