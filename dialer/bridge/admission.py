@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +22,14 @@ from dialer.store.registry import lease_parts
 _STAYS: Final = frozenset({Admission.FULL, Admission.NO_SLOT})
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """`left` requests have left their lists; `started` is how many became calls, by PBX."""
+
+    left: int
+    started: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class Admissions:
     """The admissions of one cell. `refusals` answers requests that the ledger does not admit."""
@@ -29,8 +38,8 @@ class Admissions:
     refusals: Refusals
     _turns: Turns = field(default_factory=Turns)
 
-    async def admit(self, candidates: Sequence[Candidate], room: Room) -> int:
-        """Admit as many requests as have room; return how many left their lists."""
+    async def admit(self, candidates: Sequence[Candidate], room: Room) -> Admitted:
+        """Admit as many requests as have room."""
         cell = self.cell
         chosen = plan(
             [cell.trunk(c.request) for c in candidates],
@@ -51,7 +60,7 @@ class Admissions:
         order = {c.request.call_id: i for i, c in enumerate(candidates)}
         nudges.sort(key=lambda n: order[n.call_id])
         await cell.dispatcher.publish(nudges)
-        return left
+        return Admitted(left, Counter(n.pbx for n in nudges))
 
     async def _admit_on(
         self, pbx: PbxLimits, planned: Sequence[Candidate]

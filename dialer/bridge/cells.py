@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.life import BLOCK_QUIET_S
 from dialer.bridge.own_state import OwnState
 from dialer.bridge.plans import CellPlan, plan_of
 from dialer.bridge.pulse import Beating, Pulse
@@ -115,14 +116,14 @@ class Served:
         return served
 
     def _add(self, plan: CellPlan, cell: BridgeCell) -> None:
-        clients = (connect(plan.redis_url), connect(plan.redis_url))
-        for client in clients:
+        intake, codes = (connect(plan.redis_url, waits_s=BLOCK_QUIET_S) for _ in range(2))
+        for client in (intake, codes):
             self._stack.push_async_callback(client.aclose)
 
         def is_alone() -> bool:
             return [p.cell.name for p in self.plans].count(plan.cell.name) <= 1
 
-        served = ServedCell(plan, cell, clients, is_alone)
+        served = ServedCell(plan, cell, (intake, codes), is_alone)
         self.cells.append(served)
         self._pulses[plan.redis_url].cells.append(
             Beating(served.life, served.recovery, lambda: not served.is_ending)

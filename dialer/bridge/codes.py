@@ -10,7 +10,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from dialer.bridge.cell import BridgeCell
-from dialer.bridge.life import Life
+from dialer.bridge.life import BLOCK_S, Life
 from dialer.domain.request import call_id
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.answers import DeadReason, dead
@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 #: Maximum number of codes in the hand.
 BATCH: Final = 100
 
-#: Longest wait for a code before the hand is read again, in seconds.
-BLOCK_S: Final = 1.25
+#: A code is delivered alone if the list was empty for so long before it, in seconds. Otherwise more
+#: may have come, and one fetch takes them all.
+ALONE_AFTER_S: Final = 0.005
 
 #: Pause between two searches for overdue codes, in seconds.
 LATE_EVERY_S: Final = 0.25
@@ -44,10 +45,9 @@ class Codes:
         ledger, bridge = self.cell.ledger, self.cell.bridge
         while True:
             batch = await ledger.fetch_codes(bridge, at_most=BATCH)
-            if batch:
-                await asyncio.gather(*(self._deliver_or_bury(raw) for raw in batch))
-            else:
-                await self._wait()
+            await asyncio.gather(*(self._deliver_or_bury(raw) for raw in batch))
+            if len(batch) <= 1:
+                await self._deliver_each_alone()
 
     async def run_late(self) -> None:
         """Time out overdue codes, until cancelled."""
@@ -57,11 +57,25 @@ class Codes:
                 logger.info("No CODLIGACAO arrived in time", extra={"call_id": late})
             await asyncio.sleep(LATE_EVERY_S)
 
-    async def _wait(self) -> None:
-        """Wait until a code is in the hand, for at most `BLOCK_S` if the cell has calls."""
+    async def _deliver_each_alone(self) -> None:
+        """Wait for codes and deliver each; return when the hand must be read again.
+
+        That is for at most `BLOCK_S`, unless the cell has no calls.
+        """
+        loop = asyncio.get_running_loop()
+        read_at = loop.time()
         try:
-            while await self._wait_once() is None and self.life.is_quiet:
-                pass
+            while True:
+                began = loop.time()
+                raw = await self._wait_once()
+                now = loop.time()
+                if raw is None:
+                    if not self.life.is_quiet:
+                        return
+                elif now - began < ALONE_AFTER_S or now - read_at > BLOCK_S:
+                    return
+                else:
+                    await self._deliver_or_bury(raw)
         except StoreUnavailable:  # `Steps` logs it
             await asyncio.sleep(LATE_EVERY_S)
 
@@ -72,7 +86,7 @@ class Codes:
             ledger.wire.code,
             ledger.keys.code_hand(self.cell.bridge),
             head=ledger.head,
-            within_s=BLOCK_S,
+            within_s=self.life.block_s,
         )
 
     async def _deliver_or_bury(self, raw: bytes) -> None:

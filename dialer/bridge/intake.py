@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from redis.asyncio import Redis
 
 from dialer.bridge.admission import Admissions
 from dialer.bridge.cell import BridgeCell
-from dialer.bridge.life import Life
+from dialer.bridge.life import BLOCK_S, Life
 from dialer.bridge.refusals import Candidate, Element, Refusals
 from dialer.domain.room import CellRoom, Room
 from dialer.domain.routing import Returns
@@ -29,11 +29,15 @@ from dialer.store.ledger import Fetched
 #: Maximum number of requests in the hand, and in one round.
 BATCH: Final = 100
 
-#: Longest wait for a request before the room is read again, in seconds.
-BLOCK_S: Final = 1.25
-
-#: The same if a parked request waits for room on a ready PBX, in seconds.
+#: Longest wait for a request if a parked one waits for room on a ready PBX, in seconds.
 BLOCK_PARKED_S: Final = 0.05
+
+#: A request is handled alone if the list was empty for so long before it, in seconds. Otherwise
+#: more may have come, and one fetch takes them all.
+ALONE_AFTER_S: Final = 0.005
+
+#: A request alone is handled by a reading that is at most so old, in seconds.
+ALONE_AGE_S: Final = 0.25
 
 #: Pause before the room is read again while a cell is full or a PBX is at its pace, in seconds. It
 #: doubles up to the second one until there is room.
@@ -52,8 +56,8 @@ class Intake:
     """The intake of one cell. `blocking` is a separate client, because BLMOVE occupies it.
 
     `admitting` is held while requests become calls. `parked` is how many requests wait for each
-    trunk, as of the last round. `_first` is the trunk whose parked requests last went first;
-    `_pause_s` the next pause while there is no room.
+    trunk, as of the last reading, which was at `_read_at`. `_first` is the trunk whose parked
+    requests last went first; `_pause_s` the next pause while there is no room.
     """
 
     cell: BridgeCell
@@ -64,6 +68,7 @@ class Intake:
     refusals: Refusals = field(init=False)
     admissions: Admissions = field(init=False)
     _first: str = ""
+    _read_at: float = -ALONE_AGE_S
     _pause_s: float = FULL_PAUSE_S
     _returns: Returns = field(default_factory=Returns)
 
@@ -76,16 +81,18 @@ class Intake:
         while True:
             room, fetched = await self.fetch()
             async with self.admitting:
-                moved = await self.handle(room, fetched)
-            if moved:
-                self.life.stir()
-                self._pause_s = FULL_PAUSE_S
-            else:
+                left = await self.handle(room, fetched)
+            if left is None:
                 await self._wait(room, fetched)
+                continue
+            self._note_moved()
+            if len(fetched.hand) == 1 and room.to_fetch and not fetched.parked:
+                await self._handle_each_alone(left)
 
     async def fetch(self) -> tuple[Room, Fetched]:
         """Read the room of the cell and fetch as many requests as fit."""
         cell = self.cell
+        self._read_at = asyncio.get_running_loop().time()
         states = await cell.registry.pbxs(cell.pbxs, cell.name)
         now_us = int(asyncio.get_running_loop().time() * 1e6)
         loads = self._returns.level((state.load for state in states.values()), now_us)
@@ -99,20 +106,29 @@ class Intake:
         counts = CellRoom(threads=cell.settings.threads, live=fetched.live, in_hand=fetched.in_hand)
         return Room(cell=counts, pbxs=loads), fetched
 
-    async def handle(self, room: Room, fetched: Fetched) -> bool:
-        """Admit, park or refuse what was fetched; return false if nothing left the hand."""
+    async def handle(self, room: Room, fetched: Fetched) -> Room | None:
+        """Admit, park or refuse what was fetched.
+
+        Return the room that is left, None if no request has left the hand or its parked list.
+        """
         elements = await self._elements(room, fetched)
         if not elements:
-            return False
+            return None
         candidates = await self.refusals.read(elements)
         moved = len(elements) - len(candidates)
         allowed, refused = await self.refusals.allowed(candidates)
         moved += refused
+        started: Mapping[str, int] = {}
         if not self.cell.is_paused_by_hours(self.cell.clock.now()):
             others = await self._park(allowed, room)
             moved += len(allowed) - len(others)
-            moved += await self.admissions.admit(others, room)
-        return moved > 0
+            admitted = await self.admissions.admit(others, room)
+            moved, started = moved + admitted.left, admitted.started
+        return room.after(started, moved) if moved else None
+
+    def _note_moved(self) -> None:
+        self.life.stir()
+        self._pause_s = FULL_PAUSE_S
 
     async def _elements(self, room: Room, fetched: Fetched) -> list[Element]:
         """Return what to handle now: parked requests that have room (older), then the hand."""
@@ -152,6 +168,31 @@ class Intake:
         for source, requests in blocked.items():
             await ledger.park(source, requests)
         return others
+
+    # --- one request at a time -----------------------------------------------------
+
+    async def _handle_each_alone(self, room: Room) -> None:
+        """Wait for requests and handle each by the last reading: that saves steps of Redis.
+
+        Return when the room must be read again.
+        """
+        loop = asyncio.get_running_loop()
+        while room.is_ample and not room.cell.in_hand:
+            began = loop.time()
+            try:
+                raw = await self._wait_once(self.life.block_s)
+            except StoreUnavailable:  # `Steps` logs it
+                return
+            now = loop.time()
+            if raw is None or now - began < ALONE_AFTER_S or now - self._read_at > ALONE_AGE_S:
+                return
+            counts = replace(room.cell, in_hand=1)
+            async with self.admitting:
+                left = await self.handle(replace(room, cell=counts), Fetched(hand=[raw]))
+            if left is None:
+                return
+            self._note_moved()
+            room = left
 
     # --- waiting -------------------------------------------------------------------
 
@@ -195,9 +236,11 @@ class Intake:
         """Let Redis move the next request to the hand; the next round handles it."""
         ready = frozenset[str]().union(*(p.trunks for p in room.pbxs if p.ready))
         is_due_soon = any(trunk in ready or trunk == ANY_TRUNK for trunk in self.parked)
-        within_s = BLOCK_PARKED_S if is_due_soon else BLOCK_S
         try:
-            while await self._wait_once(within_s) is None and self.life.is_quiet:
+            while True:
+                within_s = BLOCK_PARKED_S if is_due_soon else self.life.block_s
+                if await self._wait_once(within_s) is not None or not self.life.is_quiet:
+                    return
                 if not await self._may_admit(max_age_s=BLOCK_S):
                     return
         except StoreUnavailable:  # `Steps` logs it

@@ -8,9 +8,15 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
+from typing import Final
 
 from dialer.domain.taking import CLAIM_WITHIN_S
 from dialer.store.ledger import Pulsed
+
+#: Longest wait of a part in Redis for the next request or code, in seconds: in a quiet cell, where
+#: each wait costs and nothing else can come, and in any other.
+BLOCK_QUIET_S: Final = 5.0
+BLOCK_S: Final = 1.25
 
 
 @dataclass(slots=True)
@@ -46,6 +52,11 @@ class Life:
     def stir(self) -> None:
         """Note that the cell has calls now; the next pulse tells more."""
         self.is_quiet = False
+
+    @property
+    def block_s(self) -> float:
+        """Longest wait in Redis for a request or a code before the hand is read again."""
+        return BLOCK_QUIET_S if self.is_quiet else BLOCK_S
 
     @property
     def has_late_calls(self) -> bool:

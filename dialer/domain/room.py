@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 #: A start counts as load for about this long, in seconds; see `recent_starts`.
@@ -127,6 +127,18 @@ class PbxLoad:
         """True if it is ready and its results do not say otherwise."""
         return self.ready and not self.is_held
 
+    def after(self, started: int) -> PbxLoad:
+        """Return its state after so many more starts, if nothing else happened."""
+        if not started:
+            return self
+        return replace(
+            self,
+            calls=self.calls + started,
+            starts=max(0, self.starts - started),
+            recent_starts=self.recent_starts + started,
+            is_trial_due=False,
+        )
+
     def trunk_of(self, trunk: str | None) -> str:
         """Return the trunk that a call takes here that needs this one, None for any."""
         return trunk or self.default_trunk
@@ -191,6 +203,25 @@ class Room:
     def is_ready(self) -> bool:
         """True if any PBX is ready."""
         return any(p.ready for p in self.pbxs)
+
+    @property
+    def is_ample(self) -> bool:
+        """True if each ready PBX has room for any call, and the cell too.
+
+        Then a reading that is a little old still chooses as a new one would.
+        """
+        ready = [p for p in self.pbxs if p.ready]
+        has_room = all(p.room and p.is_taking_calls and not p.trunk_starts for p in ready)
+        return bool(ready) and has_room and self.cell.to_fetch > 0
+
+    def after(self, started: Mapping[str, int], left: int) -> Room:
+        """Return the room after so many starts by PBX, when `left` requests have left the hand."""
+        cell = replace(
+            self.cell,
+            live=self.cell.live + sum(started.values()),
+            in_hand=max(0, self.cell.in_hand - left),
+        )
+        return Room(cell=cell, pbxs=tuple(p.after(started.get(p.name, 0)) for p in self.pbxs))
 
     @property
     def start_in_s(self) -> float:

@@ -64,13 +64,14 @@ PASSING: Final = frozenset(
 )
 
 
-def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Redis:
+def connect(url: str, *, reply_timeout_s: float = REPLY_TIMEOUT_S, waits_s: float = 0.0) -> Redis:
     """Return a client for `url`, which may name a Sentinel service. It connects on first use.
 
-    `timeout` in the URL replaces `reply_timeout_s`.
+    `timeout` in the URL replaces `reply_timeout_s`. Commands may wait for `waits_s` besides, in the
+    server.
     """
     address = RedisAddress.parse(url)
-    options = _options(address, reply_timeout_s)
+    options = _options(address, (address.timeout_s or reply_timeout_s) + waits_s)
     match address.scheme:
         case Scheme.SENTINEL:
             return _master(address, options)
@@ -91,7 +92,7 @@ def _options(address: RedisAddress, reply_timeout_s: float) -> dict[str, Any]:
         "username": address.username,
         "password": address.password,
         "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": address.timeout_s or reply_timeout_s,
+        "socket_timeout": reply_timeout_s,
     }
     passed = ("client_name", "health_check_interval", "protocol")
     options |= {name: value for name, value in address.options.items() if name in passed}

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dialer.bridge.parked import PAUSE_S, SLICE
+from dialer.domain.room import Room
 from tests.integration.cell_rig import BRIDGE, CELL, Bridge, Site, cell, element, pbx, task_of
 from tests.waiting import wait_until
 
@@ -280,7 +281,7 @@ async def test_waiting_for_a_trunk_is_no_busy_loop(
     rounds: list[int] = []
     handle = type(bridge.intake).handle
 
-    async def counted(*args: object) -> bool:
+    async def counted(*args: object) -> Room | None:
         rounds.append(len(await type(bridge.intake)._elements(*args)))  # type: ignore[arg-type]
         return await handle(*args)  # type: ignore[arg-type]
 

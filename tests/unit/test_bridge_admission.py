@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ResponseError
 
-from dialer.bridge.admission import Admissions
+from dialer.bridge.admission import Admissions, Admitted
 from dialer.bridge.dispatch import Nudge
 from dialer.bridge.refusals import Candidate, Element
 from dialer.domain.room import CellRoom, PbxLimits, PbxLoad, Room
@@ -99,7 +99,7 @@ class Cell:
         self.told.append((f"repeat of {call_id}", element.source))
 
 
-async def admit(cell: Cell, *ids: str) -> int:
+async def admit(cell: Cell, *ids: str) -> Admitted:
     one = Admissions(cast(Any, cell), cast(Any, cell))
     room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=tuple(LOADS))
     return await one.admit(candidates(*ids), room)
@@ -107,7 +107,7 @@ async def admit(cell: Cell, *ids: str) -> int:
 
 async def test_messages_keep_the_order_of_the_requests() -> None:
     cell = Cell()
-    assert await admit(cell, "a", "b", "c", "d") == 4
+    assert (await admit(cell, "a", "b", "c", "d")).left == 4
     assert [n.call_id for n in cell.nudges] == [f"{CELL}:{i}" for i in "abcd"]
     assert {(n.pbx, n.epoch) for n in cell.nudges} == {("pbx01", 1), ("pbx02", 1)}
 
@@ -117,7 +117,7 @@ async def test_requests_go_to_the_pbx_that_has_room() -> None:
     one = Admissions(cast(Any, cell), cast(Any, cell))
     loads = (replace(LOADS[0], ready=False), LOADS[1])
     room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=loads)
-    assert await one.admit(candidates("a", "b"), room) == 2
+    assert (await one.admit(candidates("a", "b"), room)).left == 2
     assert [n.pbx for n in cell.nudges] == ["pbx02", "pbx02"]
     assert [given["pbx"] for given in cell.admits] == ["pbx02", "pbx02"]
 
@@ -125,21 +125,21 @@ async def test_requests_go_to_the_pbx_that_has_room() -> None:
 async def test_a_request_without_a_slot_stays() -> None:
     cell = Cell()
     cell.granted = 1
-    assert await admit(cell, "a", "b", "c", "d") == 2
+    assert (await admit(cell, "a", "b", "c", "d")).left == 2
     assert len(cell.nudges) == 2
     assert cell.released == []
 
 
 async def test_a_request_of_a_full_cell_stays_and_frees_its_slot() -> None:
     cell = Cell(b=Admission.FULL)
-    assert await admit(cell, "a", "b") == 1
+    assert (await admit(cell, "a", "b")).left == 1
     assert cell.released == [f"{CELL}:b"]
 
 
 async def test_a_slot_that_a_call_had_before_is_not_released() -> None:
     cell = Cell(b=Admission.DUPLICATE)
     cell.known = {f"{CELL}:b"}
-    assert await admit(cell, "a", "b") == 2
+    assert (await admit(cell, "a", "b")).left == 2
     assert cell.released == []
 
 
@@ -147,7 +147,7 @@ async def test_requests_that_are_not_admitted_are_answered() -> None:
     cell = Cell(
         a=Admission.NUMBER_LIMIT, b=Admission.DUPLICATE, c=Admission.GONE, d=ValueError("a defect")
     )
-    assert await admit(cell, "a", "b", "c", "d") == 4
+    assert (await admit(cell, "a", "b", "c", "d")).left == 4
     assert sorted(cell.told) == [
         ("failed", "list of d"),
         (f"repeat of {CELL}:b", "list of b"),
@@ -185,7 +185,7 @@ async def test_one_step_admits_all_requests_of_a_pbx() -> None:
     cell.pbxs = PBXS[:1]
     one = Admissions(cast(Any, cell), cast(Any, cell))
     room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=(LOADS[0],))
-    assert await one.admit(candidates("a", "b", "c"), room) == 1
+    assert (await one.admit(candidates("a", "b", "c"), room)).left == 1
     assert (cell.many, cell.admits, cell.released) == ([["a", "b", "c"]], [], [])
     assert [n.call_id for n in cell.nudges] == [f"{CELL}:a"]
     assert (cell.given["pbx"], cell.given["threads"]) == ("pbx01", 7)
@@ -200,21 +200,21 @@ async def test_the_one_step_knows_the_trunk_of_each_call() -> None:
     one = Admissions(cast(Any, cell), cast(Any, cell))
     load = replace(LOADS[0], trunks=cell.pbxs[0].trunks)
     room = Room(cell=CellRoom(threads=9, live=0, in_hand=0), pbxs=(load,))
-    assert await one.admit(candidates("a", "vivo"), room) == 2
+    assert (await one.admit(candidates("a", "vivo"), room)).left == 2
     assert cell.given["trunks"] == ["tim", "vivo"]
 
 
 async def test_one_step_answers_what_it_does_not_admit() -> None:
     cell = Cell(a=Admission.NUMBER_LIMIT, b=Admission.DUPLICATE, c=Admission.GONE)
     cell.is_on_one_server = True
-    assert await admit(cell, "a", "b", "c") == 3
+    assert (await admit(cell, "a", "b", "c")).left == 3
     assert sorted(cell.told) == [(f"repeat of {CELL}:b", "list of b"), ("the limit", "list of a")]
 
 
 async def test_a_request_that_fails_does_not_fail_the_others() -> None:
     cell = Cell(b=ValueError("a defect"))
     cell.is_on_one_server = True
-    assert await admit(cell, "a", "b") == 2
+    assert (await admit(cell, "a", "b")).left == 2
     assert cell.told == [("failed", "list of b")]
     assert [n.call_id for n in cell.nudges] == [f"{CELL}:a"]
 

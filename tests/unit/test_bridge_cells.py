@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from dialer.bridge import cells
 from dialer.bridge.cells import Served
+from dialer.bridge.life import BLOCK_QUIET_S
 from dialer.errors import StoreUnavailable, TaskEnded
 from dialer.store.servers import Servers
 from tests.unit.stand_ins import Notes, a
@@ -104,7 +105,11 @@ async def notes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notes]:
 
     monkeypatch.setattr(cells, "OwnState", lambda *given: a(given=given, run=lambda: state(given)))
     monkeypatch.setattr(
-        cells, "connect", lambda url: a(url=url, aclose=noted.of(f"client {url} closes"))
+        cells,
+        "connect",
+        lambda url, *, waits_s: a(
+            url=url, waits_s=waits_s, aclose=noted.of(f"client {url} closes")
+        ),
     )
     before = asyncio.all_tasks()
     yield noted
@@ -147,6 +152,7 @@ async def test_every_cell_gets_its_redis_and_clients(notes: Notes) -> None:
     ]
     tim, _ = its_cells(served)
     assert [client.url for client in tim.clients] == ["redis of TIM"] * 2
+    assert [client.waits_s for client in tim.clients] == [BLOCK_QUIET_S] * 2
     its = tim.cell
     assert (its.bridge, its.settings.name, its.pbxs) == ("b", "TIM", ("its PBX",))
     assert its.ledger == ("at redis of TIM", "TIM", "left", "its fields", "numbers")

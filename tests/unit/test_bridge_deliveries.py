@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from dialer.bridge import codes
 from dialer.bridge.codes import Codes
+from dialer.bridge.life import BLOCK_QUIET_S, BLOCK_S
 from dialer.errors import StoreUnavailable
 from dialer.multcall.wire import STRICT
 from dialer.store.ledger import Delivery
@@ -72,15 +73,64 @@ async def test_an_error_of_redis_is_not_the_code_s() -> None:
     assert notes.names == ["code"]
 
 
-@pytest.mark.parametrize("is_lost", [True, False])
+@pytest.mark.parametrize(("is_quiet", "within_s"), [(False, BLOCK_S), (True, BLOCK_QUIET_S)])
 async def test_redis_moves_the_next_code_to_the_hand(
-    monkeypatch: pytest.MonkeyPatch, is_lost: bool
+    monkeypatch: pytest.MonkeyPatch, is_quiet: bool, within_s: float
 ) -> None:
     notes = Notes()
-    lost = StoreUnavailable("lost") if is_lost else None
-    monkeypatch.setattr(codes, "wait_and_move", notes.of("wait", lost))
-    monkeypatch.setattr(asyncio, "sleep", notes.of("sleep"))
-    await its_codes(notes)._wait()
-    more = {"head": "LEFT", "within_s": codes.BLOCK_S}
-    waited = ("wait", "its client", "codes", "hand of b", more)
-    assert notes == [waited, *([("sleep", codes.LATE_EVERY_S)] if is_lost else [])]
+    monkeypatch.setattr(codes, "wait_and_move", notes.of("wait", CODE))
+    one = its_codes(notes)
+    one.life.is_quiet = is_quiet
+    assert await one._wait_once() == CODE
+    more = {"head": "LEFT", "within_s": within_s}
+    assert notes == [("wait", "its client", "codes", "hand of b", more)]
+
+
+class Waits:
+    """Waits for codes: `found` are (seconds it took, what was found); the last one is no more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: tuple[float, Any]) -> None:
+        self.found, self.now, self.slept = list(found), 100.0, list[float]()
+        monkeypatch.setattr(codes, "wait_and_move", self.wait)
+        clock = a(time=lambda: self.now)
+        loop = a(get_running_loop=lambda: clock, sleep=self.sleep, gather=asyncio.gather)
+        monkeypatch.setattr(codes, "asyncio", loop)
+
+    async def wait(self, *_: Any, **__: Any) -> Any:
+        took_s, found = self.found.pop(0)
+        self.now += took_s
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("found", "delivered"),
+    [
+        ([(0.1, CODE), (0.1, CODE), (BLOCK_S, None)], 2),  # each alone, until none comes
+        ([(0.1, CODE), (codes.ALONE_AFTER_S / 2, CODE)], 1),  # more may have come with the second
+        ([(BLOCK_S, CODE), (0.1, CODE)], 1),  # the hand was read long ago
+        ([(0.1, StoreUnavailable("lost"))], 0),
+    ],
+)
+async def test_a_code_that_comes_alone_is_delivered_at_once(
+    monkeypatch: pytest.MonkeyPatch, found: list[tuple[float, Any]], delivered: int
+) -> None:
+    notes = Notes()
+    waits = Waits(monkeypatch, *found)
+    await its_codes(notes)._deliver_each_alone()
+    assert notes.names == ["code"] * delivered
+    assert waits.found == []
+    is_lost = isinstance(found[-1][1], Exception)
+    assert waits.slept == ([codes.LATE_EVERY_S] if is_lost else [])
+
+
+async def test_the_codes_of_a_quiet_cell_wait_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = Waits(monkeypatch, (BLOCK_QUIET_S, None), (BLOCK_QUIET_S, None), (1.0, CODE))
+    one = its_codes(Notes())
+    one.life.is_quiet = True
+    await one._deliver_each_alone()
+    assert waits.found == []

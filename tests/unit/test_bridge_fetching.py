@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dialer.bridge import intake
+from dialer.bridge.admission import Admitted
 from dialer.bridge.intake import Intake
 from dialer.bridge.refusals import Candidate, Element
 from dialer.domain.room import CellRoom, PbxLoad, Room
@@ -49,7 +50,7 @@ class Site:
             read=self.notes.of("read", lambda given: given[self.unreadable :]),
             allowed=self.notes.of("allowed", lambda c: (c[self.refused :], self.refused)),
         )
-        admissions: Any = a(admit=self.notes.of("admit", lambda given, _: len(given)))
+        admissions: Any = a(admit=self.notes.of("admit", lambda given, _: Admitted(len(given), {})))
         self.intake.refusals, self.intake.admissions = refusals, admissions
 
     def fetched(self) -> Any:
@@ -143,11 +144,16 @@ async def test_a_round_says_whether_anything_moved(
 ) -> None:
     site = Site()
     site.unreadable, site.refused = unreadable, refused
-    site.intake.admissions = a(admit=site.notes.of("admit", admitted))
+    site.intake.admissions = a(admit=site.notes.of("admit", Admitted(admitted, {"pbx": admitted})))
     park = site.notes.of("park", lambda _, given, __: given[parks:])
     monkeypatch.setattr(Intake, "_park", park)
-    moved = await site.intake.handle(room(), site.fetched())
-    assert moved is (unreadable + refused + parks + admitted > 0)
+    found = replace(room(), cell=CellRoom(threads=50, live=7, in_hand=9))
+    left = await site.intake.handle(found, site.fetched())
+    moved = unreadable + refused + parks + admitted
+    assert (left is None) == (moved == 0)
+    if left is not None:
+        assert left.cell == CellRoom(threads=50, live=7 + admitted, in_hand=9 - moved)
+        assert [one.calls for one in left.pbxs] == [admitted]
     (admit,) = site.notes.given("admit")
     assert len(admit[0]) == 4 - unreadable - refused - parks
 
@@ -155,14 +161,14 @@ async def test_a_round_says_whether_anything_moved(
 async def test_a_paused_cell_admits_nothing() -> None:
     site = Site()
     site.is_paused = True
-    assert await site.intake.handle(room(), site.fetched()) is False
+    assert await site.intake.handle(room(), site.fetched()) is None
     assert site.notes.names == ["parked", "read", "allowed"]
 
 
 async def test_without_requests_a_round_does_nothing() -> None:
     site = Site()
     site.parked, site.hand = {}, []
-    assert await site.intake.handle(room(), site.fetched()) is False
+    assert await site.intake.handle(room(), site.fetched()) is None
     assert site.notes.names == ["parked"]
 
 

@@ -13,6 +13,7 @@ from dialer.bridge import codes, intake, parked, reaper, recovery
 from dialer.bridge.codes import Codes
 from dialer.bridge.intake import Intake
 from dialer.bridge.judge import Judge
+from dialer.bridge.life import BLOCK_QUIET_S, BLOCK_S
 from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
@@ -113,7 +114,7 @@ async def test_overdue_codes_are_looked_for_again_and_again(
     assert [vars(record)["call_id"] for record in caplog.records] == ["C:1", "C:1"]
 
 
-async def test_codes_wait_only_while_none_is_there(
+async def test_codes_are_awaited_unless_several_came_at_once(
     done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = [[b"1", b"2"], [], [b"3"]]
@@ -124,10 +125,11 @@ async def test_codes_wait_only_while_none_is_there(
         return batches.pop(0)
 
     noted(monkeypatch, Codes, "_deliver_or_bury", done.append)
-    noted(monkeypatch, Codes, "_wait", done.append)
+    noted(monkeypatch, Codes, "_deliver_each_alone", done.append)
     with pytest.raises(Enough):
         await Codes(a(bridge="b", ledger=a(fetch_codes=fetch_codes)), a()).run()
-    assert done == [*["_deliver_or_bury"] * 2, "_wait", "_deliver_or_bury"]
+    one, alone = "_deliver_or_bury", "_deliver_each_alone"
+    assert done == [one, one, alone, one, alone]
 
 
 @pytest.mark.parametrize("trunks", [{}, {"tim": 1}, {"tim": 1, "vivo": 1}])
@@ -191,7 +193,7 @@ def room(*, ready: bool = True, starts: int = 1, **more: bool) -> Room:
 
 
 def fetched(*hand: bytes) -> Fetched:
-    return cast(Fetched, a(hand=list(hand)))
+    return Fetched(hand=list(hand))
 
 
 @pytest.mark.parametrize(
@@ -246,11 +248,11 @@ async def test_an_intake_looks_when_its_pace_is_due(
 @pytest.mark.parametrize(
     ("parked_trunk", "within_s"),
     [
-        (None, intake.BLOCK_S),
+        (None, BLOCK_S),
         ("", intake.BLOCK_PARKED_S),
         ("tim", intake.BLOCK_PARKED_S),
-        ("away", intake.BLOCK_S),
-        ("unknown", intake.BLOCK_S),
+        ("away", BLOCK_S),
+        ("unknown", BLOCK_S),
     ],
 )
 async def test_an_intake_waits_shorter_if_a_parked_request_may_go(
@@ -318,9 +320,126 @@ async def test_an_intake_waits_only_if_nothing_moved(
 
     monkeypatch.setattr(Intake, "fetch", fetch)
     note = lambda name: done.append((name, one.admitting.locked()))  # noqa: E731
-    noted(monkeypatch, Intake, "handle", note, has_moved)
+    noted(monkeypatch, Intake, "handle", note, room() if has_moved else None)
     noted(monkeypatch, Intake, "_wait", note)
     with pytest.raises(Enough):
         await one.run()
     waits = [] if has_moved else [("_wait", False)]
     assert done == [("handle", True), *waits] * ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("hand", "starts", "parked", "goes_on"),
+    [
+        ([b"1"], 2, {}, True),
+        ([b"1", b"2"], 2, {}, False),  # they come fast: one fetch takes more than one wait
+        ([b"1"], 0, {}, False),
+        ([b"1"], 2, {"tim": 1}, False),
+    ],
+)
+async def test_an_intake_goes_on_alone_after_a_single_request(
+    done: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    hand: list[bytes],
+    starts: int,
+    parked: dict[str, int],
+    goes_on: bool,
+) -> None:
+    one, rounds = an_intake(), [(room(starts=starts), Fetched(hand=hand, parked=parked))]
+
+    async def fetch(_self: Intake) -> Any:
+        if not rounds:
+            raise Enough
+        return rounds.pop()
+
+    monkeypatch.setattr(Intake, "fetch", fetch)
+    noted(monkeypatch, Intake, "handle", done.append, room())
+    noted(monkeypatch, Intake, "_handle_each_alone", done.append)
+    with pytest.raises(Enough):
+        await one.run()
+    assert done == ["handle", *(["_handle_each_alone"] if goes_on else [])]
+
+
+class Alone:
+    """An intake that handles each request alone. `found` are (seconds it took, what was found)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: tuple[float, Any]) -> None:
+        self.found, self.now = list(found), 100.0
+        self.handled: list[tuple[Room, Fetched, bool]] = []
+        self.moves = True
+        self.waited: list[float] = []
+        clock = a(time=lambda: self.now)
+        monkeypatch.setattr(intake, "asyncio", a(get_running_loop=lambda: clock))
+        monkeypatch.setattr(intake, "wait_and_move", self.wait)
+        monkeypatch.setattr(Intake, "handle", lambda _, *given: self.handle(*given))
+        self.intake = an_intake()
+        self.intake._read_at = self.now
+
+    async def wait(self, *_: Any, within_s: float, **__: Any) -> Any:
+        self.waited.append(within_s)
+        took_s, found = self.found.pop(0)
+        self.now += took_s
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def handle(self, given: Room, fetched: Fetched) -> Room | None:
+        self.handled.append((given, fetched, self.intake.admitting.locked()))
+        return given.after({"tim": 1}, left=1) if self.moves else None
+
+
+NONE = (BLOCK_S, None)
+
+
+async def test_a_request_alone_is_handled_by_the_last_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Alone(monkeypatch, (0.1, b"1"), (0.1, b"2"), NONE)
+    one.intake._pause_s, one.intake.life.is_quiet = intake.FULL_PAUSE_MAX_S, True
+    await one.intake._handle_each_alone(room(starts=5))
+    assert one.waited == [BLOCK_QUIET_S, BLOCK_S, BLOCK_S]
+    assert (one.intake._pause_s, one.intake.life.is_quiet) == (intake.FULL_PAUSE_S, False)
+    assert [fetched for _, fetched, _ in one.handled] == [
+        Fetched(hand=[b"1"]),
+        Fetched(hand=[b"2"]),
+    ]
+    assert all(is_locked for *_, is_locked in one.handled)
+    first, second = (given for given, *_ in one.handled)
+    assert [(r.cell.live, r.cell.in_hand, r.pbxs[0].starts) for r in (first, second)] == [
+        (0, 1, 5),
+        (1, 1, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [(0.1, b"1"), (intake.ALONE_AFTER_S / 2, b"2")],  # more may have come with the second
+        [(0.1, b"1"), (intake.ALONE_AGE_S, b"2")],  # the reading is old
+        [(0.1, b"1"), (0.1, StoreUnavailable("lost"))],
+    ],
+)
+async def test_the_room_is_read_again_before_a_request(
+    monkeypatch: pytest.MonkeyPatch, found: list[tuple[float, Any]]
+) -> None:
+    one = Alone(monkeypatch, *found)
+    await one.intake._handle_each_alone(room(starts=5))
+    assert len(one.handled) == 1
+    assert one.found == []
+
+
+async def test_the_room_is_read_again_if_a_request_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Alone(monkeypatch, (0.1, b"1"))
+    one.moves = False
+    await one.intake._handle_each_alone(room(starts=5))
+    assert len(one.handled) == 1
+
+
+@pytest.mark.parametrize("in_hand", [0, 1])
+async def test_nothing_is_awaited_alone_without_room(
+    monkeypatch: pytest.MonkeyPatch, in_hand: int
+) -> None:
+    one = Alone(monkeypatch, (0.1, b"1"))
+    left = room(starts=in_hand)
+    await one.intake._handle_each_alone(replace(left, cell=replace(left.cell, in_hand=in_hand)))
+    assert one.waited == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +60,36 @@ def test_parked_requests_are_taken_as_their_trunk_has_room() -> None:
     parked = {"gone": 2, "tim": 9, "vivo": 9}
     assert found.from_parked(parked, at_most=100) == {"gone": 2, "tim": 3}
     assert found.from_parked(parked, at_most=4) == {"gone": 2, "tim": 2}
+
+
+def test_starts_use_up_the_room_they_had() -> None:
+    before = room(load("a", room=3), load("b"), threads=9, live=2, in_hand=4)
+    after = before.after({"a": 2}, left=3)
+    assert after.cell == CellRoom(threads=9, live=4, in_hand=1)
+    first, second = after.pbxs
+    assert (first.calls, first.starts, first.recent_starts) == (2, 1, 2.0)
+    assert second is before.pbxs[1]
+    assert before.after({"a": 4}, left=5).pbxs[0].starts == 0
+    assert before.after({}, left=5).cell.in_hand == 0
+
+
+def test_a_trial_call_uses_up_the_trial() -> None:
+    held = replace(load("a"), is_held=True, is_trial_due=True)
+    assert (held.room, held.after(1).room) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_ample"),
+    [
+        (room(load("a"), load("b")), True),
+        (room(load("a"), load("away", ready=False)), True),
+        (room(load("a"), load("b", room=0)), False),
+        (room(load("a"), replace(load("b"), is_held=True, is_trial_due=True)), False),
+        (room(load("a"), replace(load("b"), trunk_starts={"tim": 3})), False),
+        (room(load("a"), threads=3, live=2, in_hand=1), False),
+        (room(load("a", ready=False)), False),
+        (room(), False),
+    ],
+)
+def test_room_is_ample_if_any_call_can_go_anywhere(found: Room, is_ample: bool) -> None:
+    assert found.is_ample is is_ample

@@ -156,6 +156,13 @@ async def test_a_client_has_the_options_of_its_url(url: str, options: dict[str, 
     await redis.aclose()
 
 
+@pytest.mark.parametrize(("url", "timeout_s"), [("redis://host", 9), ("redis://host?timeout=1", 5)])
+async def test_a_wait_in_redis_is_no_late_reply(url: str, timeout_s: float) -> None:
+    redis = connect(url, waits_s=4)
+    assert redis.connection_pool.connection_kwargs["socket_timeout"] == timeout_s
+    await redis.aclose()
+
+
 async def move(redis: Redis) -> bytes | None:
     return await wait_and_move(redis, "list", "hand", head="LEFT", within_s=0.5)
 
