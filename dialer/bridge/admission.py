@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dialer.bridge.cell import BridgeCell, nudge
-from dialer.bridge.dispatch import Nudge
+from dialer.bridge.nudges import Nudge
 from dialer.bridge.refusals import Candidate, Refusals, expiry
 from dialer.domain.room import PbxLimits, Room
 from dialer.domain.routing import Turns, plan

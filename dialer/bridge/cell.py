@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from dialer.bridge.dispatch import Dispatcher, Nudge
+from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.nudges import Nudge
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.room import PbxLimits
 from dialer.multcall.wire import STRICT, Wire

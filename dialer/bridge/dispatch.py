@@ -23,8 +23,9 @@ from celery import Celery
 from kombu import Producer
 from redis.exceptions import NoPermissionError
 
+from dialer.bridge.nudges import Nudge, message_of
+from dialer.bridge.quick_lane import QuickLane
 from dialer.celery import BROKER_ERRORS, ORIGINATE
-from dialer.domain.request import cell_of
 from dialer.failpoints import failpoint
 
 logger = logging.getLogger(__name__)
@@ -61,16 +62,6 @@ LOOK_EVERY_S: Final = 0.01
 CONFIRMED: Final = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nudge:
-    """One task to publish. `shown`: its arguments as Flower shows them, with masked numbers."""
-
-    call_id: str
-    pbx: str
-    epoch: int
-    shown: str = ""
-
-
 _pbx_of = attrgetter("pbx")
 
 #: A word of the broker's refusal, and the cure for it. The last one is for all others.
@@ -96,6 +87,8 @@ REFUSES_FOR_S: Final = 10.0
 class Dispatcher:
     """Publisher with a separate thread, because kombu blocks. Belongs to one event loop.
 
+    `lane` takes the tasks as long as all is well; what it cannot send goes to the thread.
+
     The thread is a daemon, so that the program can end even if the broker hangs. `problem` says
     why the broker does not take tasks, '' if it does.
 
@@ -106,6 +99,7 @@ class Dispatcher:
     """
 
     app: Celery
+    lane: QuickLane | None = None
     problem: str = ""
     _thread: threading.Thread | None = None
     _producer: Producer | None = None
@@ -133,7 +127,7 @@ class Dispatcher:
         return bool(self.problem)
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
-        """Let the thread publish the tasks, in order. They are dropped while the broker is down.
+        """Publish the tasks, in order. They are dropped while the broker is down.
 
         Waits only while very many tasks are not published yet: for a slow broker, not for one
         that hangs.
@@ -145,6 +139,25 @@ class Dispatcher:
             return
         failpoint("publish.before")
         self._check()
+        if not self._takes_lane(nudges):
+            await self._let_publish(nudges)
+        failpoint("publish.after")
+
+    def _takes_lane(self, nudges: Sequence[Nudge]) -> bool:
+        """Send the tasks by the quick lane, unless the thread has some or the broker is down."""
+        if self.lane is None or self.is_down or not self._is_idle():
+            return False
+        return self.lane.send(nudges, self._on_lane)
+
+    def _on_lane(self, refused: Sequence[Nudge]) -> None:
+        """Let the thread send what the quick lane could not."""
+        if refused:
+            self._hand_over(refused)
+        else:
+            self._proved_at = time.monotonic()
+
+    async def _let_publish(self, nudges: Sequence[Nudge]) -> None:
+        """Let the thread publish the tasks."""
         rest, began = list(nudges), time.monotonic()
         while rest and not self._is_hopeless():
             room = WAITING_MAX - len(self._waiting)
@@ -154,7 +167,6 @@ class Dispatcher:
                 self._log_slow(began)
                 await asyncio.sleep(LOOK_EVERY_S)
                 self._check()
-        failpoint("publish.after")
 
     def _log_slow(self, waits_since: float) -> None:
         """Log that the bridge waits for the broker."""
@@ -176,7 +188,7 @@ class Dispatcher:
         """
         until = time.monotonic() + FLUSH_WITHIN_S
         # No asyncio.Event, because a thread that hangs would not set it.
-        while not (self._is_idle() or self._is_hanging() or time.monotonic() > until):  # noqa: ASYNC110
+        while not (self._is_done() or self._is_hanging() or time.monotonic() > until):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_EVERY_S)
         self._check()
 
@@ -202,6 +214,9 @@ class Dispatcher:
     def _is_idle(self) -> bool:
         return self._progress_at is None
 
+    def _is_done(self) -> bool:
+        return self._is_idle() and (self.lane is None or not self.lane.owed)
+
     def _is_hanging(self) -> bool:
         since = self._progress_at
         return since is not None and time.monotonic() - since >= PUBLISH_WITHIN_S
@@ -221,6 +236,8 @@ class Dispatcher:
             raise failure
 
     def _hand_over(self, nudges: Sequence[Nudge]) -> None:
+        if self._is_closed:
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
             self._thread.start()
@@ -302,16 +319,8 @@ class Dispatcher:
 
     def _send_one(self, producer: Producer, nudge: Nudge) -> None:
         """Send one task, as `send_task` of Celery does for a task without options of its own."""
-        amqp = self.app.amqp
-        message = amqp.create_task_message(
-            nudge.call_id,
-            ORIGINATE,
-            args=(nudge.call_id, cell_of(nudge.call_id), nudge.epoch),
-            argsrepr=nudge.shown or repr((nudge.call_id, nudge.epoch)),
-            kwargsrepr="",
-            ignore_result=True,
-        )
-        amqp.send_task_message(producer, ORIGINATE, message, queue=nudge.pbx, retry=False)
+        message = message_of(self.app, nudge)
+        self.app.amqp.send_task_message(producer, ORIGINATE, message, queue=nudge.pbx, retry=False)
 
     def _mark_down(self, problem: str) -> None:
         """Drop the tasks that wait, and record why; log it once for each outage."""

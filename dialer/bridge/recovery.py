@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dialer.bridge.cell import BridgeCell, nudge
-from dialer.bridge.dispatch import Nudge
 from dialer.bridge.judge import Judge
 from dialer.bridge.life import Life
+from dialer.bridge.nudges import Nudge
 from dialer.domain.call import LEGAL, CallError, Ended, Ending, Queued, Result, State
 from dialer.domain.request import CallRequest, cell_of
 from dialer.domain.routing import Turns, plan

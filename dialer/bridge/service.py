@@ -16,14 +16,15 @@ from typing import Any, Final
 
 from dialer import failpoints, watchdog
 from dialer.bridge.cells import Served
-from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.dispatch import PUBLISH_WITHIN_S, Dispatcher
 from dialer.bridge.plans import CellPlan, plans_of, removed_cells
+from dialer.bridge.quick_lane import QuickLane
 from dialer.bridge.signals import Signals
 from dialer.errors import DialerError
 from dialer.event_loop import new_event_loop, running_name
 from dialer.settings import Settings, load
 from dialer.settings.broker_url import is_rabbitmq
-from dialer.store.client import cancel
+from dialer.store.client import cancel, connect
 from dialer.store.fitness import check_broker
 
 logger = logging.getLogger(__name__)
@@ -58,9 +59,11 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
             "Celery's variables and -b are ignored; dialer.toml has the broker",
             extra={"variables": names},
         )
-    if not is_rabbitmq(settings.broker.url):
-        await check_broker(settings.broker.url)
-    dispatcher = Dispatcher(app)
+    lane = None
+    if not is_rabbitmq(url := settings.broker.url):
+        await check_broker(url)
+        lane = QuickLane(app, connect(url, reply_timeout_s=PUBLISH_WITHIN_S))
+    dispatcher = Dispatcher(app, lane)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     registry_url = settings.registry_redis_url
     served = await Served.connect(plans, registry_url, bridge=name, dispatcher=dispatcher)
@@ -77,6 +80,8 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
     finally:
         await bridge.served.close()
         dispatcher.close()
+        if lane is not None:
+            await lane.close()
     logger.info("Bridge stopped")
 
 

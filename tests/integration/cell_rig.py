@@ -18,9 +18,10 @@ from redis.asyncio import Redis
 
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.codes import Codes
-from dialer.bridge.dispatch import Dispatcher, Nudge
+from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.intake import Intake
 from dialer.bridge.life import Life
+from dialer.bridge.nudges import Nudge
 from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.pulse import Beating, Pulse
 from dialer.bridge.reaper import Reaper

@@ -11,7 +11,8 @@ import sys
 from celery import Celery
 from redis.asyncio import Redis
 
-from dialer.bridge.dispatch import Dispatcher, Nudge
+from dialer.bridge.dispatch import Dispatcher
+from dialer.bridge.nudges import Nudge
 from dialer.simulation.valkey import EmbeddedValkey
 from tests.processes import ROOT
 from tests.waiting import wait_until

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from dialer.bridge.admission import Admissions, Admitted
-from dialer.bridge.dispatch import Nudge
+from dialer.bridge.nudges import Nudge
 from dialer.bridge.refusals import Candidate, Element
 from dialer.domain.room import CellRoom, PbxLimits, PbxLoad, Room
 from dialer.multcall.request import element_of

@@ -20,7 +20,8 @@ from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore
 from redis.exceptions import NoPermissionError, ResponseError
 
 from dialer.bridge import dispatch
-from dialer.bridge.dispatch import CONFIRMED, Dispatcher, Nudge
+from dialer.bridge.dispatch import CONFIRMED, Dispatcher
+from dialer.bridge.nudges import Nudge
 from tests.waiting import wait_until
 
 FIRST, SECOND, THIRD = (

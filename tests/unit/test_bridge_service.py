@@ -12,6 +12,7 @@ import pytest
 from dialer import failpoints, watchdog
 from dialer.bridge import service
 from dialer.bridge.cells import Served
+from dialer.bridge.dispatch import PUBLISH_WITHIN_S
 from dialer.bridge.service import _Bridge
 from dialer.bridge.signals import Signals
 from dialer.errors import ConfigError, StoreUnavailable
@@ -78,11 +79,18 @@ def replaced(monkeypatch: pytest.MonkeyPatch, notes: Notes, served: Any, **celer
     monkeypatch.setattr(Signals, "listen", Signals)
     monkeypatch.setattr(failpoints, "is_armed", lambda: celery.get("armed", False))
     monkeypatch.setattr(service, "check_broker", notes.of("check"))
+
+    def dispatcher(app: Any, lane: Any) -> Any:
+        notes.append(("dispatcher", app, lane and lane.broker))
+        return a(close=notes.now_of("broker close"), flush=notes.of("flush"))
+
+    monkeypatch.setattr(service, "Dispatcher", dispatcher)
     monkeypatch.setattr(
         service,
-        "Dispatcher",
-        lambda _: a(close=notes.now_of("broker close"), flush=notes.of("flush")),
+        "QuickLane",
+        lambda app, redis: a(broker=redis, close=notes.of("lane close")),
     )
+    monkeypatch.setattr(service, "connect", lambda url, reply_timeout_s: (url, reply_timeout_s))
     monkeypatch.setattr(Served, "connect", notes.of("connect", served))
     process = a(ready=notes.now_of("ready"), stopping=notes.now_of("stopping"))
     monkeypatch.setattr(watchdog, "process", process)
@@ -95,9 +103,10 @@ async def test_a_bridge_starts_serves_and_closes(
     replaced(monkeypatch, notes, stand(notes, "old"))
     await service._serve(settings(broker=a(url="redis://b")), (), [plan("TIM")])
     assert notes.names == [
-        *("check", "connect", "old start", "ready", "run"),
-        *("stopping", "old stop", "flush", "old close", "broker close"),
+        *("check", "dispatcher", "connect", "old start", "ready", "run"),
+        *("stopping", "old stop", "flush", "old close", "broker close", "lane close"),
     ]
+    assert notes.given("dispatcher") == [("its app", ("redis://b", PUBLISH_WITHIN_S))]
     assert caplog.messages == []
 
 
@@ -106,7 +115,8 @@ async def test_a_bridge_closes_when_it_fails(notes: Notes, monkeypatch: pytest.M
     with pytest.raises(ValueError, match="a defect"):
         await service._serve(settings(), (), [])
     ended = ["old start", "ready", "run", "old close", "broker close"]
-    assert notes.names == ["connect", *ended], "rabbitmq is not checked"
+    assert notes.names == ["dispatcher", "connect", *ended], "rabbitmq is not checked"
+    assert notes.given("dispatcher") == [("its app", None)], "and has no quick lane"
 
 
 async def test_a_bridge_says_what_is_unusual(
