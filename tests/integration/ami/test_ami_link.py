@@ -320,8 +320,12 @@ async def test_two_hundred_reconnects_leave_nothing_behind(
     def sockets() -> int:
         return len(os.listdir("/proc/self/fd"))
 
+    def has_pings() -> bool:
+        return any(t.get_name().endswith("pings") for t in asyncio.all_tasks())
+
     async with linked(pbx_at(pbx.port), on_up=AmiLink.channels) as rig:
         await rig.up()
+        await wait_until(has_pings, "all tasks of the link have started")
         tasks, files = len(asyncio.all_tasks()), sockets()
         for losses in range(1, 201):
             asking = asyncio.create_task(rig.link.ask({"Action": "Ping"}))
@@ -331,7 +335,7 @@ async def test_two_hundred_reconnects_leave_nothing_behind(
             await rig.up()
         assert len(rig.ups) == 201
         await wait_until(lambda: pbx.connections == 1, "one connection is left")
-        assert len(asyncio.all_tasks()) <= tasks
+        await wait_until(lambda: len(asyncio.all_tasks()) <= tasks, "no task is left over")
         assert len(connections()) <= 3  # the last one's frame may still be held
         assert sockets() <= files + 1
     await wait_until(lambda: pbx.connections == 0, "the connection is closed")

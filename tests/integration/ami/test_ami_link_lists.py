@@ -42,6 +42,7 @@ async def test_a_long_channel_list_does_not_block_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ami, "ANSWER_WITHIN_S", 10.0)
+    monkeypatch.setattr(ami, "LIST_WITHIN_S", 100.0)  # a busy machine sends it slowly
     async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
         await rig.up()
         with watched_loop() as watched:
