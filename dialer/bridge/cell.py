@@ -14,6 +14,7 @@ from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell
 from dialer.store.clock import RedisClock
 from dialer.store.ledger import BridgeLedger
+from dialer.store.redis_url import REPLY_TIMEOUT_S
 from dialer.store.registry import Registry
 
 
@@ -23,7 +24,7 @@ class BridgeCell:
 
     `bridge` is the name of this process in the ledger. `pbxs` are those of the cell, in its
     order; `all_pbxs` are the names of all PBXs of the settings. `wire` is how Multcall writes.
-    `clock` has the time of the cell's Redis.
+    `clock` has the time of the cell's Redis, which must reply within `reply_within_s`.
     """
 
     bridge: str
@@ -35,6 +36,7 @@ class BridgeCell:
     dispatcher: Dispatcher
     wire: Wire = STRICT
     clock: RedisClock = field(default_factory=RedisClock)
+    reply_within_s: float = REPLY_TIMEOUT_S
 
     @property
     def name(self) -> str:

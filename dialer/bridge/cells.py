@@ -30,6 +30,7 @@ from dialer.store.cells import CellBook
 from dialer.store.client import cancel, connect
 from dialer.store.clock import RedisClock
 from dialer.store.ledger import BridgeLedger
+from dialer.store.redis_url import reply_timeout_s
 from dialer.store.registry import Registry
 from dialer.store.servers import Servers
 
@@ -108,6 +109,7 @@ class Served:
                         dispatcher=dispatcher,
                         wire=plan.wire,
                         clock=pulse.clock,
+                        reply_within_s=reply_timeout_s(plan.redis_url),
                     ),
                 )
         except BaseException:

@@ -10,7 +10,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from dialer.bridge.cell import BridgeCell
-from dialer.bridge.life import BLOCK_S, Life
+from dialer.bridge.life import ALONE_AFTER_S, ALONE_AGE_S, Life
 from dialer.domain.request import call_id
 from dialer.errors import InvalidRequest, StoreUnavailable
 from dialer.multcall.answers import DeadReason, dead
@@ -23,10 +23,6 @@ logger = logging.getLogger(__name__)
 
 #: Maximum number of codes in the hand.
 BATCH: Final = 100
-
-#: A code is delivered alone if the list was empty for so long before it, in seconds. Otherwise more
-#: may have come, and one fetch takes them all.
-ALONE_AFTER_S: Final = 0.005
 
 #: Pause between two searches for overdue codes, in seconds.
 LATE_EVERY_S: Final = 0.25
@@ -58,10 +54,7 @@ class Codes:
             await asyncio.sleep(LATE_EVERY_S)
 
     async def _deliver_each_alone(self) -> None:
-        """Wait for codes and deliver each; return when the hand must be read again.
-
-        That is for at most `BLOCK_S`, unless the cell has no calls.
-        """
+        """Wait for codes and deliver each; return when the hand must be read again."""
         loop = asyncio.get_running_loop()
         read_at = loop.time()
         try:
@@ -72,7 +65,7 @@ class Codes:
                 if raw is None:
                     if not self.life.is_quiet:
                         return
-                elif now - began < ALONE_AFTER_S or now - read_at > BLOCK_S:
+                elif now - began < ALONE_AFTER_S or now - read_at > ALONE_AGE_S:
                     return
                 else:
                     await self._deliver_or_bury(raw)
@@ -87,6 +80,7 @@ class Codes:
             ledger.keys.code_hand(self.cell.bridge),
             head=ledger.head,
             within_s=self.life.block_s,
+            reply_within_s=self.cell.reply_within_s,
         )
 
     async def _deliver_or_bury(self, raw: bytes) -> None:

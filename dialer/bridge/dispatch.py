@@ -21,10 +21,9 @@ from typing import Final
 from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Producer
-from redis.exceptions import NoPermissionError
 
 from dialer.bridge.nudges import Nudge, message_of
-from dialer.bridge.quick_lane import QuickLane
+from dialer.bridge.quick_lane import QuickLane, is_about_queue
 from dialer.celery import BROKER_ERRORS, ORIGINATE
 from dialer.failpoints import failpoint
 
@@ -94,8 +93,9 @@ class Dispatcher:
 
     `_changed` is held to change `problem` and the fields from `_waiting` on, which both threads
     use. The event loop reads single ones without it: what it learns may be out of date a moment
-    later anyway, and nobody else adds to `_waiting`. `_producer`, `_proved_at`, `_refused_at` and
-    `_refused` are the publishing thread's; the loop only reads the first two.
+    later anyway, and nobody else adds to `_waiting`. `_producer`, `_refused_at` and `_refused` are
+    the publishing thread's; the loop only sees whether there is a `_producer`. Both write
+    `_proved_at`.
     """
 
     app: Celery
@@ -127,7 +127,9 @@ class Dispatcher:
         return bool(self.problem)
 
     async def publish(self, nudges: Sequence[Nudge]) -> None:
-        """Publish the tasks, in order. They are dropped while the broker is down.
+        """Publish the tasks. They are dropped while the broker is down.
+
+        Those of a PBX keep their order, but for those that the quick lane could not send.
 
         Waits only while very many tasks are not published yet: for a slow broker, not for one
         that hangs.
@@ -144,23 +146,21 @@ class Dispatcher:
         failpoint("publish.after")
 
     def _takes_lane(self, nudges: Sequence[Nudge]) -> bool:
-        """Send the tasks by the quick lane, unless the thread has some or the broker is down."""
-        if self.lane is None or self.is_down or not self._is_idle():
-            return False
-        return self.lane.send(nudges, self._on_lane)
+        """Send the tasks by the quick lane, if the broker is well."""
+        return self.lane is not None and not self.is_down and self.lane.send(nudges, self._on_lane)
 
-    def _on_lane(self, refused: Sequence[Nudge]) -> None:
+    def _on_lane(self, refused: Sequence[Nudge], *, is_well: bool) -> None:
         """Let the thread send what the quick lane could not."""
+        if is_well:
+            self._proved_at = time.monotonic()
         if refused:
             self._hand_over(refused)
-        else:
-            self._proved_at = time.monotonic()
 
     async def _let_publish(self, nudges: Sequence[Nudge]) -> None:
         """Let the thread publish the tasks."""
         rest, began = list(nudges), time.monotonic()
         while rest and not self._is_hopeless():
-            room = WAITING_MAX - len(self._waiting)
+            room = max(0, WAITING_MAX - len(self._waiting))
             self._hand_over(rest[:room])
             del rest[:room]
             if rest:
@@ -201,6 +201,8 @@ class Dispatcher:
         """
         self._check()
         is_quiet = time.monotonic() - self._proved_at >= PROBE_AFTER_S
+        if is_quiet and not self.is_down and self.lane is not None:
+            is_quiet = not self.lane.ping(self._on_lane)
         is_due = self._producer is None or self.is_down or is_quiet
         if is_due and self._is_idle() and not self._is_hopeless():
             self._hand_over([])
@@ -350,14 +352,17 @@ class Dispatcher:
     def _reached(self) -> Producer:
         """Return this thread's producer after the broker has answered.
 
-        A second channel is what every broker answers: RabbitMQ opens it, for Redis it is a
-        connection and a PING.
+        Asks over the connection that it has: another one may fail, or take long, while this one
+        serves well.
         """
         was_connected = self._producer is not None
         producer = self._connected()
         if was_connected and producer.connection is not None:
-            with producer.connection.channel():
-                pass
+            if producer.connection.transport.driver_type == "redis":
+                producer.channel.client.ping()  # type: ignore[union-attr]
+            else:  # RabbitMQ
+                with producer.connection.channel():
+                    pass
         return producer
 
     def _disconnect(self) -> None:
@@ -373,7 +378,7 @@ def _is_about_queue(error: BaseException) -> bool:
 
     The connection can still be used: py-amqp opens the channel again that RabbitMQ closed.
     """
-    return isinstance(error, ChannelError | NoPermissionError) or "WRONGTYPE" in str(error)
+    return isinstance(error, ChannelError) or is_about_queue(error)
 
 
 def _in_words(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from dialer.bridge.admission import Admissions
 from dialer.bridge.cell import BridgeCell
-from dialer.bridge.life import BLOCK_S, Life
+from dialer.bridge.life import ALONE_AFTER_S, ALONE_AGE_S, BLOCK_S, Life
 from dialer.bridge.refusals import Candidate, Element, Refusals
 from dialer.domain.room import CellRoom, Room
 from dialer.domain.routing import Returns
@@ -31,13 +31,6 @@ BATCH: Final = 100
 
 #: Longest wait for a request if a parked one waits for room on a ready PBX, in seconds.
 BLOCK_PARKED_S: Final = 0.05
-
-#: A request is handled alone if the list was empty for so long before it, in seconds. Otherwise
-#: more may have come, and one fetch takes them all.
-ALONE_AFTER_S: Final = 0.005
-
-#: A request alone is handled by a reading that is at most so old, in seconds.
-ALONE_AGE_S: Final = 0.25
 
 #: Pause before the room is read again while a cell is full or a PBX is at its pace, in seconds. It
 #: doubles up to the second one until there is room.
@@ -106,8 +99,11 @@ class Intake:
         counts = CellRoom(threads=cell.settings.threads, live=fetched.live, in_hand=fetched.in_hand)
         return Room(cell=counts, pbxs=loads), fetched
 
-    async def handle(self, room: Room, fetched: Fetched) -> Room | None:
+    async def handle(self, room: Room, fetched: Fetched, *, is_alone: bool = False) -> Room | None:
         """Admit, park or refuse what was fetched.
+
+        `is_alone`: the reading is a little old; requests that another bridge has parked since then
+        are older, and go first.
 
         Return the room that is left, None if no request has left the hand or its parked list.
         """
@@ -116,15 +112,20 @@ class Intake:
             return None
         candidates = await self.refusals.read(elements)
         moved = len(elements) - len(candidates)
-        allowed, refused = await self.refusals.allowed(candidates)
+        (allowed, refused), must_read = await asyncio.gather(
+            self.refusals.allowed(candidates), self._has_parked(is_alone=is_alone)
+        )
         moved += refused
         started: Mapping[str, int] = {}
-        if not self.cell.is_paused_by_hours(self.cell.clock.now()):
+        if not must_read and not self.cell.is_paused_by_hours(self.cell.clock.now()):
             others = await self._park(allowed, room)
             moved += len(allowed) - len(others)
             admitted = await self.admissions.admit(others, room)
             moved, started = moved + admitted.left, admitted.started
         return room.after(started, moved) if moved else None
+
+    async def _has_parked(self, *, is_alone: bool) -> bool:
+        return is_alone and await self.cell.ledger.has_parked()
 
     def _note_moved(self) -> None:
         self.life.stir()
@@ -188,7 +189,8 @@ class Intake:
                 return
             counts = replace(room.cell, in_hand=1)
             async with self.admitting:
-                left = await self.handle(replace(room, cell=counts), Fetched(hand=[raw]))
+                given = replace(room, cell=counts), Fetched(hand=[raw])
+                left = await self.handle(*given, is_alone=True)
             if left is None:
                 return
             self._note_moved()
@@ -254,4 +256,5 @@ class Intake:
             ledger.keys.hand(self.cell.bridge),
             head=ledger.head,
             within_s=within_s,
+            reply_within_s=self.cell.reply_within_s,
         )

@@ -18,6 +18,14 @@ from dialer.store.ledger import Pulsed
 BLOCK_QUIET_S: Final = 5.0
 BLOCK_S: Final = 1.25
 
+#: A request or code is handled alone if its list was empty for so long before it, in seconds.
+#: Otherwise more may have come, and one fetch takes them all.
+ALONE_AFTER_S: Final = 0.005
+
+#: What comes alone is handled by a reading of the hand and the PBXs that is at most so old, in
+#: seconds.
+ALONE_AGE_S: Final = 0.1
+
 
 @dataclass(slots=True)
 class Life:

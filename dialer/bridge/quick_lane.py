@@ -10,31 +10,43 @@ from __future__ import annotations
 import asyncio
 import base64
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from celery import Celery
 from kombu import serialization
 from kombu.utils.json import dumps
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, RedisError
 
 from dialer.bridge.nudges import Nudge, message_of
 from dialer.store.client import cancel
 from dialer.store.shared_connection import SharedConnection, pack
 
-#: Maximum number of tasks without a reply. The other way waits for a broker that is slow.
-OWED_MAX: Final = 1_000
+#: Maximum number of tasks without a reply, about 1 kB each. With more the broker is slow, and the
+#: bridge waits for it on the other way.
+OWED_MAX: Final = 10_000
 
-#: Pause after a connection failed, in seconds.
+#: A connection on which the broker replies later than this is given up, in seconds.
+REPLY_WITHIN_S: Final = 1.0
+
+#: Pause between two attempts to connect, in seconds.
 AGAIN_AFTER_S: Final = 1.0
 
-#: Gets the tasks that the broker did not take, when it has replied to all that were sent together.
-Then = Callable[[Sequence[Nudge]], None]
+
+class Then(Protocol):
+    """Gets the tasks that the broker did not take, when it has replied to all sent together.
+
+    `is_well`: it took them all.
+    """
+
+    def __call__(self, refused: Sequence[Nudge], *, is_well: bool) -> None: ...
+
 
 _pbx_of = attrgetter("pbx")
 
@@ -71,7 +83,7 @@ class QuickLane:
     owed: int = 0
     _connection: SharedConnection | None = None
     _opening: asyncio.Task[None] | None = None
-    _failed_at: float = -AGAIN_AFTER_S
+    _tried_at: float = -AGAIN_AFTER_S
 
     def send(self, nudges: Sequence[Nudge], then: Then) -> bool:
         """Write the tasks, in order of each PBX; return false if they must go the other way."""
@@ -89,6 +101,14 @@ class QuickLane:
         self._connection.send(commands, partial(self._take_replies, parts, then))
         return True
 
+    def ping(self, then: Then) -> bool:
+        """Ask the broker whether it is there; return false if there is no connection."""
+        if self._connection is None or not self._connection.is_open:
+            return False
+        if not self.owed:  # otherwise it is about to reply
+            self._connection.send([pack("PING")], partial(self._take_replies, [[]], then))
+        return True
+
     async def close(self) -> None:
         """Close the connection; what has no reply goes the other way."""
         if self._opening is not None:
@@ -101,25 +121,35 @@ class QuickLane:
         self, parts: Sequence[Sequence[Nudge]], then: Then, replies: list[Any] | Exception
     ) -> None:
         self.owed -= sum(map(len, parts))
-        if isinstance(
-            replies, Exception
-        ):  # nobody knows what was taken; a second task does nothing
-            replies = [replies] * len(parts)
+        if isinstance(replies, Exception):  # some may have been taken; a second task does nothing
+            then([nudge for part in parts for nudge in part], is_well=False)
+            return
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if not all(map(is_about_queue, errors)) and self._connection is not None:
+            # Such as a server that became a replica: another connection may find the master.
+            self._connection.lose(RedisConnectionError(f"the broker refused: {errors[0]}"))
         pairs = zip(parts, replies, strict=True)
-        then([nudge for part, reply in pairs if isinstance(reply, Exception) for nudge in part])
+        refused = [nudge for part, reply in pairs if isinstance(reply, Exception) for nudge in part]
+        then(refused, is_well=not errors)
 
     def _open(self) -> None:
         """Connect in the background."""
         loop = asyncio.get_running_loop()
-        if self._opening is None and loop.time() - self._failed_at >= AGAIN_AFTER_S:
+        if self._opening is None and loop.time() - self._tried_at >= AGAIN_AFTER_S:
+            self._tried_at = loop.time()
             self._opening = loop.create_task(self._connect(), name="quick lane")
 
     async def _connect(self) -> None:
         try:
             if self._connection is not None:
                 await self._connection.close()
-            self._connection = await SharedConnection.open(self.redis)
-        except (RedisError, OSError):  # the other way finds out and says why
-            self._failed_at = asyncio.get_running_loop().time()
+            self._connection = await SharedConnection.open(self.redis, REPLY_WITHIN_S)
+        except (RedisError, OSError):
+            pass  # the other way finds out and says why
         finally:
             self._opening = None
+
+
+def is_about_queue(error: BaseException) -> bool:
+    """True if a Redis refused one list, and may take what is for others."""
+    return isinstance(error, NoPermissionError) or "WRONGTYPE" in str(error)

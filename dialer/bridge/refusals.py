@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dialer.bridge.cell import BridgeCell
@@ -52,6 +52,8 @@ class Refusals:
     """The refusals of one cell."""
 
     cell: BridgeCell
+    #: The requests that were read last. Those that had to stay are read again soon.
+    _read: dict[bytes, CallRequest] = field(default_factory=dict)
 
     async def read(self, elements: Sequence[Element]) -> list[Candidate]:
         """Parse requests; refuse invalid ones."""
@@ -59,11 +61,13 @@ class Refusals:
         refusals: list[Awaitable[None]] = []
         for element in elements:
             try:
-                candidates.append(Candidate(element, self._parse(element.raw)))
+                request = self._read.get(element.raw) or self._parse(element.raw)
+                candidates.append(Candidate(element, request))
             except InvalidRequest as error:
                 refusals.append(self._refuse_invalid(element, error))
             except Exception as error:  # noqa: BLE001  # logged and answered
                 refusals.append(self.fail(element, error))
+        self._read = {candidate.element.raw: candidate.request for candidate in candidates}
         await asyncio.gather(*refusals)
         return candidates
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from dialer import failpoints, watchdog
 from dialer.bridge.cells import Served
-from dialer.bridge.dispatch import PUBLISH_WITHIN_S, Dispatcher
+from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.plans import CellPlan, plans_of, removed_cells
 from dialer.bridge.quick_lane import QuickLane
 from dialer.bridge.signals import Signals
@@ -62,7 +62,7 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
     lane = None
     if not is_rabbitmq(url := settings.broker.url):
         await check_broker(url)
-        lane = QuickLane(app, connect(url, reply_timeout_s=PUBLISH_WITHIN_S))
+        lane = QuickLane(app, connect(url))
     dispatcher = Dispatcher(app, lane)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     registry_url = settings.registry_redis_url

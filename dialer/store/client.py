@@ -217,23 +217,26 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def wait_and_move(
-    redis: Redis, source: str, hand: str, *, head: str, within_s: float
+    redis: Redis, source: str, hand: str, *, head: str, within_s: float, reply_within_s: float
 ) -> bytes | None:
     """Wait for an element of one of Multcall's lists (BLMOVE) and move it to a bridge's hand.
 
-    Returns None after `within_s`. The wait occupies `redis`, so no other task may use it.
+    Returns None after `within_s`. The wait occupies `redis`, so no other task may use it. The
+    connection counts as lost if the reply is `reply_within_s` late.
 
     Raises:
         StoreUnavailable: the connection was lost; an element may have been moved before.
         RedisError: the server refused for a reason that waiting does not cure.
     """
     try:
-        raw = await redis.blmove(source, hand, within_s, head, "RIGHT")  # type: ignore[arg-type]
-    except (RedisError, OSError) as error:
+        async with asyncio.timeout(within_s + reply_within_s):
+            raw = await redis.blmove(source, hand, within_s, head, "RIGHT")  # type: ignore[arg-type]
+    except (RedisError, OSError) as error:  # of which TimeoutError is one
         if not is_passing(error):
             raise
+        why = "no reply in time" if type(error) is TimeoutError else error
         raise StoreUnavailable(
-            f"the connection was lost while waiting for {source}: {error}"
+            f"the connection was lost while waiting for {source}: {why}"
         ) from error
     return raw if isinstance(raw, bytes) else None
 

@@ -127,6 +127,11 @@ class RedisAddress:
         return cls(**address)
 
 
+def reply_timeout_s(url: str) -> float:
+    """Return how long a reply of the server may take, in seconds."""
+    return RedisAddress.parse(url).timeout_s or REPLY_TIMEOUT_S
+
+
 def redacted(url: str) -> str:
     """Return the URL with its passwords hidden. Text that is not a URL is hidden completely."""
     scheme, mark, rest = url.partition("://")

@@ -58,11 +58,14 @@ class _Sent:
 class SharedConnection(asyncio.Protocol):
     """A connected socket, until it is lost. Then the owner closes it and opens another one.
 
-    Counts as lost if the server says nothing for redis-py's `socket_timeout` although it owes a
-    reply. With `health_check_interval` it is sent a PING after as many seconds of silence.
+    Counts as lost if the server says nothing for `reply_within_s` (redis-py's `socket_timeout` if
+    None) although it owes a reply. With `health_check_interval` it is sent a PING after as many
+    seconds of silence.
     """
 
-    def __init__(self, redis: Redis, connection: AbstractConnection) -> None:
+    def __init__(
+        self, redis: Redis, connection: AbstractConnection, reply_within_s: float | None = None
+    ) -> None:
         """Take over `connection`, from the pool of `redis`."""
         self._pool = redis.connection_pool
         self._connection = connection
@@ -75,21 +78,21 @@ class SharedConnection(asyncio.Protocol):
         )
         self._owed: deque[_Sent] = deque()
         self._heard_at = self._loop.time()
-        self._reply_timeout_s = connection.socket_timeout or float("inf")
+        self._reply_timeout_s = reply_within_s or connection.socket_timeout or float("inf")
         self._ping_after_s = connection.health_check_interval or float("inf")
         self._watchdog: asyncio.TimerHandle | None = None
         self.is_open = True
         self._watch()
 
     @classmethod
-    async def open(cls, redis: Redis) -> Self:
+    async def open(cls, redis: Redis, reply_within_s: float | None = None) -> Self:
         """Connect.
 
         Raises:
             RedisError, OSError: the server cannot be reached or refuses.
         """
         pool: Any = redis.connection_pool
-        return cls(redis, await pool.get_connection())
+        return cls(redis, await pool.get_connection(), reply_within_s)
 
     def send(self, commands: Sequence[bytes], then: Then) -> None:
         """Write commands in one go; `then` gets their replies, or the error of a lost connection.

@@ -20,7 +20,7 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.codes import Codes
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.intake import Intake
-from dialer.bridge.life import Life
+from dialer.bridge.life import BLOCK_QUIET_S, Life
 from dialer.bridge.nudges import Nudge
 from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.pulse import Beating, Pulse
@@ -139,7 +139,7 @@ class Site:
         await self._stack.aclose()
 
     def client(self) -> Redis:
-        client = connect(self.url)
+        client = connect(self.url, waits_s=BLOCK_QUIET_S)  # as a bridge's that waits
         self._stack.push_async_callback(client.aclose)
         return client
 

@@ -345,7 +345,9 @@ class Stack:
         await asyncio.to_thread(self.valkey.start)
         if self._redis is None:
             self._redis = redis.asyncio.Redis.from_url(
-                self.valkey.url(0), retry=Retry(NoBackoff(), 0)
+                self.valkey.url(0),
+                retry=Retry(NoBackoff(), 0),
+                max_connections=1_000,  # a Multcall of each cell uses some
             )
             await self._redis.flushall()
 

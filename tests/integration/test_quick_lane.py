@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from celery import Celery
 from redis.asyncio import Redis
 
-from dialer.bridge import quick_lane
+from dialer.bridge import dispatch, quick_lane
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.nudges import Nudge
 from dialer.bridge.quick_lane import QuickLane
@@ -24,13 +24,17 @@ def nudge(n: int, pbx: str = "pbx01") -> Nudge:
     return Nudge(call_id=f"ASR_TIM:r-{n}", pbx=pbx, epoch=n, shown=f"('ASR_TIM', 'é{n}')")
 
 
+def ignore(refused: Sequence[Nudge], *, is_well: bool) -> None:
+    """Does nothing with the replies."""
+
+
 class Rig:
     """A dispatcher with a quick lane to a real server."""
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self.server, url = server, server.url(1)
         self.app = Celery("test", broker=url)
-        self.lane = QuickLane(self.app, connect(url, reply_timeout_s=1.0))
+        self.lane = QuickLane(self.app, connect(url))
         self.dispatcher = Dispatcher(self.app, self.lane)
         self.redis = Redis.from_url(url)
 
@@ -147,14 +151,14 @@ async def test_a_slow_broker_gets_no_more_by_the_lane(
 ) -> None:
     monkeypatch.setattr(quick_lane, "OWED_MAX", 2)
     await rig.until_open()
-    took = [rig.lane.send([nudge(n)], lambda refused: None) for n in range(3)]
+    took = [rig.lane.send([nudge(n)], ignore) for n in range(3)]
     assert took == [True, True, False]
     await rig.dispatcher.flush()
     assert rig.lane.owed == 0
 
 
 async def test_the_bridge_stops_while_the_lane_connects(rig: Rig) -> None:
-    assert not rig.lane.send([nudge(1)], lambda refused: None)
+    assert not rig.lane.send([nudge(1)], ignore)
     await rig.lane.close()
     assert rig.lane._connection is None
 
@@ -164,8 +168,93 @@ async def test_a_broker_that_refuses_the_lane_is_not_asked_at_once_again(
 ) -> None:
     assert redis_url
     lane = QuickLane(Celery("test"), connect(f"redis://127.0.0.1:{unused_tcp_port}/0"))
-    assert not lane.send([nudge(1)], lambda refused: None)
+    assert not lane.send([nudge(1)], ignore)
     await wait_until(lambda: lane._opening is None, "it gave up")
-    assert not lane.send([nudge(1)], lambda refused: None)
+    assert not lane.send([nudge(1)], ignore)
     assert lane._opening is None
     await lane.close()
+
+
+async def test_the_lane_asks_a_quiet_broker(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.until_open()
+    monkeypatch.setattr(dispatch, "PROBE_AFTER_S", 0.0)
+    connects = await _connects(rig)
+    before = rig.dispatcher._proved_at
+    rig.dispatcher.look()
+    await wait_until(lambda: rig.dispatcher._proved_at > before, "it replied")
+    assert rig.dispatcher._is_idle(), "the thread asked nothing"
+    assert await _connects(rig) == connects
+
+
+async def test_kombu_asks_a_quiet_broker_over_its_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.dispatcher.lane = None
+    await rig.publish(nudge(1))
+    monkeypatch.setattr(dispatch, "PROBE_AFTER_S", 0.0)
+    connects = await _connects(rig)
+    before = rig.dispatcher._proved_at
+    rig.dispatcher.look()
+    await rig.dispatcher.flush()
+    assert rig.dispatcher._proved_at > before
+    assert await _connects(rig) == connects
+
+
+async def _connects(rig: Rig) -> int:
+    return int((await rig.redis.info("stats"))["total_connections_received"])
+
+
+async def test_a_broker_that_only_refuses_new_connections_is_well(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.until_open()
+    monkeypatch.setattr(dispatch, "PROBE_AFTER_S", 0.0)
+    clients = (await rig.redis.info("clients"))["connected_clients"]
+    await rig.redis.config_set("maxclients", clients)
+    try:
+        for n in range(5):
+            rig.dispatcher.look()
+            await rig.publish(nudge(n))
+            assert not rig.dispatcher.is_down
+    finally:
+        await rig.redis.config_set("maxclients", 10_000)
+    assert await rig.ids("pbx01") == [f"ASR_TIM:r-{n}" for n in range(5)]
+
+
+async def test_a_silent_broker_is_given_up_after_a_second_whatever_its_url_says(
+    redis_url: str, valkey_server: EmbeddedValkey
+) -> None:
+    assert redis_url
+    lane = QuickLane(Celery("test"), connect(f"{valkey_server.url(1)}?timeout=60"))
+    lane.send([nudge(1)], ignore)
+    await wait_until(lambda: lane._connection is not None, "it is open")
+    given_back: list[Sequence[Nudge]] = []
+
+    def note(refused: Sequence[Nudge], *, is_well: bool) -> None:
+        assert not is_well
+        given_back.append(refused)
+
+    async with Redis.from_url(valkey_server.url(0)) as redis:
+        await redis.client_pause(60_000, all=False)
+        assert lane.send([nudge(1)], note)
+        await wait_until(lambda: given_back, "it is given up")
+        await redis.client_unpause()
+    assert given_back == [[nudge(1)]]
+    await lane.close()
+
+
+async def test_a_lane_to_a_replica_is_opened_anew(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_lane, "AGAIN_AFTER_S", 0.0)
+    await rig.until_open()
+    before = rig.lane._connection
+    await rig.redis.replicaof("127.0.0.1", 1)
+    try:
+        await rig.publish(nudge(1))
+        assert before is not None
+        await wait_until(lambda: not before.is_open, "the connection is given up")
+    finally:
+        await rig.redis.replicaof("NO", "ONE")
+    await rig.until_open()
+    assert rig.lane._connection is not before

@@ -111,6 +111,7 @@ async def notes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notes]:
             url=url, waits_s=waits_s, aclose=noted.of(f"client {url} closes")
         ),
     )
+    monkeypatch.setattr(cells, "reply_timeout_s", lambda url: len(url))
     before = asyncio.all_tasks()
     yield noted
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
@@ -153,6 +154,7 @@ async def test_every_cell_gets_its_redis_and_clients(notes: Notes) -> None:
     tim, _ = its_cells(served)
     assert [client.url for client in tim.clients] == ["redis of TIM"] * 2
     assert [client.waits_s for client in tim.clients] == [BLOCK_QUIET_S] * 2
+    assert tim.cell.reply_within_s == len("redis of TIM")
     its = tim.cell
     assert (its.bridge, its.settings.name, its.pbxs) == ("b", "TIM", ("its PBX",))
     assert its.ledger == ("at redis of TIM", "TIM", "left", "its fields", "numbers")

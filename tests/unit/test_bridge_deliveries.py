@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from dialer.bridge import codes
 from dialer.bridge.codes import Codes
-from dialer.bridge.life import BLOCK_QUIET_S, BLOCK_S
+from dialer.bridge.life import ALONE_AFTER_S, ALONE_AGE_S, BLOCK_QUIET_S, BLOCK_S
 from dialer.errors import StoreUnavailable
 from dialer.multcall.wire import STRICT
 from dialer.store.ledger import Delivery
@@ -32,7 +32,7 @@ def its_codes(notes: Notes, delivery: Any = Delivery.STORED) -> Codes:
         bury=notes.of("bury"),
     )
     clock = a(now=lambda: datetime(2026, 5, 4, 12, 0, tzinfo=UTC))
-    cell = a(bridge="b", name="C", ledger=ledger, wire=STRICT, clock=clock)
+    cell = a(bridge="b", name="C", ledger=ledger, wire=STRICT, clock=clock, reply_within_s=7.0)
     client: Any = "its client"
     return Codes(cell, client)
 
@@ -82,7 +82,7 @@ async def test_redis_moves_the_next_code_to_the_hand(
     one = its_codes(notes)
     one.life.is_quiet = is_quiet
     assert await one._wait_once() == CODE
-    more = {"head": "LEFT", "within_s": within_s}
+    more = {"head": "LEFT", "within_s": within_s, "reply_within_s": 7.0}
     assert notes == [("wait", "its client", "codes", "hand of b", more)]
 
 
@@ -110,9 +110,9 @@ class Waits:
 @pytest.mark.parametrize(
     ("found", "delivered"),
     [
-        ([(0.1, CODE), (0.1, CODE), (BLOCK_S, None)], 2),  # each alone, until none comes
-        ([(0.1, CODE), (codes.ALONE_AFTER_S / 2, CODE)], 1),  # more may have come with the second
-        ([(BLOCK_S, CODE), (0.1, CODE)], 1),  # the hand was read long ago
+        ([(0.04, CODE), (0.04, CODE), (BLOCK_S, None)], 2),  # each alone, until none comes
+        ([(0.04, CODE), (ALONE_AFTER_S / 2, CODE)], 1),  # more may have come with the second
+        ([(0.04, CODE), (ALONE_AGE_S, CODE)], 1),  # the hand was read long ago
         ([(0.1, StoreUnavailable("lost"))], 0),
     ],
 )

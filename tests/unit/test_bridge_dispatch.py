@@ -47,9 +47,10 @@ class Broker:
         self.refused: dict[str, Exception] = {}  # what a task for this queue raises
         self.before_each: Callable[[], object] = lambda: None  # the thread waits for it
         self.refusals: list[Exception | None] = []  # what each attempt to connect raises
+        self.driver_type = "amqp"
         self.asked = 0  # for a channel
-        self.answers: list[Exception | None] = []  # what each second channel raises
-        self.probes = 0  # second channels that were opened and closed
+        self.answers: list[Exception | None] = []  # what each probe raises
+        self.probes = 0  # that were answered
         self.refusals_of_queues = 0
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.connections: list[SimpleNamespace] = []
@@ -62,7 +63,11 @@ class Broker:
         )
 
     def connection_for_write(self, transport_options: Any) -> SimpleNamespace:
-        made = SimpleNamespace(options=transport_options, channel=self.open_second_channel)
+        made = SimpleNamespace(
+            options=transport_options,
+            channel=self.open_second_channel,
+            transport=SimpleNamespace(driver_type=self.driver_type),
+        )
         made.collect = lambda: self._collect(made)
         self.connections.append(made)
         return made
@@ -74,10 +79,19 @@ class Broker:
 
     @contextlib.contextmanager
     def open_second_channel(self) -> Iterator[None]:
-        if self.answers and (error := self.answers.pop(0)) is not None:
-            raise error
+        assert self.driver_type == "amqp"  # with Redis it is a new connection, which proves less
+        self._answer()
         yield
         self.probes += 1
+
+    def ping(self) -> None:
+        assert self.driver_type == "redis"
+        self._answer()
+        self.probes += 1
+
+    def _answer(self) -> None:
+        if self.answers and (error := self.answers.pop(0)) is not None:
+            raise error
 
     def _collect(self, connection: SimpleNamespace) -> None:
         self.collected.append(connection)
@@ -106,8 +120,9 @@ class LazyProducer:
     broker: Broker
 
     @property
-    def channel(self) -> None:
+    def channel(self) -> SimpleNamespace:
         self.broker.connect()
+        return SimpleNamespace(client=SimpleNamespace(ping=self.broker.ping))
 
     def batch(self) -> contextlib.AbstractContextManager[None]:
         self.broker.batches.append([])
@@ -548,10 +563,12 @@ async def test_a_refusal_is_known_before_the_first_call(caplog: pytest.LogCaptur
     assert broker.ids == [FIRST.call_id]
 
 
+@pytest.mark.parametrize("driver_type", ["redis", "amqp"])
 async def test_an_idle_broker_that_dies_is_missed_without_a_call(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    driver_type: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = Broker()
+    broker.driver_type = driver_type
     dispatcher = Dispatcher(cast(Celery, broker))
 
     async def look() -> None:

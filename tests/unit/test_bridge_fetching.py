@@ -23,7 +23,7 @@ class Site:
         self.notes = Notes()
         self.parked = {"tim": 3, "vivo": 2}
         self.hand = [b"h1", b"h2"]
-        self.is_paused = False
+        self.is_paused = self.is_parking = False
         self.states: dict[str, Any] = {"pbx01": a(load=load(starts=4)), "pbx02": a(load=load())}
         self.unreadable, self.refused = 0, 0
         keys = a(hand=lambda bridge: f"hand of {bridge}", parked=lambda trunk: f"parked {trunk}")
@@ -32,6 +32,7 @@ class Site:
             fetch=self.notes.of("fetch", lambda *_, **__: self.fetched()),
             parked=self.notes.of("parked", lambda wanted: {t: [t.encode()] for t in wanted}),
             park=self.notes.of("park"),
+            has_parked=self.notes.of("has_parked", lambda: self.is_parking),
         )
         cell = a(
             bridge="b",
@@ -163,6 +164,24 @@ async def test_a_paused_cell_admits_nothing() -> None:
     site.is_paused = True
     assert await site.intake.handle(room(), site.fetched()) is None
     assert site.notes.names == ["parked", "read", "allowed"]
+
+
+@pytest.mark.parametrize(("is_parking", "admits"), [(False, True), (True, False)])
+async def test_a_request_alone_waits_behind_parked_ones(
+    monkeypatch: pytest.MonkeyPatch, is_parking: bool, admits: bool
+) -> None:
+    site = Site()
+    monkeypatch.setattr(Intake, "_park", site.notes.of("park", lambda _, given, __: given))
+    site.parked, site.hand, site.is_parking = {}, [b"h1"], is_parking
+    left = await site.intake.handle(room(), site.fetched(), is_alone=True)
+    assert (left is not None) is admits
+    assert site.notes.names == [
+        "parked",
+        "read",
+        "allowed",
+        "has_parked",
+        *["park", "admit"] * admits,
+    ]
 
 
 async def test_without_requests_a_round_does_nothing() -> None:

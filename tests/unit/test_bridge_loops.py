@@ -13,7 +13,7 @@ from dialer.bridge import codes, intake, parked, reaper, recovery
 from dialer.bridge.codes import Codes
 from dialer.bridge.intake import Intake
 from dialer.bridge.judge import Judge
-from dialer.bridge.life import BLOCK_QUIET_S, BLOCK_S
+from dialer.bridge.life import ALONE_AFTER_S, ALONE_AGE_S, BLOCK_QUIET_S, BLOCK_S
 from dialer.bridge.parked import ParkedSweep
 from dialer.bridge.reaper import Reaper
 from dialer.bridge.recovery import Recovery
@@ -180,7 +180,13 @@ def an_intake(*, is_paused: bool = False) -> Intake:
     ledger = a(keys=keys, wire=a(request="requests"), head="LEFT")
     clock = a(now=lambda: "its time")
     paused = {"its time": is_paused}
-    cell = a(bridge="b", ledger=ledger, clock=clock, is_paused_by_hours=paused.__getitem__)
+    cell = a(
+        bridge="b",
+        ledger=ledger,
+        clock=clock,
+        is_paused_by_hours=paused.__getitem__,
+        reply_within_s=7.0,
+    )
     return Intake(cast(Any, cell), cast(Any, "its client"))
 
 
@@ -268,7 +274,7 @@ async def test_an_intake_waits_shorter_if_a_parked_request_may_go(
     one.parked = {} if parked_trunk is None else {parked_trunk: 1}
     await one._wait_for_request(room(away=False))
     lists = ("its client", "requests", "hand of b")
-    assert waited == [(lists, {"head": "LEFT", "within_s": within_s})]
+    assert waited == [(lists, {"head": "LEFT", "within_s": within_s, "reply_within_s": 7.0})]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +377,7 @@ class Alone:
         clock = a(time=lambda: self.now)
         monkeypatch.setattr(intake, "asyncio", a(get_running_loop=lambda: clock))
         monkeypatch.setattr(intake, "wait_and_move", self.wait)
-        monkeypatch.setattr(Intake, "handle", lambda _, *given: self.handle(*given))
+        monkeypatch.setattr(Intake, "handle", lambda _, *given, is_alone: self.handle(*given))
         self.intake = an_intake()
         self.intake._read_at = self.now
 
@@ -394,7 +400,7 @@ NONE = (BLOCK_S, None)
 async def test_a_request_alone_is_handled_by_the_last_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = Alone(monkeypatch, (0.1, b"1"), (0.1, b"2"), NONE)
+    one = Alone(monkeypatch, (0.04, b"1"), (0.04, b"2"), NONE)
     one.intake._pause_s, one.intake.life.is_quiet = intake.FULL_PAUSE_MAX_S, True
     await one.intake._handle_each_alone(room(starts=5))
     assert one.waited == [BLOCK_QUIET_S, BLOCK_S, BLOCK_S]
@@ -414,9 +420,9 @@ async def test_a_request_alone_is_handled_by_the_last_reading(
 @pytest.mark.parametrize(
     "found",
     [
-        [(0.1, b"1"), (intake.ALONE_AFTER_S / 2, b"2")],  # more may have come with the second
-        [(0.1, b"1"), (intake.ALONE_AGE_S, b"2")],  # the reading is old
-        [(0.1, b"1"), (0.1, StoreUnavailable("lost"))],
+        [(0.04, b"1"), (ALONE_AFTER_S / 2, b"2")],  # more may have come with the second
+        [(0.04, b"1"), (ALONE_AGE_S, b"2")],  # the reading is old
+        [(0.04, b"1"), (0.04, StoreUnavailable("lost"))],
     ],
 )
 async def test_the_room_is_read_again_before_a_request(
@@ -429,7 +435,7 @@ async def test_the_room_is_read_again_before_a_request(
 
 
 async def test_the_room_is_read_again_if_a_request_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Alone(monkeypatch, (0.1, b"1"))
+    one = Alone(monkeypatch, (0.04, b"1"))
     one.moves = False
     await one.intake._handle_each_alone(room(starts=5))
     assert len(one.handled) == 1
@@ -439,7 +445,7 @@ async def test_the_room_is_read_again_if_a_request_stays(monkeypatch: pytest.Mon
 async def test_nothing_is_awaited_alone_without_room(
     monkeypatch: pytest.MonkeyPatch, in_hand: int
 ) -> None:
-    one = Alone(monkeypatch, (0.1, b"1"))
+    one = Alone(monkeypatch, (0.04, b"1"))
     left = room(starts=in_hand)
     await one.intake._handle_each_alone(replace(left, cell=replace(left.cell, in_hand=in_hand)))
     assert one.waited == []

@@ -92,6 +92,22 @@ class Site:
 # --- reading --------------------------------------------------------------------------------
 
 
+async def test_a_request_that_stayed_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    site, parsed = Site(), list[bytes]()
+
+    def parse(raw: bytes, **_: Any) -> CallRequest:
+        parsed.append(raw)
+        return request(raw.decode())
+
+    monkeypatch.setattr(refusals, "admissible_request", parse)
+    rounds = [[b"a", b"b"], [b"b", b"c"], [b"a"]]
+    for raws in rounds:
+        found = await site.refusals.read([Element(raw, "hand") for raw in raws])
+        assert [one.element.raw for one in found] == raws
+        assert [one.request for one in found] == [request(raw.decode()) for raw in raws]
+    assert parsed == [b"a", b"b", b"c", b"a"]
+
+
 async def test_elements_are_read_or_refused(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,7 +12,6 @@ import pytest
 from dialer import failpoints, watchdog
 from dialer.bridge import service
 from dialer.bridge.cells import Served
-from dialer.bridge.dispatch import PUBLISH_WITHIN_S
 from dialer.bridge.service import _Bridge
 from dialer.bridge.signals import Signals
 from dialer.errors import ConfigError, StoreUnavailable
@@ -90,7 +89,7 @@ def replaced(monkeypatch: pytest.MonkeyPatch, notes: Notes, served: Any, **celer
         "QuickLane",
         lambda app, redis: a(broker=redis, close=notes.of("lane close")),
     )
-    monkeypatch.setattr(service, "connect", lambda url, reply_timeout_s: (url, reply_timeout_s))
+    monkeypatch.setattr(service, "connect", lambda url: f"client of {url}")
     monkeypatch.setattr(Served, "connect", notes.of("connect", served))
     process = a(ready=notes.now_of("ready"), stopping=notes.now_of("stopping"))
     monkeypatch.setattr(watchdog, "process", process)
@@ -106,7 +105,7 @@ async def test_a_bridge_starts_serves_and_closes(
         *("check", "dispatcher", "connect", "old start", "ready", "run"),
         *("stopping", "old stop", "flush", "old close", "broker close", "lane close"),
     ]
-    assert notes.given("dispatcher") == [("its app", ("redis://b", PUBLISH_WITHIN_S))]
+    assert notes.given("dispatcher") == [("its app", "client of redis://b")]
     assert caplog.messages == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -164,7 +165,7 @@ async def test_a_wait_in_redis_is_no_late_reply(url: str, timeout_s: float) -> N
 
 
 async def move(redis: Redis) -> bytes | None:
-    return await wait_and_move(redis, "list", "hand", head="LEFT", within_s=0.5)
+    return await wait_and_move(redis, "list", "hand", head="LEFT", within_s=0.5, reply_within_s=5.0)
 
 
 async def test_a_move_returns_the_element_or_none() -> None:
@@ -179,6 +180,15 @@ async def test_a_lost_connection_during_a_move_says_so(lost: Exception) -> None:
     with pytest.raises(StoreUnavailable, match="lost while waiting for list") as raised:
         await move(client(lost))
     assert raised.value.__cause__ is lost
+
+
+async def test_a_move_without_a_reply_in_time_is_a_lost_connection() -> None:
+    async def blmove(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    silent: Any = SimpleNamespace(blmove=blmove)
+    with pytest.raises(StoreUnavailable, match="waiting for list: no reply in time"):
+        await wait_and_move(silent, "list", "hand", head="LEFT", within_s=0.01, reply_within_s=0.01)
 
 
 async def test_a_refused_move_is_raised_as_it_is() -> None:

@@ -105,7 +105,9 @@ def test_a_reset_while_the_bridge_waits_is_an_outage(factory: Factory) -> None:
         redis = connect(server.url)
 
         async def move() -> bytes | None:
-            return await wait_and_move(redis, "source", "hand", head="LEFT", within_s=1)
+            return await wait_and_move(
+                redis, "source", "hand", head="LEFT", within_s=1, reply_within_s=5.0
+            )
 
         assert await move() is None
         server.reset()

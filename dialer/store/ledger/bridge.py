@@ -193,6 +193,10 @@ class BridgeLedger(WaitingCalls):
         )
         return int(back)
 
+    async def has_parked(self) -> bool:
+        """True if a request is parked, or was a moment ago."""
+        return bool(await self.steps.read("SCARD", self.keys.parking))
+
     async def has_requests(self, bridge: str) -> bool:
         """True if an element is in this bridge's hands, or is parked and no other bridge lives.
 
