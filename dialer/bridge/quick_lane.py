@@ -113,8 +113,9 @@ class QuickLane:
         """Close the connection; what has no reply goes the other way."""
         if self._opening is not None:
             await cancel([self._opening])
-        if self._connection is not None:
-            await self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
         await self.redis.aclose()
 
     def _take_replies(

@@ -157,6 +157,15 @@ async def test_a_slow_broker_gets_no_more_by_the_lane(
     assert rig.lane.owed == 0
 
 
+async def test_a_closed_lane_leaves_no_connection(rig: Rig) -> None:
+    await rig.until_open()
+    connection = rig.lane._connection
+    await rig.lane.close()
+    assert connection is not None
+    assert not connection.is_open
+    assert not rig.lane.ping(ignore)
+
+
 async def test_the_bridge_stops_while_the_lane_connects(rig: Rig) -> None:
     assert not rig.lane.send([nudge(1)], ignore)
     await rig.lane.close()

@@ -120,6 +120,19 @@ async def test_the_trunks_take_turns() -> None:
     assert site.intake._first == "tim"
 
 
+@pytest.mark.parametrize(
+    ("is_paused", "starts", "may"), [(False, 1, True), (False, 0, False), (True, 1, False)]
+)
+async def test_a_cell_may_admit_while_it_is_open_and_has_room(
+    is_paused: bool, starts: int, may: bool
+) -> None:
+    site = Site()
+    site.is_paused, site.states = is_paused, {"pbx01": a(load=load(starts=starts))}
+    site.intake.cell.registry.pbxs = site.notes.of("pbxs", lambda *_, **__: site.states)  # type: ignore[method-assign]
+    assert await site.intake._may_admit(max_age_s=0.5) is may
+    assert site.notes.names == ([] if is_paused else ["pbxs"])
+
+
 async def test_nothing_leaves_a_paused_cell_s_lists() -> None:
     site = Site()
     site.is_paused = True
