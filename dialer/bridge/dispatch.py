@@ -1,8 +1,9 @@
 """Publisher of Celery tasks: one nudge for each queued call, to the queue named after its PBX.
 
 The state of each call is in the ledger, where its worker looks every second. So a lost task costs
-a second, a repeated one does nothing, and the bridge admits more while a thread publishes, in
-batches. It waits for a broker that is slower than the bridge, and for no other.
+a second, a repeated one does nothing, and the bridge admits more while tasks are published: by the
+quick lane, or by a thread with kombu. It waits for a broker that is slower than the bridge, and for
+no other.
 """
 
 from __future__ import annotations
