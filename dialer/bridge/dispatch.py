@@ -15,15 +15,13 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
 from typing import Final
 
 from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Producer
 
-from dialer.bridge.nudges import Nudge, message_of
+from dialer.bridge.nudges import Nudge, by_pbx, message_of
 from dialer.bridge.quick_lane import QuickLane, is_about_queue
 from dialer.celery import BROKER_ERRORS, ORIGINATE
 from dialer.failpoints import failpoint
@@ -61,8 +59,6 @@ LOOK_EVERY_S: Final = 0.01
 #: ignores these options.)
 CONFIRMED: Final = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
 
-
-_pbx_of = attrgetter("pbx")
 
 #: A word of the broker's refusal, and the cure for it. The last one is for all others.
 _CURES: Final = (
@@ -278,7 +274,7 @@ class Dispatcher:
         try:
             producer = self._reached() if not nudges else self._connected()
             is_connected = True
-            for pbx, tasks in groupby(sorted(nudges, key=_pbx_of), _pbx_of):
+            for pbx, tasks in by_pbx(nudges):
                 has_taken |= self._send_to(producer, pbx, tasks)
         except BROKER_ERRORS as error:
             self._disconnect()

@@ -13,10 +13,11 @@ from typing import Final
 from dialer.domain.taking import CLAIM_WITHIN_S
 from dialer.store.ledger import Pulsed
 
-#: Longest wait of a part in Redis for the next request or code, in seconds: in a quiet cell, where
-#: each wait costs and nothing else can come, and in any other.
-BLOCK_QUIET_S: Final = 5.0
+#: Longest wait in Redis for a request or a code, in seconds.
 BLOCK_S: Final = 1.25
+
+#: The same in a quiet cell: nothing but that request or code can come, and each wait costs.
+BLOCK_QUIET_S: Final = 5.0
 
 #: A request or code is handled alone if its list was empty for so long before it, in seconds.
 #: Otherwise more may have come, and one fetch takes them all.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
 
 from celery import Celery
 
@@ -19,6 +22,15 @@ class Nudge:
     pbx: str
     epoch: int
     shown: str = ""
+
+
+_PBX_OF: Final = attrgetter("pbx")
+
+
+def by_pbx(nudges: Iterable[Nudge]) -> Iterator[tuple[str, list[Nudge]]]:
+    """Return each PBX with its nudges, in their order."""
+    for pbx, of_pbx in groupby(sorted(nudges, key=_PBX_OF), _PBX_OF):
+        yield pbx, list(of_pbx)
 
 
 def message_of(app: Celery, nudge: Nudge) -> Any:

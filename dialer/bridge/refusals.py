@@ -53,7 +53,7 @@ class Refusals:
 
     cell: BridgeCell
     #: The requests that were read last. Those that had to stay are read again soon.
-    _read: dict[bytes, CallRequest] = field(default_factory=dict)
+    _parsed: dict[bytes, CallRequest] = field(default_factory=dict)
 
     async def read(self, elements: Sequence[Element]) -> list[Candidate]:
         """Parse requests; refuse invalid ones."""
@@ -61,13 +61,13 @@ class Refusals:
         refusals: list[Awaitable[None]] = []
         for element in elements:
             try:
-                request = self._read.get(element.raw) or self._parse(element.raw)
+                request = self._parsed.get(element.raw) or self._parse(element.raw)
                 candidates.append(Candidate(element, request))
             except InvalidRequest as error:
                 refusals.append(self._refuse_invalid(element, error))
             except Exception as error:  # noqa: BLE001  # logged and answered
                 refusals.append(self.fail(element, error))
-        self._read = {candidate.element.raw: candidate.request for candidate in candidates}
+        self._parsed = {candidate.element.raw: candidate.request for candidate in candidates}
         await asyncio.gather(*refusals)
         return candidates
 

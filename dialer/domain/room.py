@@ -208,7 +208,7 @@ class Room:
     def is_ample(self) -> bool:
         """True if each ready PBX has room for any call, and the cell too.
 
-        Then a reading that is a little old still chooses as a new one would.
+        Then a reading that is a little old is good enough for one more request.
         """
         ready = [p for p in self.pbxs if p.ready]
         has_room = all(p.room and p.is_taking_calls and not p.trunk_starts for p in ready)

@@ -252,7 +252,7 @@ async def test_a_silent_broker_is_given_up_after_a_second_whatever_its_url_says(
     await lane.close()
 
 
-async def test_a_lane_to_a_replica_is_opened_anew(
+async def test_a_lane_to_a_replica_connects_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quick_lane, "AGAIN_AFTER_S", 0.0)

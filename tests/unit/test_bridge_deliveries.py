@@ -87,7 +87,7 @@ async def test_redis_moves_the_next_code_to_the_hand(
 
 
 class Waits:
-    """Waits for codes: `found` are (seconds it took, what was found); the last one is no more."""
+    """Stands for the waits: `found` has the seconds that each took, and the code that it found."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: tuple[float, Any]) -> None:
         self.found, self.now, self.slept = list(found), 100.0, list[float]()

@@ -367,7 +367,7 @@ async def test_an_intake_goes_on_alone_after_a_single_request(
 
 
 class Alone:
-    """An intake that handles each request alone. `found` are (seconds it took, what was found)."""
+    """An intake whose waits take the seconds of `found`, and find its requests."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: tuple[float, Any]) -> None:
         self.found, self.now = list(found), 100.0
