@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
 from dialer.domain.followed import Followed
+from dialer.domain.parameters import Parameters, Subject, state_words
 from dialer.domain.request import cell_of
 from dialer.errors import (
     AmiLoginRefused,
@@ -25,17 +26,20 @@ from dialer.errors import (
     DialerError,
     Fenced,
     StepsStopped,
+    StoreUnfit,
 )
 from dialer.event_loop import running_name
 from dialer.settings import Pbx, Settings
 from dialer.settings.broker_url import is_rabbitmq
 from dialer.settings.kept import cells_of
+from dialer.settings.live import with_parameters
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.fitness import check_broker
 from dialer.store.ledger import WorkerLedger
 from dialer.store.ledger.fence import Fence
 from dialer.store.ledger.unannounced import unannounced
+from dialer.store.parameters import ParameterStore, Watch
 from dialer.store.registry import HEARTBEAT_EVERY_S, Registry
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
@@ -84,6 +88,7 @@ SETTLED_S: Final = 5.0
 class PbxWorker:
     """The worker of one PBX. `on_done` is called for every call that ended here.
 
+    `settings` and `pbx` are those of the file. The live parameters lie over them.
     `failure` is done when a background task has ended before the stop; the process must end.
     `broker_trouble` returns why no nudges come from the broker, '' if they do. `is_revoked` tells
     if somebody revoked a call that is not dialed yet.
@@ -105,6 +110,7 @@ class PbxWorker:
     _servers: Servers = field(default_factory=Servers)
     _journal: Journal = field(init=False)
     _registry: Registry = field(init=False)
+    _live: Watch = field(init=False)
     _lease: PbxLease = field(init=False)
     _presence: Presence = field(init=False)
     _fence: Fence = field(init=False)
@@ -155,6 +161,7 @@ class PbxWorker:
         await self._connect_cells()
         await self._require_alone()
         self._build()
+        await self._read_parameters()
         for steps in self._servers.known.values():
             await steps.or_none_if_down(self._add_removed_cells(steps))
             steps.on_recovered = partial(self._on_redis_back, steps)
@@ -163,11 +170,50 @@ class PbxWorker:
         self._run("check of long calls", self._check_long_calls())
         self._run("check of targets", self._check_targets_again())
         self._run("governor", self.governor.run())
+        self._run("live parameters", self._live.run(self._apply))
         self._run("Redis", self._servers.watch())
         for steps in self._servers.known.values():
             look = self._retry_refused(partial(self._look_for_calls, steps))
             self._run(f"look for calls in {steps.where}", look)
         return link
+
+    async def _read_parameters(self) -> None:
+        """Read the live parameters before the first call: a cell may be paused.
+
+        Raises:
+            StoreUnfit: the registry's Redis refuses them.
+        """
+        self._live = Watch(ParameterStore(self._registry.steps))
+        try:
+            await self._live.look()
+        except RedisError as error:
+            raise StoreUnfit(f"the registry's Redis refuses a command: {error}") from error
+        self._apply(self._live.parameters)
+
+    def _apply(self, parameters: Parameters) -> None:
+        """Dial by these live parameters from now on; calls that are up are not touched."""
+        live = with_parameters(self.settings, parameters)
+        for problem in live.problems:
+            logger.error(
+                "A live parameter is not valid here; the value of dialer.toml is in force",
+                extra={"pbx": self.pbx.name, "reason": str(problem)},
+            )
+        before = [*self._cells]
+        for cell in live.settings.cells:
+            self._cells.change(cell)
+        if [*self._cells] != before:
+            self._targets.check_soon()
+        self.state.paused = {
+            name: state_words(Subject("cell", name), paused) for name, paused in live.paused.items()
+        }
+        pbx = live.settings.pbx(self.pbx.name)
+        self._originator.pbx = self._targets.pbx = pbx
+        self.governor.change(float(pbx.cps), is_on=pbx.governor)
+        if parameters.version:
+            logger.info(
+                "Live parameters are in force",
+                extra={"pbx": self.pbx.name, "version": parameters.version},
+            )
 
     async def _require_alone(self) -> None:
         """Raise PbxHeld if a worker of this PBX with another registry serves one of the cells."""

@@ -18,13 +18,16 @@ from dialer.store.redis_url import REPLY_TIMEOUT_S
 from dialer.store.registry import Registry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class BridgeCell:
     """One cell that a bridge serves.
 
     `bridge` is the name of this process in the ledger. `pbxs` are those of the cell, in its
     order; `all_pbxs` are the names of all PBXs of the settings. `wire` is how Multcall writes.
     `clock` has the time of the cell's Redis, which must reply within `reply_within_s`.
+
+    Live parameters change `settings`, `pbxs` and `paused` at any await: who needs the same value
+    twice keeps it. `paused` says who paused the cell, '' if nobody did.
     """
 
     bridge: str
@@ -37,6 +40,7 @@ class BridgeCell:
     wire: Wire = STRICT
     clock: RedisClock = field(default_factory=RedisClock)
     reply_within_s: float = REPLY_TIMEOUT_S
+    paused: str = ""
 
     @property
     def name(self) -> str:
@@ -53,18 +57,18 @@ class BridgeCell:
         """All trunks of the cell's PBXs."""
         return frozenset[str]().union(*(pbx.trunks for pbx in self.pbxs))
 
-    def pbx(self, name: str) -> PbxLimits:
-        """Return the PBX of that name."""
-        return next(p for p in self.pbxs if p.name == name)
+    def pbx(self, name: str) -> PbxLimits | None:
+        """Return the PBX of that name; None if the cell no longer lists it."""
+        return next((p for p in self.pbxs if p.name == name), None)
 
     def trunk(self, request: CallRequest) -> str | None:
         """Return the trunk that a PBX must have for this call, None for any."""
         return request.trunk or self.settings.trunk
 
-    def is_paused_by_hours(self, at: datetime) -> bool:
-        """True if outside calling hours and the cell's policy is `hold`."""
+    def is_paused(self, at: datetime) -> bool:
+        """True if an operator paused the cell, or outside calling hours if its policy is `hold`."""
         limits = self.settings.limits
-        return limits.outside_hours == "hold" and not limits.is_open(at)
+        return bool(self.paused) or (limits.outside_hours == "hold" and not limits.is_open(at))
 
     async def release_unused(self, pbx: str, call_ids: Iterable[str]) -> int:
         """Release slots of a PBX, except those that the calls use now; return how many.

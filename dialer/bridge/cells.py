@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,17 +19,20 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.life import BLOCK_QUIET_S
 from dialer.bridge.own_state import OwnState
-from dialer.bridge.plans import CellPlan, plan_of
+from dialer.bridge.plans import CellPlan, in_force, plan_of
 from dialer.bridge.pulse import Beating, Pulse
 from dialer.bridge.served_cell import ServedCell
 from dialer.domain.numbers import Numbering
-from dialer.errors import TaskEnded
+from dialer.domain.parameters import Parameters
+from dialer.errors import StoreUnfit, TaskEnded
 from dialer.settings import Settings
 from dialer.settings.kept import cells_of
+from dialer.settings.live import Live
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel, connect
 from dialer.store.clock import RedisClock
 from dialer.store.ledger import BridgeLedger
+from dialer.store.parameters import ParameterStore, Watch
 from dialer.store.redis_url import reply_timeout_s
 from dialer.store.registry import Registry
 from dialer.store.servers import Servers
@@ -39,7 +42,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Served:
-    """All cells of one version. `failure` is set if a background task ended unexpectedly."""
+    """All cells of one version of the file. `live` has the live parameters over it.
+
+    `failure` is set if a background task ended unexpectedly.
+    """
 
     cells: list[ServedCell] = field(default_factory=list)
     failure: asyncio.Future[None] = field(
@@ -49,6 +55,7 @@ class Served:
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _own: list[asyncio.Task[Any]] = field(default_factory=list)
     _own_state: OwnState | None = None
+    live: Watch | None = None
     _pulses: dict[str, Pulse] = field(default_factory=dict)
     _is_stopping: bool = False
 
@@ -74,6 +81,7 @@ class Served:
 
         Raises:
             StoreUnavailable: a Redis that must answer does not.
+            StoreUnfit: the registry's Redis refuses to tell the live parameters.
         """
         served = cls()
         try:
@@ -81,6 +89,11 @@ class Served:
             served._stack.push_async_callback(servers.close)
             registry = await servers.at(registry_url, "the registry's Redis")
             served._own_state = OwnState(bridge, Registry(registry), dispatcher)
+            served.live = Watch(ParameterStore(registry))
+            try:
+                await served.live.look()  # before the first fetch: a cell may be paused
+            except RedisError as error:
+                raise StoreUnfit(f"the registry's Redis refuses a command: {error}") from error
             registries: dict[Numbering, Registry] = {}  # cells share their readings
             staying = {plan.cell.name: plan.redis_url for plan in plans if not plan.draining}
             for name, url in staying.items():
@@ -98,7 +111,7 @@ class Served:
                     BridgeCell(
                         bridge=bridge,
                         settings=plan.cell,
-                        pbxs=tuple(pbx.limits for pbx in plan.pbxs),
+                        pbxs=plan.limits,
                         all_pbxs=plan.all_pbxs,
                         ledger=BridgeLedger(
                             steps, plan.cell.name, plan.push, plan.wire.fields, plan.numbering
@@ -132,6 +145,16 @@ class Served:
         )
 
     @property
+    def parameters(self) -> Parameters:
+        """Return the live parameters as last read."""
+        return self.live.parameters if self.live is not None else Parameters()
+
+    def apply(self, live: Live) -> None:
+        """Serve all cells by these settings from now on; calls are not touched."""
+        for cell in self.cells:
+            cell.apply(in_force(cell.plan, live))
+
+    @property
     def plans(self) -> list[CellPlan]:
         """Return the plans of the cells that are still served."""
         return [cell.plan for cell in self.cells if not cell.is_over]
@@ -158,9 +181,12 @@ class Served:
                     found.setdefault(cell.name, plan)
         return list(found.values())
 
-    async def start(self) -> None:
-        """Start to serve every cell."""
+    async def start(self, on_change: Callable[[Parameters], None]) -> None:
+        """Start to serve every cell. `on_change` is called when live parameters have changed."""
         self._supervise(asyncio.create_task(self._servers.watch(), name="Redis steps"))
+        if self.live is not None:
+            watch = self.live.run(on_change)
+            self._supervise(asyncio.create_task(watch, name="live parameters"))
         if self._own_state is not None:
             self._supervise(asyncio.create_task(self._own_state.run(), name="own state"))
         for pulse in self._pulses.values():

@@ -90,7 +90,7 @@ class Intake:
         now_us = int(asyncio.get_running_loop().time() * 1e6)
         loads = self._returns.level((state.load for state in states.values()), now_us)
         of_pbxs = sum(load.room for load in loads)
-        if cell.is_paused_by_hours(self.cell.clock.now()):
+        if cell.is_paused(self.cell.clock.now()):
             of_pbxs = 0
         fetched = await cell.ledger.fetch(
             cell.bridge, at_most=min(BATCH, of_pbxs), threads=cell.settings.threads
@@ -117,7 +117,7 @@ class Intake:
         )
         moved += refused
         started: Mapping[str, int] = {}
-        if not must_read and not self.cell.is_paused_by_hours(self.cell.clock.now()):
+        if not must_read and not self.cell.is_paused(self.cell.clock.now()):
             others = await self._park(allowed, room)
             moved += len(allowed) - len(others)
             admitted = await self.admissions.admit(others, room)
@@ -135,7 +135,7 @@ class Intake:
         """Return what to handle now: parked requests that have room (older), then the hand."""
         keys = self.cell.ledger.keys
         wanted: dict[str, int] = {}
-        if fetched.parked and not self.cell.is_paused_by_hours(self.cell.clock.now()):
+        if fetched.parked and not self.cell.is_paused(self.cell.clock.now()):
             # Trunks of one PBX take turns, or one with a large backlog would use up all its room.
             turns = sorted(fetched.parked, key=lambda trunk: (trunk <= self._first, trunk))
             parked_by_turn = {trunk: fetched.parked[trunk] for trunk in turns}
@@ -200,7 +200,7 @@ class Intake:
 
     async def _wait(self, room: Room, fetched: Fetched) -> None:
         """Wait until there may be room, or a request."""
-        if not room.is_ready or self.cell.is_paused_by_hours(self.cell.clock.now()):
+        if not room.is_ready or self.cell.is_paused(self.cell.clock.now()):
             await self._wait_until_open()
         elif fetched.hand or not room.to_fetch:
             await self._wait_for_room(room)
@@ -229,7 +229,7 @@ class Intake:
     async def _may_admit(self, *, max_age_s: float) -> bool:
         """True if the cell is open and a PBX has room, as read at most `max_age_s` ago."""
         cell = self.cell
-        if cell.is_paused_by_hours(cell.clock.now()):
+        if cell.is_paused(cell.clock.now()):
             return False
         states = await cell.registry.pbxs(cell.pbxs, cell.name, max_age_s=max_age_s)
         return any(state.load.room for state in states.values())

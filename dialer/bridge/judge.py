@@ -71,7 +71,8 @@ class Judge:
 
     def _note_ready(self, states: Mapping[str, PbxState]) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._looked_at > LOOK_WITHIN_S:
+        is_paused = self.cell.is_paused(self.cell.clock.now())  # then no PBX claims its calls
+        if now - self._looked_at > LOOK_WITHIN_S or is_paused:
             self._ready_since.clear()
         self._looked_at = now
         for name, state in states.items():

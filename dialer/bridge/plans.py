@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dialer.domain.numbers import BY_DIGITS, Numbering
+from dialer.domain.parameters import Subject, state_words
+from dialer.domain.room import PbxLimits
 from dialer.errors import ConfigError
 from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell, Pbx, Settings
+from dialer.settings.live import Live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,8 @@ class CellPlan:
     """One cell of the settings. `all_pbxs` names every PBX of the settings.
 
     `draining`: the cell was removed from the settings. Its calls are finished and no new request is
-    fetched.
+    fetched. `paused` says who paused the cell, '' if nobody did; `drained` has for each drained PBX
+    who did that.
     """
 
     cell: Cell
@@ -29,6 +33,13 @@ class CellPlan:
     wire: Wire = STRICT
     numbering: Numbering = BY_DIGITS
     draining: bool = False
+    paused: str = ""
+    drained: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> tuple[PbxLimits, ...]:
+        """What the cell's PBXs allow."""
+        return tuple(replace(p.limits, drained=self.drained.get(p.name, "")) for p in self.pbxs)
 
     @property
     def ledger_id(self) -> tuple[str, str]:
@@ -69,6 +80,25 @@ def plan_of(settings: Settings, cell: Cell, redis_url: str, *, draining: bool = 
         wire=settings.multcall.wire,
         numbering=settings.numbers.numbering,
         draining=draining,
+    )
+
+
+def in_force(plan: CellPlan, live: Live) -> CellPlan:
+    """Return the plan with the live parameters that are in force. A removed cell has none."""
+    settings, cell = live.settings, plan.cell
+    if not plan.draining:
+        cell = settings.cell(cell.name)
+    known = {pbx.name: pbx for pbx in settings.pbxs}
+    paused = live.paused.get(cell.name)
+    return replace(
+        plan,
+        cell=cell,
+        pbxs=tuple(known[name] for name in cell.pbxs if name in known),
+        paused=state_words(Subject("cell", cell.name), paused) if paused else "",
+        drained={
+            name: state_words(Subject("pbx", name), drained)
+            for name, drained in live.drained.items()
+        },
     )
 
 

@@ -175,7 +175,7 @@ class Recovery:
         cell = self.cell
         moving = [w for w in waiting if w.call_id in entries]
         leaving = {w.pbx for w in moving}
-        loads = [states[p.name].load for p in cell.pbxs if p.name not in leaving]
+        loads = [state.load for name, state in states.items() if name not in leaving]
         # A PBX on trial gets a call that was moved before only if the cell has no other.
         taking = [load for load in loads if load.is_taking_calls]
         chosen = plan(
@@ -192,7 +192,9 @@ class Recovery:
     async def _move_one(self, waiting: Waiting, pbx: str, trunk: str | None) -> int:
         """Queue one call to a PBX; return its new epoch, 0 if that failed."""
         cell = self.cell
-        lease = await cell.registry.lease(cell.pbx(pbx), [waiting.call_id], [trunk])
+        if (limits := cell.pbx(pbx)) is None:
+            return 0
+        lease = await cell.registry.lease(limits, [waiting.call_id], [trunk])
         if not lease.granted:
             return 0
         epoch = await cell.ledger.assign(waiting, pbx)
@@ -237,7 +239,7 @@ class Recovery:
         if is_over:
             error = CallError(code="outside_hours", message="the cell's calling hours are over")
             await self._end(fresh, Result.EXPIRED, error, within=_WAITING)
-        if is_over or self.cell.is_paused_by_hours(now):
+        if is_over or self.cell.is_paused(now):
             return {}
         return {entry.call.call_id: entry for entry in fresh}
 

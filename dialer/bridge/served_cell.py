@@ -74,6 +74,11 @@ class ServedCell:
         self.recovery = Recovery(self.cell, self.plan.pbx_lost_after_s, life)
         self.reaper = Reaper(self.cell, self.recovery, self.is_alone, life)
 
+    def apply(self, plan: CellPlan) -> None:
+        """Serve the cell by other live parameters from now on; calls are not touched."""
+        self.plan, cell = plan, self.cell
+        cell.settings, cell.pbxs, cell.paused = plan.cell, plan.limits, plan.paused
+
     async def start(self) -> None:
         """Take over the hands of dead bridges, then start every part.
 

@@ -20,10 +20,12 @@ from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.plans import CellPlan, plans_of, removed_cells
 from dialer.bridge.quick_lane import QuickLane
 from dialer.bridge.signals import Signals
+from dialer.domain.parameters import Parameters
 from dialer.errors import DialerError
 from dialer.event_loop import new_event_loop, running_name
 from dialer.settings import Settings, load
 from dialer.settings.broker_url import is_rabbitmq
+from dialer.settings.live import with_parameters
 from dialer.store.client import cancel, connect
 from dialer.store.fitness import check_broker
 
@@ -69,7 +71,7 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
     served = await Served.connect(plans, registry_url, bridge=name, dispatcher=dispatcher)
     bridge = _Bridge(name, chosen, dispatcher, signals, settings, settings, served)
     try:
-        await served.start()
+        await bridge.start()
         names = [plan.cell.name for plan in plans]
         logger.info("Bridge ready", extra={"cells": names, "loop": running_name()})
         watchdog.process.ready("Serving")
@@ -87,7 +89,7 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
 
 @dataclass(slots=True)
 class _Bridge:
-    """The process. `settings` are the present ones, `at_start` those of its start.
+    """The process. `settings` are the present ones of the file, `at_start` those of its start.
 
     `drain_problem` is the last logged reason why cells could not be drained.
     """
@@ -100,6 +102,27 @@ class _Bridge:
     settings: Settings
     served: Served
     drain_problem: str = ""
+
+    async def start(self) -> None:
+        """Start to serve, by the live parameters that are in force."""
+        self.apply(self.served.parameters)
+        await self.served.start(self.apply)
+
+    def apply(self, parameters: Parameters) -> None:
+        """Serve by these live parameters from now on."""
+        live = with_parameters(self.settings, parameters)
+        for problem in live.problems:
+            logger.error(
+                "A live parameter is not valid here; the value of dialer.toml is in force",
+                extra={"reason": str(problem)},
+            )
+        self.served.apply(live)
+        if parameters.version:
+            logger.info("Live parameters are in force", extra={"version": parameters.version})
+
+    @property
+    def _in_force(self) -> Settings:
+        return with_parameters(self.settings, self.served.parameters).settings
 
     async def run(self) -> None:
         """Serve until the signal to stop.
@@ -129,7 +152,7 @@ class _Bridge:
             await asyncio.Event().wait()
         while True:
             await asyncio.sleep(LOOK_FOR_UNSERVED_EVERY_S)
-            if found := await self.served.unserved(self.settings):
+            if found := await self.served.unserved(self._in_force):
                 return found
 
     async def _drain(self, found: Sequence[CellPlan]) -> None:
@@ -149,7 +172,7 @@ class _Bridge:
             return
         self.drain_problem = ""
         if fresh is not None:
-            await self._change(fresh)
+            await self._change(fresh, self.settings)
             logger.warning(
                 "Removed cells still have calls; finishing them",
                 extra={"cells": names},
@@ -172,8 +195,7 @@ class _Bridge:
             return
         if fresh is None:
             return
-        await self._change(fresh)
-        self.settings = settings
+        await self._change(fresh, settings)
         logger.info(
             "New settings are in force",
             extra={"changed": changes, "cells": [plan.cell.name for plan in plans]},
@@ -201,16 +223,16 @@ class _Bridge:
         await cancel([connecting])
         return None
 
-    async def _change(self, fresh: Served) -> None:
+    async def _change(self, fresh: Served, settings: Settings) -> None:
         """Stop the old cells and start the new ones under the same bridge name.
 
         The hand of that name is empty by then.
         """
-        old, self.served = self.served, fresh
+        old, self.served, self.settings = self.served, fresh, settings
         await old.stop()
         await old.close()
         if not self.signals.stop.is_set():
-            await fresh.start()
+            await self.start()
 
 
 def _changes(old: Settings, new: Settings) -> Iterator[str]:

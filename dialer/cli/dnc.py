@@ -190,24 +190,10 @@ async def _add_all(
 
 def _with_registry(work: Callable[[Registry], Awaitable[_Answer]]) -> _Answer:
     """Connect to the registry's Redis, await `work` and return its result."""
-    import asyncio
-
+    from dialer.cli.registry import with_registry
     from dialer.settings import load
-    from dialer.store.client import connect, require
-    from dialer.store.fitness import require_usable
     from dialer.store.registry import Registry
-    from dialer.store.steps import Steps
 
     settings = load()
-    url, numbering = settings.registry_redis_url, settings.numbers.numbering
-
-    async def connected() -> _Answer:
-        steps = Steps(connect(url), "the registry's Redis")
-        try:
-            await require(steps.redis, url, "the registry's Redis")
-            await require_usable(steps.redis, url, "the registry's Redis")
-            return await work(Registry(steps, numbering))
-        finally:
-            await steps.close()
-
-    return asyncio.run(connected())
+    numbering = settings.numbers.numbering
+    return with_registry(settings, lambda steps: work(Registry(steps, numbering)))

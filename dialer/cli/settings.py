@@ -1,4 +1,4 @@
-"""Commands about the settings: `dialer cells`, `dialer config check|show|import`."""
+"""Commands about the settings: `dialer config check|show|export|import`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dialer.cli.groups import group
-from dialer.errors import ConfigError
+from dialer.errors import ConfigError, DialerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from dialer.settings.live import Live
 
 config = group("Check or show the settings, or import an old settings file.")
 
@@ -19,20 +21,6 @@ config = group("Check or show the settings, or import an old settings file.")
 File = Annotated[
     Path | None, typer.Argument(readable=False, help="Default: DIALER_CONFIG, or ./dialer.toml.")
 ]
-
-
-def cells() -> None:
-    """List the cells with their threads, PBXs and Redis."""
-    from dialer.settings import load
-    from dialer.store.redis_url import redacted
-
-    settings = load()
-    rows = [
-        (cell.name, str(cell.threads), " ".join(cell.pbxs), redacted(settings.cell_redis_url(cell)))
-        for cell in settings.cells
-    ]
-    for line in _table(("CELL", "THREADS", "PBXS", "REDIS"), rows):
-        typer.echo(line)
 
 
 @config.command("check")
@@ -58,13 +46,46 @@ def check(file: File = None) -> None:
 
 @config.command("show")
 def show(file: File = None) -> None:
-    """Print the effective settings with environment and defaults, without secrets."""
-    import tomlkit
+    """Print the settings in force, each with where it comes from, without secrets.
 
+    The source is the file, a variable, a default, or a live parameter with who set it.
+    """
+    from dialer.cli.live import read_live
     from dialer.settings import load
+    from dialer.settings.sources import Sources, with_sources
 
-    tables = load(file).model_dump(mode="json", by_alias=True, exclude_none=True)
-    typer.echo(tomlkit.dumps(tables), nl=False)
+    settings = load(file)
+    live, parameters = read_live(settings)
+    typer.echo(with_sources(live.settings, Sources.of(file, parameters)), nl=False)
+    for name, text in _states(live):
+        typer.echo(f"# {name} is {text}")
+
+
+@config.command("export")
+def export(
+    file: File = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; default: standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Overwrite the file.")] = False,
+) -> None:
+    """Print dialer.toml with the live values in it, comments and secrets as they are."""
+    from dialer.cli.live import read_live
+    from dialer.settings import config_path, load
+    from dialer.settings.sources import exported
+
+    settings = load(file)
+    live, parameters = read_live(settings)
+    if parameters is None:
+        raise DialerError("nothing was exported, because the live parameters are not known")
+    text = exported(file or config_path(), live.settings, parameters)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        _write(output, text, force=force)
+        typer.echo(f"{output} is written")
+    for name, state in _states(live):
+        typer.echo(f"not exported: {name} is {state}", err=True)
 
 
 @config.command("import")
@@ -93,14 +114,14 @@ def import_old(
         typer.echo(f"to correct: {problem}", err=True)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Yield lines of left-aligned columns, two spaces apart."""
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        yield "  ".join(
-            f"{text:<{width}}" for text, width in zip(line, widths, strict=True)
-        ).rstrip()
+def _states(live: Live) -> Iterator[tuple[str, str]]:
+    """Yield each cell that is paused and each PBX that is drained, with who did it."""
+    from dialer.domain.parameters import Subject, state_words
+
+    for name, setting in live.paused.items():
+        yield f"cell {name}", state_words(Subject("cell", name), setting)
+    for name, setting in live.drained.items():
+        yield f"PBX {name}", state_words(Subject("pbx", name), setting)
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

@@ -242,6 +242,12 @@ def govern(before: Governor, window: Window) -> Governor:
     return replace(_limited(governor, rate), slow_windows=0)
 
 
+def at_cps(governor: Governor, cps: float) -> Governor:
+    """Return the governor when the settings allow another rate; a lower limit stays."""
+    is_limited = governor.rate is not None and governor.rate < cps
+    return replace(governor, cps=cps, rate=governor.rate if is_limited else None)
+
+
 def _limited(governor: Governor, rate: float) -> Governor:
     """Limit it to that rate; none at `cps`."""
     rate = max(governor.floor, rate)
@@ -395,6 +401,14 @@ class TrunkGovernor:
     def why(self) -> Why:
         """Why there is a limit, '' if there is none."""
         return "" if self.limit.rate is None else "trunk_congested"
+
+
+def trunk_at_cps(trunk: TrunkGovernor, cps: float) -> TrunkGovernor:
+    """Return the governor of a trunk when the settings allow another rate."""
+    limit = trunk.limit
+    if limit.rate is None or limit.rate >= cps:
+        return replace(trunk, limit=Limit(most=cps))
+    return replace(trunk, limit=replace(limit, most=cps, ceiling=min(limit.ceiling, cps)))
 
 
 def govern_trunk(

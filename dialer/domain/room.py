@@ -30,7 +30,8 @@ def recent_starts(counted: float, counted_us: int, now_us: int) -> float:
 class PbxLimits:
     """What the settings allow on one PBX. `cps` is calls started per second.
 
-    `default_trunk` is the trunk of calls that need no particular one.
+    `default_trunk` is the trunk of calls that need no particular one. `drained` says who drained
+    the PBX, so that it gets no calls, '' if nobody did.
     """
 
     name: str
@@ -38,6 +39,7 @@ class PbxLimits:
     cps: float
     trunks: frozenset[str] = frozenset()
     default_trunk: str = ""
+    drained: str = ""
 
     @property
     def pace(self) -> Pace:

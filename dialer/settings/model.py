@@ -13,7 +13,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypeVar
@@ -329,6 +329,15 @@ def _paths(table: str, model: type[BaseModel]) -> Iterator[str]:
         yield f"{table}__{name}"
         if (inner := model_in(field.annotation)) is not None:
             yield from _paths(f"{table}__{name}", inner)
+
+
+def variables_of(data: dict[str, Any]) -> Callable[[Location], str | None]:
+    """Return which variable sets the field at a location, None if none does.
+
+    `data` are the tables of the file.
+    """
+    _, origins = _with_member_environment(data)
+    return lambda location: origins.get(location) or _source_of(location)
 
 
 def stray_variables(given: Settings) -> list[tuple[str, str]]:

@@ -183,5 +183,20 @@ def dnc_reply(change_id: str) -> str:
     return f"dialer:dncreply:{change_id}"
 
 
+PARAMETERS: Final = "dialer:parameters"
+"""Hash in the registry: live parameters, and their `version`. Kept: the operator owns them.
+
+`cell:<name>:<knob>` and `pbx:<name>:<knob>` are `<change> <ms> <JSON>`.
+"""
+
+CHANGES: Final = "dialer:changes"
+"""Stream in the registry: the audit trail. The id of an entry is `<change>-0`.
+
+The newest `CHANGES_KEPT`; kept.
+"""
+
+#: So many changes of live parameters are kept, at least.
+CHANGES_KEPT: Final = 10_000
+
 DO_NOT_CALL: Final = "dialer:dnc"
 """Set in the registry: numbers that are never called. Kept: the operator owns it."""

@@ -66,7 +66,7 @@ class PbxState:
     `skew_s` is how far its host's clock is ahead of Redis. `cap` is how many calls asterisk.conf
     leaves room for, 0 for no limit; `max_calls` is that of the settings. `verdict`: the bridges
     found that it takes no calls; `lifted` are the results until the last verdict was lifted.
-    `governed` is what the worker's governor limits.
+    `governed` is what the worker's governor limits. `drained` says who drained the PBX.
     Workers of older releases write none of `trouble`, `skew_s`, `cap`, `results` and `governed`.
     """
 
@@ -85,6 +85,7 @@ class PbxState:
     governed: Governed = field(default_factory=Governed)
     verdict: Verdict | None = None
     lifted: Results = field(default_factory=Results)
+    drained: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -99,6 +100,8 @@ class PbxState:
 
     def why_not_taking(self, cell: str | None = None) -> str:
         """Return why the PBX takes no calls, or none of that cell; '' if it takes them."""
+        if self.drained:
+            return self.drained
         if not self.instance:
             return "no worker of it ever came"
         if self.link == "stopping":
@@ -447,7 +450,7 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
     lacking = _mapping(lacks)
     silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
     skew_s = _number(skew_ms) / 1000
-    can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S
+    can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S and not pbx.drained
     verdict = _verdict(judged, instance, now_us / 1e6)
     governed = _governed(governor, instance)
     pace = pbx.pace_at(governed.rate)
@@ -483,6 +486,7 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
         results=_results(results),
         verdict=verdict,
         lifted=_results(_text(judged[-1])),
+        drained=pbx.drained,
     )
 
 

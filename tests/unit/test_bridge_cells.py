@@ -12,7 +12,8 @@ from redis.exceptions import ResponseError
 from dialer.bridge import cells
 from dialer.bridge.cells import Served
 from dialer.bridge.life import BLOCK_QUIET_S
-from dialer.errors import StoreUnavailable, TaskEnded
+from dialer.domain.parameters import Parameters
+from dialer.errors import StoreUnavailable, StoreUnfit, TaskEnded
 from dialer.store.servers import Servers
 from tests.unit.stand_ins import Notes, a
 
@@ -64,6 +65,25 @@ class Beats:
         await asyncio.Event().wait()
 
 
+class Looking:
+    """Stands where `Watch` does, for live parameters. `refusal`: Redis refuses to tell them."""
+
+    refusal: Exception | None = None
+
+    def __init__(self, store: Any) -> None:
+        self.parameters = Parameters(version=7)
+
+    async def look(self) -> bool:
+        Stand.notes.append(("parameters",))
+        if Looking.refusal is not None:
+            raise Looking.refusal
+        return True
+
+    async def run(self, on_change: Any) -> None:
+        Stand.notes.append(("watch parameters", on_change))
+        await asyncio.Event().wait()
+
+
 class Cell:
     """Stands where `ServedCell` does."""
 
@@ -103,6 +123,7 @@ async def notes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notes]:
         noted.append(("own state",))
         await asyncio.Event().wait()
 
+    monkeypatch.setattr(cells, "Watch", Looking)
     monkeypatch.setattr(cells, "OwnState", lambda *given: a(given=given, run=lambda: state(given)))
     monkeypatch.setattr(
         cells,
@@ -126,7 +147,7 @@ def plan(name: str, *, draining: bool = False, redis: str = "") -> Any:
         cell=a(name=name),
         redis_url=url,
         draining=draining,
-        pbxs=[a(limits="its PBX")],
+        limits=("its PBX",),
         all_pbxs=("pbx01",),
         push="left",
         numbering="numbers",
@@ -147,6 +168,7 @@ async def test_every_cell_gets_its_redis_and_clients(notes: Notes) -> None:
     served = await connect(plan("TIM"), plan("OI", draining=True))
     assert notes == [
         ("at", "registry", "the registry's Redis", True),
+        ("parameters",),
         ("of cells", {"TIM": "redis of TIM"}),
         ("at", "redis of TIM", "the Redis of cell TIM", False),
         ("at", "redis of OI", "the Redis of cell OI", False),
@@ -162,7 +184,7 @@ async def test_every_cell_gets_its_redis_and_clients(notes: Notes) -> None:
     own: Any = served._own_state
     assert own.given == ("b", "registry at registry", "its dispatcher")
     await served.close()
-    assert notes.names[4:] == [
+    assert notes.names[5:] == [
         *["client redis of OI closes"] * 2,
         *["client redis of TIM closes"] * 2,
         "servers close",
@@ -221,7 +243,7 @@ async def test_cells_of_one_server_share_pulse_clock_and_readings() -> None:
 
 async def started(*plans: Any) -> Served:
     served = await connect(*(plans or [plan("TIM")]))
-    await served.start()
+    await served.start(print)
     await asyncio.sleep(0)
     return served
 
@@ -233,8 +255,11 @@ async def turns() -> None:
 
 async def test_a_started_bridge_watches_its_servers(notes: Notes) -> None:
     served = await started()
-    assert notes.names[-3:] == ["watch", "own state", "pulse"]
-    assert [task.get_name() for task in served._own] == ["Redis steps", "own state", "heartbeat"]
+    assert notes.names[-4:] == ["watch", "watch parameters", "own state", "pulse"]
+    assert notes.given("watch parameters") == [(print,)]
+    assert [task.get_name() for task in served._own] == [
+        *("Redis steps", "live parameters", "own state", "heartbeat"),
+    ]
     assert not served.failure.done()
     await served.stop()
     await turns()
@@ -243,10 +268,19 @@ async def test_a_started_bridge_watches_its_servers(notes: Notes) -> None:
     assert not served.failure.done()
 
 
+async def test_parameters_that_redis_refuses_end_the_start(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Looking, "refusal", ResponseError("NOPERM"))
+    with pytest.raises(StoreUnfit, match="the registry's Redis refuses a command: NOPERM"):
+        await connect(plan("TIM"))
+    assert notes.names[-1] == "servers close"
+
+
 async def test_a_bridge_may_have_no_own_state(notes: Notes) -> None:
     served = await connect(plan("TIM"))
     served._own_state = None
-    await served.start()
+    await served.start(print)
     await turns()
     assert "own state" not in notes.names
     await served.stop()

@@ -42,7 +42,7 @@ class Site:
             ledger=ledger,
             registry=a(pbxs=self.notes.of("pbxs", lambda *_: self.states)),
             clock=a(now=lambda: "now"),
-            is_paused_by_hours=lambda at: self.is_paused and at == "now",
+            is_paused=lambda at: self.is_paused and at == "now",
             trunk=lambda request: request.trunk,
         )
         client: Any = "its client"

@@ -184,7 +184,7 @@ def an_intake(*, is_paused: bool = False) -> Intake:
         bridge="b",
         ledger=ledger,
         clock=clock,
-        is_paused_by_hours=paused.__getitem__,
+        is_paused=paused.__getitem__,
         reply_within_s=7.0,
     )
     return Intake(cast(Any, cell), cast(Any, "its client"))

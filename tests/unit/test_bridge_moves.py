@@ -73,7 +73,7 @@ class Site:
             trunk=lambda request: request.trunk,
             pbx=lambda name: next(p for p in PBXS if p.name == name),
             release_unused=of("release"),
-            is_paused_by_hours=lambda at: self.is_paused,
+            is_paused=lambda at: self.is_paused,
         )
         self.limits = limits
         self.recovery = Recovery(cell, 120.0)

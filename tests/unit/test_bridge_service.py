@@ -14,6 +14,7 @@ from dialer.bridge import service
 from dialer.bridge.cells import Served
 from dialer.bridge.service import _Bridge
 from dialer.bridge.signals import Signals
+from dialer.domain.parameters import Parameters
 from dialer.errors import ConfigError, StoreUnavailable
 from tests.unit.stand_ins import Notes, a
 
@@ -41,6 +42,7 @@ def stand(notes: Notes, name: str, *plans: Any, unserved: Any = ()) -> Any:
     failure = asyncio.get_running_loop().create_future()
     methods = {what: notes.of(f"{name} {what}") for what in ("start", "stop", "close")}
     looks = notes.of("look", unserved)
+    methods |= {"parameters": Parameters(), "apply": lambda live: None}
     return a(plans=list(plans), failure=failure, unserved=looks, **methods)
 
 
@@ -386,7 +388,7 @@ async def test_a_bridge_that_stops_starts_no_new_cells(notes: Notes) -> None:
     one = bridge(stand(notes, "old"))
     one.signals.stop.set()
     new = stand(notes, "new")
-    await one._change(new)
+    await one._change(new, one.settings)
     assert notes.names == ["old stop", "old close"]
     assert one.served is new
 

@@ -201,4 +201,4 @@ def test_hours_pause_a_cell_that_holds(policy: str, hour: int, is_paused: bool) 
     cell = Site().cell
     cell.settings.limits.outside_hours = policy  # type: ignore[misc, assignment]
     at = datetime(2026, 5, 4, hour, tzinfo=UTC)
-    assert cell.is_paused_by_hours(at) is is_paused
+    assert cell.is_paused(at) is is_paused

@@ -67,7 +67,16 @@ class Site:
             tried=self.notes.of("tried", lambda *_, **__: self.is_first),
             try_with=self.notes.of("try"),
         )
-        self.judge = Judge(a(name="C", ledger=ledger, registry=registry))
+        self.is_paused = False
+        self.judge = Judge(
+            a(
+                name="C",
+                ledger=ledger,
+                registry=registry,
+                clock=a(now=lambda: "now"),
+                is_paused=lambda at: self.is_paused and at == "now",
+            )
+        )
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
 
     async def look(self, *states: PbxState) -> None:

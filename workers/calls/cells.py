@@ -21,6 +21,11 @@ class Cells:
         """Serve a cell from now on."""
         self._cells[cell.name] = (cell, ledger)
 
+    def change(self, cell: Cell) -> None:
+        """Serve a cell by other settings from now on, if it is served."""
+        if cell.name in self._cells and cell.name not in self._removed:
+            self.add(cell, self.ledger(cell.name))
+
     def add_removed(self, cell: Cell, ledger: WorkerLedger) -> None:
         """Serve a cell that is no longer in `dialer.toml`. Its settings come from Redis."""
         self._removed.add(cell.name)

@@ -100,6 +100,7 @@ class Originator:
         if not await turns.take(key):  # wait before the claim: the call may expire or move
             return
         try:
+            cell = self.cells.get(cell.name) or cell  # live parameters may have changed it
             followed = await self._claim_and_check(cell, call_id, epoch)
         finally:
             turns.end(key)

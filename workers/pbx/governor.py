@@ -33,10 +33,12 @@ from dialer.domain.governor import (
     Signal,
     TrunkGovernor,
     Window,
+    at_cps,
     govern,
     govern_trunk,
     is_window_over,
     p95,
+    trunk_at_cps,
 )
 from workers.ami import AmiLink
 from workers.pbx.turns import Turns
@@ -128,6 +130,18 @@ class PbxGovernor:
     def __post_init__(self) -> None:
         self.state = Governor(cps=self.cps)
         self.turns = Turns(self.cps, self.room)
+
+    def change(self, cps: float, *, is_on: bool) -> None:
+        """Govern by other settings from now on."""
+        if (cps, is_on) == (self.cps, self.is_on):
+            return
+        if is_on is self.is_on:
+            self.state = at_cps(self.state, cps)
+            self.trunks = {name: trunk_at_cps(one, cps) for name, one in self.trunks.items()}
+        else:
+            self.state, self.trunks = Governor(cps=cps), {}
+        self.cps, self.is_on, self.turns.cps = cps, is_on, cps
+        self._begin_again(self.monotonic())
 
     # --- signals -------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,10 +30,11 @@ class PbxState:
     `boot` identifies Asterisk's present start, `asterisk` names the Asterisk for people.
     `has_include` is true if the dialplan include was loaded when the link came up, `confirms` if it
     reports the hand-over. `answered` counts the followed calls that are answered now. `lacking` has
-    a sentence with the cure for each cell whose target is missing here. `looks` are the looks for
-    what prevents all calls although the link may be up: each returns a sentence with the cure, or
-    ''. `cap` is how many calls `maxcalls` of asterisk.conf leaves room for, 0 for no limit.
-    `instance` changes whenever nudges to this PBX may have been lost.
+    a sentence with the cure for each cell whose target is missing here, `paused` for each cell that
+    an operator paused. `looks` are the looks for what prevents all calls although the link may be
+    up: each returns a sentence with the cure, or ''. `cap` is how many calls `maxcalls` of
+    asterisk.conf leaves room for, 0 for no limit. `instance` changes whenever nudges to this PBX
+    may have been lost.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PbxState:
     confirms: bool = False
     answered: Callable[[], int] = lambda: 0
     lacking: dict[str, str] = field(default_factory=dict)
+    paused: Mapping[str, str] = field(default_factory=dict)
     looks: list[Callable[[], str]] = field(default_factory=list)
     cap: int = 0
     clock: RedisClock = field(default_factory=RedisClock)
@@ -76,7 +78,12 @@ class PbxState:
             return f"the worker of {self.name} stops"
         if not self.link.ready:
             return f"the AMI link of {self.name} is down"
-        return self.trouble or self.lacking.get(cell) or self.refusals().get(cell)
+        return (
+            self.trouble
+            or self.paused.get(cell)
+            or self.lacking.get(cell)
+            or self.refusals().get(cell)
+        )
 
     def refuse(self, cell: str, error: Exception) -> None:
         """Note that the cell's Redis refused a command: its calls wait or go elsewhere."""

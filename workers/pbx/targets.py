@@ -69,6 +69,10 @@ class Targets:
         if is_gone or self.state.lacking:
             self._is_due.set()
 
+    def check_soon(self) -> None:
+        """Check soon, because a cell or the PBX has other settings now."""
+        self._is_due.set()
+
     async def wait_until_due(self) -> None:
         """Wait for the next check: regularly, or soon after an event of a queue."""
         with contextlib.suppress(TimeoutError):

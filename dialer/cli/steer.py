@@ -1,0 +1,258 @@
+"""Commands that change live parameters: `dialer cells`, `dialer pbx`, `dialer changes`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dialer.cli.groups import group
+from dialer.cli.tables import table
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from dialer.domain.parameters import Change, Kind, Subject
+    from dialer.settings.live import Live
+    from dialer.steering import Made, Steering
+
+cells = group("List the cells, or change them while they dial.", lists=True)
+pbx = group("List the PBXs, or change them while they dial.", lists=True)
+changes = group("List the changes of live parameters, or undo one.", lists=True)
+
+CellName = Annotated[str, typer.Argument(metavar="CELL", help="Name of the cell.")]
+PbxName = Annotated[str, typer.Argument(metavar="PBX", help="Name of the PBX.")]
+Pairs = Annotated[
+    list[str],
+    typer.Argument(metavar="KEY=VALUE...", help="KEY= without a value: as in dialer.toml again."),
+]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit trail.")]
+
+#: Most changes that `dialer changes` lists.
+LISTED_AT_MOST = 1000
+
+
+# --- cells ----------------------------------------------------------------------------------
+
+
+@cells.callback()
+def list_cells(context: typer.Context) -> None:
+    """List the cells, or change them while they dial."""
+    if context.invoked_subcommand is not None:
+        return
+    from dialer.store.redis_url import redacted
+
+    live = _live()
+    settings = live.settings
+    rows = [
+        (
+            cell.name,
+            str(cell.threads),
+            " ".join(cell.pbxs),
+            redacted(settings.cell_redis_url(cell)),
+            _state(live, "cell", cell.name),
+        )
+        for cell in settings.cells
+    ]
+    for line in table(("CELL", "THREADS", "PBXS", "REDIS", "STATE"), rows):
+        typer.echo(line)
+
+
+@cells.command("set")
+def set_cell(cell: CellName, values: Pairs, why: Why = "") -> None:
+    """Set live values of a cell: threads, pbxs, trunk, ring_timeout, retries, amd, ...
+
+    They are in force everywhere within a second. No call is touched.
+    """
+    _set("cell", cell, values, why)
+
+
+@cells.command("pause")
+def pause_cell(cell: CellName, why: Why = "") -> None:
+    """Stop placing calls of a cell. Calls that are up go on; requests wait."""
+    _run(lambda steering: steering.stop(_subject("cell", cell), why=why), "is paused already")
+
+
+@cells.command("resume")
+def resume_cell(cell: CellName, why: Why = "") -> None:
+    """Place calls of a cell again."""
+    _run(lambda steering: steering.resume(_subject("cell", cell), why=why), "is not paused")
+
+
+# --- PBXs -----------------------------------------------------------------------------------
+
+
+@pbx.callback()
+def list_pbxs(context: typer.Context) -> None:
+    """List the PBXs, or change them while they dial."""
+    if context.invoked_subcommand is not None:
+        return
+    live = _live()
+    rows = [
+        (
+            one.name,
+            str(one.max_calls),
+            f"{one.cps:g}",
+            " ".join(one.trunks),
+            _state(live, "pbx", one.name),
+        )
+        for one in live.settings.pbxs
+    ]
+    for line in table(("PBX", "MAX_CALLS", "CPS", "TRUNKS", "STATE"), rows):
+        typer.echo(line)
+
+
+@pbx.command("set")
+def set_pbx(pbx: PbxName, values: Pairs, why: Why = "") -> None:
+    """Set live values of a PBX: max_calls, cps, governor, trunks (their order).
+
+    They are in force everywhere within a second. No call is touched.
+    """
+    _set("pbx", pbx, values, why)
+
+
+@pbx.command("drain")
+def drain_pbx(pbx: PbxName, why: Why = "") -> None:
+    """Send a PBX no more calls. Calls that are up go on; the others go to other PBXs."""
+    _run(lambda steering: steering.stop(_subject("pbx", pbx), why=why), "is drained already")
+
+
+@pbx.command("resume")
+def resume_pbx(pbx: PbxName, why: Why = "") -> None:
+    """Send a PBX calls again."""
+    _run(lambda steering: steering.resume(_subject("pbx", pbx), why=why), "is not drained")
+
+
+# --- changes --------------------------------------------------------------------------------
+
+
+@changes.callback()
+def list_changes(
+    context: typer.Context,
+    last: Annotated[
+        int, typer.Option(min=1, max=LISTED_AT_MOST, help="How many, the newest ones.")
+    ] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object for each change.")] = False,
+) -> None:
+    """List the changes of live parameters, or undo one."""
+    if context.invoked_subcommand is not None:
+        return
+    found = _with_store(lambda steering: steering.store.changes(at_most=last))
+    for change in reversed(found):
+        for line in _json(change) if json else _lines(change):
+            typer.echo(line)
+    if not found:
+        typer.echo("no changes yet", err=True)
+
+
+@changes.command("undo")
+def undo(
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the change.")],
+    why: Why = "",
+) -> None:
+    """Undo a change, unless a later one changed the same value."""
+    _run(lambda steering: steering.undo(number, why=why), "has these values already")
+
+
+# --- what they share ------------------------------------------------------------------------
+
+
+def _subject(kind: Kind, name: str) -> Subject:
+    from dialer.domain.parameters import Subject
+
+    return Subject(kind, name)
+
+
+def _set(kind: Kind, name: str, values: list[str], why: str) -> None:
+    from dialer.settings.live import wanted
+
+    fresh = wanted(kind, values)
+    _run(
+        lambda steering: steering.set(_subject(kind, name), fresh, why=why),
+        "has these values already",
+    )
+
+
+def _run(work: Callable[[Steering], Awaitable[Made]], as_before: str) -> None:
+    """Make a change, and print what it did; `as_before` is what to say if that was nothing."""
+    from dialer.steering import words
+
+    made = _with_store(work)
+    if not made.number:
+        typer.echo(f"nothing changed: {made.subject} {as_before}")
+        return
+    for edit in made.edits:
+        typer.echo(f"change {made.number}: {words(made.subject, edit)}")
+
+
+def _with_store(work: Callable[[Steering], Awaitable[Any]]) -> Any:
+    from dialer.cli.registry import with_registry
+    from dialer.settings import load
+    from dialer.steering import Steering
+    from dialer.store.parameters import ParameterStore
+
+    settings = load()
+    by = operator()
+    return with_registry(
+        settings, lambda steps: work(Steering(store=ParameterStore(steps), file=settings, by=by))
+    )
+
+
+def _live() -> Live:
+    """Return the settings in force; those of the file, with a warning, if Redis is away."""
+    from dialer.cli.live import read_live
+    from dialer.settings import load
+
+    live, _ = read_live(load())
+    return live
+
+
+def _state(live: Live, kind: Kind, name: str) -> str:
+    from dialer.domain.parameters import state_words
+
+    states = live.paused if kind == "cell" else live.drained
+    return state_words(_subject(kind, name), states[name]) if name in states else ""
+
+
+def operator() -> str:
+    """Return who uses this terminal, for the audit trail: user@host."""
+    import getpass
+    import os
+    import socket
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _lines(change: Change) -> Iterable[str]:
+    """Yield one line for each value of a change, with who changed it and why."""
+    from datetime import UTC, datetime
+
+    from dialer.steering import words
+
+    at = datetime.fromtimestamp(change.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    undoes = f", undoes {change.undoes}" if change.undoes else ""
+    why = f" ({change.why})" if change.why else ""
+    for edit in change.edits:
+        yield (f"{change.number}  {at}  {change.by}{undoes}  {words(change.subject, edit)}{why}")
+
+
+def _json(change: Change) -> Iterable[str]:
+    import json
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    at = datetime.fromtimestamp(change.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    shown = {
+        "change": change.number,
+        "at": at,
+        "by": change.by,
+        "why": change.why,
+        "undoes": change.undoes or None,
+        change.subject.kind: change.subject.name,
+        "values": [{**asdict(edit), "name": edit.name.replace("/", ".")} for edit in change.edits],
+    }
+    yield json.dumps(shown, ensure_ascii=False)

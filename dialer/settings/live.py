@@ -1,0 +1,336 @@
+"""Live parameters over the settings of the file: which values are valid, and what is in force.
+
+The models of the file check the values. What a cell lets Multcall do (`variables`, `contexts`), its
+target and all wiring are in the file only: whoever can write to Redis must not change them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from dialer.domain.parameters import (
+    CELL_KNOBS,
+    OF_FILE,
+    PBX_KNOBS,
+    STATES,
+    Edit,
+    Kind,
+    Parameters,
+    Setting,
+    Subject,
+    Value,
+    Wanted,
+    overlay,
+)
+from dialer.errors import ConfigError
+from dialer.settings.model import Settings
+from dialer.settings.problems import (
+    Location,
+    Problem,
+    SettingsRefused,
+    cross_problems,
+    field_names,
+    nearest,
+    problems_of,
+)
+from dialer.settings.tables import WEEKDAYS, Cell, Pbx
+
+KNOBS: Final[Mapping[Kind, tuple[str, ...]]] = {"cell": CELL_KNOBS, "pbx": PBX_KNOBS}
+
+_TABLES: Final[Mapping[Kind, str]] = {"cell": "cells", "pbx": "pbxs"}
+
+#: Values that are text, and must not be read as JSON: a trunk may be named 1.
+_TEXTS: Final = frozenset({"trunk", "amd", "limits/outside_hours"})
+
+#: Values that are lists of names.
+_LISTS: Final = frozenset({"pbxs", "trunks"})
+
+#: Words for no value.
+_NONE: Final = frozenset({"none", "null"})
+
+_HOURS: Final = re.compile(r"([a-z,\s-]+?)\s+([0-9:]{5})\s*-\s*([0-9:]{5})", re.IGNORECASE)
+
+_Member = Cell | Pbx
+M = TypeVar("M", Cell, Pbx)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The settings in force. `paused` and `drained` have who did it, by cell and PBX.
+
+    `problems` are live values that are not valid here, such as a PBX that the file no longer has:
+    the file's are in force instead.
+    """
+
+    settings: Settings
+    paused: Mapping[str, Setting] = field(default_factory=dict)
+    drained: Mapping[str, Setting] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+def with_parameters(file: Settings, parameters: Parameters) -> Live:
+    """Return the settings in force: those of the file with the live parameters over them."""
+    if not parameters.of:
+        return Live(settings=file)
+    problems: list[Problem] = []
+    pbxs = [
+        _in_force(pbx, Subject("pbx", pbx.name), parameters, file, problems) for pbx in file.pbxs
+    ]
+    fresh = file.model_copy(update={"pbxs": tuple(pbxs)})
+    cells = [
+        _in_force(cell, Subject("cell", cell.name), parameters, fresh, problems)
+        for cell in file.cells
+    ]
+    return Live(
+        settings=fresh.model_copy(update={"cells": tuple(cells)}),
+        paused=_states("cell", (cell.name for cell in cells), parameters),
+        drained=_states("pbx", (pbx.name for pbx in pbxs), parameters),
+        problems=tuple(problems),
+    )
+
+
+def edits(
+    file: Settings, parameters: Parameters, subject: Subject, wanted: Mapping[str, Wanted]
+) -> list[Edit]:
+    """Return what a change would change; values that are as wanted already are left out.
+
+    Raises:
+        ConfigError: there is no such cell or PBX.
+        SettingsRefused: a value is not valid, or does not go with the others.
+    """
+    live = with_parameters(file, parameters)
+    before, present = _member(live.settings, subject), parameters.settings(subject)
+    overrides = parameters.overrides(subject)
+    for name, value in wanted.items():
+        if value is OF_FILE:
+            overrides.pop(name, None)
+        elif name != STATES[subject.kind]:
+            overrides[name] = value
+    after, problems = _overlaid(_member(file, subject), subject, overrides, live.settings)
+    if after is None:
+        raise SettingsRefused(problems, source="the change")
+    found: list[Edit] = []
+    for name, value in wanted.items():
+        is_state = name == STATES[subject.kind]
+        was_live, is_live = name in present, value is not OF_FILE
+        old = was_live if is_state else value_of(before, name)
+        new = is_live if is_state else value_of(after, name)
+        if (old, was_live) != (new, is_live):
+            found.append(Edit(name=name, old=old, new=new, was_live=was_live, is_live=is_live))
+    return found
+
+
+def value_of(member: BaseModel, name: str) -> Value:
+    """Return a value as JSON has it. `name` is a knob."""
+    value: Any = member.model_dump(mode="json", by_alias=True)
+    for part in name.split("/"):
+        value = value[part]
+    return [*value] if name == "trunks" else value
+
+
+def wanted(kind: Kind, pairs: Iterable[str]) -> dict[str, Wanted]:
+    """Read `KEY=VALUE` as an operator types it; without a value: the file's again.
+
+    Raises:
+        ConfigError: there is no such live parameter, or the text is no KEY=VALUE.
+    """
+    found: dict[str, Wanted] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"{pair} is not KEY=VALUE; write, for example, {_EXAMPLES[kind]}")
+        name = _knob(kind, key.strip())
+        found[name] = _read(name, text.strip()) if text.strip() else OF_FILE
+    if not found:
+        raise ConfigError(f"nothing to set; write, for example, {_EXAMPLES[kind]}")
+    return found
+
+
+_EXAMPLES: Final[Mapping[Kind, str]] = {"cell": "threads=30", "pbx": "max_calls=60"}
+
+
+def shown(name: str) -> str:
+    """Return a knob's name as the settings file has it: `limits.calling_hours`."""
+    return name.replace("/", ".")
+
+
+def value_words(name: str, value: Value) -> str:
+    """Return a value as an operator types it; `name` is a knob or a state."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if name == "limits/calling_hours":
+        return "; ".join(_hours_words(hours) for hours in value) or "any time"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _hours_words(hours: Mapping[str, Value]) -> str:
+    return f"{','.join(hours['days'])} {hours['from']}-{hours['to']}"
+
+
+def _knob(kind: Kind, key: str) -> str:
+    by_name = {shown(knob): knob for knob in KNOBS[kind]}
+    by_name |= {knob.rpartition("/")[2]: knob for knob in KNOBS[kind]}
+    if (found := by_name.get(key)) is not None:
+        return found
+    thing = "cell" if kind == "cell" else "PBX"
+    if key in field_names(Cell if kind == "cell" else Pbx):
+        raise ConfigError(
+            f"{key} of a {thing} is in dialer.toml only: change it there, and reload the bridges "
+            "and workers"
+        )
+    like = nearest(key, by_name)
+    cure = f"did you mean {like}?" if like else f"there are {', '.join(map(shown, KNOBS[kind]))}"
+    raise ConfigError(f"a {thing} has no live parameter {key!r}; {cure}")
+
+
+def _read(name: str, text: str) -> Value:
+    if text.casefold() in _NONE:
+        return None
+    if name in _TEXTS:
+        return text
+    if name == "limits/calling_hours" and not text.startswith("["):
+        return _hours(text)
+    if name in _LISTS and not text.startswith("["):
+        return [part.strip() for part in text.split(",")]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text  # refused by the field's own type
+
+
+def _hours(text: str) -> list[dict[str, Value]]:
+    """Read hours such as `mon-fri 08:00-20:00; sat 08:00-14:00`."""
+    found = []
+    for part in filter(str.strip, text.split(";")):
+        match = _HOURS.fullmatch(part.strip())
+        if match is None:
+            raise ConfigError(
+                f"calling_hours: {part.strip()!r} is wrong; write days and times, for example "
+                "'mon-fri 08:00-20:00; sat 08:00-14:00'"
+            )
+        found.append({"days": [*_days(match[1])], "from": match[2], "to": match[3]})
+    return found
+
+
+def _days(text: str) -> Iterator[str]:
+    for part in text.casefold().split(","):
+        first, _, last = (day.strip() for day in part.partition("-"))
+        if first in WEEKDAYS and last in WEEKDAYS:
+            start, end = WEEKDAYS.index(first), WEEKDAYS.index(last)
+            yield from (WEEKDAYS[(start + n) % 7] for n in range((end - start) % 7 + 1))
+        else:
+            yield f"{first}-{last}" if last else first  # refused by the field's own type
+
+
+# --- one cell or PBX ------------------------------------------------------------------------
+
+
+def _states(kind: Kind, names: Iterable[str], parameters: Parameters) -> dict[str, Setting]:
+    found = {name: parameters.state(Subject(kind, name)) for name in names}
+    return {name: state for name, state in found.items() if state is not None}
+
+
+def _member(settings: Settings, subject: Subject) -> _Member:
+    if subject.kind == "cell":
+        return settings.cell(subject.name)
+    return settings.pbx(subject.name)
+
+
+def _in_force(
+    member: M, subject: Subject, parameters: Parameters, around: Settings, problems: list[Problem]
+) -> M:
+    """Return the member with its live values; append the problems of those that are not valid."""
+    overrides = parameters.overrides(subject)
+    if not overrides:
+        return member
+    whole, _ = _overlaid(member, subject, overrides, around)
+    if whole is not None:
+        return cast("M", whole)
+    valid: dict[str, Value] = {}
+    present: _Member = member
+    settings = parameters.settings(subject)
+    for name in sorted(overrides, key=lambda one: settings[one].change):
+        fresh, found = _overlaid(member, subject, {**valid, name: overrides[name]}, around)
+        problems += found
+        if fresh is not None:
+            valid[name], present = overrides[name], fresh
+    return cast("M", present)
+
+
+def _overlaid(
+    member: _Member, subject: Subject, overrides: Mapping[str, Value], around: Settings
+) -> tuple[_Member | None, list[Problem]]:
+    """Return the member with these values; None with the problems if they are not valid.
+
+    `around` has the PBXs that a cell may name.
+    """
+    table = _table(member)
+    problems = [*_unknown(subject, overrides), *_unknown_trunks(subject, table, overrides)]
+    if problems:
+        return None, problems
+    data = overlay(table, overrides)
+    plural = _TABLES[subject.kind]
+    if data.get("amd") != "message":
+        data.pop("amd_message", None)  # it belongs to "message", and the file may have it
+    elif "amd_message" not in data:
+        text = 'amd = "message" needs amd_message, which is in dialer.toml only'
+        return None, [Problem(field=f"{plural}[{subject.name}].amd", text=text)]
+    whole = {"pbxs": [_table(pbx) for pbx in around.pbxs], "cells": [], plural: [data]}
+    problems = [*cross_problems(whole)] if subject.kind == "cell" else []
+    model = type(member)
+    try:
+        fresh = model.model_validate(data)
+    except ValidationError as error:
+        found = problems_of(error, model, data, _nowhere)
+        named = f"{plural}[{subject.name}]"
+        return None, [
+            *(Problem(field=".".join(filter(None, (named, p.field))), text=p.text) for p in found),
+            *problems,
+        ]
+    return (None, problems) if problems else (fresh, [])
+
+
+def _nowhere(_: Location) -> None:
+    return None
+
+
+def _unknown(subject: Subject, overrides: Mapping[str, Value]) -> Iterator[Problem]:
+    """Yield the names that are no knobs: a newer release wrote them, or somebody else."""
+    for name in overrides:
+        if name not in KNOBS[subject.kind]:
+            field = f"{_TABLES[subject.kind]}[{subject.name}]"
+            yield Problem(field=field, text=f"{name!r} is no live parameter of this release")
+
+
+def _unknown_trunks(
+    subject: Subject, table: Mapping[str, Value], overrides: Mapping[str, Value]
+) -> Iterator[Problem]:
+    if (names := overrides.get("trunks")) is None or subject.kind != "pbx":
+        return
+    field, known = f"pbxs[{subject.name}].trunks", table["trunks"]
+    if not isinstance(names, list) or not names:
+        yield Problem(field=field, text=f"takes names of its trunks, in order: {', '.join(known)}")
+        return
+    for name in names:
+        if name not in known:
+            like = nearest(str(name), known)
+            cure = f"did you mean {like}?" if like else f"it has {', '.join(known)}"
+            yield Problem(field=field, text=f"{subject.name} has no trunk {name}; {cure}")
+
+
+def _table(member: BaseModel) -> dict[str, Value]:
+    """Return the set fields of a model as Python values, secrets and URLs as they are."""
+    names = {name: field.alias or name for name, field in type(member).model_fields.items()}
+    found = {names[name]: getattr(member, name) for name in member.model_fields_set}
+    limits = found.get("limits")
+    return found | ({"limits": _table(limits)} if isinstance(limits, BaseModel) else {})

@@ -1,0 +1,124 @@
+"""Where each value in force comes from, and the settings file with the live values in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import tomlkit
+from tomlkit.container import Container
+from tomlkit.items import AoT, Item, Table
+
+from dialer.domain.parameters import Parameters, Subject
+from dialer.settings.live import value_of
+from dialer.settings.model import Settings, config_path, variables_of
+from dialer.settings.problems import NAMED_BY, Location, read
+
+_KINDS: Mapping[str, Any] = {"cells": "cell", "pbxs": "pbx"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The sources of values. `file` is the name of the settings file, `data` are its tables."""
+
+    file: str
+    data: Mapping[str, Any]
+    variable: Callable[[Location], str | None]
+    parameters: Parameters
+
+    @classmethod
+    def of(cls, path: Path | None, parameters: Parameters | None) -> Self:
+        """Read the sources again from the file and the environment."""
+        path = path or config_path()
+        data = read(path)
+        return cls(
+            file=path.name,
+            data=data,
+            variable=variables_of(data),
+            parameters=parameters or Parameters(),
+        )
+
+    def at(self, location: Location) -> str:
+        """Return the source of the value at a location, in a few words."""
+        if (live := self._live(location)) is not None:
+            return live
+        if (variable := self.variable(location)) is not None:
+            return variable
+        return self.file if self._is_in_file(location) else "default"
+
+    def _live(self, location: Location) -> str | None:
+        table, *rest = location
+        if not isinstance(table, str) or table not in _KINDS:
+            return None
+        index, *path = rest
+        name = self.data[table][index][NAMED_BY[table]]
+        settings = self.parameters.settings(Subject(_KINDS[table], name))
+        knobs = ("/".join(map(str, path[:end])) for end in (1, 2))
+        found = next((settings[knob] for knob in knobs if knob in settings), None)
+        if found is None:
+            return None
+        at = datetime.fromtimestamp(found.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"live: change {found.change} by {found.by}, {at}"
+
+    def _is_in_file(self, location: Location) -> bool:
+        found: Any = self.data
+        for part in location:
+            try:
+                found = found[part]
+            except (KeyError, IndexError, TypeError):
+                return False
+        return True
+
+
+def with_sources(settings: Settings, sources: Sources) -> str:
+    """Return the settings as TOML, without secrets; a comment says where each value comes from."""
+    tables = settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document = tomlkit.parse(tomlkit.dumps(tables))
+    _comment(document, (), sources)
+    return tomlkit.dumps(document)
+
+
+def _comment(table: Container, location: Location, sources: Sources) -> None:
+    for key in table:
+        here, item = (*location, key), table.item(key)  # items() has plain values instead
+        if isinstance(item, AoT):
+            for index, one in enumerate(item):
+                _comment(one.value, (*here, index), sources)
+        elif isinstance(item, Table):
+            _comment(item.value, here, sources)
+        elif isinstance(item, Item):
+            item.comment(sources.at(here))
+
+
+def exported(path: Path, settings: Settings, parameters: Parameters) -> str:
+    """Return the text of the settings file with the live values in force in it.
+
+    Comments, secrets and values of the environment stay as they are in the file.
+    """
+    document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+    for table, kind in _KINDS.items():
+        for one in document.get(table, ()):
+            subject = Subject(kind, str(one[NAMED_BY[table]]))
+            member = settings.cell(subject.name) if kind == "cell" else settings.pbx(subject.name)
+            for name in parameters.overrides(subject):
+                _put(one, name, value_of(member, name))
+    return tomlkit.dumps(document)
+
+
+def _put(table: Any, name: str, value: Any) -> None:
+    outer, _, inner = name.partition("/")
+    if name == "trunks":
+        ways = {trunk: table[name][trunk] for trunk in value}
+        for trunk in value:
+            del table[name][trunk]
+        for trunk, way in ways.items():
+            table[name].add(trunk, way)
+    elif inner:
+        table.setdefault(outer, tomlkit.table())[inner] = value
+    elif value is None:
+        table.pop(name, None)
+    else:
+        table[name] = value
