@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
 from dialer.domain.followed import Followed
-from dialer.domain.parameters import Parameters, Subject, state_words
+from dialer.domain.parameters import Parameters
 from dialer.domain.request import cell_of
 from dialer.errors import (
     AmiLoginRefused,
@@ -203,9 +203,7 @@ class PbxWorker:
             self._cells.change(cell)
         if [*self._cells] != before:
             self._targets.check_soon()
-        self.state.paused = {
-            name: state_words(Subject("cell", name), paused) for name, paused in live.paused.items()
-        }
+        self.state.paused = live.pauses
         pbx = live.settings.pbx(self.pbx.name)
         self._originator.pbx = self._targets.pbx = pbx
         self.governor.change(float(pbx.cps), is_on=pbx.governor)

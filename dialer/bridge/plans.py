@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dialer.domain.numbers import BY_DIGITS, Numbering
-from dialer.domain.parameters import Subject, state_words
 from dialer.domain.room import PbxLimits
 from dialer.errors import ConfigError
 from dialer.multcall.wire import STRICT, Wire
@@ -89,16 +88,12 @@ def in_force(plan: CellPlan, live: Live) -> CellPlan:
     if not plan.draining:
         cell = settings.cell(cell.name)
     known = {pbx.name: pbx for pbx in settings.pbxs}
-    paused = live.paused.get(cell.name)
     return replace(
         plan,
         cell=cell,
         pbxs=tuple(known[name] for name in cell.pbxs if name in known),
-        paused=state_words(Subject("cell", cell.name), paused) if paused else "",
-        drained={
-            name: state_words(Subject("pbx", name), drained)
-            for name, drained in live.drained.items()
-        },
+        paused="" if plan.draining else live.pauses.get(cell.name, ""),
+        drained=live.drains,
     )
 
 

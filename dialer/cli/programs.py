@@ -49,8 +49,4 @@ def monitor() -> None:
 
     from dialer.monitor.terminal import watch
 
-    cell_urls = {cell.name: settings.cell_redis_url(cell) for cell in settings.cells}
-    pbxs_of_cells = {cell.name: cell.pbxs for cell in settings.cells}
-    asyncio.run(
-        watch(settings.registry_redis_url, settings.pbxs, cell_urls, Console(), pbxs_of_cells)
-    )
+    asyncio.run(watch(settings, Console()))

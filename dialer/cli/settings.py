@@ -116,12 +116,8 @@ def import_old(
 
 def _states(live: Live) -> Iterator[tuple[str, str]]:
     """Yield each cell that is paused and each PBX that is drained, with who did it."""
-    from dialer.domain.parameters import Subject, state_words
-
-    for name, setting in live.paused.items():
-        yield f"cell {name}", state_words(Subject("cell", name), setting)
-    for name, setting in live.drained.items():
-        yield f"PBX {name}", state_words(Subject("pbx", name), setting)
+    yield from ((f"cell {name}", words) for name, words in live.pauses.items())
+    yield from ((f"PBX {name}", words) for name, words in live.drains.items())
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

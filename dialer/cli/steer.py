@@ -50,7 +50,7 @@ def list_cells(context: typer.Context) -> None:
             str(cell.threads),
             " ".join(cell.pbxs),
             redacted(settings.cell_redis_url(cell)),
-            _state(live, "cell", cell.name),
+            live.pauses.get(cell.name, ""),
         )
         for cell in settings.cells
     ]
@@ -94,7 +94,7 @@ def list_pbxs(context: typer.Context) -> None:
             str(one.max_calls),
             f"{one.cps:g}",
             " ".join(one.trunks),
-            _state(live, "pbx", one.name),
+            live.drains.get(one.name, ""),
         )
         for one in live.settings.pbxs
     ]
@@ -205,13 +205,6 @@ def _live() -> Live:
 
     live, _ = read_live(load())
     return live
-
-
-def _state(live: Live, kind: Kind, name: str) -> str:
-    from dialer.domain.parameters import state_words
-
-    states = live.paused if kind == "cell" else live.drained
-    return state_words(_subject(kind, name), states[name]) if name in states else ""
 
 
 def operator() -> str:

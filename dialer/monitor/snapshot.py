@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from dialer.monitor import troubles
@@ -18,6 +19,9 @@ LATE_AFTER_S: Final = 3.0
 
 #: A claimed call that Asterisk does not accept for longer is named, in seconds.
 UNANSWERED_AFTER_S: Final = 2.0
+
+#: No cell is paused, or no PBX drained.
+NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class CellWaits:
 class Snapshot:
     """State at one moment. `pbxs_of_cells` has the PBXs that each cell may use.
 
-    `bridges` is what each bridge says of itself.
+    `bridges` is what each bridge says of itself, `paused` who paused a cell.
     """
 
     pbxs: Mapping[str, PbxState]
@@ -46,6 +50,7 @@ class Snapshot:
     pbxs_of_cells: Mapping[str, Collection[str]]
     waits: Mapping[str, CellWaits] = field(default_factory=dict)
     bridges: Mapping[str, BridgeState] = field(default_factory=dict)
+    paused: Mapping[str, str] = field(default_factory=dict)
 
     def troubles(self) -> list[str]:
         """Return what prevents calls from being dialed or answered, one sentence each."""
@@ -53,6 +58,7 @@ class Snapshot:
             pbx: who for waits in self.waits.values() for pbx, who in waits.workers.items()
         }
         return [
+            *(f"{cell} is {words}" for cell, words in self.paused.items() if cell in self.cells),
             *(
                 sentence
                 for name, pbx in self.pbxs.items()
@@ -76,7 +82,9 @@ class Snapshot:
             *(
                 f"{name}: {counts.waiting} requests wait, and no PBX takes calls"
                 for name, counts in self.cells.items()
-                if counts.waiting and not any(p.load.is_taking_calls for p in self._pbxs_of(name))
+                if counts.waiting
+                and name not in self.paused
+                and not any(p.load.is_taking_calls for p in self._pbxs_of(name))
             ),
             *(
                 f"{name}: {parked} requests wait for trunk {trunk}, and no PBX with it takes calls"
@@ -116,15 +124,23 @@ async def take_snapshot(
     pbxs: Sequence[Pbx],
     ledgers: Sequence[LedgerReads],
     pbxs_of_cells: Mapping[str, Collection[str]],
+    *,
+    paused: Mapping[str, str] = NOBODY,
+    drained: Mapping[str, str] = NOBODY,
 ) -> Snapshot:
-    """Read the state of all PBXs, cells and bridges once."""
+    """Read the state of all PBXs, cells and bridges once.
+
+    `paused` and `drained` say who paused a cell, or drained a PBX.
+    """
+    limits = [replace(pbx.limits, drained=drained.get(pbx.name, "")) for pbx in pbxs]
     found = await asyncio.gather(
         *(_waits(ledger, pbxs_of_cells.get(ledger.cell, ())) for ledger in ledgers)
     )
     waits = {ledger.cell: one for ledger, one in zip(ledgers, found, strict=True)}
     return Snapshot(
         pbxs_of_cells=pbxs_of_cells,
-        pbxs=await registry.pbxs([pbx.limits for pbx in pbxs]),
+        pbxs=await registry.pbxs(limits),
+        paused=paused,
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
         waits=waits,
         bridges=await registry.bridges(sorted({b for one in found for b in one.bridges})),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from redis.exceptions import RedisError
@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dialer.monitor.snapshot import Snapshot, take_snapshot
-from dialer.settings.tables import Pbx
+from dialer.settings import Settings
+from dialer.settings.live import with_parameters
 from dialer.store.client import connect, require
 from dialer.store.fitness import read_facts, require_usable, unfit
 from dialer.store.ledger import LedgerReads
+from dialer.store.parameters import ParameterStore, Watch
 from dialer.store.redis_url import redacted
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
@@ -25,19 +27,15 @@ from dialer.store.steps import Steps
 EVERY_S = 1.0
 
 
-async def watch(
-    registry_url: str,
-    pbxs: tuple[Pbx, ...],
-    cell_urls: dict[str, str],
-    console: Console,
-    pbxs_of_cells: Mapping[str, Collection[str]],
-) -> None:
-    """Show the system until interrupted. `pbxs_of_cells` has the PBXs that each cell may use.
+async def watch(settings: Settings, console: Console) -> None:
+    """Show the system of these settings until interrupted.
 
     Raises:
         StoreUnavailable: a Redis cannot be reached at start.
         StoreUnfit: a Redis is too old, or a cluster.
     """
+    cell_urls = {cell.name: settings.cell_redis_url(cell) for cell in settings.cells}
+    registry_url = settings.registry_redis_url
     async with AsyncExitStack() as stack:
         by_url: dict[str, Steps] = {}
         for url in {registry_url, *cell_urls.values()}:
@@ -48,9 +46,19 @@ async def watch(
             await require_usable(redis, url, "the monitored Redis")
         registry = Registry(by_url[registry_url])
         ledgers = [LedgerReads(by_url[url], cell) for cell, url in cell_urls.items()]
+        parameters = Watch(ParameterStore(by_url[registry_url]))
 
         async def rendered() -> Group:
-            snapshot = await take_snapshot(registry, pbxs, ledgers, pbxs_of_cells)
+            await parameters.look()
+            live = with_parameters(settings, parameters.parameters)
+            snapshot = await take_snapshot(
+                registry,
+                live.settings.pbxs,
+                ledgers,
+                {cell.name: cell.pbxs for cell in live.settings.cells},
+                paused=live.pauses,
+                drained=live.drains,
+            )
             return render(snapshot, await _server_troubles(by_url))
 
         if not console.is_terminal:
@@ -78,11 +86,14 @@ def render(snapshot: Snapshot, of_servers: Sequence[str] = ()) -> Group:
     for name, pbx in snapshot.pbxs.items():
         silent = f"{pbx.silent_s:.0f} s ago" if pbx.instance else "never"
         load = pbx.load
-        link = Text(pbx.link or "none", style="green" if load.ready else "bold red")
+        word = "drained" if pbx.drained else pbx.link or "none"
+        link = Text(word, style="green" if load.ready else "bold red")
         pbxs.add_row(name, link, str(load.calls), str(load.max_calls), str(load.starts), silent)
-    cells = Table("cell", "waiting", "calls", "unclaimed", "await code", "dead", title="Cells")
+    heads = ("cell", "state", "waiting", "calls", "unclaimed", "await code", "dead")
+    cells = Table(*heads, title="Cells")
     for name, counts in snapshot.cells.items():
         columns = (counts.waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
-        cells.add_row(name, *map(str, columns))
+        state = Text("paused", style="bold red") if name in snapshot.paused else ""
+        cells.add_row(name, state, *map(str, columns))
     troubles = [Text(trouble, style="bold red") for trouble in (*of_servers, *snapshot.troubles())]
     return Group(pbxs, cells, *(troubles or [Text("All is well.", style="green")]))

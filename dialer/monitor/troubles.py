@@ -47,6 +47,8 @@ def of_pbx(name: str, pbx: PbxState, worker: str = "") -> Iterator[str]:
         yield f"{name}: no AMI link for {pbx.unready_s:.0f} s; is its Asterisk up?"
     else:
         yield from _of_working(name, pbx)
+    if pbx.drained:
+        yield f"{name} is {pbx.drained}"
 
 
 def _of_working(name: str, pbx: PbxState) -> Iterator[str]:

@@ -27,6 +27,7 @@ from dialer.domain.parameters import (
     Value,
     Wanted,
     overlay,
+    state_words,
 )
 from dialer.errors import ConfigError
 from dialer.settings.model import Settings
@@ -72,6 +73,16 @@ class Live:
     paused: Mapping[str, Setting] = field(default_factory=dict)
     drained: Mapping[str, Setting] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def pauses(self) -> dict[str, str]:
+        """Return for each paused cell who paused it, in a sentence with the cure."""
+        return {n: state_words(Subject("cell", n), one) for n, one in self.paused.items()}
+
+    @property
+    def drains(self) -> dict[str, str]:
+        """Return for each drained PBX who drained it, in a sentence with the cure."""
+        return {n: state_words(Subject("pbx", n), one) for n, one in self.drained.items()}
 
 
 def with_parameters(file: Settings, parameters: Parameters) -> Live:

@@ -26,7 +26,8 @@ Command = Sequence[str | int]
 #: A throw-away key of each type expires after this time, in seconds.
 KEY_LIFETIME_S: Final = 60
 
-#: Where a command needs more than a key. KEY, SET, ZSET, HASH, LIST, OTHER are throw-away keys.
+#: Where a command needs more than a key. KEY, SET, ZSET, HASH, LIST, STREAM and OTHER are
+#: throw-away keys.
 _ARGUMENTS: Final[Mapping[str, Command]] = {
     "BLMOVE": ("NONE", "OTHER", "LEFT", "RIGHT", "0.01"),
     "DEL": ("NONE",),
@@ -58,6 +59,9 @@ _ARGUMENTS: Final[Mapping[str, Command]] = {
     "SREM": ("SET", "v"),
     "TIME": (),
     "TYPE": ("KEY",),
+    "XADD": ("STREAM", "*", "f", "v"),
+    "XRANGE": ("STREAM", "-", "+"),
+    "XREVRANGE": ("STREAM", "+", "-"),
     "ZADD": ("ZSET", 1, "v"),
     "ZCARD": ("ZSET",),
     "ZCOUNT": ("ZSET", 0, 1),

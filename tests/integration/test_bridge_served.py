@@ -69,7 +69,7 @@ async def test_bridge_fails_when_redis_steps_stop(site: Site) -> None:
         [plan(site.url, draining=False)], site.url, bridge=BRIDGE, dispatcher=cast(Any, Nudges())
     )
     try:
-        await served.start()
+        await served.start(print)
         steps = await served._servers.at(f"{site.url}?protocol=2", "a Redis that no part uses now")
         with pytest.raises(StepsStopped):
             await steps.run("no_such_step", [])
@@ -100,7 +100,7 @@ async def test_a_redis_that_refuses_everything_ends_no_bridge(
         return await site.redis.zscore(bridges, BRIDGE) != seen
 
     try:
-        await served.start()
+        await served.start(print)
         await wait_until(is_said, "it says so")
         seen = await site.redis.zscore(bridges, BRIDGE)
         await wait_until(goes_on, "the other cell has its heartbeat")
@@ -134,7 +134,7 @@ async def test_drained_cell_releases_every_slot(site: Site) -> None:
     await site.registry.restore_slots("pbx01", [f"{CELL}:fresh", "OTHER:call"])
     await site.registry.restore_slots("pbx02", [f"{CELL}:former"])
     async with serving_of(site, plan(site.url, draining=True)) as served:
-        await served.start()
+        await served.start(print)
         await end(site, "r-1")
         await until_over(served.cells[0])
     assert await site.slots("pbx01") == {"call"}
@@ -149,7 +149,7 @@ async def test_draining_cell_returns_the_hand_of_a_dead_bridge(
     await site.ledger.fetch("dead", at_most=1, threads=1)
     await site.redis.zadd(f"dialer:bridges:{CELL}", {"dead": 1})
     async with serving_of(site, plan(site.url, draining=True)) as served:
-        await served.start()
+        await served.start(print)
         await until_over(served.cells[0])
     assert await site.listed(site.ledger.wire.request) == [raw]
     assert await site.responses() == []
@@ -163,7 +163,7 @@ async def test_draining_cell_leaves_parked_requests_to_a_living_bridge(site: Sit
     await site.ledger.park(site.ledger.keys.hand("other"), [("tim", raw)])
     await site.ledger.take_over("other")
     async with serving_of(site, plan(site.url, draining=True)) as served:
-        await served.start()
+        await served.start(print)
         assert not await site.ledger.has_requests(BRIDGE)
         await site.redis.zadd(f"dialer:bridges:{CELL}", {"other": 1})  # it died
         await wait_until(lambda: site.listed(site.ledger.wire.request), "they are returned")
@@ -177,7 +177,7 @@ async def test_refused_release_while_draining_ends_no_bridge(
     await site.redis.acl_setuser("default", enabled=True, commands=["-zrangebyscore"])
     try:
         async with serving_of(site, plan(site.url, draining=True)) as served:
-            await served.start()
+            await served.start(print)
             await wait_until(
                 lambda: "last calls" in {getattr(r, "part", None) for r in caplog.records},
                 "it says so",

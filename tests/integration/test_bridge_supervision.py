@@ -56,7 +56,7 @@ async def test_ended_task_is_a_failure_however_it_ends(
 ) -> None:
     monkeypatch.setattr(Codes, "run_late", end)
     async with serving_of(site, plan(site.url, draining=False)) as served:
-        await served.start()
+        await served.start(print)
         assert expected in str(await ended(served))
     (record,) = [r for r in caplog.records if r.levelno == logging.CRITICAL]
     assert record.__dict__["task"] == "late codes"
@@ -65,14 +65,14 @@ async def test_ended_task_is_a_failure_however_it_ends(
 
 async def test_task_cancelled_by_somebody_else_is_a_failure(site: Site) -> None:
     async with serving_of(site, plan(site.url, draining=False)) as served:
-        await served.start()
+        await served.start(print)
         served.cells[0].tasks[0].cancel()
         assert isinstance(await ended(served), TaskEnded)
 
 
 async def test_stop_is_no_failure(site: Site) -> None:
     async with serving_of(site, plan(site.url, draining=False)) as served:
-        await served.start()
+        await served.start(print)
     assert not served.failure.done()
 
 
@@ -80,7 +80,7 @@ async def test_failed_takeover_fails_the_start(site: Site, monkeypatch: pytest.M
     monkeypatch.setattr(Recovery, "take_over", fails)
     async with serving_of(site, plan(site.url, draining=False)) as served:
         with pytest.raises(ZeroDivisionError):
-            await served.start()
+            await served.start(print)
 
 
 async def test_refused_takeover_is_left_to_the_heartbeat(
@@ -88,7 +88,7 @@ async def test_refused_takeover_is_left_to_the_heartbeat(
 ) -> None:
     await site.redis.set(site.ledger.keys.bridges, "not a sorted set")
     async with serving_of(site, plan(site.url, draining=False)) as served:
-        await served.start()
+        await served.start(print)
         await site.redis.delete(site.ledger.keys.bridges)
     parts = {getattr(r, "part", None) for r in caplog.records}
     assert "takeover" in parts

@@ -10,12 +10,14 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from dialer.domain.parameters import Edit, Subject
 from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
 from dialer.store.ledger import Admissible
 from dialer.store.ledger.fence import Fence
+from dialer.store.parameters import ParameterStore
 from dialer.store.registry import BridgeState, Holder
 from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
 
@@ -59,7 +61,8 @@ def builders() -> Iterator[Builder]:
     for name, function in inspect.getmembers(keys, inspect.isfunction):
         if function.__module__ == keys.__name__:
             yield Builder(name, function("*"), function.__doc__ or "")
-    yield Builder("DO_NOT_CALL", keys.DO_NOT_CALL, "Kept: the operator owns it.")
+    for name in ("DO_NOT_CALL", "PARAMETERS", "CHANGES"):
+        yield Builder(name, getattr(keys, name), "Kept: the operator owns it.")
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 29
+    assert len(every) == 31
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -136,6 +139,8 @@ async def a_day(site: Site) -> None:
     await site.end("coded")
     await site.registry.release("pbx01", [request, f"{CELL}:late", f"{CELL}:coded"])
     await site.registry.dnc_add(["190"])
+    edit = Edit(name="threads", old=50, new=3, was_live=False, is_live=True)
+    await ParameterStore(site.steps).change(Subject("cell", CELL), [edit], version=0, by="ana")
     await ledger.return_hand(BRIDGE)
 
 

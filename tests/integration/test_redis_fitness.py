@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,13 +19,19 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rich.console import Console
 
+from dialer.domain.parameters import Subject
 from dialer.errors import StepsStopped, StoreUnavailable, StoreUnfit
 from dialer.monitor.terminal import watch
+from dialer.settings import Settings
+from dialer.settings.live import wanted
 from dialer.simulation.valkey import EmbeddedValkey
+from dialer.steering import Steering
 from dialer.store import fitness
-from dialer.store.client import cancel
+from dialer.store.client import cancel, connect
 from dialer.store.fitness import ServerFacts
+from dialer.store.parameters import ParameterStore
 from dialer.store.servers import Servers
+from dialer.store.steps import Steps
 from tests.processes import PbxPlace, site_toml
 from tests.tls import OPENSSL_MISSING, certificate, tls_in_front_of
 from tests.waiting import wait_until
@@ -223,12 +230,41 @@ async def test_policy_changed_while_running_is_logged(
     await servers.close()
 
 
+def a_site(redis_url: str) -> Settings:
+    pbx = {"name": "pbx01", "max_calls": 1, "cps": 1, "trunks": {"tim": "PJSIP/{number}@tim"}}
+    return Settings.model_validate(
+        {
+            "multcall": {"redis_url": redis_url},
+            "broker": {"url": redis_url},
+            "pbxs": [pbx],
+            "cells": [{"nome": "ASR_TIM", "threads": 1, "pbxs": ["pbx01"]}],
+        }
+    )
+
+
+async def test_monitor_shows_who_paused_and_drained(redis_url: str) -> None:
+    printed, settings = io.StringIO(), a_site(redis_url)
+    steps = Steps(connect(redis_url), "the registry's Redis")
+    ana = Steering(store=ParameterStore(steps), file=settings, by="ana@ops")
+    await ana.stop(Subject("cell", "ASR_TIM"), why="fire alarm")
+    await ana.stop(Subject("pbx", "pbx01"))
+    await ana.set(Subject("pbx", "pbx01"), wanted("pbx", ["max_calls=7"]))
+    await steps.close()
+    await watch(settings, Console(file=printed, width=300))
+    shown = printed.getvalue()
+    assert re.search(r"pbx01 +\S+ drained +\S+ 0 +\S+ 7 ", shown), shown
+    assert re.search(r"ASR_TIM +\S+ paused ", shown), shown
+    assert "ASR_TIM is paused by ana@ops since" in shown
+    assert "(fire alarm); `dialer cells resume ASR_TIM` ends that" in shown
+    assert "pbx01 is drained by ana@ops since" in shown
+
+
 async def test_monitor_names_an_evicting_redis(redis_url: str) -> None:
     printed = io.StringIO()
     async with redis.asyncio.Redis.from_url(redis_url) as admin:
         await admin.config_set("maxmemory-policy", "allkeys-lru")
         try:
-            await watch(redis_url, (), {}, Console(file=printed, width=300), {})
+            await watch(a_site(redis_url), Console(file=printed, width=300))
         finally:
             await admin.config_set("maxmemory-policy", "noeviction")
     assert "has the maxmemory-policy allkeys-lru" in printed.getvalue()

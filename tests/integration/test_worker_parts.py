@@ -18,6 +18,8 @@ from redis.exceptions import ResponseError
 
 from dialer import failpoints
 from dialer.domain.call import Call, Ending
+from dialer.domain.parameters import Edit, Subject
+from dialer.errors import StoreUnfit
 from dialer.settings import Settings
 from dialer.settings.kept import text_of
 from dialer.simulation.pbx import actions
@@ -26,6 +28,7 @@ from dialer.simulation.pbx.outcomes import VERSIONS
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.cells import CellBook
+from dialer.store.parameters import ParameterStore
 from tests.integration.ami.middle import Middle
 from tests.integration.cell_rig import CELL, Site, cell
 from tests.waiting import wait_until
@@ -56,7 +59,11 @@ async def started(
     def on_done(call: Call, ending: Ending) -> None: ...
 
     worker = PbxWorker(settings, settings.pbx("pbx01"), on_done, check_every_s=0.05)
-    await worker.start()
+    try:
+        await worker.start()
+    except BaseException:
+        await worker.close()
+        raise
     try:
         yield worker
     finally:
@@ -124,6 +131,54 @@ async def test_a_broker_is_checked_if_it_is_a_redis(
         async with started(site, pbx, broker):
             pass
     assert checked == [site.url]
+
+
+# --- live parameters -----------------------------------------------------------------------
+
+
+async def set_live(site: Site, subject: Subject, name: str, value: Any, version: int = 0) -> None:
+    """Store a live value; None: take it back."""
+    edit = Edit(name=name, old=0, new=value, was_live=value is None, is_live=value is not None)
+    await ParameterStore(site.steps).change(subject, [edit], version=version, by="ana@ops")
+
+
+async def test_a_call_of_a_paused_cell_stays_queued(site: Site, pbx: SimulatedPbx) -> None:
+    await set_live(site, Subject("cell", CELL), "paused", True)  # a value
+    async with working(site, pbx) as worker:
+        await site.admitted()
+        worker.take(R1, 1)
+        await wait_until(lambda: not worker._dialing, "the nudge is handled")
+        assert await site.state() == "queued"
+        reason = worker.state.reason_not_to_dial(CELL) or ""
+        assert reason.startswith("paused by ana@ops since")
+        assert worker.state.lacking == {}, "the bridge knows it anyhow"
+        await set_live(site, Subject("cell", CELL), "paused", None, version=1)
+        await wait_until(site.acks, "its own look finds the call")
+
+
+async def test_a_worker_takes_over_new_values(site: Site, pbx: SimulatedPbx) -> None:
+    async with working(site, pbx) as worker:
+        await set_live(site, Subject("pbx", "pbx01"), "cps", 2.5)
+        await wait_until(lambda: worker.governor.turns.cps == 2.5, "the rate")
+        await set_live(site, Subject("pbx", "pbx01"), "governor", False, version=1)
+        await wait_until(lambda: not worker.governor.is_on, "the governor")
+        assert worker._originator.pbx.cps == worker._targets.pbx.cps == 2.5
+        await set_live(site, Subject("cell", CELL), "ring_timeout", 7, version=2)
+        await wait_until(
+            lambda: [one.ring_timeout for one in worker._cells] == [7], "the cell's value"
+        )
+
+
+async def test_parameters_that_redis_refuses_end_the_start_of_a_worker(
+    site: Site, pbx: SimulatedPbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: Any) -> None:
+        raise ResponseError("NOPERM")
+
+    monkeypatch.setattr("workers.worker.Watch.look", refuse)
+    with pytest.raises(StoreUnfit, match="the registry's Redis refuses a command: NOPERM"):
+        async with started(site, pbx):
+            pass
 
 
 # --- a Redis, and cells that left the settings --------------------------------------------
