@@ -205,15 +205,25 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks that use a client, and wait until they have ended.
 
     redis-py 8.1 sometimes swallows a cancellation that arrives together with a reply. So the
-    cancellation is repeated; otherwise a program could continue after SIGTERM.
+    cancellation is repeated; otherwise a program could continue after SIGTERM. A caller that is
+    cancelled in the meantime waits too: a task that it left behind would never be cancelled again.
     """
     all_tasks = list(tasks)
     pending = set(all_tasks)
+    is_cancelled = False
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_AFTER_S)
-    await asyncio.gather(*all_tasks, return_exceptions=True)  # their errors are not needed
+        try:
+            await asyncio.wait(pending, timeout=CANCEL_AGAIN_AFTER_S)
+        except asyncio.CancelledError:
+            is_cancelled = True
+        pending = {task for task in pending if not task.done()}
+    for task in all_tasks:
+        if not task.cancelled():
+            task.exception()  # their errors are not needed
+    if is_cancelled:
+        raise asyncio.CancelledError
 
 
 async def wait_and_move(

@@ -158,7 +158,7 @@ async def test_no_key_leaks_when_all_calls_are_done(site: Site) -> None:
         wire.counter,
         wire.counter_ack,
         site.ledger.keys.dead,
-        keys.DO_NOT_CALL,
+        *(keys.DO_NOT_CALL, keys.PARAMETERS, keys.CHANGES),
     }
 
 

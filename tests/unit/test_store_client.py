@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dialer.errors import StoreUnavailable
+from dialer.store import client as client_module
 from dialer.store.client import (
     cancel,
     connect,
@@ -33,6 +34,7 @@ from dialer.store.client import (
     wait_and_move,
 )
 from dialer.store.redis_url import RedisAddress
+from tests.waiting import wait_until
 
 LOST = RedisConnectionError("the connection was lost")
 REFUSED = ResponseError("WRONGTYPE a key of another type")
@@ -291,3 +293,30 @@ async def test_tasks_have_ended_when_they_are_cancelled() -> None:
     await cancel(tasks)
     assert sorted(ended) == ["a", "b"]
     await cancel([])
+
+
+async def test_a_cancelled_cancel_waits_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once: the demo's game, which cancels its readers, and the demo at Ctrl-C."""
+    monkeypatch.setattr(client_module, "CANCEL_AGAIN_AFTER_S", 0.001)
+    may_end, swallowed = asyncio.Event(), 0
+
+    async def swallows() -> None:
+        nonlocal swallowed
+        while not may_end.is_set():
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+
+    task = asyncio.create_task(swallows())
+    await asyncio.sleep(0)
+    outer = asyncio.create_task(cancel([task]))
+    await wait_until(lambda: swallowed, "the first cancellation")
+    outer.cancel()
+    before = swallowed
+    await wait_until(lambda: swallowed > before + 1, "more of them")
+    assert not outer.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await outer
+    assert task.done()
