@@ -130,4 +130,7 @@ def words(subject: Subject, edit: Edit) -> str:
         return f"{subject} is {state if edit.is_live else f'no longer {state}'}"
     old, new = (value_words(edit.name, value) for value in (edit.old, edit.new))
     of_file = "" if edit.is_live else ", as in dialer.toml"
+    if edit.old == edit.new:
+        of_file = of_file or ", whatever dialer.toml says"
+        return f"{shown(edit.name)} of {subject} stays {new}{of_file}"
     return f"{shown(edit.name)} of {subject}: {old} -> {new}{of_file}"

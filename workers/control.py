@@ -33,19 +33,18 @@ CALLS_NAMED: Final = 20
 _HANG_UP: Final = 'hang it up in Asterisk: asterisk -rx "channel request hangup <channel>"'
 _NO_POOL: Final = (
     "nothing changed: a worker has no pool, its calls share one event loop; calls at once are "
-    "max_calls of its PBX in dialer.toml"
+    "max_calls of its PBX: dialer pbx set <pbx> max_calls=<n>"
 )
 
 #: Celery's commands that have no meaning here, with their arguments, and why.
 _REFUSED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "rate_limit": (
-        "nothing changed: calls a second are cps of the PBX in dialer.toml, and the bridges read "
-        "it again with SIGHUP",
+        "nothing changed: calls a second are cps of the PBX: dialer pbx set <pbx> cps=<n>",
         ("task_name", "rate_limit"),
     ),
     "time_limit": (
-        "nothing changed: how long a call rings is ring_timeout of its cell in dialer.toml, and "
-        "nothing limits how long people talk",
+        "nothing changed: how long a call rings is ring_timeout of its cell: dialer cells set "
+        "<cell> ring_timeout=<s>; nothing limits how long people talk",
         ("task_name", "soft", "hard"),
     ),
     "terminate": (f"nothing was ended: a call is no process; {_HANG_UP}", ("signal", "task_id")),

@@ -28,7 +28,7 @@ def refusal(options: Mapping[str, Any], extra: Sequence[str] = ()) -> str | None
     if options.get("autoscale"):
         return (
             "a worker has no pool that could grow: remove --autoscale (CELERY_WORKER_AUTOSCALE); "
-            "max_calls and cps of its PBX in dialer.toml limit its calls"
+            "max_calls and cps of its PBX limit its calls"
         )
     if options.get("beat"):
         return "there is nothing to schedule: remove -B (--beat, CELERY_WORKER_BEAT)"

@@ -232,7 +232,8 @@ class Recovery:
             is_expired = entry.expires_at is not None and entry.expires_at <= now
             (expired if is_expired else fresh).append(entry)
         for reason, entries in _by_reason(expired, states).items():
-            message = f"ValidadeSeg passed before it was dialed{reason}"
+            paused = "; an operator paused the cell" if self.cell.paused else ""
+            message = f"ValidadeSeg passed before it was dialed{paused or reason}"
             message = self.cell.wire.fields.said(message, "ValidadeSeg")
             error = CallError(code="expired", message=message)
             await self._end(entries, Result.EXPIRED, error, within=_WAITING)

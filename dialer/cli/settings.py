@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dialer.settings.live import Live
 
-config = group("Check or show the settings, or import an old settings file.")
+config = group("Check, show or export the settings, or import an old settings file.")
 
 # Typer's own check of readability would print a usage box instead of our sentence.
 File = Annotated[
@@ -51,12 +51,12 @@ def show(file: File = None) -> None:
     The source is the file, a variable, a default, or a live parameter with who set it.
     """
     from dialer.cli.live import read_live
+    from dialer.domain.parameters import Parameters
     from dialer.settings import load
     from dialer.settings.sources import Sources, with_sources
 
-    settings = load(file)
-    live, parameters = read_live(settings)
-    typer.echo(with_sources(live.settings, Sources.of(file, parameters)), nl=False)
+    live, parameters = read_live(load(file))
+    typer.echo(with_sources(Sources.of(file, live, parameters or Parameters())), nl=False)
     for name, text in _states(live):
         typer.echo(f"# {name} is {text}")
 
@@ -74,11 +74,10 @@ def export(
     from dialer.settings import config_path, load
     from dialer.settings.sources import exported
 
-    settings = load(file)
-    live, parameters = read_live(settings)
+    live, parameters = read_live(load(file))
     if parameters is None:
         raise DialerError("nothing was exported, because the live parameters are not known")
-    text = exported(file or config_path(), live.settings, parameters)
+    text, hidden = exported(file or config_path(), live)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -86,6 +85,8 @@ def export(
         typer.echo(f"{output} is written")
     for name, state in _states(live):
         typer.echo(f"not exported: {name} is {state}", err=True)
+    for value in hidden:
+        typer.echo(f"not exported: {value}", err=True)
 
 
 @config.command("import")

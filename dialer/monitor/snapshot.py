@@ -106,7 +106,11 @@ class Snapshot:
         ready = {name for name, pbx in self.pbxs.items() if pbx.load.ready}
         return troubles.of_late_calls(
             cell,
-            {pbx: late for pbx, late in waits.unclaimed.items() if pbx in ready},
+            {
+                pbx: late
+                for pbx, late in waits.unclaimed.items()
+                if pbx in ready and cell not in self.paused
+            },
             {pbx: late for pbx, late in waits.unanswered.items() if pbx in ready},
         )
 

@@ -76,7 +76,7 @@ def _of_working(name: str, pbx: PbxState) -> Iterator[str]:
     if 0 < pbx.cap < pbx.max_calls:
         yield (
             f"{name}: maxcalls in its asterisk.conf leaves room for {pbx.cap} of its calls, and "
-            f"its max_calls is {pbx.max_calls}; raise maxcalls, or lower max_calls in dialer.toml"
+            f"its max_calls is {pbx.max_calls}; raise maxcalls, or lower max_calls"
         )
 
 

@@ -40,7 +40,7 @@ from dialer.settings.problems import (
     nearest,
     problems_of,
 )
-from dialer.settings.tables import WEEKDAYS, Cell, Pbx
+from dialer.settings.tables import WEEKDAYS, Cell, Limits, Pbx
 
 KNOBS: Final[Mapping[Kind, tuple[str, ...]]] = {"cell": CELL_KNOBS, "pbx": PBX_KNOBS}
 
@@ -65,11 +65,12 @@ M = TypeVar("M", Cell, Pbx)
 class Live:
     """The settings in force. `paused` and `drained` have who did it, by cell and PBX.
 
-    `problems` are live values that are not valid here, such as a PBX that the file no longer has:
-    the file's are in force instead.
+    `overrides` are the live values in force. `problems` are those that are not valid here, such as
+    a PBX that the file no longer has: the file's are in force instead.
     """
 
     settings: Settings
+    overrides: Mapping[Subject, Mapping[str, Value]] = field(default_factory=dict)
     paused: Mapping[str, Setting] = field(default_factory=dict)
     drained: Mapping[str, Setting] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
@@ -89,20 +90,16 @@ def with_parameters(file: Settings, parameters: Parameters) -> Live:
     """Return the settings in force: those of the file with the live parameters over them."""
     if not parameters.of:
         return Live(settings=file)
-    problems: list[Problem] = []
-    pbxs = [
-        _in_force(pbx, Subject("pbx", pbx.name), parameters, file, problems) for pbx in file.pbxs
-    ]
+    found = _Overlay(parameters)
+    pbxs = [found.over(pbx, Subject("pbx", pbx.name), file) for pbx in file.pbxs]
     fresh = file.model_copy(update={"pbxs": tuple(pbxs)})
-    cells = [
-        _in_force(cell, Subject("cell", cell.name), parameters, fresh, problems)
-        for cell in file.cells
-    ]
+    cells = [found.over(cell, Subject("cell", cell.name), fresh) for cell in file.cells]
     return Live(
         settings=fresh.model_copy(update={"cells": tuple(cells)}),
+        overrides=found.valid,
         paused=_states("cell", (cell.name for cell in cells), parameters),
         drained=_states("pbx", (pbx.name for pbx in pbxs), parameters),
-        problems=tuple(problems),
+        problems=tuple(found.problems),
     )
 
 
@@ -111,13 +108,15 @@ def edits(
 ) -> list[Edit]:
     """Return what a change would change; values that are as wanted already are left out.
 
+    Live values that are no longer valid do not prevent other changes.
+
     Raises:
         ConfigError: there is no such cell or PBX.
         SettingsRefused: a value is not valid, or does not go with the others.
     """
     live = with_parameters(file, parameters)
     before, present = _member(live.settings, subject), parameters.settings(subject)
-    overrides = parameters.overrides(subject)
+    overrides = {**live.overrides.get(subject, {})}
     for name, value in wanted.items():
         if value is OF_FILE:
             overrides.pop(name, None)
@@ -157,6 +156,8 @@ def wanted(kind: Kind, pairs: Iterable[str]) -> dict[str, Wanted]:
         if not separator:
             raise ConfigError(f"{pair} is not KEY=VALUE; write, for example, {_EXAMPLES[kind]}")
         name = _knob(kind, key.strip())
+        if name in found:
+            raise ConfigError(f"{shown(name)} is given twice; give one value")
         found[name] = _read(name, text.strip()) if text.strip() else OF_FILE
     if not found:
         raise ConfigError(f"nothing to set; write, for example, {_EXAMPLES[kind]}")
@@ -194,7 +195,11 @@ def _knob(kind: Kind, key: str) -> str:
     if (found := by_name.get(key)) is not None:
         return found
     thing = "cell" if kind == "cell" else "PBX"
-    if key in field_names(Cell if kind == "cell" else Pbx):
+    in_file = field_names(Cell if kind == "cell" else Pbx)
+    if kind == "cell":
+        in_file |= field_names(Limits)
+        in_file |= {f"limits.{name}": one for name, one in field_names(Limits).items()}
+    if key in in_file:
         raise ConfigError(
             f"{key} of a {thing} is in dialer.toml only: change it there, and reload the bridges "
             "and workers"
@@ -205,6 +210,8 @@ def _knob(kind: Kind, key: str) -> str:
 
 
 def _read(name: str, text: str) -> Value:
+    if name == "limits/calling_hours" and text.casefold() in {*_NONE, "any time"}:
+        return []
     if text.casefold() in _NONE:
         return None
     if name in _TEXTS:
@@ -236,11 +243,14 @@ def _hours(text: str) -> list[dict[str, Value]]:
 def _days(text: str) -> Iterator[str]:
     for part in text.casefold().split(","):
         first, _, last = (day.strip() for day in part.partition("-"))
-        if first in WEEKDAYS and last in WEEKDAYS:
-            start, end = WEEKDAYS.index(first), WEEKDAYS.index(last)
-            yield from (WEEKDAYS[(start + n) % 7] for n in range((end - start) % 7 + 1))
-        else:
-            yield f"{first}-{last}" if last else first  # refused by the field's own type
+        for day in (first, last or first):
+            if day not in WEEKDAYS:
+                raise ConfigError(
+                    f"calling_hours: {day!r} is no day; days are {', '.join(WEEKDAYS)}, and "
+                    "mon-fri for several"
+                )
+        start, end = WEEKDAYS.index(first), WEEKDAYS.index(last or first)
+        yield from (WEEKDAYS[(start + n) % 7] for n in range((end - start) % 7 + 1))
 
 
 # --- one cell or PBX ------------------------------------------------------------------------
@@ -257,25 +267,33 @@ def _member(settings: Settings, subject: Subject) -> _Member:
     return settings.pbx(subject.name)
 
 
-def _in_force(
-    member: M, subject: Subject, parameters: Parameters, around: Settings, problems: list[Problem]
-) -> M:
-    """Return the member with its live values; append the problems of those that are not valid."""
-    overrides = parameters.overrides(subject)
-    if not overrides:
-        return member
-    whole, _ = _overlaid(member, subject, overrides, around)
-    if whole is not None:
-        return cast("M", whole)
-    valid: dict[str, Value] = {}
-    present: _Member = member
-    settings = parameters.settings(subject)
-    for name in sorted(overrides, key=lambda one: settings[one].change):
-        fresh, found = _overlaid(member, subject, {**valid, name: overrides[name]}, around)
-        problems += found
-        if fresh is not None:
-            valid[name], present = overrides[name], fresh
-    return cast("M", present)
+@dataclass(slots=True)
+class _Overlay:
+    """Puts live values over members of the file; collects those in force, and the problems."""
+
+    parameters: Parameters
+    valid: dict[Subject, Mapping[str, Value]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def over(self, member: M, subject: Subject, around: Settings) -> M:
+        """Return the member with its valid live values."""
+        overrides = self.parameters.overrides(subject)
+        if not overrides:
+            return member
+        whole, _ = _overlaid(member, subject, overrides, around)
+        if whole is not None:
+            self.valid[subject] = overrides
+            return cast("M", whole)
+        valid: dict[str, Value] = {}
+        present: _Member = member
+        settings = self.parameters.settings(subject)
+        for name in sorted(overrides, key=lambda one: settings[one].change):
+            fresh, found = _overlaid(member, subject, {**valid, name: overrides[name]}, around)
+            self.problems += found
+            if fresh is not None:
+                valid[name], present = overrides[name], fresh
+        self.valid[subject] = valid
+        return cast("M", present)
 
 
 def _overlaid(

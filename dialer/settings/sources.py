@@ -13,8 +13,8 @@ from tomlkit.container import Container
 from tomlkit.items import AoT, Item, Table
 
 from dialer.domain.parameters import Parameters, Subject
-from dialer.settings.live import value_of
-from dialer.settings.model import Settings, config_path, variables_of
+from dialer.settings.live import Live, shown, value_of
+from dialer.settings.model import config_path, variables_of
 from dialer.settings.problems import NAMED_BY, Location, read
 
 _KINDS: Mapping[str, Any] = {"cells": "cell", "pbxs": "pbx"}
@@ -28,17 +28,22 @@ class Sources:
     data: Mapping[str, Any]
     variable: Callable[[Location], str | None]
     parameters: Parameters
+    live: Live
 
     @classmethod
-    def of(cls, path: Path | None, parameters: Parameters | None) -> Self:
-        """Read the sources again from the file and the environment."""
+    def of(cls, path: Path | None, live: Live, parameters: Parameters) -> Self:
+        """Read the sources again from the file and the environment.
+
+        `live` are the settings in force, made of it and these parameters.
+        """
         path = path or config_path()
         data = read(path)
         return cls(
             file=path.name,
             data=data,
             variable=variables_of(data),
-            parameters=parameters or Parameters(),
+            parameters=parameters,
+            live=live,
         )
 
     def at(self, location: Location) -> str:
@@ -55,11 +60,13 @@ class Sources:
             return None
         index, *path = rest
         name = self.data[table][index][NAMED_BY[table]]
-        settings = self.parameters.settings(Subject(_KINDS[table], name))
+        subject = Subject(_KINDS[table], name)
+        in_force = self.live.overrides.get(subject, {})
         knobs = ("/".join(map(str, path[:end])) for end in (1, 2))
-        found = next((settings[knob] for knob in knobs if knob in settings), None)
-        if found is None:
+        knob = next((knob for knob in knobs if knob in in_force), None)
+        if knob is None:
             return None
+        found = self.parameters.settings(subject)[knob]
         at = datetime.fromtimestamp(found.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return f"live: change {found.change} by {found.by}, {at}"
 
@@ -73,9 +80,9 @@ class Sources:
         return True
 
 
-def with_sources(settings: Settings, sources: Sources) -> str:
-    """Return the settings as TOML, without secrets; a comment says where each value comes from."""
-    tables = settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+def with_sources(sources: Sources) -> str:
+    """Return the settings in force as TOML, without secrets, each with a comment: its source."""
+    tables = sources.live.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
     document = tomlkit.parse(tomlkit.dumps(tables))
     _comment(document, (), sources)
     return tomlkit.dumps(document)
@@ -93,19 +100,30 @@ def _comment(table: Container, location: Location, sources: Sources) -> None:
             item.comment(sources.at(here))
 
 
-def exported(path: Path, settings: Settings, parameters: Parameters) -> str:
+def exported(path: Path, live: Live) -> tuple[str, list[str]]:
     """Return the text of the settings file with the live values in force in it.
 
-    Comments, secrets and values of the environment stay as they are in the file.
+    Comments, secrets and values of the environment stay as they are in the file. The second result
+    names the live values that a variable of the environment would hide: they are left out.
     """
+    data = read(path)
+    variable = variables_of(data)
     document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+    hidden: list[str] = []
     for table, kind in _KINDS.items():
-        for one in document.get(table, ()):
+        for index, one in enumerate(document.get(table, ())):
             subject = Subject(kind, str(one[NAMED_BY[table]]))
+            settings = live.settings
             member = settings.cell(subject.name) if kind == "cell" else settings.pbx(subject.name)
-            for name in parameters.overrides(subject):
-                _put(one, name, value_of(member, name))
-    return tomlkit.dumps(document)
+            for name in live.overrides.get(subject, {}):
+                source = variable((table, index, *name.split("/")))
+                if source is not None:
+                    hidden.append(f"{shown(name)} of {subject}, because {source} sets it")
+                else:
+                    _put(one, name, value_of(member, name))
+            if one.get("amd") != "message":
+                one.pop("amd_message", None)  # it belongs to "message"
+    return tomlkit.dumps(document), hidden
 
 
 def _put(table: Any, name: str, value: Any) -> None:

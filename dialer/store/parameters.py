@@ -93,8 +93,7 @@ class ParameterStore:
         args.append(json.dumps({**about, "edits": [asdict(edit) for edit in edits]}))
         for edit in edits:
             args.append(f"{subject.kind}:{subject.name}:{edit.name}")
-            value = {"value": edit.new, "by": by, "why": why}
-            args.append(json.dumps(value) if edit.is_live else "")
+            args.append(_stored(edit.new, by, why) if edit.is_live else "")
         is_made, number = await self.steps.run("change", [keys.PARAMETERS, keys.CHANGES], args)
         if not is_made:
             raise AnotherCameFirst(
@@ -102,6 +101,16 @@ class ParameterStore:
                 "again"
             )
         return int(number)
+
+    async def restore(self, remembered: Parameters) -> bool:
+        """Restore the parameters of a Redis that lost its last writes; false if it has them."""
+        args: list[Arg] = [remembered.version]
+        for subject, settings in remembered.of.items():
+            for name, one in settings.items():
+                args += [f"{subject.kind}:{subject.name}:{name}", one.at_ms]
+                args.append(f"{one.change} {one.at_ms} {_stored(one.value, one.by, one.why)}")
+        names = [keys.PARAMETERS, keys.CHANGES]
+        return bool(await self.steps.run("restore_parameters", names, args))
 
     async def changes(self, *, at_most: int, below: int = 0) -> list[Change]:
         """Return the newest changes, the last one first; with `below`, those before that number."""
@@ -131,7 +140,14 @@ class Watch:
         mark = await self.store.mark()
         if mark == self._mark:
             return False
-        self.parameters, self._mark = await self.store.read(), mark
+        found = await self.store.read()
+        if found.version < self.parameters.version and await self.store.restore(self.parameters):
+            logger.error(
+                "Redis had lost live parameters; they are restored, but not their audit trail",
+                extra={"version": self.parameters.version, "found": found.version},
+            )
+            mark, found = await self.store.mark(), await self.store.read()
+        self.parameters, self._mark = found, mark
         return True
 
     async def run(self, on_change: Callable[[Parameters], None]) -> None:
@@ -151,6 +167,10 @@ class Watch:
                     },
                 )
                 await asyncio.sleep(REFUSED_PAUSE_S)
+
+
+def _stored(value: Any, by: str, why: str) -> str:
+    return json.dumps({"value": value, "by": by, "why": why})
 
 
 def one_line(text: object) -> str:

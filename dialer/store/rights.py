@@ -77,15 +77,19 @@ _ARGUMENTS: Final[Mapping[str, Command]] = {
 _DIRECT: Final = ("BLMOVE", "SMISMEMBER", "HGET", "HGETALL", "LLEN", "LPUSH", "LRANGE", "ZCARD")
 
 
+#: Commands of operators, who change live parameters. Calls are dialed without these rights too.
+_TO_STEER: Final = frozenset({"XADD", "XRANGE", "XREVRANGE"})
+
+
 def step_commands() -> frozenset[str]:
     """Return every command in the Lua steps."""
     found = (re.findall(r"redis\.p?call\(\s*['\"]([A-Za-z]+)", text) for text in SOURCES.values())
     return frozenset(name.upper() for names in found for name in names)
 
 
-def trials(prefix: str) -> Iterator[Command]:
-    """Yield every needed command, on keys that begin with `prefix`."""
-    for name in sorted(step_commands().union(_DIRECT)):
+def trials(prefix: str, *, but: frozenset[str] = frozenset()) -> Iterator[Command]:
+    """Yield every needed command `but` some, on keys that begin with `prefix`."""
+    for name in sorted(step_commands().union(_DIRECT) - but):
         arguments = _ARGUMENTS.get(name, ("KEY",))
         yield (name, *(_key(prefix, word) for word in arguments))
 
@@ -104,17 +108,20 @@ def wire_trials(cell: str, absent: str) -> Iterator[Command]:
         yield ("SETRANGE", key, 0, "")
 
 
-async def missing_rights(redis: Redis, cells: Sequence[str] = ()) -> list[str]:
+async def missing_rights(
+    redis: Redis, cells: Sequence[str] = (), *, only_to_dial: bool = False
+) -> list[str]:
     """Try every command in one round trip; return the missing rights, as ACL SETUSER writes them.
 
-    Multcall's keys of `cells` are tried too, without changing them.
+    Multcall's keys of `cells` are tried too, without changing them. With `only_to_dial` those
+    rights are left out without which calls are dialed all the same.
 
     Raises:
         RedisError, OSError: the connection failed.
     """
     prefix = f"dialer:doctor-{secrets.token_hex(6)}"
     commands: list[Command] = [
-        *trials(prefix),
+        *trials(prefix, but=_TO_STEER if only_to_dial else frozenset()),
         *(command for cell in cells for command in wire_trials(cell, prefix)),
         ("SCRIPT", "LOAD", SCRIPT),
         ("EVALSHA", hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest(), 0),

@@ -101,7 +101,7 @@ class Servers:
     async def _check_rights(self, steps: Steps) -> None:
         """Log every right that the user lacks at once; the steps then tell them one by one."""
         try:
-            missing = await missing_rights(steps.redis)
+            missing = await missing_rights(steps.redis, only_to_dial=True)
         except (RedisError, OSError):
             return
         if missing:

@@ -162,7 +162,7 @@ async def test_a_reload_keeps_the_live_values(stack: Stack) -> None:
         await stack.until_dialed(5)
 
 
-async def test_a_registry_that_lost_everything_has_no_parameters(stack: Stack) -> None:
+async def test_live_values_outlive_a_redis_that_lost_everything(stack: Stack) -> None:
     stack.add_pbx(talk_time=LONG)
     await stack.start()
     async with steering(stack) as ana:
@@ -170,6 +170,9 @@ async def test_a_registry_that_lost_everything_has_no_parameters(stack: Stack) -
         await asyncio.sleep(IN_FORCE_WITHIN_S)
     stack.valkey.kill()
     await stack.start_valkey()  # empty: it keeps nothing
+    said = "Redis had lost live parameters; they are restored"
+    await wait_until(lambda: any(said in one.log for one in stack.programs), said)
     await stack.push(5)
-    await stack.until_dialed(5)
+    await stack.until_dialed(2)
+    assert await stays(stack, 2, for_s=1.0)
     assert all(program.running for program in stack.programs)

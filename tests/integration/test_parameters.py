@@ -202,6 +202,38 @@ async def test_a_watch_tells_each_change_once(
     task.cancel()
 
 
+async def test_parameters_that_redis_lost_are_restored(
+    store: ParameterStore, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    paused = Edit(name="paused", old=False, new=True, was_live=False, is_live=True)
+    await store.change(TIM, [paused], version=0, by="ana", why="fire alarm")
+    watch, another = Watch(store), Watch(store)
+    await watch.look()
+    await store.change(TIM, [THREE], version=1, by="ana")
+    await watch.look()
+    await another.look()
+    remembered = watch.parameters
+    await site.redis.flushall()  # a failover to a server that has nothing
+    await store.change(PBX01, [THREE], version=0, by="bia")
+    later = Edit(name="threads", old=50, new=9, was_live=False, is_live=True)
+    await store.change(TIM, [later], version=1, by="bia")
+    await site.redis.delete(keys.CHANGES)
+    await site.redis.hset(keys.PARAMETERS, "version", 1)
+    assert await watch.look()
+    assert caplog.messages == [
+        "Redis had lost live parameters; they are restored, but not their audit trail"
+    ]
+    found = watch.parameters
+    assert found.version == 2
+    assert found.state(TIM) == remembered.state(TIM)
+    assert found.settings(TIM)["threads"].value == 9, "it was set after the loss"
+    assert found.settings(PBX01)["threads"].by == "bia"
+    assert await another.look()
+    assert len(caplog.messages) == 1, "one process restores them"
+    assert not await store.restore(remembered)
+    assert await store.change(TIM, [THREE], version=2, by="ana") == 3
+
+
 async def test_a_watch_goes_on_after_a_refusal(
     store: ParameterStore,
     site: Site,

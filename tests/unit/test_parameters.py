@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dialer.domain.parameters import (
 )
 from dialer.errors import ConfigError
 from dialer.settings import Settings
-from dialer.settings.live import edits, value_words, wanted, with_parameters
+from dialer.settings.live import Live, edits, value_words, wanted, with_parameters
 from dialer.settings.sources import Sources, exported, with_sources
 from tests.unit.sound_settings import MARK, clean, loaded, tables, write
 
@@ -139,6 +140,8 @@ WEEK = ["mon", "tue", "wed", "thu", "fri"]
         (TIM, "outside_hours=expire", "limits/outside_hours", "expire"),
         (TIM, "limits.outside_hours=hold", "limits/outside_hours", "hold"),
         (TIM, "calling_hours=[]", "limits/calling_hours", []),
+        (TIM, "calling_hours=any time", "limits/calling_hours", []),
+        (TIM, "calling_hours=none", "limits/calling_hours", []),
         (
             TIM,
             "calling_hours=mon-fri 08:00-20:00; sat,Sun 08:00 - 14:00",
@@ -203,11 +206,11 @@ def test_a_value_is_read_as_an_operator_types_it(
             "dialer.toml only",
         ),
         (TIM, "calling_hours=always", "calling_hours: 'always' is wrong; write days and times, "),
-        (
-            TIM,
-            "calling_hours=mox 08:00-20:00",
-            "the change: cells[ASR_TIM].limits.calling_hours[#1].days[#1]: is wrong; it takes days",
-        ),
+        (TIM, "calling_hours=mox 08:00-20:00", "calling_hours: 'mox' is no day; days are mon, tu"),
+        (TIM, "calling_hours=mon-- 08:00-20:00", "calling_hours: '-' is no day; days are mon, tu"),
+        (TIM, "calling_hours=, 08:00-20:00", "calling_hours: '' is no day; days are mon, tue"),
+        (TIM, "time_zone=UTC", "time_zone of a cell is in dialer.toml only: change it there, and"),
+        (TIM, "limits.do_not_call=false", "limits.do_not_call of a cell is in dialer.toml only:"),
         (TIM, "calling_hours=mon 8-20", "calling_hours: 'mon 8-20' is wrong; write days and time"),
         (PBX01, "trunks=bakup", "the change: pbxs[pbx01].trunks: pbx01 has no trunk bakup; did y"),
         (PBX01, "trunks=[]", "the change: pbxs[pbx01].trunks: takes names of its trunks, in orde"),
@@ -225,6 +228,8 @@ def test_a_wrong_value_is_refused_with_the_cure(subject: Subject, pair: str, sen
 def test_nothing_to_set_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to set; write, for example, max_calls=60"):
         wanted("pbx", [])
+    with pytest.raises(ConfigError, match="max_calls is given twice; give one value"):
+        wanted("pbx", ["max_calls=6", "max_calls=60"])
 
 
 def test_a_value_that_is_as_wanted_changes_nothing() -> None:
@@ -316,10 +321,10 @@ def test_each_value_is_shown_with_its_source(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DIALER_RECOVERY__PBX_LOST_AFTER", "60")
     given = parameters(
         tim={"retries": 0, "limits/calling_hours": [], "limits/outside_hours": "expire"},
+        ura={"threads": 0},
         pbx01={"trunks": ["backup", "tim"]},
     )
-    in_force = with_parameters(from_file(), given).settings
-    text = with_sources(in_force, Sources.of(path, given))
+    text = with_sources(Sources.of(path, with_parameters(from_file(), given), given))
     lines = text.splitlines()
     by = "# live: change 1 by ana@ops, 2026-02-25 06:13 UTC"
     for line in (
@@ -332,7 +337,7 @@ def test_each_value_is_shown_with_its_source(monkeypatch: pytest.MonkeyPatch) ->
         f'backup = "PJSIP/{{number}}@backup" {by}',
         "ring_timeout = 30 # default",
         "tls = false # default",
-        "threads = 5 # dialer.toml",
+        "threads = 5 # dialer.toml",  # the live one is not valid
     ):
         assert line in lines, f"{line}\n{text}"
     assert MARK not in text
@@ -353,14 +358,15 @@ def test_an_exported_file_has_the_live_values() -> None:
         ura={"limits/outside_hours": "expire", "paused": True},
         pbx01={"trunks": ["backup"], "cps": 2.5},
     )
-    in_force = with_parameters(from_file(), given).settings
-    text = exported(path, in_force, given)
+    in_force = with_parameters(from_file(), given)
+    text, hidden = exported(path, in_force)
+    assert hidden == []
     assert "threads = 3  # all of them" in text
     path.write_text(text)
-    assert from_file() == in_force
+    assert from_file() == in_force.settings
     assert from_file().pbxs[0].default_trunk == "backup"
     assert text.count(MARK) == str(tomlkit.dumps(tables())).count(MARK), "secrets stay"
-    assert exported(path, in_force, Parameters()) == text
+    assert exported(path, Live(settings=from_file())) == (text, [])
 
 
 def test_an_exported_value_may_be_none() -> None:
@@ -368,5 +374,33 @@ def test_an_exported_value_may_be_none() -> None:
     content["cells"][0]["trunk"] = "tim"
     path = write(content)
     given = parameters(tim={"trunk": None})
-    text = exported(path, with_parameters(from_file(), given).settings, given)
+    text, _ = exported(path, with_parameters(from_file(), given))
     assert "trunk =" not in text
+
+
+def test_a_value_that_a_variable_would_hide_is_not_exported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = tables()
+    ways = content["pbxs"][0].pop("trunks")
+    path = write(content)
+    monkeypatch.setenv("DIALER_PBX01_TRUNKS", json.dumps(ways))
+    given = parameters(pbx01={"trunks": ["backup"], "cps": 2.5})
+    text, hidden = exported(path, with_parameters(from_file(), given))
+    assert hidden == ["trunks of PBX pbx01, because DIALER_PBX01_TRUNKS sets it"]
+    assert "cps = 2.5" in text
+
+
+def test_an_exported_file_is_valid_whatever_amd_is() -> None:
+    content = tables()
+    content["cells"][0] |= {"amd": "message", "amd_message": "custom/beep"}
+    path = write(content)
+    text, _ = exported(path, with_parameters(from_file(), parameters(tim={"amd": "off"})))
+    path.write_text(text)
+    assert from_file().cells[0].amd == "off"
+
+
+def test_a_value_no_longer_valid_prevents_no_other_change() -> None:
+    present = parameters(tim={"pbxs": ["gone"]})
+    assert [edit.new for edit in made(TIM, "threads=3", present=present)] == [3]
+    assert [edit.new for edit in edits(loaded(), present, TIM, {"paused": True})] == [True]
