@@ -256,7 +256,7 @@ async def turns() -> None:
 async def test_a_started_bridge_watches_its_servers(notes: Notes) -> None:
     served = await started()
     assert notes.names[-4:] == ["watch", "watch parameters", "own state", "pulse"]
-    assert notes.given("watch parameters") == [(print,)]
+    assert notes.given("watch parameters") == [print]
     assert [task.get_name() for task in served._own] == [
         *("Redis steps", "live parameters", "own state", "heartbeat"),
     ]

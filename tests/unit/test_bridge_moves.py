@@ -71,10 +71,12 @@ class Site:
             clock=a(now=lambda: NOW, measure=of("measure")),
             dispatcher=a(publish=of("publish")),
             trunk=lambda request: request.trunk,
-            pbx=lambda name: next(p for p in PBXS if p.name == name),
+            pbx=lambda name: next((p for p in PBXS if p.name == name), None),
             release_unused=of("release"),
             is_paused=lambda at: self.is_paused,
+            paused="",
         )
+        self.cell = cell
         self.limits = limits
         self.recovery = Recovery(cell, 120.0)
         judge: Any = a(judge_unclaimed=of("judge"))
@@ -274,6 +276,21 @@ async def test_a_pbx_that_lacks_nothing_is_not_blamed(site: Site) -> None:
     assert await site.recovery._unexpired([waiting], site.states) == {}
     message = site.notes.given("end")[0][2].error.message
     assert message == "ValidadeSeg passed before it was dialed"
+
+
+async def test_a_call_that_expires_during_a_pause_says_so(site: Site) -> None:
+    site.cell.paused = "paused by ana@ops"
+    waiting = site.call("r1", expires_at=NOW - timedelta(seconds=1))
+    await site.recovery._unexpired([waiting], site.states)
+    message = site.notes.given("end")[0][2].error.message
+    assert message == "ValidadeSeg passed before it was dialed; an operator paused the cell"
+
+
+async def test_a_pbx_that_the_cell_no_longer_lists_gets_no_call(site: Site) -> None:
+    """It was taken out of the live `pbxs` after the states were read."""
+    site.cell.pbx = lambda name: None
+    assert await site.recovery._move_one(site.call("r1", None), "pbx01", None) == 0
+    assert "lease" not in site.notes.names
 
 
 @pytest.mark.parametrize("policy", ["expire", "hold"])

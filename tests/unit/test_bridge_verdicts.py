@@ -173,6 +173,17 @@ async def test_an_interruption_begins_the_time_again(site: Site) -> None:
     assert site.notes == []
 
 
+async def test_a_pause_of_the_cell_begins_the_time_again(site: Site) -> None:
+    one = state()
+    await seen(site, one, for_s=9.5)
+    site.is_paused = True
+    await site.look(one)
+    site.is_paused = False
+    await seen(site, one, for_s=9.5)
+    await site.judge.judge_unclaimed({"pbx01": one}, ["pbx01"])
+    assert site.notes == [], "its calls were left on purpose"
+
+
 @pytest.mark.parametrize(("gap_s", "is_condemned"), [(0.0, True), (0.1, False)])
 async def test_a_bridge_that_was_away_begins_again(
     site: Site, gap_s: float, is_condemned: bool

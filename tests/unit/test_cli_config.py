@@ -155,7 +155,7 @@ def test_show_prints_effective_settings_as_toml(
 def test_cells_lists_pbxs_and_redis_of_each_cell(dialer: Dialer) -> None:
     write(tables())
     assert dialer("cells").out.splitlines() == [
-        f"{'CELL            THREADS  PBXS         REDIS':<87}STATE",
+        f"{'CELL            THREADS  PBXS         REDIS':<88}STATE",
         "ASR_TIM         100      pbx01 pbx02  redis://:***@127.0.0.1:6379/0",
         "ura-novoteste2  5        pbx02        sentinel://:***@h1,h2/main?sentinel_password=***",
     ]
