@@ -37,6 +37,10 @@ PRESENT_S: Final = 5
 #: What a bridge says of itself is kept this long. In seconds.
 BRIDGE_SHOWN_S: Final = 60
 
+#: Outcomes are kept by minute for so long, then by hour. In seconds, as in `_finish.lua`.
+MINUTES_RETENTION_S: Final = 7 * 24 * 3600
+HOURS_RETENTION_S: Final = 400 * 24 * 3600
+
 #: Prefix of every call's key.
 CALL_PREFIX: Final = "dialer:call:"
 
@@ -129,6 +133,14 @@ class LedgerKeys:
     def dropped(self) -> str:
         """String: number of entries that the full dead list dropped. Kept until it is deleted."""
         return f"dialer:dropped:{self.cell}"
+
+    def minute(self, minute: int | str) -> str:
+        """Hash: Responses of a minute since 1970, by `<pbx> <result>`. `MINUTES_RETENTION_S`."""
+        return f"dialer:minute:{self.cell}:{minute}"
+
+    def hour(self, hour: int | str) -> str:
+        """Hash: Responses of an hour since 1970, by `<pbx> <result>`. `HOURS_RETENTION_S`."""
+        return f"dialer:hour:{self.cell}:{hour}"
 
     def number(self, number: str) -> str:
         """Sorted set: calls to one number by admission, ms. Lives as long as the window."""

@@ -30,6 +30,8 @@ LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`STARTS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.STARTS_RETENTION_S,
     r"`VERDICT_RETENTION_S`": lambda ttl: 0 < ttl <= keys.VERDICT_RETENTION_S,
     r"`PRESENT_S`": lambda ttl: 0 < ttl <= keys.PRESENT_S,
+    r"`MINUTES_RETENTION_S`": lambda ttl: 0 < ttl <= keys.MINUTES_RETENTION_S,
+    r"`HOURS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.HOURS_RETENTION_S,
     r"`BRIDGE_SHOWN_S`": lambda ttl: 0 < ttl <= keys.BRIDGE_SHOWN_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
@@ -87,7 +89,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 31
+    assert len(every) == 33
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:

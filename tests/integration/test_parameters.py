@@ -224,14 +224,14 @@ async def test_parameters_that_redis_lost_are_restored(
         "Redis had lost live parameters; they are restored, but not their audit trail"
     ]
     found = watch.parameters
-    assert found.version == 2
+    assert found.version == 3
     assert found.state(TIM) == remembered.state(TIM)
     assert found.settings(TIM)["threads"].value == 9, "it was set after the loss"
     assert found.settings(PBX01)["threads"].by == "bia"
     assert await another.look()
     assert len(caplog.messages) == 1, "one process restores them"
     assert not await store.restore(remembered)
-    assert await store.change(TIM, [THREE], version=2, by="ana") == 3
+    assert await store.change(TIM, [THREE], version=3, by="ana") == 4
 
 
 async def test_a_watch_goes_on_after_a_refusal(

@@ -351,7 +351,7 @@ async def test_only_a_redis_that_may_lose_calls_is_warned_of(
 async def test_rights_that_cannot_be_tried_stop_no_start(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    async def fail(*_: object) -> list[str]:
+    async def fail(*_: object, **__: object) -> list[str]:
         raise error
 
     monkeypatch.setattr("dialer.store.servers.missing_rights", fail)

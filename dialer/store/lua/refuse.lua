@@ -13,6 +13,7 @@ if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return {'gone', 0} end
 if ARGV[3] ~= '' then
   keep_done(KEYS[2], ARGV[6], now_ms(), ARGV[5])
   redis.call(ARGV[4], KEYS[4], ARGV[3])
+  count_outcome(KEYS[2], '', ARGV[6])
 end
 if ARGV[2] == '' then return {'refused', 0} end
 return {'refused', push_dead(KEYS[3], KEYS[5], ARGV[2])}

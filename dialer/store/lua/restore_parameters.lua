@@ -11,5 +11,5 @@ for i = 2, #ARGV, 3 do
   local at_ms = stored and number(string.match(stored, '^%d+ (%d+) ')) or 0
   if at_ms < tonumber(ARGV[i + 1]) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1])
+redis.call('HSET', KEYS[1], 'version', ARGV[1] + 1)  -- so that all read them again
 return 1
