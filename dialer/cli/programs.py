@@ -40,13 +40,23 @@ def demo(
     run(calls=calls, keep=keep)
 
 
-def monitor() -> None:
-    """Show cells, PBXs and calls on the terminal, updated continuously."""
+def monitor(
+    server: Annotated[
+        str, typer.Option(help="Only the cells on that Redis: HOST or HOST:PORT.")
+    ] = "",
+    interval: Annotated[
+        int, typer.Option(min=100, max=3_600_000, metavar="MS", help="Pause between two looks.")
+    ] = 1000,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object for each look.")] = False,
+) -> None:
+    """Show cells, PBXs, calls and outcomes on the terminal, updated continuously."""
     settings = settings_with_log("monitor")
     import asyncio
 
     from rich.console import Console
 
-    from dialer.monitor.terminal import watch
+    from dialer.monitor.terminal import View, watch
 
-    asyncio.run(watch(settings, Console()))
+    view = View(every_s=interval / 1000, is_once=once, is_json=json, server=server)
+    asyncio.run(watch(settings, Console(), view))

@@ -11,7 +11,7 @@ from typing import Final
 from dialer.monitor import troubles
 from dialer.settings.tables import Pbx
 from dialer.store.keys import ANY_TRUNK
-from dialer.store.ledger import CellCounts, Late, LedgerReads
+from dialer.store.ledger import CellCounts, LastMinutes, Late, LedgerReads, Outcomes
 from dialer.store.registry import BridgeState, PbxState, Registry
 
 #: A call that waits longer to be claimed is late, in seconds.
@@ -19,6 +19,9 @@ LATE_AFTER_S: Final = 3.0
 
 #: A claimed call that Asterisk does not accept for longer is named, in seconds.
 UNANSWERED_AFTER_S: Final = 2.0
+
+#: Outcomes are those of so many minutes.
+OUTCOMES_OF_MIN: Final = 60
 
 #: No cell is paused, or no PBX drained.
 NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
@@ -42,7 +45,8 @@ class CellWaits:
 class Snapshot:
     """State at one moment. `pbxs_of_cells` has the PBXs that each cell may use.
 
-    `bridges` is what each bridge says of itself, `paused` who paused a cell.
+    `bridges` is what each bridge says of itself, `paused` who paused a cell. `outcomes` has the
+    Responses of each cell in the last `OUTCOMES_OF_MIN` minutes.
     """
 
     pbxs: Mapping[str, PbxState]
@@ -51,6 +55,7 @@ class Snapshot:
     waits: Mapping[str, CellWaits] = field(default_factory=dict)
     bridges: Mapping[str, BridgeState] = field(default_factory=dict)
     paused: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
 
     def troubles(self) -> list[str]:
         """Return what prevents calls from being dialed or answered, one sentence each."""
@@ -131,6 +136,7 @@ async def take_snapshot(
     *,
     paused: Mapping[str, str] = NOBODY,
     drained: Mapping[str, str] = NOBODY,
+    outcomes: Sequence[LastMinutes] = (),
 ) -> Snapshot:
     """Read the state of all PBXs, cells and bridges once.
 
@@ -145,6 +151,7 @@ async def take_snapshot(
         pbxs_of_cells=pbxs_of_cells,
         pbxs=await registry.pbxs(limits),
         paused=paused,
+        outcomes={one.reads.cell: await one.read() for one in outcomes},
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
         waits=waits,
         bridges=await registry.bridges(sorted({b for one in found for b in one.bridges})),

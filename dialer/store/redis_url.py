@@ -127,6 +127,12 @@ class RedisAddress:
         return cls(**address)
 
 
+def place_of(url: str) -> str:
+    """Return where a URL leads, as `host:port`, several with commas, or the path of a socket."""
+    address = RedisAddress.parse(url)
+    return address.path or ",".join(f"{host}:{port}" for host, port in address.hosts)
+
+
 def reply_timeout_s(url: str) -> float:
     """Return how long a reply of the server may take, in seconds."""
     return RedisAddress.parse(url).timeout_s or REPLY_TIMEOUT_S

@@ -9,6 +9,7 @@ from dialer.store.ledger.bridge import (
     Fetched,
 )
 from dialer.store.ledger.call_steps import CallSteps, Waiting
+from dialer.store.ledger.outcomes import LastMinutes, OutcomeReads, Outcomes, by_result
 from dialer.store.ledger.pulse import Pulsed, pulse
 from dialer.store.ledger.reads import CellCounts, Late, LedgerReads
 from dialer.store.ledger.worker import WorkerLedger
@@ -22,10 +23,14 @@ __all__ = [
     "CellCounts",
     "Delivery",
     "Fetched",
+    "LastMinutes",
     "Late",
     "LedgerReads",
+    "OutcomeReads",
+    "Outcomes",
     "Pulsed",
     "Waiting",
     "WorkerLedger",
+    "by_result",
     "pulse",
 ]

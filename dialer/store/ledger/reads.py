@@ -44,7 +44,8 @@ class CellCounts:
     `waiting`: requests in Multcall's list, and parked ones. `parked`: how many of them wait for
     each trunk. `live`: calls that are not done. `unclaimed`: calls that no worker has claimed.
     `awaiting`: calls that wait for their code. `dead`: entries on the dead list. `dropped`: entries
-    that the full dead list dropped.
+    that the full dead list dropped. `lists`: elements in Multcall's lists, and its two counters, by
+    the name of the function.
     """
 
     waiting: int
@@ -54,6 +55,7 @@ class CellCounts:
     dead: int
     dropped: int
     parked: Mapping[str, int] = field(default_factory=dict)
+    lists: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +132,37 @@ class LedgerReads:
         """Return the counts of the cell now."""
         keys = self.keys
         trunks = sorted(t.decode() for t in await self.steps.read("SMEMBERS", keys.parking))
-        waiting, live, unclaimed, awaiting, dead, dropped, *parked = await self.steps.read_many(
+        wire = self.wire
+        lists = {
+            "Request": ("LLEN", wire.request),
+            "ACK": ("LLEN", wire.ack),
+            "CODLIGACAO": ("LLEN", wire.code),
+            "Response": ("LLEN", wire.response),
+            "Counter": ("GET", wire.counter),
+            "CounterACK": ("GET", wire.counter_ack),
+        }
+        live, unclaimed, awaiting, dead, dropped, *others = await self.steps.read_many(
             [
-                ("LLEN", self.wire.request),
                 ("ZCARD", keys.live),
                 ("ZCARD", keys.queued),
                 ("ZCARD", keys.awaiting),
                 ("LLEN", keys.dead),
                 ("GET", keys.dropped),
+                *lists.values(),
                 *[("LLEN", keys.parked(trunk)) for trunk in trunks],
             ]
         )
+        sizes = dict(zip(lists, (int(size or 0) for size in others), strict=False))
+        parked = others[len(lists) :]
         return CellCounts(
-            waiting=waiting + sum(parked),
+            waiting=sizes["Request"] + sum(parked),
             parked=dict(zip(trunks, parked, strict=True)),
             live=live,
             unclaimed=unclaimed,
             awaiting=awaiting,
             dead=dead,
             dropped=int(dropped or 0),
+            lists=sizes,
         )
 
     async def late(self, *, older_than_s: float) -> dict[str, Late]:

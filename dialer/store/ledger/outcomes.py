@@ -1,0 +1,81 @@
+"""Outcomes of a cell's requests: how many Responses of each result, by PBX and minute.
+
+The step that sends a Response counts it, so the numbers are exact, and survive restarts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dialer.domain.call import Result
+from dialer.store.keys import LedgerKeys
+from dialer.store.steps import Steps
+
+#: PBX and result. The PBX is '' for requests that were answered without one.
+Outcomes = Counter[tuple[str, Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeReads:
+    """The counted outcomes of one cell."""
+
+    steps: Steps
+    cell: str
+
+    async def minutes(self, minutes: Iterable[int]) -> dict[int, Outcomes]:
+        """Return the outcomes of these minutes since 1970, by the clock of the cell's Redis."""
+        return await self._read({minute: self._keys.minute(minute) for minute in minutes})
+
+    async def hours(self, hours: Iterable[int]) -> dict[int, Outcomes]:
+        """Return the outcomes of these hours since 1970."""
+        return await self._read({hour: self._keys.hour(hour) for hour in hours})
+
+    @property
+    def _keys(self) -> LedgerKeys:
+        return LedgerKeys(self.cell)
+
+    async def _read(self, names: Mapping[int, str]) -> dict[int, Outcomes]:
+        rows = await self.steps.read_many([("HGETALL", name) for name in names.values()])
+        return {at: _outcomes(row) for at, row in zip(names, rows, strict=True)}
+
+
+@dataclass(slots=True)
+class LastMinutes:
+    """The outcomes of the last `n` minutes, the present one included.
+
+    A minute that is over is read once more and then kept, so a look costs two commands.
+    """
+
+    reads: OutcomeReads
+    n: int = 60
+    _kept: dict[int, Outcomes] = field(default_factory=dict)
+
+    async def read(self) -> Outcomes:
+        """Return their sum."""
+        seconds, _ = await self.reads.steps.read("TIME")
+        now = int(seconds) // 60
+        wanted = range(now - self.n + 1, now + 1)
+        missing = [minute for minute in wanted if minute not in self._kept or minute >= now - 1]
+        self._kept = {at: one for at, one in self._kept.items() if at in wanted}
+        self._kept |= await self.reads.minutes(missing)
+        return sum(self._kept.values(), Outcomes())
+
+
+def by_result(outcomes: Outcomes) -> Counter[Result]:
+    """Return the outcomes of all PBXs together."""
+    total: Counter[Result] = Counter()
+    for (_, result), n in outcomes.items():
+        total[result] += n
+    return total
+
+
+def _outcomes(row: Mapping[bytes, bytes]) -> Outcomes:
+    """Read a hash; what is not ours is ignored."""
+    found = Outcomes()
+    for name, value in row.items():
+        pbx, _, result = name.decode(errors="replace").rpartition(" ")
+        if result in set(Result) and value.isdigit():
+            found[pbx, Result(result)] += int(value)
+    return found
