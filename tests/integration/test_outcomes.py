@@ -1,0 +1,124 @@
+"""Outcomes: each Response is counted once, by PBX, result, minute and hour."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialer.domain.call import Result
+from dialer.store import keys
+from dialer.store.ledger import LastMinutes, OutcomeReads, Outcomes, by_result
+from tests.integration.cell_rig import BRIDGE, BUSY, CELL, Site, code_element, element
+from tests.integration.stack import Stack
+from tests.integration.test_worker_process import each_once
+
+ANSWERED = replace(BUSY, result=Result.ANSWERED)
+
+
+@pytest.fixture
+async def site(redis_url: str) -> AsyncIterator[Site]:
+    async with Site(redis_url) as site:
+        yield site
+
+
+async def counted(site: Site, cell: str = CELL) -> Outcomes:
+    return await LastMinutes(OutcomeReads(site.steps, cell)).read()
+
+
+async def test_a_call_is_counted_when_its_response_is_sent(site: Site) -> None:
+    await site.admitted("busy", pbx="pbx02")
+    await site.end("busy")
+    await site.accepted("coded")
+    await site.end("coded", ANSWERED)
+    assert await counted(site) == {("pbx02", Result.BUSY): 1}, "its code is awaited"
+    await site.code(code_element("coded"))
+    await site.accepted("late", wait_s=0)
+    await site.end("late", ANSWERED)
+    await site.ledger.late_codes()
+    assert await counted(site) == {("pbx02", Result.BUSY): 1, ("pbx01", Result.ANSWERED): 2}
+    assert len(await site.responses()) == 3
+
+
+async def test_a_refused_request_is_counted_without_a_pbx(site: Site) -> None:
+    raw = element("r-1")
+    await site.in_hand(raw)
+    refusal: dict[str, Any] = {"request_id": "r-1", "response": "{}", "result": Result.EXPIRED}
+    hand = site.ledger.keys.hand(BRIDGE)
+    await site.ledger.refuse(hand, raw, **refusal)
+    await site.ledger.refuse(hand, raw, **refusal)  # its reply was lost
+    await site.in_hand(b"no request")
+    await site.ledger.refuse(hand, b"no request", request_id=None, response="", dead="{}")
+    assert await counted(site) == {("", Result.EXPIRED): 1}
+
+
+async def test_hours_are_counted_too_and_both_are_forgotten(site: Site) -> None:
+    await site.admitted()
+    await site.end()
+    seconds, _ = await site.redis.time()
+    found = await OutcomeReads(site.steps, CELL).hours([seconds // 3600 - 1, seconds // 3600])
+    assert sum(found.values(), Outcomes()) == {("pbx01", Result.BUSY): 1}
+    for pattern, kept_s in (
+        ("dialer:minute:*", keys.MINUTES_RETENTION_S),
+        ("dialer:hour:*", keys.HOURS_RETENTION_S),
+    ):
+        (key,) = [key async for key in site.redis.scan_iter(pattern)]
+        assert kept_s - 60 < await site.redis.ttl(key) <= kept_s
+
+
+async def test_a_key_of_another_type_holds_no_response_up(site: Site) -> None:
+    seconds, _ = await site.redis.time()
+    for minute in (seconds // 60, seconds // 60 + 1):
+        await site.redis.set(site.ledger.keys.minute(minute), "x")
+    await site.admitted()
+    assert await site.end() == "done"
+    assert len(await site.responses()) == 1
+
+
+async def test_what_is_not_ours_is_not_counted(site: Site) -> None:
+    seconds, _ = await site.redis.time()
+    strange = {"pbx01 MOON": 7, "pbx01 BUSY": "many", "": 1, "pbx 01 BUSY": 2, b"\xff BUSY": 1}
+    for name, value in strange.items():
+        await site.redis.hset(site.ledger.keys.minute(seconds // 60), name, value)  # type: ignore[arg-type]
+    assert by_result(await counted(site)) == {Result.BUSY: 3}
+
+
+async def test_minutes_that_are_over_are_read_once(site: Site) -> None:
+    now = (await site.redis.time())[0] // 60
+    for age in (0, 1, 2, 59, 60):
+        await site.redis.hset(site.ledger.keys.minute(now - age), f"p{age} BUSY", 1)
+    last = LastMinutes(OutcomeReads(site.steps, CELL))
+    found = await last.read()
+    assert {pbx for pbx, _ in found} >= {"p0", "p1", "p2"}
+    assert "p60" not in {pbx for pbx, _ in found}
+    await site.redis.flushall()
+    again = {pbx for pbx, _ in await last.read()}
+    assert again & {"p0"} == set(), "the present minute is read again"
+    assert "p2" in again
+    assert len(last._kept) == 60
+
+
+async def test_counts_are_exact_whatever_is_killed(tmp_path: Path) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01")
+        stack.add_pbx("pbx02")
+        await stack.start()
+        pushed = await stack.push(40)
+        pushed += await stack.push(10, last_two=70)  # busy
+        wrong = await stack.push([{"Telefone": "no number"} for _ in range(5)])
+        await stack.until_dialed(15)
+        await stack.workers["pbx01"].kill()
+        await stack.bridges[0].kill()
+        await stack.start_bridge()
+        await stack.start_worker("pbx01")
+        responses = await each_once(stack, [*pushed, *wrong])
+        told = Counter(Result(r["Resultado"]) for r in responses.values())
+        async with Site(stack.valkey.url(0)) as site:
+            found = await counted(site)
+        assert by_result(found) == told
+        assert told[Result.INVALID_REQUEST] == found["", Result.INVALID_REQUEST] == 5
+        assert told[Result.BUSY] >= 1
