@@ -213,7 +213,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def stands_alike(self, shown: dict[bytes, Any], name: str, call: Call) -> None:
         fields = shown[self.site.ledger.keys.call(call.call_id).encode()]
         if call.state is State.DONE:
-            assert fields.keys() == {b"state", b"result", b"ended_ms"}
+            assert fields.keys() == {b"state", b"result", b"ended_ms", b"story"}
             assert call.ending is not None
             assert fields[b"result"] == call.ending.result.encode()
             return

@@ -341,7 +341,9 @@ async def test_done_call_keeps_state_result_and_time_for_a_day(site: Site) -> No
         fields = {k.decode(): v.decode() for k, v in shown[key.encode()].items()}
         assert int(fields.pop("ended_ms")) / 1000 == pytest.approx(now_s, abs=60)
         result = "EXPIRED" if name == "refused" else "BUSY"
+        story = fields.pop("story", "")
         assert fields == {"state": "done", "result": result}
+        assert bool(story) is (name != "refused"), "it has no times"
         assert 86_000 < await site.redis.ttl(key) <= 86_400
 
 

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from dialer.domain.call import State
 from dialer.domain.numbers import BY_DIGITS, Numbering
+from dialer.domain.story import Story, story_of
 from dialer.errors import StepsStopped, StoreUnavailable
 from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
@@ -123,6 +124,16 @@ class LedgerReads:
                 if b"request" in fields
             ]
         return found
+
+    async def story(self, call_id: str) -> Story | None:
+        """Return the story of a call of the last 24 hours, None if there is none of that id."""
+        fields = await self.steps.read("HGETALL", self.keys.call(call_id))
+        text = {
+            name.decode(errors="replace"): value.decode(errors="replace")
+            for name, value in fields.items()
+            if name not in (b"request", b"head", b"tail")
+        }
+        return story_of(call_id, text) if text else None
 
     async def calls(self) -> int:
         """Return how many calls of the cell are not done."""

@@ -16,11 +16,25 @@ local function count_outcome(call, pbx, result)
 end
 
 -- keep_done(call, result, ended_ms, retention_s, error): reduce the entry of a done call to its
--- result. It remains to recognize repeats of its request, and to tell how a trial call went.
+-- result, and its story for `dialer call`. It remains to recognize repeats of its request, and to
+-- tell how a trial call went.
 --   call     hash          dialer:call:<id>
+-- The story is '<pbx> <epoch> <code_state> <admitted, ms>', then the ms from there until it was
+-- dialed, accepted and answered, '-' for what is not known: dialer/domain/story.py reads it.
 local function keep_done(call, result, ended_ms, retention_s, error)
+  local f = redis.pcall('HMGET', call, 'pbx', 'epoch', 'code_state', 'admitted_ms', 'dialed_ms',
+    'accepted_ms', 'answered_ms')
   redis.call('DEL', call)
   redis.call('HSET', call, 'state', 'done', 'result', result, 'ended_ms', ended_ms)
+  local since = tonumber(f[4] or '')
+  if since then
+    local told = {f[1] or '-', f[2] or '-', f[3] or '-', f[4]}
+    for i = 5, 7 do
+      local at = tonumber(f[i] or '')
+      told[i] = at and string.format('%.0f', at - since) or '-'
+    end
+    redis.call('HSET', call, 'story', table.concat(told, ' '))
+  end
   if error and error ~= '' then redis.call('HSET', call, 'error', error) end
   redis.call('EXPIRE', call, retention_s)
 end

@@ -1,0 +1,99 @@
+"""`dialer call`: the story of one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dialer.cli.groups import EXIT_NO
+from dialer.cli.tables import table
+
+if TYPE_CHECKING:
+    from dialer.domain.story import Story
+    from dialer.settings import Settings
+
+
+def call(
+    request_id: Annotated[
+        str, typer.Argument(metavar="ID", help="IdRequisicao, or CELL:IdRequisicao.")
+    ],
+    cell: Annotated[str, typer.Option(help="Only in this cell.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object for each call.")] = False,
+) -> None:
+    """Show what a call of the last 24 hours went through; exit code 1 if there is none."""
+    import asyncio
+
+    from dialer.settings import load
+
+    settings = load()
+    names = [settings.cell(cell).name] if cell else [one.name for one in settings.cells]
+    found = asyncio.run(_stories(settings, names, request_id))
+    for one in found:
+        for line in [_json(one)] if json else _lines(one):
+            typer.echo(line)
+    if not found:
+        typer.echo(
+            f"there is no call {request_id} of the last 24 hours in {', '.join(names)}; its "
+            "request may still wait in Multcall's list, or be on the dead list",
+            err=True,
+        )
+        raise typer.Exit(EXIT_NO)
+
+
+async def _stories(settings: Settings, cells: list[str], request_id: str) -> list[Story]:
+    """Look for the call in these cells.
+
+    Raises:
+        StoreUnavailable: the Redis of a cell cannot be reached.
+    """
+    from dialer.domain.request import call_id
+    from dialer.store.client import connect, require
+    from dialer.store.ledger import LedgerReads
+    from dialer.store.steps import Steps
+
+    found: list[Story] = []
+    for cell in cells:
+        head, _, rest = request_id.partition(":")
+        url = settings.cell_redis_url(cell)
+        steps = Steps(connect(url), f"the Redis of cell {cell}")
+        try:
+            await require(steps.redis, url, steps.where)
+            ids = [call_id(cell, request_id), *([request_id] if head == cell and rest else [])]
+            for one in ids:
+                if (story := await LedgerReads(steps, cell).story(one)) is not None:
+                    found.append(story)
+        finally:
+            await steps.close()
+    return found
+
+
+def _lines(story: Story) -> list[str]:
+    head = f"{story.call_id}: {story.state}" + (f", {story.result}" if story.result else "")
+    rows = [
+        (step.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], step.state, step.by, step.detail)
+        for step in story.steps
+    ]
+    return [head, *table(("AT (UTC)", "STATE", "BY", "DETAIL"), rows)]
+
+
+def _json(story: Story) -> str:
+    import json
+
+    shown: dict[str, Any] = {
+        "call": story.call_id,
+        "state": story.state,
+        "pbx": story.pbx or None,
+        "result": story.result or None,
+        "error": story.error or None,
+        "states": [
+            {
+                "state": step.state,
+                "at": step.at.isoformat(timespec="milliseconds"),
+                "by": step.by,
+                "detail": step.detail,
+            }
+            for step in story.steps
+        ],
+    }
+    return json.dumps(shown, ensure_ascii=False)
