@@ -21,7 +21,8 @@ from dialer.domain.parameters import (
 )
 from dialer.errors import DialerError
 from dialer.settings import Settings
-from dialer.settings.live import edits, shown, value_words
+from dialer.settings.live import edits
+from dialer.settings.typed import shown, value_words
 from dialer.store.parameters import WHY_AT_MOST, AnotherCameFirst, ParameterStore, one_line
 
 #: A change is tried again so many times if others come first.
@@ -126,11 +127,10 @@ class Steering:
 def words(subject: Subject, edit: Edit) -> str:
     """Return what a change did to one value, in a few words."""
     if edit.name == STATES[subject.kind]:
-        state = "paused" if subject.kind == "cell" else "drained"
-        return f"{subject} is {state if edit.is_live else f'no longer {state}'}"
+        return f"{subject} is {edit.name if edit.is_live else f'no longer {edit.name}'}"
     old, new = (value_words(edit.name, value) for value in (edit.old, edit.new))
-    of_file = "" if edit.is_live else ", as in dialer.toml"
+    head = f"{shown(edit.name)} of {subject}"
     if edit.old == edit.new:
-        of_file = of_file or ", whatever dialer.toml says"
-        return f"{shown(edit.name)} of {subject} stays {new}{of_file}"
-    return f"{shown(edit.name)} of {subject}: {old} -> {new}{of_file}"
+        now = "now a live value" if edit.is_live else "now the value of dialer.toml"
+        return f"{head}: {new} as before, {now}"
+    return f"{head}: {old} -> {new}" + ("" if edit.is_live else ", the value of dialer.toml")

@@ -210,7 +210,11 @@ class PbxWorker:
         if parameters.version:
             logger.info(
                 "Live parameters are in force",
-                extra={"pbx": self.pbx.name, "version": parameters.version},
+                extra={
+                    "pbx": self.pbx.name,
+                    "change": parameters.version,
+                    "values": list(self._live.news),
+                },
             )
 
     async def _require_alone(self) -> None:

@@ -149,6 +149,11 @@ class Served:
         """Return the live parameters as last read."""
         return self.live.parameters if self.live is not None else Parameters()
 
+    @property
+    def news(self) -> Sequence[str]:
+        """Return what the last change of live parameters changed, and who did it."""
+        return self.live.news if self.live is not None else ()
+
     def apply(self, live: Live) -> None:
         """Serve all cells by these settings from now on; calls are not touched."""
         for cell in self.cells:

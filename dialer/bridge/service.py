@@ -118,7 +118,10 @@ class _Bridge:
             )
         self.served.apply(live)
         if parameters.version:
-            logger.info("Live parameters are in force", extra={"version": parameters.version})
+            logger.info(
+                "Live parameters are in force",
+                extra={"change": parameters.version, "values": list(self.served.news)},
+            )
 
     @property
     def _in_force(self) -> Settings:

@@ -164,7 +164,7 @@ def _subject(kind: Kind, name: str) -> Subject:
 
 
 def _set(kind: Kind, name: str, values: list[str], why: str) -> None:
-    from dialer.settings.live import wanted
+    from dialer.settings.typed import wanted
 
     fresh = wanted(kind, values)
     _run(

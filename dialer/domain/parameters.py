@@ -73,11 +73,13 @@ class Setting:
 class Parameters:
     """All live parameters. `version` is the number of the last change, 0 if there was none.
 
-    The values of a subject are by knob, or `paused` and `drained`.
+    The values of a subject are by knob, or `paused` and `drained`. `ended` has the values that are
+    those of the file again, with the change that ended them and its time, ms.
     """
 
     version: int = 0
     of: Mapping[Subject, Mapping[str, Setting]] = field(default_factory=dict)
+    ended: Mapping[Subject, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
     def settings(self, subject: Subject) -> Mapping[str, Setting]:
         """Return the live settings of a subject, by name."""
@@ -86,6 +88,13 @@ class Parameters:
     def state(self, subject: Subject) -> Setting | None:
         """Return who paused the cell, or drained the PBX; None if nobody did."""
         return self.settings(subject).get(STATES[subject.kind])
+
+    def changed_by(self, subject: Subject, name: str) -> int:
+        """Return the number of the last change of a value, 0 if it was never changed."""
+        if (setting := self.settings(subject).get(name)) is not None:
+            return setting.change
+        change, _ = self.ended.get(subject, {}).get(name, (0, 0))
+        return change
 
     def overrides(self, subject: Subject) -> dict[str, Value]:
         """Return the live values of a subject, without its state."""
@@ -171,12 +180,13 @@ def undoing(change: Change, parameters: Parameters) -> dict[str, Wanted]:
         ChangedSince: one of its values was changed by a later change.
     """
     for edit in change.edits:
-        present = parameters.settings(change.subject).get(edit.name)
-        is_as_left = present.change == change.number if present else not edit.is_live
-        if not is_as_left:
-            by = f" by change {present.change}" if present else ""
+        by = parameters.changed_by(change.subject, edit.name)
+        if by != change.number:
+            what = f"{edit.name.rpartition('/')[2]} of {change.subject} was changed"
+            if edit.name == STATES[change.subject.kind]:
+                what = f"{change.subject} was {edit.name} or resumed"
             raise ChangedSince(
-                f"change {change.number} is no longer in force: {edit.name} of {change.subject} "
-                f"was changed since{by}; set the value that you want instead"
+                f"change {change.number} cannot be undone: {what} since then, by change {by}; set "
+                "what you want instead"
             )
     return {edit.name: edit.old if edit.was_live else OF_FILE for edit in change.edits}

@@ -6,8 +6,6 @@ target and all wiring are in the file only: whoever can write to Redis must not 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
@@ -15,9 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from dialer.domain.parameters import (
-    CELL_KNOBS,
     OF_FILE,
-    PBX_KNOBS,
     STATES,
     Edit,
     Kind,
@@ -29,33 +25,19 @@ from dialer.domain.parameters import (
     overlay,
     state_words,
 )
-from dialer.errors import ConfigError
 from dialer.settings.model import Settings
 from dialer.settings.problems import (
     Location,
     Problem,
     SettingsRefused,
     cross_problems,
-    field_names,
     nearest,
     problems_of,
 )
-from dialer.settings.tables import WEEKDAYS, Cell, Limits, Pbx
-
-KNOBS: Final[Mapping[Kind, tuple[str, ...]]] = {"cell": CELL_KNOBS, "pbx": PBX_KNOBS}
+from dialer.settings.tables import Cell, Pbx
+from dialer.settings.typed import KNOBS, in_words
 
 _TABLES: Final[Mapping[Kind, str]] = {"cell": "cells", "pbx": "pbxs"}
-
-#: Values that are text, and must not be read as JSON: a trunk may be named 1.
-_TEXTS: Final = frozenset({"trunk", "amd", "limits/outside_hours"})
-
-#: Values that are lists of names.
-_LISTS: Final = frozenset({"pbxs", "trunks"})
-
-#: Words for no value.
-_NONE: Final = frozenset({"none", "null"})
-
-_HOURS: Final = re.compile(r"([a-z,\s-]+?)\s+([0-9:]{5})\s*-\s*([0-9:]{5})", re.IGNORECASE)
 
 _Member = Cell | Pbx
 M = TypeVar("M", Cell, Pbx)
@@ -124,16 +106,18 @@ def edits(
             overrides[name] = value
     after, problems = _overlaid(_member(file, subject), subject, overrides, live.settings)
     if after is None:
-        raise SettingsRefused(problems, source="the change")
-    found: list[Edit] = []
+        typed = {name: value for name, value in wanted.items() if value is not OF_FILE}
+        found = [in_words(problem, subject, typed) for problem in problems]
+        raise SettingsRefused(found, source=str(subject))
+    changed: list[Edit] = []
     for name, value in wanted.items():
         is_state = name == STATES[subject.kind]
         was_live, is_live = name in present, value is not OF_FILE
         old = was_live if is_state else value_of(before, name)
         new = is_live if is_state else value_of(after, name)
         if (old, was_live) != (new, is_live):
-            found.append(Edit(name=name, old=old, new=new, was_live=was_live, is_live=is_live))
-    return found
+            changed.append(Edit(name=name, old=old, new=new, was_live=was_live, is_live=is_live))
+    return changed
 
 
 def value_of(member: BaseModel, name: str) -> Value:
@@ -142,115 +126,6 @@ def value_of(member: BaseModel, name: str) -> Value:
     for part in name.split("/"):
         value = value[part]
     return [*value] if name == "trunks" else value
-
-
-def wanted(kind: Kind, pairs: Iterable[str]) -> dict[str, Wanted]:
-    """Read `KEY=VALUE` as an operator types it; without a value: the file's again.
-
-    Raises:
-        ConfigError: there is no such live parameter, or the text is no KEY=VALUE.
-    """
-    found: dict[str, Wanted] = {}
-    for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not separator:
-            raise ConfigError(f"{pair} is not KEY=VALUE; write, for example, {_EXAMPLES[kind]}")
-        name = _knob(kind, key.strip())
-        if name in found:
-            raise ConfigError(f"{shown(name)} is given twice; give one value")
-        found[name] = _read(name, text.strip()) if text.strip() else OF_FILE
-    if not found:
-        raise ConfigError(f"nothing to set; write, for example, {_EXAMPLES[kind]}")
-    return found
-
-
-_EXAMPLES: Final[Mapping[Kind, str]] = {"cell": "threads=30", "pbx": "max_calls=60"}
-
-
-def shown(name: str) -> str:
-    """Return a knob's name as the settings file has it: `limits.calling_hours`."""
-    return name.replace("/", ".")
-
-
-def value_words(name: str, value: Value) -> str:
-    """Return a value as an operator types it; `name` is a knob or a state."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if name == "limits/calling_hours":
-        return "; ".join(_hours_words(hours) for hours in value) or "any time"
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _hours_words(hours: Mapping[str, Value]) -> str:
-    return f"{','.join(hours['days'])} {hours['from']}-{hours['to']}"
-
-
-def _knob(kind: Kind, key: str) -> str:
-    by_name = {shown(knob): knob for knob in KNOBS[kind]}
-    by_name |= {knob.rpartition("/")[2]: knob for knob in KNOBS[kind]}
-    if (found := by_name.get(key)) is not None:
-        return found
-    thing = "cell" if kind == "cell" else "PBX"
-    in_file = field_names(Cell if kind == "cell" else Pbx)
-    if kind == "cell":
-        in_file |= field_names(Limits)
-        in_file |= {f"limits.{name}": one for name, one in field_names(Limits).items()}
-    if key in in_file:
-        raise ConfigError(
-            f"{key} of a {thing} is in dialer.toml only: change it there, and reload the bridges "
-            "and workers"
-        )
-    like = nearest(key, by_name)
-    cure = f"did you mean {like}?" if like else f"there are {', '.join(map(shown, KNOBS[kind]))}"
-    raise ConfigError(f"a {thing} has no live parameter {key!r}; {cure}")
-
-
-def _read(name: str, text: str) -> Value:
-    if name == "limits/calling_hours" and text.casefold() in {*_NONE, "any time"}:
-        return []
-    if text.casefold() in _NONE:
-        return None
-    if name in _TEXTS:
-        return text
-    if name == "limits/calling_hours" and not text.startswith("["):
-        return _hours(text)
-    if name in _LISTS and not text.startswith("["):
-        return [part.strip() for part in text.split(",")]
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text  # refused by the field's own type
-
-
-def _hours(text: str) -> list[dict[str, Value]]:
-    """Read hours such as `mon-fri 08:00-20:00; sat 08:00-14:00`."""
-    found = []
-    for part in filter(str.strip, text.split(";")):
-        match = _HOURS.fullmatch(part.strip())
-        if match is None:
-            raise ConfigError(
-                f"calling_hours: {part.strip()!r} is wrong; write days and times, for example "
-                "'mon-fri 08:00-20:00; sat 08:00-14:00'"
-            )
-        found.append({"days": [*_days(match[1])], "from": match[2], "to": match[3]})
-    return found
-
-
-def _days(text: str) -> Iterator[str]:
-    for part in text.casefold().split(","):
-        first, _, last = (day.strip() for day in part.partition("-"))
-        for day in (first, last or first):
-            if day not in WEEKDAYS:
-                raise ConfigError(
-                    f"calling_hours: {day!r} is no day; days are {', '.join(WEEKDAYS)}, and "
-                    "mon-fri for several"
-                )
-        start, end = WEEKDAYS.index(first), WEEKDAYS.index(last or first)
-        yield from (WEEKDAYS[(start + n) % 7] for n in range((end - start) % 7 + 1))
 
 
 # --- one cell or PBX ------------------------------------------------------------------------
@@ -344,11 +219,12 @@ def _unknown(subject: Subject, overrides: Mapping[str, Value]) -> Iterator[Probl
 def _unknown_trunks(
     subject: Subject, table: Mapping[str, Value], overrides: Mapping[str, Value]
 ) -> Iterator[Problem]:
-    if (names := overrides.get("trunks")) is None or subject.kind != "pbx":
+    if "trunks" not in overrides or subject.kind != "pbx":
         return
+    names = overrides["trunks"]
     field, known = f"pbxs[{subject.name}].trunks", table["trunks"]
     if not isinstance(names, list) or not names:
-        yield Problem(field=field, text=f"takes names of its trunks, in order: {', '.join(known)}")
+        yield Problem(field=field, text=f"it takes names of its trunks: {', '.join(known)}")
         return
     for name in names:
         if name not in known:

@@ -13,9 +13,10 @@ from tomlkit.container import Container
 from tomlkit.items import AoT, Item, Table
 
 from dialer.domain.parameters import Parameters, Subject
-from dialer.settings.live import Live, shown, value_of
+from dialer.settings.live import Live, value_of
 from dialer.settings.model import config_path, variables_of
 from dialer.settings.problems import NAMED_BY, Location, read
+from dialer.settings.typed import shown
 
 _KINDS: Mapping[str, Any] = {"cells": "cell", "pbxs": "pbx"}
 

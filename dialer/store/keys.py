@@ -198,7 +198,8 @@ def dnc_reply(change_id: str) -> str:
 PARAMETERS: Final = "dialer:parameters"
 """Hash in the registry: live parameters, and their `version`. Kept: the operator owns them.
 
-`cell:<name>:<knob>` and `pbx:<name>:<knob>` are `<change> <ms> <JSON>`.
+`cell:<name>:<knob>` and `pbx:<name>:<knob>` are `<change> <ms> <JSON>`; without JSON the value of
+the file is in force.
 """
 
 CHANGES: Final = "dialer:changes"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ class ParameterStore:
         """Return all live parameters. What is no live parameter of ours is ignored, with a log."""
         version, *flat = await self.steps.run("parameters", [keys.PARAMETERS, keys.CHANGES])
         found: dict[Subject, dict[str, Setting]] = {}
+        ended: dict[Subject, dict[str, tuple[int, int]]] = {}
         for raw_name, raw in pairs(flat).items():
             if raw_name == b"version":
                 continue
@@ -55,9 +56,12 @@ class ParameterStore:
                 name = raw_name.decode(errors="replace")
                 logger.warning("A live parameter cannot be read; ignored", extra={"field": name})
                 continue
-            subject, name, setting = read
-            found.setdefault(subject, {})[name] = setting
-        return Parameters(version=int(version), of=found)
+            subject, name, stored = read
+            if isinstance(stored, Setting):
+                found.setdefault(subject, {})[name] = stored
+            else:
+                ended.setdefault(subject, {})[name] = stored
+        return Parameters(version=int(version), of=found, ended=ended)
 
     async def mark(self) -> bytes:
         """Return what differs after each change; cheap."""
@@ -109,6 +113,9 @@ class ParameterStore:
             for name, one in settings.items():
                 args += [f"{subject.kind}:{subject.name}:{name}", one.at_ms]
                 args.append(f"{one.change} {one.at_ms} {_stored(one.value, one.by, one.why)}")
+        for subject, values in remembered.ended.items():
+            for name, (change, at_ms) in values.items():
+                args += [f"{subject.kind}:{subject.name}:{name}", at_ms, f"{change} {at_ms} "]
         names = [keys.PARAMETERS, keys.CHANGES]
         return bool(await self.steps.run("restore_parameters", names, args))
 
@@ -128,11 +135,13 @@ class ParameterStore:
 class Watch:
     """The live parameters as last read. While Redis is away, these stay in force.
 
+    `news` says for the log what the last reading changed, and who did it.
     Belongs to one event loop.
     """
 
     store: ParameterStore
     parameters: Parameters = field(default_factory=Parameters)
+    news: Sequence[str] = ()
     _mark: bytes | None = None
 
     async def look(self) -> bool:
@@ -147,6 +156,8 @@ class Watch:
                 extra={"version": self.parameters.version, "found": found.version},
             )
             mark, found = await self.store.mark(), await self.store.read()
+        if self._mark is not None:
+            self.news = [*_news(found, self.parameters.version)]
         self.parameters, self._mark = found, mark
         return True
 
@@ -169,6 +180,17 @@ class Watch:
                 await asyncio.sleep(REFUSED_PAUSE_S)
 
 
+def _news(found: Parameters, version: int) -> Iterator[str]:
+    for subject, settings in found.of.items():
+        for name, one in settings.items():
+            if one.change > version:
+                yield f"{name} of {subject} = {json.dumps(one.value)} by {one.by}"
+    for subject, values in found.ended.items():
+        for name, (change, _) in values.items():
+            if change > version:
+                yield f"{name} of {subject} as in dialer.toml"
+
+
 def _stored(value: Any, by: str, why: str) -> str:
     return json.dumps({"value": value, "by": by, "why": why})
 
@@ -178,23 +200,26 @@ def one_line(text: object) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in str(text))[:WHY_AT_MOST]
 
 
-def _read(raw_name: bytes, raw: bytes) -> tuple[Subject, str, Setting] | None:
+def _read(raw_name: bytes, raw: bytes) -> tuple[Subject, str, Setting | tuple[int, int]] | None:
+    """Return the subject, the name and the live value, or when it ended; None if it is not ours."""
     try:
         kind, subject, name = raw_name.decode().split(":")
         change, at_ms, text = raw.decode().split(" ", 2)
-        about = json.loads(text)
-        setting = Setting(
-            value=about["value"],
-            change=int(change),
-            at_ms=int(at_ms),
-            by=one_line(about["by"]),
-            why=one_line(about.get("why", "")),
-        )
+        stored: Setting | tuple[int, int] = (int(change), int(at_ms))
+        if text:
+            about = json.loads(text)
+            stored = Setting(
+                value=about["value"],
+                change=int(change),
+                at_ms=int(at_ms),
+                by=one_line(about["by"]),
+                why=one_line(about.get("why", "")),
+            )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if kind == "cell":
-        return Subject("cell", subject), name, setting
-    return (Subject("pbx", subject), name, setting) if kind == "pbx" else None
+        return Subject("cell", subject), name, stored
+    return (Subject("pbx", subject), name, stored) if kind == "pbx" else None
 
 
 def _change(raw_id: bytes, flat: Sequence[bytes]) -> Change | None:

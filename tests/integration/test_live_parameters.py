@@ -12,7 +12,7 @@ import pytest
 
 from dialer.domain.parameters import Edit, Subject
 from dialer.settings import load
-from dialer.settings.live import wanted
+from dialer.settings.typed import wanted
 from dialer.steering import Made, Steering
 from dialer.store.client import connect
 from dialer.store.parameters import ParameterStore

@@ -19,7 +19,7 @@ from dialer.cli.steer import operator
 from dialer.domain.parameters import ChangedSince, Edit, Parameters, Subject
 from dialer.errors import DialerError
 from dialer.settings import Settings, load
-from dialer.settings.live import wanted
+from dialer.settings.typed import wanted
 from dialer.steering import Made, NoSuchChange, Steering
 from dialer.store import keys, parameters
 from dialer.store.parameters import AnotherCameFirst, ParameterStore, Watch
@@ -97,12 +97,14 @@ async def test_a_change_is_stored_with_its_trail(store: ParameterStore) -> None:
     assert await store.change_at(2) is None
 
 
-async def test_a_removed_value_leaves_nothing(store: ParameterStore, site: Site) -> None:
+async def test_a_removed_value_leaves_the_number_of_its_end(store: ParameterStore) -> None:
     await store.change(TIM, [THREE], version=0, by="ana")
     back = Edit(name="threads", old=3, new=50, was_live=True, is_live=False)
     assert await store.change(TIM, [back], version=1, by="ana") == 2
-    assert await site.redis.hgetall(keys.PARAMETERS) == {b"version": b"2"}
-    assert (await store.read()).of == {}
+    found = await store.read()
+    assert (found.of, found.changed_by(TIM, "threads"), found.changed_by(TIM, "retries")) == (
+        *({}, 2, 0),
+    )
 
 
 async def test_a_change_for_an_old_version_is_refused(store: ParameterStore) -> None:
@@ -199,6 +201,11 @@ async def test_a_watch_tells_each_change_once(
     await store.change(TIM, [THREE], version=1, by="ana")
     await wait_until(lambda: seen == [1, 2], "the second change")
     assert watch.parameters.version == 2
+    assert watch.news == ["threads of cell ASR_TIM = 3 by ana"]
+    back = Edit(name="threads", old=3, new=50, was_live=True, is_live=False)
+    await store.change(TIM, [back], version=2, by="ana")
+    await wait_until(lambda: seen == [1, 2, 3], "the third change")
+    assert watch.news == ["threads of cell ASR_TIM as in dialer.toml"]
     task.cancel()
 
 
@@ -297,13 +304,28 @@ async def test_a_change_is_undone_once(ana: Steering) -> None:
         subject=TIM,
         edits=(Edit(name="threads", old=3, new=50, was_live=True, is_live=False),),
     )
-    with pytest.raises(ChangedSince):
+    with pytest.raises(ChangedSince, match="was changed since then, by change 2"):
         await ana.undo(first.number)
     assert (await ana.undo(back.number)).number == 3
     assert (await ana.store.read()).settings(TIM)["threads"].value == 3
     assert [change.undoes for change in await ana.store.changes(at_most=9)] == [2, 1, 0]
     with pytest.raises(NoSuchChange, match="there is no change 9; `dialer changes` lists them"):
         await ana.undo(9)
+
+
+async def test_an_old_change_is_not_undone_behind_later_ones(ana: Steering) -> None:
+    """The value is that of the file again, as after the change: its number differs."""
+    for text in ("3", "", "9", ""):
+        await ana.set(TIM, threads(text))
+    for number in (1, 2, 3):
+        with pytest.raises(ChangedSince, match="by change 4"):
+            await ana.undo(number)
+    await ana.stop(TIM)
+    await ana.resume(TIM)
+    await ana.stop(TIM)
+    await ana.resume(TIM)
+    with pytest.raises(ChangedSince, match="paused or resumed since then, by change 8"):
+        await ana.undo(6)
 
 
 async def test_a_pause_can_be_undone(ana: Steering) -> None:
@@ -346,7 +368,7 @@ def test_a_cell_is_changed_from_the_command_line(dialer: Dialer) -> None:
         "change 3: cell ASR_TIM is no longer paused\n"
     )
     assert dialer("cells", "set", "ASR_TIM", "threads=").stdout == (
-        "change 4: threads of cell ASR_TIM: 3 -> 50, as in dialer.toml\n"
+        "change 4: threads of cell ASR_TIM: 3 -> 50, the value of dialer.toml\n"
     )
 
 
@@ -365,7 +387,7 @@ def test_changes_are_listed_and_undone(dialer: Dialer) -> None:
     assert (nothing.exit_code, nothing.stdout, nothing.stderr) == (0, "", "no changes yet\n")
     dialer("cells", "set", "ASR_TIM", "threads=3", "--why", "slow")
     assert dialer("changes", "undo", "1").stdout == (
-        "change 2: threads of cell ASR_TIM: 3 -> 50, as in dialer.toml\n"
+        "change 2: threads of cell ASR_TIM: 3 -> 50, the value of dialer.toml\n"
     )
     first, second = dialer("changes").stdout.splitlines()
     by = re.escape(operator())
@@ -385,7 +407,7 @@ def test_changes_are_listed_and_undone(dialer: Dialer) -> None:
 def test_a_wrong_change_is_one_sentence(dialer: Dialer) -> None:
     ran = dialer("cells", "set", "ASR_TIM", "threads=0")
     assert str(ran.exception) == (
-        "the change: cells[ASR_TIM].threads: 0 is wrong; it takes a whole number from 1 to 10000"
+        "cell ASR_TIM: threads: '0' is wrong; it takes a whole number from 1 to 10000"
     )
     assert dialer("changes").stdout == "", "and nothing is changed"
 

@@ -23,7 +23,7 @@ from dialer.domain.parameters import Subject
 from dialer.errors import StepsStopped, StoreUnavailable, StoreUnfit
 from dialer.monitor.terminal import watch
 from dialer.settings import Settings
-from dialer.settings.live import wanted
+from dialer.settings.typed import wanted
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.steering import Steering
 from dialer.store import fitness

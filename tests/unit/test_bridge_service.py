@@ -42,7 +42,7 @@ def stand(notes: Notes, name: str, *plans: Any, unserved: Any = ()) -> Any:
     failure = asyncio.get_running_loop().create_future()
     methods = {what: notes.of(f"{name} {what}") for what in ("start", "stop", "close")}
     looks = notes.of("look", unserved)
-    methods |= {"parameters": Parameters(), "apply": lambda live: None}
+    methods |= {"parameters": Parameters(), "news": (), "apply": lambda live: None}
     return a(plans=list(plans), failure=failure, unserved=looks, **methods)
 
 

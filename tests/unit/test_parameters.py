@@ -23,8 +23,9 @@ from dialer.domain.parameters import (
 )
 from dialer.errors import ConfigError
 from dialer.settings import Settings
-from dialer.settings.live import Live, edits, value_words, wanted, with_parameters
+from dialer.settings.live import Live, edits, with_parameters
 from dialer.settings.sources import Sources, exported, with_sources
+from dialer.settings.typed import value_words, wanted
 from tests.unit.sound_settings import MARK, clean, loaded, tables, write
 
 TIM, URA = Subject("cell", "ASR_TIM"), Subject("cell", "ura-novoteste2")
@@ -141,7 +142,18 @@ WEEK = ["mon", "tue", "wed", "thu", "fri"]
         (TIM, "limits.outside_hours=hold", "limits/outside_hours", "hold"),
         (TIM, "calling_hours=[]", "limits/calling_hours", []),
         (TIM, "calling_hours=any time", "limits/calling_hours", []),
-        (TIM, "calling_hours=none", "limits/calling_hours", []),
+        (TIM, "amd=Pass", "amd", "pass"),
+        (TIM, "outside_hours=EXPIRE", "limits/outside_hours", "expire"),
+        (TIM, "pbxs=pbx02;pbx01", "pbxs", ["pbx02", "pbx01"]),
+        (
+            TIM,
+            "calling_hours=Monday-sex 8:00\N{EN DASH}20:00; daily 21:00-22:00",
+            "limits/calling_hours",
+            [
+                {"days": WEEK, "from": "08:00", "to": "20:00"},
+                {"days": [*WEEK, "sat", "sun"], "from": "21:00", "to": "22:00"},
+            ],
+        ),
         (
             TIM,
             "calling_hours=mon-fri 08:00-20:00; sat,Sun 08:00 - 14:00",
@@ -172,7 +184,11 @@ def test_a_value_is_read_as_an_operator_types_it(
 @pytest.mark.parametrize(
     ("subject", "pair", "sentence"),
     [
-        (TIM, "threads", "threads is not KEY=VALUE; write, for example, threads=30"),
+        (
+            TIM,
+            "threads",
+            "'threads' is not KEY=VALUE; write, for example, threads=30: no blanks around the =",
+        ),
         (TIM, "thread=3", "a cell has no live parameter 'thread'; did you mean threads?"),
         (PBX01, "calls=3", "a PBX has no live parameter 'calls'; did you mean max_calls?"),
         (
@@ -192,29 +208,59 @@ def test_a_value_is_read_as_an_operator_types_it(
             "variables of a cell is in dialer.toml only: change it there, and reload the bridges "
             "and workers",
         ),
+        (TIM, "cps=5", "cps is a value of a PBX: dialer pbx set <PBX> cps=<value>"),
+        (PBX01, "threads=5", "threads is a value of a cell: dialer cells set <cell> threads=<v"),
+        (TIM, "paused=true", "'paused' is no value: dialer cells pause <cell>, dialer pbx drai"),
+        *(
+            (TIM, f"threads={text}", f"threads: {text!r} is no whole number; write digits only")
+            for text in ("many", "30s", "1.000", "1e2", "007", "+5", "1_0", "50%", "6.0")
+        ),
+        (TIM, "threads=0", "cell ASR_TIM: threads: '0' is wrong; it takes a whole number from 1 "),
+        (TIM, "threads=-5", "cell ASR_TIM: threads: '-5' is wrong; it takes a whole number from 1"),
+        (TIM, "pbxs=pbx01,pbx9", "cell ASR_TIM: pbxs: there is no PBX pbx9; did you mean pbx02?"),
         (
             TIM,
-            "threads=many",
-            "the change: cells[ASR_TIM].threads: is wrong; it takes a whole number from 1 to 10000",
+            "pbxs=+pbx02",
+            "cell ASR_TIM: pbxs: '+pbx02' is wrong; it takes names of PBXs with co",
         ),
-        (TIM, "pbxs=pbx01,pbx9", "the change: cells[ASR_TIM].pbxs: there is no PBX pbx9; did you "),
-        (TIM, "trunk=oi", "the change: cells[ASR_TIM].trunk: none of the cell's PBXs has that tru"),
+        (TIM, "trunk=oi", "cell ASR_TIM: trunk: none of the cell's PBXs has that trunk; they ha"),
+        (TIM, "amd=on", "cell ASR_TIM: amd: 'on' is wrong; it takes off, hangup, message or pass"),
         (
             TIM,
             "amd=message",
-            'the change: cells[ASR_TIM].amd: amd = "message" needs amd_message, which is in '
-            "dialer.toml only",
+            'cell ASR_TIM: amd: amd = "message" needs amd_message, which is in dialer.toml only',
         ),
-        (TIM, "calling_hours=always", "calling_hours: 'always' is wrong; write days and times, "),
+        (
+            TIM,
+            "calling_hours=none",
+            "calling_hours: 'none' is wrong; write days and times in quote",
+        ),
+        (
+            TIM,
+            "calling_hours=mon-fri",
+            "calling_hours: 'mon-fri' is wrong; write days and times in",
+        ),
+        (
+            TIM,
+            "calling_hours=mon 08:00-25:00",
+            "cell ASR_TIM: calling_hours: 'mon 08:00-25:00' is wrong; it takes days and times in q",
+        ),
+        (TIM, "timeout_command_ack=2,5", "timeout_command_ack: '2,5' has a comma; write 2.5"),
+        (PBX01, "cps=1.000", "cps: '1.000' is not clear; write 1000 or 1"),
+        (PBX01, "cps=fast", "cps: 'fast' is no number; write digits and a point, as 2.5: no unit"),
+        (PBX01, "cps=2000", "PBX pbx01: cps: '2000' is wrong; it takes calls a second, 0.1 to 10"),
+        (PBX01, "governor=maybe", "PBX pbx01: governor: 'maybe' is wrong; it takes true or false"),
+        (PBX01, "trunks=none", "PBX pbx01: trunks: pbx01 has no trunk none; it has tim, backup"),
+        (TIM, "calling_hours=always", "calling_hours: 'always' is wrong; write days and times"),
         (TIM, "calling_hours=mox 08:00-20:00", "calling_hours: 'mox' is no day; days are mon, tu"),
         (TIM, "calling_hours=mon-- 08:00-20:00", "calling_hours: '-' is no day; days are mon, tu"),
         (TIM, "calling_hours=, 08:00-20:00", "calling_hours: '' is no day; days are mon, tue"),
         (TIM, "time_zone=UTC", "time_zone of a cell is in dialer.toml only: change it there, and"),
         (TIM, "limits.do_not_call=false", "limits.do_not_call of a cell is in dialer.toml only:"),
         (TIM, "calling_hours=mon 8-20", "calling_hours: 'mon 8-20' is wrong; write days and time"),
-        (PBX01, "trunks=bakup", "the change: pbxs[pbx01].trunks: pbx01 has no trunk bakup; did y"),
-        (PBX01, "trunks=[]", "the change: pbxs[pbx01].trunks: takes names of its trunks, in orde"),
-        (PBX01, "max_calls=1e9", "the change: pbxs[pbx01].max_calls: 1000000000.0 is wrong; it t"),
+        (PBX01, "trunks=bakup", "PBX pbx01: trunks: pbx01 has no trunk bakup; did you mean backup"),
+        (PBX01, "trunks=[]", "PBX pbx01: trunks: it takes names of its trunks: tim, backup"),
+        (PBX01, "max_calls=1e9", "max_calls: '1e9' is no whole number; write digits only, as 1000"),
         (Subject("cell", "ASR"), "threads=3", "there is no cell ASR in the settings; did you mea"),
         (Subject("pbx", "pbx07"), "cps=3", "there is no PBX pbx07 in the settings; did you mean "),
     ],
@@ -279,26 +325,39 @@ FROM_FILE = Edit(name="threads", old=100, new=3, was_live=False, is_live=True)
 TO_FILE = Edit(name="threads", old=3, new=100, was_live=True, is_live=False)
 
 
+ENDED = Parameters(version=2, ended={TIM: {"threads": (2, AT_MS)}})
+
+
 def test_an_undone_change_brings_back_what_was_before() -> None:
     assert undoing(change(FROM_FILE), parameters(tim={"threads": 3})) == {"threads": OF_FILE}
-    assert undoing(change(TO_FILE, number=2), Parameters()) == {"threads": 3}
+    assert undoing(change(TO_FILE, number=2), ENDED) == {"threads": 3}
 
 
 @pytest.mark.parametrize(
-    ("edit", "present", "by"),
+    ("edit", "number", "present", "by"),
     [
-        (FROM_FILE, {TIM: {"threads": live(9, change=7)}}, " by change 7"),
-        (FROM_FILE, {}, ""),
-        (TO_FILE, {TIM: {"threads": live(9, change=7)}}, " by change 7"),
+        (FROM_FILE, 1, Parameters(version=7, of={TIM: {"threads": live(9, change=7)}}), 7),
+        (FROM_FILE, 1, ENDED, 2),
+        (TO_FILE, 1, ENDED, 2),
+        (TO_FILE, 1, Parameters(version=7, of={TIM: {"threads": live(9, change=7)}}), 7),
     ],
 )
-def test_a_change_with_a_later_one_is_not_undone(edit: Edit, present: Any, by: str) -> None:
+def test_a_change_with_a_later_one_is_not_undone(
+    edit: Edit, number: int, present: Parameters, by: int
+) -> None:
     with pytest.raises(ChangedSince) as refused:
-        undoing(change(edit), Parameters(version=7, of=present))
+        undoing(change(edit, number=number), present)
     assert str(refused.value) == (
-        f"change 1 is no longer in force: threads of cell ASR_TIM was changed since{by}; set the "
-        "value that you want instead"
+        f"change 1 cannot be undone: threads of cell ASR_TIM was changed since then, by change "
+        f"{by}; set what you want instead"
     )
+
+
+def test_a_pause_with_a_later_one_is_not_undone() -> None:
+    paused = Edit(name="paused", old=False, new=True, was_live=False, is_live=True)
+    present = Parameters(version=4, of={TIM: {"paused": live(True, change=4)}})
+    with pytest.raises(ChangedSince, match="cell ASR_TIM was paused or resumed since then, by ch"):
+        undoing(change(paused), present)
 
 
 def test_a_state_says_who_since_when_why_and_the_cure() -> None:
