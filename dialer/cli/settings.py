@@ -57,6 +57,10 @@ def show(file: File = None) -> None:
 
     live, parameters = read_live(load(file))
     typer.echo(with_sources(Sources.of(file, live, parameters or Parameters())), nl=False)
+    for subject, values in live.overrides.items():
+        for knob, value in values.items():
+            if value is None:  # TOML cannot write it
+                typer.echo(f"# {knob} of {subject} is none: live")
     for name, text in _states(live):
         typer.echo(f"# {name} is {text}")
 

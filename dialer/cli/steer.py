@@ -26,7 +26,24 @@ Pairs = Annotated[
     list[str],
     typer.Argument(metavar="KEY=VALUE...", help="KEY= without a value: as in dialer.toml again."),
 ]
+CellNames = Annotated[list[str] | None, typer.Argument(metavar="CELL...")]
+PbxNames = Annotated[list[str] | None, typer.Argument(metavar="PBX...")]
+All = Annotated[bool, typer.Option("--all", help="All of dialer.toml.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, for the audit trail.")]
+
+#: What `set` takes, below its help. Blank lines keep the lines apart.
+_CELL_VALUES = """threads=30 · pbxs=pbx01,pbx02 · trunk=tim (none: the default of each PBX) ·
+retries=2 · ring_timeout=30 (seconds) · queue_timeout=60 (s) · timeout_command_response=20 (s) ·
+timeout_command_ack=10 (s) · amd=off|hangup|pass · outside_hours=hold|expire ·
+'calling_hours=mon-fri 08:00-20:00; sat 08:00-14:00' ('calling_hours=any time': always)
+
+KEY= without a value: the value of dialer.toml again.
+"""
+_PBX_VALUES = """max_calls=60 · cps=12.5 (calls a second) · governor=true|false ·
+trunks=backup,tim (their order: the first is the default)
+
+KEY= without a value: the value of dialer.toml again.
+"""
 
 #: Most changes that `dialer changes` lists.
 LISTED_AT_MOST = 1000
@@ -58,25 +75,24 @@ def list_cells(context: typer.Context) -> None:
         typer.echo(line)
 
 
-@cells.command("set")
+@cells.command("set", epilog=_CELL_VALUES)
 def set_cell(cell: CellName, values: Pairs, why: Why = "") -> None:
-    """Set live values of a cell: threads, pbxs, trunk, ring_timeout, retries, amd, ...
-
-    They are in force everywhere within a second. No call is touched.
-    """
+    """Set live values of a cell: in force everywhere within a second. No call is touched."""
     _set("cell", cell, values, why)
 
 
 @cells.command("pause")
-def pause_cell(cell: CellName, why: Why = "") -> None:
-    """Stop placing calls of a cell. Calls that are up go on; requests wait."""
-    _run(lambda steering: steering.stop(_subject("cell", cell), why=why), "is paused already")
+def pause_cell(cells: CellNames = None, every: All = False, why: Why = "") -> None:
+    """Stop placing calls of cells. Calls that are up go on; requests wait."""
+    for one in _subjects("cell", cells, every=every):
+        _stop(one, why)
 
 
 @cells.command("resume")
-def resume_cell(cell: CellName, why: Why = "") -> None:
-    """Place calls of a cell again."""
-    _run(lambda steering: steering.resume(_subject("cell", cell), why=why), "is not paused")
+def resume_cell(cells: CellNames = None, every: All = False, why: Why = "") -> None:
+    """Place calls of cells again."""
+    for one in _subjects("cell", cells, every=every):
+        _resume(one, why)
 
 
 # --- PBXs -----------------------------------------------------------------------------------
@@ -102,25 +118,24 @@ def list_pbxs(context: typer.Context) -> None:
         typer.echo(line)
 
 
-@pbx.command("set")
+@pbx.command("set", epilog=_PBX_VALUES)
 def set_pbx(pbx: PbxName, values: Pairs, why: Why = "") -> None:
-    """Set live values of a PBX: max_calls, cps, governor, trunks (their order).
-
-    They are in force everywhere within a second. No call is touched.
-    """
+    """Set live values of a PBX: in force everywhere within a second. No call is touched."""
     _set("pbx", pbx, values, why)
 
 
 @pbx.command("drain")
-def drain_pbx(pbx: PbxName, why: Why = "") -> None:
-    """Send a PBX no more calls. Calls that are up go on; the others go to other PBXs."""
-    _run(lambda steering: steering.stop(_subject("pbx", pbx), why=why), "is drained already")
+def drain_pbx(pbxs: PbxNames = None, every: All = False, why: Why = "") -> None:
+    """Send PBXs no more calls. Calls that are up go on; queued ones move to other PBXs."""
+    for one in _subjects("pbx", pbxs, every=every):
+        _stop(one, why)
 
 
 @pbx.command("resume")
-def resume_pbx(pbx: PbxName, why: Why = "") -> None:
-    """Send a PBX calls again."""
-    _run(lambda steering: steering.resume(_subject("pbx", pbx), why=why), "is not drained")
+def resume_pbx(pbxs: PbxNames = None, every: All = False, why: Why = "") -> None:
+    """Send PBXs calls again."""
+    for one in _subjects("pbx", pbxs, every=every):
+        _resume(one, why)
 
 
 # --- changes --------------------------------------------------------------------------------
@@ -161,6 +176,38 @@ def _subject(kind: Kind, name: str) -> Subject:
     from dialer.domain.parameters import Subject
 
     return Subject(kind, name)
+
+
+def _subjects(kind: Kind, names: list[str] | None, *, every: bool) -> list[Subject]:
+    """Return the named cells or PBXs, all of the file if `every`.
+
+    Raises:
+        ConfigError: none is named, or one does not exist: then nothing is changed.
+    """
+    from dialer.errors import ConfigError
+    from dialer.settings import load
+
+    settings = load()
+    known = settings.cells if kind == "cell" else settings.pbxs
+    if bool(names) is every:
+        raise ConfigError("name one or more, or give --all")
+    for name in names or ():
+        settings.cell(name) if kind == "cell" else settings.pbx(name)
+    return [_subject(kind, name) for name in names or [one.name for one in known]]
+
+
+def _stop(subject: Subject, why: str) -> None:
+    from dialer.domain.parameters import STATES
+
+    before = f"is {STATES[subject.kind]} already"
+    _run(lambda steering: steering.stop(subject, why=why), before)
+
+
+def _resume(subject: Subject, why: str) -> None:
+    from dialer.domain.parameters import STATES
+
+    before = f"is not {STATES[subject.kind]}"
+    _run(lambda steering: steering.resume(subject, why=why), before)
 
 
 def _set(kind: Kind, name: str, values: list[str], why: str) -> None:

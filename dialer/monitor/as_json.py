@@ -33,6 +33,7 @@ def _cell(
     return {
         "cell": name,
         "server": place_of(cell_urls[name]),
+        "state": snapshot.state_of(name) or None,
         "paused": snapshot.paused.get(name),
         "threads": live.settings.cell(name).threads,
         "pbxs": [*snapshot.pbxs_of_cells.get(name, ())],

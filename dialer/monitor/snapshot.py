@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
 from dialer.monitor import troubles
+from dialer.settings.live import Live
 from dialer.settings.tables import Pbx
 from dialer.store.keys import ANY_TRUNK
 from dialer.store.ledger import CellCounts, LastMinutes, Late, LedgerReads, Outcomes
@@ -45,8 +47,9 @@ class CellWaits:
 class Snapshot:
     """State at one moment. `pbxs_of_cells` has the PBXs that each cell may use.
 
-    `bridges` is what each bridge says of itself, `paused` who paused a cell. `outcomes` has the
-    Responses of each cell in the last `OUTCOMES_OF_MIN` minutes.
+    `bridges` is what each bridge says of itself, `paused` who paused a cell, `closed` has the time
+    zone of each cell that is outside its calling hours. `outcomes` has the Responses of each cell
+    in the last `OUTCOMES_OF_MIN` minutes, `threads` the most calls at once.
     """
 
     pbxs: Mapping[str, PbxState]
@@ -55,6 +58,8 @@ class Snapshot:
     waits: Mapping[str, CellWaits] = field(default_factory=dict)
     bridges: Mapping[str, BridgeState] = field(default_factory=dict)
     paused: Mapping[str, str] = field(default_factory=dict)
+    closed: Mapping[str, str] = field(default_factory=dict)
+    threads: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
 
     def troubles(self) -> list[str]:
@@ -64,6 +69,12 @@ class Snapshot:
         }
         return [
             *(f"{cell} is {words}" for cell, words in self.paused.items() if cell in self.cells),
+            *(
+                f"{cell} is outside its calling hours (time zone {self.closed[cell]}), and "
+                f"{counts.waiting} requests wait; `dialer config show` has the hours"
+                for cell, counts in self.cells.items()
+                if cell in self.closed and counts.waiting
+            ),
             *(
                 sentence
                 for name, pbx in self.pbxs.items()
@@ -88,7 +99,7 @@ class Snapshot:
                 f"{name}: {counts.waiting} requests wait, and no PBX takes calls"
                 for name, counts in self.cells.items()
                 if counts.waiting
-                and name not in self.paused
+                and not self.state_of(name)
                 and not any(p.load.is_taking_calls for p in self._pbxs_of(name))
             ),
             *(
@@ -105,6 +116,12 @@ class Snapshot:
             ),
         ]
 
+    def state_of(self, cell: str) -> str:
+        """Return `paused`, `closed` or '': why a cell places no calls on purpose."""
+        if cell in self.paused:
+            return "paused"
+        return "closed" if cell in self.closed else ""
+
     def _late_calls(self, cell: str) -> Iterator[str]:
         """Yield the late calls of PBXs whose workers say that they are ready."""
         waits = self.waits[cell]
@@ -114,7 +131,7 @@ class Snapshot:
             {
                 pbx: late
                 for pbx, late in waits.unclaimed.items()
-                if pbx in ready and cell not in self.paused
+                if pbx in ready and not self.state_of(cell)
             },
             {pbx: late for pbx, late in waits.unanswered.items() if pbx in ready},
         )
@@ -134,14 +151,13 @@ async def take_snapshot(
     ledgers: Sequence[LedgerReads],
     pbxs_of_cells: Mapping[str, Collection[str]],
     *,
-    paused: Mapping[str, str] = NOBODY,
-    drained: Mapping[str, str] = NOBODY,
     outcomes: Sequence[LastMinutes] = (),
+    live: Live | None = None,
 ) -> Snapshot:
-    """Read the state of all PBXs, cells and bridges once.
-
-    `paused` and `drained` say who paused a cell, or drained a PBX.
-    """
+    """Read the state of all PBXs, cells and bridges once. `live` are the settings in force."""
+    paused, drained = (live.pauses, live.drains) if live is not None else (NOBODY, NOBODY)
+    cells = {cell.name: cell for cell in live.settings.cells} if live is not None else {}
+    now = datetime.now(UTC)
     limits = [replace(pbx.limits, drained=drained.get(pbx.name, "")) for pbx in pbxs]
     found = await asyncio.gather(
         *(_waits(ledger, pbxs_of_cells.get(ledger.cell, ())) for ledger in ledgers)
@@ -151,6 +167,12 @@ async def take_snapshot(
         pbxs_of_cells=pbxs_of_cells,
         pbxs=await registry.pbxs(limits),
         paused=paused,
+        closed={
+            name: cell.limits.time_zone
+            for name, cell in cells.items()
+            if not cell.limits.is_open(now)
+        },
+        threads={name: cell.threads for name, cell in cells.items()},
         outcomes={one.reads.cell: await one.read() for one in outcomes},
         cells={ledger.cell: await ledger.counts() for ledger in ledgers},
         waits=waits,

@@ -87,9 +87,8 @@ async def watch(settings: Settings, console: Console, view: View = VIEW) -> None
                 live.settings.pbxs,
                 ledgers,
                 {cell.name: cell.pbxs for cell in live.settings.cells},
-                paused=live.pauses,
-                drained=live.drains,
                 outcomes=outcomes,
+                live=live,
             )
             return live, snapshot, await _server_troubles(by_url)
 
@@ -97,7 +96,9 @@ async def watch(settings: Settings, console: Console, view: View = VIEW) -> None
             await _write_json(look, console, cell_urls, view)
         elif view.is_once or not console.is_terminal:
             _, snapshot, troubles = await look()
-            console.print(render(snapshot, troubles, cell_urls))
+            # A sentence that wraps cannot be searched for, nor its command copied.
+            for part in render(snapshot, troubles, cell_urls).renderables:
+                console.print(part, soft_wrap=isinstance(part, Text))
         else:
             with LiveDisplay(console=console, auto_refresh=False) as display:
                 while True:
@@ -172,12 +173,13 @@ def _pbxs(snapshot: Snapshot) -> Table:
 
 
 def _cells(snapshot: Snapshot) -> Table:
-    heads = ("cell", "state", "waiting", "calls", "unclaimed", "await code", "dead")
+    heads = ("cell", "state", "waiting", "calls", "of", "unclaimed", "await code", "dead")
     cells = Table(*heads, title="Cells")
     for name, counts in snapshot.cells.items():
-        columns = (counts.waiting, counts.live, counts.unclaimed, counts.awaiting, counts.dead)
-        state = Text("paused", style="bold red") if name in snapshot.paused else ""
-        cells.add_row(name, state, *map(str, columns))
+        most = snapshot.threads.get(name, "")
+        columns = (counts.live, most, counts.unclaimed, counts.awaiting, counts.dead)
+        state = Text(snapshot.state_of(name), style="bold red")
+        cells.add_row(name, state, str(counts.waiting), *map(str, columns))
     return cells
 
 

@@ -382,6 +382,18 @@ def test_a_pbx_is_changed_from_the_command_line(dialer: Dialer) -> None:
     assert dialer("pbx", "resume", "pbx01").stdout == "change 3: PBX pbx01 is no longer drained\n"
 
 
+def test_several_are_paused_and_drained_at_once(dialer: Dialer) -> None:
+    assert dialer("cells", "pause", "--all").stdout == "change 1: cell ASR_TIM is paused\n"
+    assert dialer("pbx", "drain", "pbx01", "pbx01").stdout == (
+        "change 2: PBX pbx01 is drained\nnothing changed: PBX pbx01 is drained already\n"
+    )
+    assert dialer("pbx", "resume", "--all").exit_code == 0
+    assert str(dialer("cells", "resume").exception) == "name one or more, or give --all"
+    assert str(dialer("cells", "resume", "ASR_TIM", "--all").exception).startswith("name one")
+    assert "there is no cell ASR" in str(dialer("cells", "resume", "ASR_TIM", "ASR").exception)
+    assert "paused" in dialer("cells").stdout, "nothing is changed if one does not exist"
+
+
 def test_changes_are_listed_and_undone(dialer: Dialer) -> None:
     nothing = dialer("changes")
     assert (nothing.exit_code, nothing.stdout, nothing.stderr) == (0, "", "no changes yet\n")

@@ -253,7 +253,7 @@ async def test_monitor_shows_who_paused_and_drained(redis_url: str) -> None:
     await watch(settings, Console(file=printed, width=300))
     shown = printed.getvalue()
     assert re.search(r"pbx01 +\S+ drained +\S+ 0 +\S+ 7 ", shown), shown
-    assert re.search(r"ASR_TIM +\S+ paused ", shown), shown
+    assert re.search(r"ASR_TIM +\S+ paused +\S+ 0 +\S+ 0 +\S+ 1 ", shown), shown
     assert "ASR_TIM is paused by ana@ops since" in shown
     assert "(fire alarm); `dialer cells resume ASR_TIM` ends that" in shown
     assert "pbx01 is drained by ana@ops since" in shown
