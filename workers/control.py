@@ -7,25 +7,32 @@ Celery's.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
 from celery.worker import state as celery_state
 from celery.worker.control import Panel, control_command, inspect_command
+from redis.exceptions import RedisError
 
 from dialer.celery import ORIGINATE
 from dialer.domain.followed import Followed
 from dialer.domain.request import cell_of
+from dialer.errors import DialerError
+from dialer.steering import Made, words
 from workers.bootsteps import serving
 
 logger = logging.getLogger(__name__)
 
 #: Longest wait for the event loop's list of calls, in seconds.
 LIST_WITHIN_S: Final = 2.0
+
+#: Longest wait for a change of a live parameter, in seconds.
+CHANGED_WITHIN_S: Final = 5.0
 
 #: How many calls `inspect calls` names if nobody says how many.
 CALLS_NAMED: Final = 20
@@ -112,6 +119,37 @@ def add_consumer(state: Any, queue: str, **_: Any) -> dict[str, str]:
 def cancel_consumer(state: Any, queue: str, **_: Any) -> Any:
     """Stop taking calls. Other PBXs get the calls that are not dialed yet."""
     return _other_queue(state, queue) or _cancel_consumer(state, queue)
+
+
+@control_command(args=[("why", str)], signature="[why=TEXT]")
+def drain(state: Any, why: str = "", **_: Any) -> dict[str, str]:
+    """Send this PBX no more calls, as `dialer pbx drain`. Calls that are up go on."""
+    return _steered(state, serving().pbx_worker.drain, why, "is drained already")
+
+
+@control_command(args=[("why", str)], signature="[why=TEXT]")
+def resume(state: Any, why: str = "", **_: Any) -> dict[str, str]:
+    """Send this PBX calls again, as `dialer pbx resume`."""
+    return _steered(state, serving().pbx_worker.resume, why, "is not drained")
+
+
+def _steered(
+    state: Any, work: Callable[..., Coroutine[Any, Any, Made]], why: str, as_before: str
+) -> dict[str, str]:
+    """Change a live parameter on the event loop; reply what was done, or why not."""
+    making = asyncio.run_coroutine_threadsafe(
+        work(why=str(why), by=f"celery control on {state.hostname}"), serving().loop
+    )
+    try:
+        made = making.result(CHANGED_WITHIN_S)
+    except TimeoutError:
+        making.cancel()
+        return {"error": "the registry's Redis does not answer; look at `dialer pbx` when it does"}
+    except (DialerError, RedisError) as error:
+        return {"error": str(error)}
+    if not made.number:
+        return {"ok": f"nothing changed: {made.subject} {as_before}"}
+    return {"ok": f"change {made.number}: {words(made.subject, made.edits[0])}"}
 
 
 # --- calls --------------------------------------------------------------------------------

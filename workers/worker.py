@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
 from dialer.domain.followed import Followed
-from dialer.domain.parameters import Parameters
+from dialer.domain.parameters import Parameters, Subject
 from dialer.domain.request import cell_of
 from dialer.errors import (
     AmiLoginRefused,
@@ -33,6 +33,7 @@ from dialer.settings import Pbx, Settings
 from dialer.settings.broker_url import is_rabbitmq
 from dialer.settings.kept import cells_of
 from dialer.settings.live import with_parameters
+from dialer.steering import Made, Steering
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.fitness import check_broker
@@ -216,6 +217,25 @@ class PbxWorker:
                     "values": list(self._live.news),
                 },
             )
+
+    async def drain(self, *, why: str, by: str) -> Made:
+        """Drain this PBX: no more calls come to it. It is a change of a live parameter.
+
+        Raises:
+            DialerError: the reason is too long, or others make one change after the other.
+        """
+        return await self._steering(by).stop(Subject("pbx", self.pbx.name), why=why)
+
+    async def resume(self, *, why: str, by: str) -> Made:
+        """End the draining of this PBX.
+
+        Raises:
+            DialerError: as `drain`.
+        """
+        return await self._steering(by).resume(Subject("pbx", self.pbx.name), why=why)
+
+    def _steering(self, by: str) -> Steering:
+        return Steering(store=self._live.store, file=self.settings, by=by)
 
     async def _require_alone(self) -> None:
         """Raise PbxHeld if a worker of this PBX with another registry serves one of the cells."""

@@ -82,6 +82,11 @@ async def test_commands_tell_the_truth_about_calls(tmp_path: Path) -> None:
         assert '"total": 3' in said.log
         said = await celery(stack, "control", "rate_limit", ORIGINATE, "1/m")
         assert "cps of the PBX" in said.log
+        said = await celery(stack, "control", "drain", "kernel update")
+        assert "change 1: PBX pbx01 is drained" in said.log
+        drained = await ask(stack, "drain")
+        assert drained == {"ok": "nothing changed: PBX pbx01 is drained already"}
+        assert (await ask(stack, "resume"))["ok"] == "change 2: PBX pbx01 is no longer drained"
         await stack.push(30)
         await stack.until_live(33)  # without a rate limit
 

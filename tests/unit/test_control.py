@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -15,10 +15,14 @@ import pytest
 from celery.utils.collections import LimitedSet
 from celery.worker import state as celery_state
 from celery.worker.control import Panel
+from redis.exceptions import ResponseError
 
 from dialer.celery import ORIGINATE
 from dialer.domain.call import State
 from dialer.domain.followed import Followed
+from dialer.domain.parameters import Edit, Subject
+from dialer.errors import DialerError
+from dialer.steering import Made
 from tests.unit.lives import T0, claimed
 from workers import bootsteps, control
 
@@ -71,6 +75,38 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Followed]]:
     thread.join()
     loop.close()
     assert set(in_thread) <= {thread.ident}, "the calls belong to the event loop"
+
+
+class Steered:
+    """Replaces a worker whose PBX is drained and resumed. `refusal`: nothing can be changed."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.refusal, self.asked = refusal, [("", "", "")]
+
+    async def _made(self, name: str, why: str, by: str, *, is_live: bool) -> Made:
+        if self.refusal is not None:
+            raise self.refusal
+        is_new = self.asked[-1][0] != name
+        self.asked.append((name, why, by))
+        edit = Edit(name="drained", old=not is_live, new=is_live, was_live=True, is_live=is_live)
+        number = len(self.asked) - 1 if is_new else 0
+        return Made(number=number, subject=Subject("pbx", "pbx01"), edits=(edit,))
+
+    async def drain(self, *, why: str, by: str) -> Made:
+        return await self._made("drain", why, by, is_live=True)
+
+    async def resume(self, *, why: str, by: str) -> Made:
+        return await self._made("resume", why, by, is_live=False)
+
+
+@pytest.fixture
+def steer(followed: list[Followed], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Steered]:
+    def replaced(refusal: Exception | None = None) -> Steered:
+        worker = Steered(refusal)
+        monkeypatch.setattr(bootsteps.serving(), "pbx_worker", worker)
+        return worker
+
+    return replaced
 
 
 def run(name: str, state: Any, **arguments: Any) -> Any:
@@ -226,3 +262,24 @@ def test_a_loop_that_hangs_is_not_waited_for(state: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(control, "LIST_WITHIN_S", 0.01)
     with pytest.raises(TimeoutError):
         run("active", state)
+
+
+def test_a_pbx_is_drained_and_resumed(state: Any, steer: Callable[..., Steered]) -> None:
+    worker = steer()
+    assert run("drain", state, why="kernel") == {"ok": "change 1: PBX pbx01 is drained"}
+    assert run("drain", state) == {"ok": "nothing changed: PBX pbx01 is drained already"}
+    assert run("resume", state) == {"ok": "change 3: PBX pbx01 is no longer drained"}
+    assert run("resume", state) == {"ok": "nothing changed: PBX pbx01 is not drained"}
+    assert worker.asked[1] == ("drain", "kernel", "celery control on pbx01@host")
+
+
+def test_a_drain_that_fails_says_why(
+    state: Any, steer: Callable[..., Steered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for refusal in (DialerError("the reason is too long"), ResponseError("NOPERM")):
+        steer(refusal)
+        assert run("drain", state) == {"error": str(refusal)}
+    hangs = steer()
+    monkeypatch.setattr(hangs, "_made", lambda *_, **__: asyncio.sleep(60))
+    monkeypatch.setattr(control, "CHANGED_WITHIN_S", 0.05)
+    assert "Redis does not answer" in run("drain", state)["error"]
