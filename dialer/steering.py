@@ -6,7 +6,7 @@ who change different things at the same moment both succeed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +51,17 @@ class Steering:
     store: ParameterStore
     file: Settings
     by: str
+
+    async def require(self, subjects: Iterable[Subject]) -> None:
+        """Check that each is in the file, or has live values.
+
+        Raises:
+            ConfigError: one is not; the sentence says which there are.
+        """
+        parameters = await self.store.read()
+        for one in subjects:
+            if one not in parameters.of:
+                self.file.cell(one.name) if one.kind == "cell" else self.file.pbx(one.name)
 
     async def set(self, subject: Subject, wanted: Mapping[str, Wanted], *, why: str = "") -> Made:
         """Set live values.

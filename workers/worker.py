@@ -191,8 +191,16 @@ class PbxWorker:
             raise StoreUnfit(f"the registry's Redis refuses a command: {error}") from error
         self._apply(self._live.parameters)
 
+    async def _refresh(self) -> None:
+        """Read the live parameters now, if Redis answers."""
+        with contextlib.suppress(RedisError):
+            steps = self._registry.steps
+            if await steps.or_none_if_down(self._live.look()):
+                self._apply(self._live.parameters)
+
     def _apply(self, parameters: Parameters) -> None:
         """Dial by these live parameters from now on; calls that are up are not touched."""
+        self.state.changed_at = self.state.monotonic()
         live = with_parameters(self.settings, parameters)
         for problem in live.problems:
             logger.error(
@@ -290,6 +298,7 @@ class PbxWorker:
             journal,
             self.governor,
             is_revoked=self.is_revoked,
+            refresh=self._refresh,
         )
         self._reconciler = Reconciler(state, link, cells, calls, self._tracker, journal, replay)
 
@@ -541,7 +550,11 @@ class PbxWorker:
         able_since = time.monotonic()
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY_S)
-            served = [one.cell for one in self._cells.ledgers() if one.steps is steps]
+            served = [
+                one.cell
+                for one in self._cells.ledgers()
+                if one.steps is steps and one.cell not in self.state.paused
+            ]
             cells = [cell for cell in served if not self.state.reason_not_to_dial(cell)]
             if len(cells) < len(served):
                 able_since = time.monotonic()

@@ -154,6 +154,11 @@ class Served:
         """Return what the last change of live parameters changed, and who did it."""
         return self.live.news if self.live is not None else ()
 
+    def take_over(self, other: Served) -> None:
+        """Know the live parameters that the other version, of the same registry, has in force."""
+        if self.live is not None and other.live is not None:
+            self.live.take_over(other.live)
+
     def apply(self, live: Live) -> None:
         """Serve all cells by these settings from now on; calls are not touched."""
         for cell in self.cells:

@@ -39,6 +39,8 @@ class Judge:
     async def look(self, states: Mapping[str, PbxState]) -> None:
         """Judge each PBX by its results of the last minute; follow its trial call."""
         self._note_ready(states)
+        if self._is_paused:
+            return  # its calls wait on purpose, its trial call too
         for name, state in states.items():
             if state.verdict is not None:
                 await self._follow_trial(name, state.verdict)
@@ -62,6 +64,8 @@ class Judge:
 
     async def try_with_queued(self, states: Mapping[str, PbxState]) -> None:
         """Try PBXs with calls that are queued to them and have nowhere else to go."""
+        if self._is_paused:
+            return
         due = [n for n, s in states.items() if s.load.is_held and s.load.is_trial_due]
         if not due or any(s.load.is_taking_calls and s.load.room for s in states.values()):
             return
@@ -69,10 +73,14 @@ class Judge:
         for name, call_id in waiting.items():
             await self.cell.registry.try_with(name, call_id)
 
+    @property
+    def _is_paused(self) -> bool:
+        """True if no PBX claims the cell's calls now."""
+        return self.cell.is_paused(self.cell.clock.now())
+
     def _note_ready(self, states: Mapping[str, PbxState]) -> None:
         now = asyncio.get_running_loop().time()
-        is_paused = self.cell.is_paused(self.cell.clock.now())  # then no PBX claims its calls
-        if now - self._looked_at > LOOK_WITHIN_S or is_paused:
+        if now - self._looked_at > LOOK_WITHIN_S or self._is_paused:
             self._ready_since.clear()
         self._looked_at = now
         for name, state in states.items():

@@ -83,7 +83,7 @@ def plan_of(settings: Settings, cell: Cell, redis_url: str, *, draining: bool = 
 
 
 def in_force(plan: CellPlan, live: Live) -> CellPlan:
-    """Return the plan with the live parameters that are in force. A removed cell has none."""
+    """Return the plan with the live parameters in force. A removed cell has only its pause."""
     settings, cell = live.settings, plan.cell
     if not plan.draining:
         cell = settings.cell(cell.name)
@@ -92,7 +92,7 @@ def in_force(plan: CellPlan, live: Live) -> CellPlan:
         plan,
         cell=cell,
         pbxs=tuple(known[name] for name in cell.pbxs if name in known),
-        paused="" if plan.draining else live.pauses.get(cell.name, ""),
+        paused=live.pauses.get(cell.name, ""),  # as the workers, which may still have the cell
         drained=live.drains,
     )
 

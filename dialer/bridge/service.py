@@ -91,7 +91,8 @@ async def _serve(settings: Settings, chosen: Sequence[str], plans: Sequence[Cell
 class _Bridge:
     """The process. `settings` are the present ones of the file, `at_start` those of its start.
 
-    `drain_problem` is the last logged reason why cells could not be drained.
+    `in_force` are the settings with the live parameters, once they are applied. `drain_problem` is
+    the last logged reason why cells could not be drained.
     """
 
     name: str
@@ -102,6 +103,7 @@ class _Bridge:
     settings: Settings
     served: Served
     drain_problem: str = ""
+    in_force: Settings | None = None
 
     async def start(self) -> None:
         """Start to serve, by the live parameters that are in force."""
@@ -111,6 +113,7 @@ class _Bridge:
     def apply(self, parameters: Parameters) -> None:
         """Serve by these live parameters from now on."""
         live = with_parameters(self.settings, parameters)
+        self.in_force = live.settings
         for problem in live.problems:
             logger.error(
                 "A live parameter is not valid here; the value of dialer.toml is in force",
@@ -122,10 +125,6 @@ class _Bridge:
                 "Live parameters are in force",
                 extra={"change": parameters.version, "values": list(self.served.news)},
             )
-
-    @property
-    def _in_force(self) -> Settings:
-        return with_parameters(self.settings, self.served.parameters).settings
 
     async def run(self) -> None:
         """Serve until the signal to stop.
@@ -155,7 +154,7 @@ class _Bridge:
             await asyncio.Event().wait()
         while True:
             await asyncio.sleep(LOOK_FOR_UNSERVED_EVERY_S)
-            if found := await self.served.unserved(self._in_force):
+            if found := await self.served.unserved(self.in_force or self.settings):
                 return found
 
     async def _drain(self, found: Sequence[CellPlan]) -> None:
@@ -231,9 +230,12 @@ class _Bridge:
 
         The hand of that name is empty by then.
         """
+        is_same = settings.registry_redis_url == self.settings.registry_redis_url
         old, self.served, self.settings = self.served, fresh, settings
         await old.stop()
         await old.close()
+        if is_same:
+            fresh.take_over(old)  # connecting may have taken longer than its watch
         if not self.signals.stop.is_set():
             await self.start()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dialer.cli.tables import printable
 from dialer.errors import StoreUnavailable, StoreUnfit
 
 if TYPE_CHECKING:
@@ -33,5 +34,5 @@ def read_live(file: Settings) -> tuple[Live, Parameters | None]:
         parameters = None
     live = with_parameters(file, parameters or Parameters())
     for problem in live.problems:
-        typer.echo(f"warning: a live parameter is not in force: {problem}", err=True)
+        typer.echo(printable(f"warning: a live parameter is not in force: {problem}"), err=True)
     return live, parameters

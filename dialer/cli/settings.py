@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dialer.cli.groups import group
+from dialer.cli.tables import printable
 from dialer.errors import ConfigError, DialerError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def show(file: File = None) -> None:
             if value is None:  # TOML cannot write it
                 typer.echo(f"# {knob} of {subject} is none: live")
     for name, text in _states(live):
-        typer.echo(f"# {name} is {text}")
+        typer.echo(printable(f"# {name} is {text}"))
 
 
 @config.command("export")
@@ -88,7 +89,7 @@ def export(
         _write(output, text, force=force)
         typer.echo(f"{output} is written")
     for name, state in _states(live):
-        typer.echo(f"not exported: {name} is {state}", err=True)
+        typer.echo(printable(f"not exported: {name} is {state}"), err=True)
     for value in hidden:
         typer.echo(f"not exported: {value}", err=True)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dialer.cli.groups import group
-from dialer.cli.tables import table
+from dialer.cli.tables import printable, table
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from dialer.domain.parameters import Change, Kind, Subject
     from dialer.settings.live import Live
@@ -84,15 +84,13 @@ def set_cell(cell: CellName, values: Pairs, why: Why = "") -> None:
 @cells.command("pause")
 def pause_cell(cells: CellNames = None, every: All = False, why: Why = "") -> None:
     """Stop placing calls of cells. Calls that are up go on; requests wait."""
-    for one in _subjects("cell", cells, every=every):
-        _stop(one, why)
+    _stop(_subjects("cell", cells, every=every), why)
 
 
 @cells.command("resume")
 def resume_cell(cells: CellNames = None, every: All = False, why: Why = "") -> None:
     """Place calls of cells again."""
-    for one in _subjects("cell", cells, every=every):
-        _resume(one, why)
+    _resume(_subjects("cell", cells, every=every), why)
 
 
 # --- PBXs -----------------------------------------------------------------------------------
@@ -127,15 +125,13 @@ def set_pbx(pbx: PbxName, values: Pairs, why: Why = "") -> None:
 @pbx.command("drain")
 def drain_pbx(pbxs: PbxNames = None, every: All = False, why: Why = "") -> None:
     """Send PBXs no more calls. Calls that are up go on; queued ones move to other PBXs."""
-    for one in _subjects("pbx", pbxs, every=every):
-        _stop(one, why)
+    _stop(_subjects("pbx", pbxs, every=every), why)
 
 
 @pbx.command("resume")
 def resume_pbx(pbxs: PbxNames = None, every: All = False, why: Why = "") -> None:
     """Send PBXs calls again."""
-    for one in _subjects("pbx", pbxs, every=every):
-        _resume(one, why)
+    _resume(_subjects("pbx", pbxs, every=every), why)
 
 
 # --- changes --------------------------------------------------------------------------------
@@ -155,14 +151,16 @@ def list_changes(
     found = _with_store(lambda steering: steering.store.changes(at_most=last))
     for change in reversed(found):
         for line in _json(change) if json else _lines(change):
-            typer.echo(line)
+            typer.echo(printable(line))
     if not found:
         typer.echo("no changes yet", err=True)
 
 
 @changes.command("undo")
 def undo(
-    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the change.")],
+    number: Annotated[
+        int, typer.Argument(metavar="N", min=1, max=10**14, help="Number of the change.")
+    ],
     why: Why = "",
 ) -> None:
     """Undo a change, unless a later one changed the same value."""
@@ -182,7 +180,7 @@ def _subjects(kind: Kind, names: list[str] | None, *, every: bool) -> list[Subje
     """Return the named cells or PBXs, all of the file if `every`.
 
     Raises:
-        ConfigError: none is named, or one does not exist: then nothing is changed.
+        ConfigError: none is named.
     """
     from dialer.errors import ConfigError
     from dialer.settings import load
@@ -191,23 +189,35 @@ def _subjects(kind: Kind, names: list[str] | None, *, every: bool) -> list[Subje
     known = settings.cells if kind == "cell" else settings.pbxs
     if bool(names) is every:
         raise ConfigError("name one or more, or give --all")
-    for name in names or ():
-        settings.cell(name) if kind == "cell" else settings.pbx(name)
     return [_subject(kind, name) for name in names or [one.name for one in known]]
 
 
-def _stop(subject: Subject, why: str) -> None:
+def _stop(subjects: list[Subject], why: str) -> None:
     from dialer.domain.parameters import STATES
 
-    before = f"is {STATES[subject.kind]} already"
-    _run(lambda steering: steering.stop(subject, why=why), before)
+    _each(subjects, lambda steering, one: steering.stop(one, why=why), "is {} already", STATES)
 
 
-def _resume(subject: Subject, why: str) -> None:
+def _resume(subjects: list[Subject], why: str) -> None:
     from dialer.domain.parameters import STATES
 
-    before = f"is not {STATES[subject.kind]}"
-    _run(lambda steering: steering.resume(subject, why=why), before)
+    _each(subjects, lambda steering, one: steering.resume(one, why=why), "is not {}", STATES)
+
+
+def _each(
+    subjects: list[Subject],
+    work: Callable[[Steering, Subject], Awaitable[Made]],
+    as_before: str,
+    states: Mapping[Kind, str],
+) -> None:
+    """Make one change for each subject; none if one of them does not exist."""
+
+    async def all_of_them(steering: Steering) -> list[Made]:
+        await steering.require(subjects)
+        return [await work(steering, one) for one in subjects]
+
+    for made in _with_store(all_of_them):
+        _print(made, as_before.format(states[made.subject.kind]))
 
 
 def _set(kind: Kind, name: str, values: list[str], why: str) -> None:
@@ -222,14 +232,17 @@ def _set(kind: Kind, name: str, values: list[str], why: str) -> None:
 
 def _run(work: Callable[[Steering], Awaitable[Made]], as_before: str) -> None:
     """Make a change, and print what it did; `as_before` is what to say if that was nothing."""
+    _print(_with_store(work), as_before)
+
+
+def _print(made: Made, as_before: str) -> None:
     from dialer.steering import words
 
-    made = _with_store(work)
     if not made.number:
         typer.echo(f"nothing changed: {made.subject} {as_before}")
         return
     for edit in made.edits:
-        typer.echo(f"change {made.number}: {words(made.subject, edit)}")
+        typer.echo(printable(f"change {made.number}: {words(made.subject, edit)}"))
 
 
 def _with_store(work: Callable[[Steering], Awaitable[Any]]) -> Any:

@@ -77,7 +77,7 @@ async def watch(settings: Settings, console: Console, view: View = VIEW) -> None
             LastMinutes(OutcomeReads(by_url[url], cell), OUTCOMES_OF_MIN)
             for cell, url in cell_urls.items()
         ]
-        parameters = Watch(ParameterStore(by_url[registry_url]))
+        parameters = Watch(ParameterStore(by_url[registry_url]), restores=False)
 
         async def look() -> tuple[Live, Snapshot, list[str]]:
             await parameters.look()

@@ -6,7 +6,7 @@ target and all wiring are in the file only: whoever can write to Redis must not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -25,12 +25,14 @@ from dialer.domain.parameters import (
     overlay,
     state_words,
 )
+from dialer.errors import ConfigError
 from dialer.settings.model import Settings
 from dialer.settings.problems import (
     Location,
     Problem,
     SettingsRefused,
     cross_problems,
+    is_name,
     nearest,
     problems_of,
 )
@@ -40,6 +42,7 @@ from dialer.settings.typed import KNOBS, in_words
 _TABLES: Final[Mapping[Kind, str]] = {"cell": "cells", "pbx": "pbxs"}
 
 _Member = Cell | Pbx
+_Around = list[dict[str, Any]]
 M = TypeVar("M", Cell, Pbx)
 
 
@@ -72,15 +75,15 @@ def with_parameters(file: Settings, parameters: Parameters) -> Live:
     """Return the settings in force: those of the file with the live parameters over them."""
     if not parameters.of:
         return Live(settings=file)
-    found = _Overlay(parameters)
-    pbxs = [found.over(pbx, Subject("pbx", pbx.name), file) for pbx in file.pbxs]
+    found = _Overlay(parameters, _trunks_of(file))
+    pbxs = [found.over(pbx, Subject("pbx", pbx.name)) for pbx in file.pbxs]
     fresh = file.model_copy(update={"pbxs": tuple(pbxs)})
-    cells = [found.over(cell, Subject("cell", cell.name), fresh) for cell in file.cells]
+    cells = [found.over(cell, Subject("cell", cell.name)) for cell in file.cells]
     return Live(
         settings=fresh.model_copy(update={"cells": tuple(cells)}),
         overrides=found.valid,
-        paused=_states("cell", (cell.name for cell in cells), parameters),
-        drained=_states("pbx", (pbx.name for pbx in pbxs), parameters),
+        paused=_states("cell", parameters),
+        drained=_states("pbx", parameters),
         problems=tuple(found.problems),
     )
 
@@ -96,6 +99,8 @@ def edits(
         ConfigError: there is no such cell or PBX.
         SettingsRefused: a value is not valid, or does not go with the others.
     """
+    if not _is_in(file, subject) and subject in parameters.of:
+        return _edits_of_removed(parameters, subject, wanted)
     live = with_parameters(file, parameters)
     before, present = _member(live.settings, subject), parameters.settings(subject)
     overrides = {**live.overrides.get(subject, {})}
@@ -104,7 +109,8 @@ def edits(
             overrides.pop(name, None)
         elif name != STATES[subject.kind]:
             overrides[name] = value
-    after, problems = _overlaid(_member(file, subject), subject, overrides, live.settings)
+    around = _trunks_of(live.settings)
+    after, problems = _overlaid(_member(file, subject), subject, overrides, around)
     if after is None:
         typed = {name: value for name, value in wanted.items() if value is not OF_FILE}
         found = [in_words(problem, subject, typed) for problem in problems]
@@ -120,6 +126,26 @@ def edits(
     return changed
 
 
+def _edits_of_removed(
+    parameters: Parameters, subject: Subject, wanted: Mapping[str, Wanted]
+) -> list[Edit]:
+    """Return what would change for a cell or PBX that left the file: its live values can end.
+
+    Raises:
+        ConfigError: something else is wanted.
+    """
+    present = parameters.settings(subject)
+    if any(value is not OF_FILE for value in wanted.values()):
+        raise ConfigError(
+            f"{subject} is not in dialer.toml; its live values can only end: KEY= or resume"
+        )
+    return [
+        Edit(name=name, old=present[name].value, new=None, was_live=True, is_live=False)
+        for name in wanted
+        if name in present
+    ]
+
+
 def value_of(member: BaseModel, name: str) -> Value:
     """Return a value as JSON has it. `name` is a knob."""
     value: Any = member.model_dump(mode="json", by_alias=True)
@@ -131,8 +157,9 @@ def value_of(member: BaseModel, name: str) -> Value:
 # --- one cell or PBX ------------------------------------------------------------------------
 
 
-def _states(kind: Kind, names: Iterable[str], parameters: Parameters) -> dict[str, Setting]:
-    found = {name: parameters.state(Subject(kind, name)) for name in names}
+def _states(kind: Kind, parameters: Parameters) -> dict[str, Setting]:
+    """Return who paused or drained what, also if the file does not have it any longer."""
+    found = {one.name: parameters.state(one) for one in parameters.of if one.kind == kind}
     return {name: state for name, state in found.items() if state is not None}
 
 
@@ -144,18 +171,22 @@ def _member(settings: Settings, subject: Subject) -> _Member:
 
 @dataclass(slots=True)
 class _Overlay:
-    """Puts live values over members of the file; collects those in force, and the problems."""
+    """Puts live values over members of the file; collects those in force, and the problems.
+
+    `around` has the PBXs that a cell may name, with their trunks.
+    """
 
     parameters: Parameters
+    around: _Around
     valid: dict[Subject, Mapping[str, Value]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def over(self, member: M, subject: Subject, around: Settings) -> M:
+    def over(self, member: M, subject: Subject) -> M:
         """Return the member with its valid live values."""
         overrides = self.parameters.overrides(subject)
         if not overrides:
             return member
-        whole, _ = _overlaid(member, subject, overrides, around)
+        whole, _ = _overlaid(member, subject, overrides, self.around)
         if whole is not None:
             self.valid[subject] = overrides
             return cast("M", whole)
@@ -163,7 +194,7 @@ class _Overlay:
         present: _Member = member
         settings = self.parameters.settings(subject)
         for name in sorted(overrides, key=lambda one: settings[one].change):
-            fresh, found = _overlaid(member, subject, {**valid, name: overrides[name]}, around)
+            fresh, found = _overlaid(member, subject, {**valid, name: overrides[name]}, self.around)
             self.problems += found
             if fresh is not None:
                 valid[name], present = overrides[name], fresh
@@ -172,12 +203,22 @@ class _Overlay:
 
 
 def _overlaid(
-    member: _Member, subject: Subject, overrides: Mapping[str, Value], around: Settings
+    member: _Member, subject: Subject, overrides: Mapping[str, Value], around: _Around
 ) -> tuple[_Member | None, list[Problem]]:
-    """Return the member with these values; None with the problems if they are not valid.
+    """Return the member with these values; None with the problems if they are not valid."""
+    try:
+        return _checked(member, subject, overrides, around)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # Whoever writes to Redis, or a newer release: no bridge or worker may end because of it.
+        field = f"{_TABLES[subject.kind]}[{subject.name}]"
+        return None, [
+            Problem(field=field, text=f"a value of a wrong kind ({type(error).__name__})")
+        ]
 
-    `around` has the PBXs that a cell may name.
-    """
+
+def _checked(
+    member: _Member, subject: Subject, overrides: Mapping[str, Value], around: _Around
+) -> tuple[_Member | None, list[Problem]]:
     table = _table(member)
     problems = [*_unknown(subject, overrides), *_unknown_trunks(subject, table, overrides)]
     if problems:
@@ -189,8 +230,8 @@ def _overlaid(
     elif "amd_message" not in data:
         text = 'amd = "message" needs amd_message, which is in dialer.toml only'
         return None, [Problem(field=f"{plural}[{subject.name}].amd", text=text)]
-    whole = {"pbxs": [_table(pbx) for pbx in around.pbxs], "cells": [], plural: [data]}
-    problems = [*cross_problems(whole)] if subject.kind == "cell" else []
+    if subject.kind == "cell":
+        problems = [*cross_problems({"pbxs": around, "cells": [data]})]
     model = type(member)
     try:
         fresh = model.model_validate(data)
@@ -202,6 +243,15 @@ def _overlaid(
             *problems,
         ]
     return (None, problems) if problems else (fresh, [])
+
+
+def _trunks_of(settings: Settings) -> _Around:
+    return [{"name": pbx.name, "trunks": pbx.trunks} for pbx in settings.pbxs]
+
+
+def _is_in(file: Settings, subject: Subject) -> bool:
+    members = file.cells if subject.kind == "cell" else file.pbxs
+    return any(member.name == subject.name for member in members)
 
 
 def _nowhere(_: Location) -> None:
@@ -223,14 +273,15 @@ def _unknown_trunks(
         return
     names = overrides["trunks"]
     field, known = f"pbxs[{subject.name}].trunks", table["trunks"]
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
         yield Problem(field=field, text=f"it takes names of its trunks: {', '.join(known)}")
         return
     for name in names:
         if name not in known:
-            like = nearest(str(name), known)
+            like = nearest(name, known)
             cure = f"did you mean {like}?" if like else f"it has {', '.join(known)}"
-            yield Problem(field=field, text=f"{subject.name} has no trunk {name}; {cure}")
+            said = name if is_name(name) else repr(name)
+            yield Problem(field=field, text=f"{subject.name} has no trunk {said}; {cure}")
 
 
 def _table(member: BaseModel) -> dict[str, Value]:

@@ -13,6 +13,7 @@ import difflib
 import json
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -196,6 +197,16 @@ def load(path: Path | None = None) -> Settings:
         name = _source(f"{PREFIX}{field[1].upper()}") if field else "a DIALER_ variable"
         problems = (Problem(field=name, text="is not JSON; it takes the table as JSON"),)
     raise SettingsRefused(problems, source=str(path))
+
+
+def parse(text: str, folder: Path) -> Settings:
+    """Return the settings of a file with that text, in that folder.
+
+    Raises:
+        ConfigError: the text contains wrong values.
+        TOMLDecodeError: it is not TOML.
+    """
+    return Settings(**_with_paths_from(folder, tomllib.loads(text)))
 
 
 @cache

@@ -13,8 +13,9 @@ from tomlkit.container import Container
 from tomlkit.items import AoT, Item, Table
 
 from dialer.domain.parameters import Parameters, Subject
+from dialer.errors import ConfigError
 from dialer.settings.live import Live, value_of
-from dialer.settings.model import config_path, variables_of
+from dialer.settings.model import Settings, config_path, parse, variables_of
 from dialer.settings.problems import NAMED_BY, Location, read
 from dialer.settings.typed import shown
 
@@ -106,11 +107,39 @@ def exported(path: Path, live: Live) -> tuple[str, list[str]]:
 
     Comments, secrets and values of the environment stay as they are in the file. The second result
     names the live values that a variable of the environment would hide: they are left out.
+
+    Raises:
+        ConfigError: the file has a layout in which the values cannot be written.
     """
+    hidden: list[str] = []
+    try:
+        text = _written(path, live, hidden)
+        fresh = parse(text, path.parent)
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError):
+        fresh, text = None, ""
+    if fresh is None or (not hidden and not _is_same(fresh, live.settings)):
+        values = "; ".join(
+            f"{shown(name)} of {subject}"
+            for subject, names in live.overrides.items()
+            for name in names
+        )
+        raise ConfigError(
+            f"{path} is written in a way that this command cannot change; put these live values "
+            f"into it by hand: {values}; `dialer config show` has them"
+        )
+    return text, hidden
+
+
+def _is_same(one: Settings, other: Settings) -> bool:
+    """True if both have the same cells and PBXs, and the trunks in the same order."""
+    orders = [[[*pbx.trunks] for pbx in each.pbxs] for each in (one, other)]
+    return (one.cells, one.pbxs) == (other.cells, other.pbxs) and orders[0] == orders[1]
+
+
+def _written(path: Path, live: Live, hidden: list[str]) -> str:
     data = read(path)
     variable = variables_of(data)
     document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
-    hidden: list[str] = []
     for table, kind in _KINDS.items():
         for index, one in enumerate(document.get(table, ())):
             subject = Subject(kind, str(one[NAMED_BY[table]]))
@@ -124,7 +153,7 @@ def exported(path: Path, live: Live) -> tuple[str, list[str]]:
                     _put(one, name, value_of(member, name))
             if one.get("amd") != "message":
                 one.pop("amd_message", None)  # it belongs to "message"
-    return tomlkit.dumps(document), hidden
+    return tomlkit.dumps(document)
 
 
 def _put(table: Any, name: str, value: Any) -> None:

@@ -103,7 +103,7 @@ def value_words(name: str, value: Value) -> str:
         return "; ".join(_hours_words(hours) for hours in value) or "any time"
     if isinstance(value, list):
         return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def in_words(problem: Problem, subject: Subject, typed: Mapping[str, Value]) -> Problem:
@@ -122,9 +122,9 @@ def in_words(problem: Problem, subject: Subject, typed: Mapping[str, Value]) -> 
 
 
 def _hours_words(hours: object) -> str:
-    if not isinstance(hours, Mapping):
-        return str(hours)
-    return f"{','.join(map(str, hours['days']))} {hours['from']}-{hours['to']}"
+    if not isinstance(hours, Mapping) or not isinstance(hours.get("days"), list | tuple):
+        return str(hours)  # of another release
+    return f"{','.join(map(str, hours['days']))} {hours.get('from')}-{hours.get('to')}"
 
 
 # --- names ----------------------------------------------------------------------------------

@@ -196,8 +196,9 @@ def dnc_reply(change_id: str) -> str:
 
 
 PARAMETERS: Final = "dialer:parameters"
-"""Hash in the registry: live parameters, and their `version`. Kept: the operator owns them.
+"""Hash in the registry: live parameters. Kept: the operator owns them.
 
+`version` is the number of the last change, `mark` that number and the token of the change.
 `cell:<name>:<knob>` and `pbx:<name>:<knob>` are `<change> <ms> <JSON>`; without JSON the value of
 the file is in force.
 """

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from dialer.domain.parameters import Change, Edit, Parameters, Setting, Subject
 from dialer.errors import DialerError
@@ -27,6 +28,12 @@ LOOK_EVERY_S: Final = 0.4
 REFUSED_PAUSE_S: Final = 5.0
 
 
+#: Fields of the hash that are no live parameters.
+_OWN_FIELDS: Final = frozenset({b"version", b"mark"})
+
+#: Numbers of changes and times, ms, until the year 5138. What is greater is not ours.
+_NUMBER: Final = re.compile(r"[0-9]{1,14}")
+
 #: Longest reason of a change, in characters.
 WHY_AT_MOST: Final = 200
 
@@ -37,6 +44,15 @@ class AnotherCameFirst(DialerError):
     code = "another_came_first"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What was read: `mark` is that of the last change, `is_lost`: a known change is lost."""
+
+    parameters: Parameters
+    mark: str
+    is_lost: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ParameterStore:
     """The live parameters. `steps` are those of the registry's Redis."""
@@ -45,11 +61,22 @@ class ParameterStore:
 
     async def read(self) -> Parameters:
         """Return all live parameters. What is no live parameter of ours is ignored, with a log."""
-        version, *flat = await self.steps.run("parameters", [keys.PARAMETERS, keys.CHANGES])
+        return (await self.look("")).parameters
+
+    async def look(self, known: str) -> Looked:
+        """Return all live parameters, and whether Redis lost the change with the mark `known`."""
+        reply = await self.steps.run("parameters", [keys.PARAMETERS, keys.CHANGES], [known])
+        version, is_lost, *flat = reply
+        fields = pairs(flat)
+        mark = fields.get(b"mark", b"").decode(errors="replace")
+        parameters = self._parameters(int(version), fields)
+        return Looked(parameters=parameters, mark=mark, is_lost=bool(is_lost))
+
+    def _parameters(self, version: int, fields: Mapping[bytes, bytes]) -> Parameters:
         found: dict[Subject, dict[str, Setting]] = {}
         ended: dict[Subject, dict[str, tuple[int, int]]] = {}
-        for raw_name, raw in pairs(flat).items():
-            if raw_name == b"version":
+        for raw_name, raw in fields.items():
+            if raw_name in _OWN_FIELDS:
                 continue
             read = _read(raw_name, raw)
             if read is None:
@@ -61,11 +88,16 @@ class ParameterStore:
                 found.setdefault(subject, {})[name] = stored
             else:
                 ended.setdefault(subject, {})[name] = stored
-        return Parameters(version=int(version), of=found, ended=ended)
+        return Parameters(version=version, of=found, ended=ended)
 
     async def mark(self) -> bytes:
         """Return what differs after each change; cheap."""
-        return await self.steps.read("HGET", keys.PARAMETERS, "version") or b""
+        try:
+            return await self.steps.read("HGET", keys.PARAMETERS, "mark") or b""
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return b""  # as if there were none; the next change deletes it
 
     async def change(
         self,
@@ -106,9 +138,12 @@ class ParameterStore:
             )
         return int(number)
 
-    async def restore(self, remembered: Parameters) -> bool:
-        """Restore the parameters of a Redis that lost its last writes; false if it has them."""
-        args: list[Arg] = [remembered.version]
+    async def restore(self, remembered: Parameters, mark: str) -> bool:
+        """Restore the parameters of a Redis that lost its last writes; false if it has them.
+
+        `mark` is that of the last change that is remembered.
+        """
+        args: list[Arg] = [mark, remembered.version, secrets.token_hex(8)]
         for subject, settings in remembered.of.items():
             for name, one in settings.items():
                 args += [f"{subject.kind}:{subject.name}:{name}", one.at_ms]
@@ -135,11 +170,12 @@ class ParameterStore:
 class Watch:
     """The live parameters as last read. While Redis is away, these stay in force.
 
-    `news` says for the log what the last reading changed, and who did it.
-    Belongs to one event loop.
+    `news` says for the log what the last reading changed, and who did it. `restores`: if Redis has
+    lost changes, they are restored from memory. Belongs to one event loop.
     """
 
     store: ParameterStore
+    restores: bool = True
     parameters: Parameters = field(default_factory=Parameters)
     news: Sequence[str] = ()
     _mark: bytes | None = None
@@ -149,17 +185,22 @@ class Watch:
         mark = await self.store.mark()
         if mark == self._mark:
             return False
-        found = await self.store.read()
-        if found.version < self.parameters.version and await self.store.restore(self.parameters):
+        known = (self._mark or b"").decode(errors="replace")
+        looked = await self.store.look(known)
+        if looked.is_lost and self.restores and await self.store.restore(self.parameters, known):
             logger.error(
                 "Redis had lost live parameters; they are restored, but not their audit trail",
-                extra={"version": self.parameters.version, "found": found.version},
+                extra={"change": self.parameters.version, "found": looked.parameters.version},
             )
-            mark, found = await self.store.mark(), await self.store.read()
+            looked = await self.store.look("")
         if self._mark is not None:
-            self.news = [*_news(found, self.parameters.version)]
-        self.parameters, self._mark = found, mark
+            self.news = [*_news(looked.parameters, self.parameters.version)]
+        self.parameters, self._mark = looked.parameters, looked.mark.encode()
         return True
+
+    def take_over(self, other: Watch) -> None:
+        """Know what another watch of the same Redis knows, which may have looked later."""
+        self.parameters, self.news, self._mark = other.parameters, other.news, other._mark
 
     async def run(self, on_change: Callable[[Parameters], None]) -> None:
         """Call `on_change` whenever they differ, until cancelled."""
@@ -205,6 +246,8 @@ def _read(raw_name: bytes, raw: bytes) -> tuple[Subject, str, Setting | tuple[in
     try:
         kind, subject, name = raw_name.decode().split(":")
         change, at_ms, text = raw.decode().split(" ", 2)
+        if not (_NUMBER.fullmatch(change) and _NUMBER.fullmatch(at_ms) and _is_plain(name)):
+            return None
         stored: Setting | tuple[int, int] = (int(change), int(at_ms))
         if text:
             about = json.loads(text)
@@ -222,15 +265,28 @@ def _read(raw_name: bytes, raw: bytes) -> tuple[Subject, str, Setting | tuple[in
     return (Subject("pbx", subject), name, stored) if kind == "pbx" else None
 
 
+def _is_plain(name: str) -> bool:
+    """True if a name is safe to print."""
+    return name.isprintable() and len(name) <= WHY_AT_MOST
+
+
 def _change(raw_id: bytes, flat: Sequence[bytes]) -> Change | None:
+    """Return a change of the trail, None if it is not ours."""
     try:
-        stored = pairs(flat)
-        about: Mapping[str, Any] = json.loads(stored[b"change"])
+        number, _, _ = raw_id.decode().partition("-")
+        stored = {name.decode(): value.decode() for name, value in pairs(flat).items()}
+        about: Mapping[str, Any] = json.loads(stored["change"])
+        kind, name, at_ms = about["kind"], str(about["name"]), stored["at_ms"]
+        edits = [Edit(**edit) for edit in about["edits"]]
+        names = [name, *(edit.name for edit in edits)]
+        numbers = [_NUMBER.fullmatch(text) for text in (number, at_ms)]
+        if kind not in ("cell", "pbx") or not all([*numbers, *map(_is_plain, names)]):
+            return None
         return Change(
-            number=int(raw_id.partition(b"-")[0]),
-            at_ms=int(stored[b"at_ms"]),
-            subject=Subject(about["kind"], str(about["name"])),
-            edits=[Edit(**edit) for edit in about["edits"]],
+            number=int(number),
+            at_ms=int(at_ms),
+            subject=Subject("cell" if kind == "cell" else "pbx", name),
+            edits=edits,
             by=one_line(about["by"]),
             why=one_line(about.get("why", "")),
             undoes=int(about.get("undoes", 0)),

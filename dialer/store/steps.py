@@ -52,7 +52,18 @@ REPLICA_AWAY_MS: Final = 10
 
 #: Steps whose loss does harm: they decide who may dial a call, and what Multcall reads.
 _REPLICATED: Final = frozenset(
-    {"hold", "fence", "claim", "unclaim", "end", "end_release", "code", "late_codes", "refuse"}
+    {
+        "hold",
+        "fence",
+        "claim",
+        "unclaim",
+        "end",
+        "end_release",
+        "code",
+        "late_codes",
+        "refuse",
+        "change",
+    }
 )
 
 Arg = str | bytes | int | float

@@ -164,24 +164,43 @@ async def test_strange_contents_are_ignored(
         "cell:ASR_TIM:retries": "no json",
         "cell:ASR_TIM:amd": "1 2 []",
         "moon:ASR_TIM:amd": '1 2 {"value":1,"by":"x"}',
+        "cell:ASR_TIM:paused": f'1 {"9" * 20} {{"value":true,"by":"x"}}',
+        "cell:ASR_TIM:\x1b[2J": '1 2 {"value":1,"by":"x"}',
         b"\xff": b"\xff",
     }
     for name, value in strange.items():
         await site.redis.hset(keys.PARAMETERS, name, value)  # type: ignore[arg-type]
-    await site.redis.xadd(keys.CHANGES, {"a": "b"}, id="2-0")
+    edits: list[dict[str, Any]] = [
+        {"name": "a", "old": 1, "new": 2, "was_live": True, "is_live": True}
+    ]
+    about = {"kind": "cell", "name": "A", "by": "b", "edits": edits}
+    odd: list[dict[str, Any]] = [
+        {"kind": "moon"},
+        {"edits": 5},
+        {"edits": [{**edits[0], "name": 5}]},
+        {"edits": [{**edits[0], "name": "\x1b[2J"}]},
+        {"name": "\x1b[2J"},
+    ]
+    for n, one in enumerate(odd, start=2):
+        entry = {"token": "t", "at_ms": 1, "change": json.dumps({**about, **one})}
+        await site.redis.xadd(keys.CHANGES, entry, id=f"{n}-0")  # type: ignore[arg-type]
+    entry = {"token": "t", "at_ms": "9" * 20, "change": json.dumps(about)}
+    await site.redis.xadd(keys.CHANGES, entry, id="8-0")  # type: ignore[arg-type]
+    await site.redis.xadd(keys.CHANGES, {"a": "b"}, id="9-0")
     found = await store.read()
     assert [*found.settings(TIM)] == ["threads"]
     assert found.settings(TIM)["threads"].by == "a [2Jb c"
     assert len(found.settings(TIM)["threads"].why) == 200
     assert caplog.messages.count("A live parameter cannot be read; ignored") == len(strange)
     assert [change.number for change in await store.changes(at_most=9)] == [1]
-    assert await store.change(TIM, [THREE], version=2, by="ana") == 3
+    assert await store.change(TIM, [THREE], version=9, by="ana") == 10
 
 
 async def test_keys_of_another_type_do_no_harm(store: ParameterStore, site: Site) -> None:
     await site.redis.set(keys.PARAMETERS, "x")
     await site.redis.set(keys.CHANGES, "x")
     assert await store.read() == Parameters()
+    assert await store.mark() == b""
     assert await store.changes(at_most=9) == []
     assert await store.change(TIM, [THREE], version=0, by="ana") == 1
     assert (await store.read()).settings(TIM)["threads"].value == 3
@@ -209,11 +228,15 @@ async def test_a_watch_tells_each_change_once(
     task.cancel()
 
 
+RESTORED = "Redis had lost live parameters; they are restored, but not their audit trail"
+PAUSED = Edit(name="paused", old=False, new=True, was_live=False, is_live=True)
+RESUMED = Edit(name="paused", old=True, new=False, was_live=True, is_live=False)
+
+
 async def test_parameters_that_redis_lost_are_restored(
     store: ParameterStore, site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    paused = Edit(name="paused", old=False, new=True, was_live=False, is_live=True)
-    await store.change(TIM, [paused], version=0, by="ana", why="fire alarm")
+    await store.change(TIM, [PAUSED], version=0, by="ana", why="fire alarm")
     watch, another = Watch(store), Watch(store)
     await watch.look()
     await store.change(TIM, [THREE], version=1, by="ana")
@@ -221,24 +244,76 @@ async def test_parameters_that_redis_lost_are_restored(
     await another.look()
     remembered = watch.parameters
     await site.redis.flushall()  # a failover to a server that has nothing
-    await store.change(PBX01, [THREE], version=0, by="bia")
     later = Edit(name="threads", old=50, new=9, was_live=False, is_live=True)
-    await store.change(TIM, [later], version=1, by="bia")
-    await site.redis.delete(keys.CHANGES)
-    await site.redis.hset(keys.PARAMETERS, "version", 1)
+    await store.change(TIM, [later], version=0, by="bia")
     assert await watch.look()
-    assert caplog.messages == [
-        "Redis had lost live parameters; they are restored, but not their audit trail"
-    ]
+    assert caplog.messages == [RESTORED]
     found = watch.parameters
     assert found.version == 3
     assert found.state(TIM) == remembered.state(TIM)
     assert found.settings(TIM)["threads"].value == 9, "it was set after the loss"
-    assert found.settings(PBX01)["threads"].by == "bia"
     assert await another.look()
+    assert another.parameters == found
     assert len(caplog.messages) == 1, "one process restores them"
-    assert not await store.restore(remembered)
+    assert not await watch.look()
     assert await store.change(TIM, [THREE], version=3, by="ana") == 4
+
+
+async def test_a_change_whose_number_was_used_before_is_seen(
+    store: ParameterStore, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis lost change 1, and gave its number to another one before anybody looked."""
+    await store.change(TIM, [THREE], version=0, by="ana")
+    watch = Watch(store)
+    await watch.look()
+    await site.redis.flushall()
+    await store.change(PBX01, [THREE], version=0, by="bia")
+    assert await watch.look()
+    found = watch.parameters
+    assert found.settings(TIM)["threads"].by == "ana"
+    assert found.settings(PBX01)["threads"].by == "bia"
+    assert caplog.messages == [RESTORED]
+    await site.redis.flushall()
+    for version in range(5):  # more than it had known
+        await store.change(PBX01, [THREE], version=version, by="eva")
+    assert await watch.look()
+    assert watch.parameters.settings(TIM)["threads"].by == "ana"
+    assert watch.parameters.settings(PBX01)["threads"].by == "eva"
+
+
+async def test_a_lost_resume_is_restored(store: ParameterStore, site: Site) -> None:
+    await store.change(TIM, [PAUSED], version=0, by="ana")
+    former = await site.redis.dump(keys.PARAMETERS), await site.redis.dump(keys.CHANGES)
+    await store.change(TIM, [RESUMED], version=1, by="ana")
+    watch = Watch(store)
+    await watch.look()
+    for name, value in zip((keys.PARAMETERS, keys.CHANGES), former, strict=True):
+        assert value is not None
+        await site.redis.restore(name, 0, value, replace=True)
+    assert (await store.read()).state(TIM) is not None
+    assert await watch.look()
+    assert watch.parameters.state(TIM) is None
+    assert (await store.read()).state(TIM) is None
+
+
+async def test_deleted_parameters_are_not_restored(store: ParameterStore, site: Site) -> None:
+    """Somebody deleted them on purpose: the trail is still there."""
+    await store.change(TIM, [PAUSED], version=0, by="ana")
+    watch = Watch(store)
+    await watch.look()
+    await site.redis.delete(keys.PARAMETERS)
+    assert await watch.look()
+    assert (watch.parameters.version, watch.parameters.of) == (1, {})
+
+
+async def test_a_viewer_restores_nothing(store: ParameterStore, site: Site) -> None:
+    await store.change(TIM, [PAUSED], version=0, by="ana")
+    watch = Watch(store, restores=False)
+    await watch.look()
+    await site.redis.flushall()
+    assert await watch.look()
+    assert watch.parameters == Parameters()
+    assert await site.redis.dbsize() == 0
 
 
 async def test_a_watch_goes_on_after_a_refusal(
@@ -336,6 +411,20 @@ async def test_a_pause_can_be_undone(ana: Steering) -> None:
     await ana.undo(paused.number)
     assert (await ana.store.read()).state(TIM) is None
     assert (await ana.resume(TIM)).number == 0
+
+
+async def test_live_values_of_a_removed_cell_can_end(ana: Steering) -> None:
+    gone, stranger = Subject("cell", "GONE"), Subject("cell", "ASR")
+    await ana.store.change(gone, [THREE, PAUSED], version=0, by="bia")
+    await ana.require([gone, TIM])
+    with pytest.raises(DialerError, match="there is no cell ASR in the settings"):
+        await ana.require([gone, stranger])
+    with pytest.raises(DialerError, match="cell GONE is not in"):
+        await ana.set(gone, threads("7"))
+    made = await ana.resume(gone)
+    assert [edit.name for edit in made.edits] == ["paused"]
+    assert (await ana.set(gone, threads(""))).number == 3
+    assert (await ana.store.read()).of == {}
 
 
 async def test_a_long_reason_is_refused(ana: Steering) -> None:

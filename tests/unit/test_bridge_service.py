@@ -42,7 +42,12 @@ def stand(notes: Notes, name: str, *plans: Any, unserved: Any = ()) -> Any:
     failure = asyncio.get_running_loop().create_future()
     methods = {what: notes.of(f"{name} {what}") for what in ("start", "stop", "close")}
     looks = notes.of("look", unserved)
-    methods |= {"parameters": Parameters(), "news": (), "apply": lambda live: None}
+    methods |= {
+        "parameters": Parameters(),
+        "news": (),
+        "apply": lambda live: None,
+        "take_over": lambda other: None,
+    }
     return a(plans=list(plans), failure=failure, unserved=looks, **methods)
 
 
@@ -382,6 +387,19 @@ async def test_the_broker_stays_until_a_restart(
 ) -> None:
     await reread(notes, monkeypatch, settings(plans=[], **changed))
     assert caplog.messages == ["[broker] and [log] stay as they are until the bridge is restarted"]
+
+
+@pytest.mark.parametrize(("registry", "taken"), [("old registry", 1), ("new registry", 0)])
+async def test_new_cells_know_the_live_parameters_of_the_old_ones(
+    notes: Notes, registry: str, taken: int
+) -> None:
+    """Connecting takes time, in which the old watch has looked again."""
+    old, new = stand(notes, "old"), stand(notes, "new")
+    new.take_over = notes.now_of("take over")
+    one = bridge(old)
+    await one._change(new, settings(plans=[], registry_redis_url=registry))
+    assert notes.given("take over") == [old] * taken
+    assert notes.names[-1] == "new start"
 
 
 async def test_a_bridge_that_stops_starts_no_new_cells(notes: Notes) -> None:

@@ -177,7 +177,9 @@ async def test_a_pause_of_the_cell_begins_the_time_again(site: Site) -> None:
     one = state()
     await seen(site, one, for_s=9.5)
     site.is_paused = True
-    await site.look(one)
+    await site.look(state(trial="C:t"))
+    await site.judge.try_with_queued({"pbx01": state(trial="", is_trial_due=True)})
+    assert site.notes == [], "nor is its trial call judged, or another one tried"
     site.is_paused = False
     await seen(site, one, for_s=9.5)
     await site.judge.judge_unclaimed({"pbx01": one}, ["pbx01"])

@@ -438,3 +438,43 @@ async def test_after_a_trial_that_is_given_back_the_next_is_tried() -> None:
     await dial(made)
     assert made.written.done == ["claim", "unclaim"]
     assert made.hand_overs.why_held(CELL) is None
+
+
+# --- live parameters --------------------------------------------------------------------
+
+
+async def test_a_new_trunk_of_the_cell_is_read_before_a_call_fails() -> None:
+    """The bridge knew it first, and chose a PBX that has it."""
+    made = waiting(cell={"trunk": "oi"})
+    read: list[str] = []
+
+    async def refresh() -> None:
+        read.append("")
+        cell = made.cells.get(CELL)
+        assert cell is not None
+        made.cells.change(cell.model_copy(update={"trunk": None}))
+
+    made.originator.refresh = refresh
+    assert len((await dial(made)).asterisk.sent) == 1
+    assert read == [""]
+
+
+@pytest.mark.parametrize("age_s", [2.9, 3.1])
+async def test_a_call_is_given_back_while_parameters_change(age_s: float) -> None:
+    """The bridge does not know the new trunk yet; later the settings are wrong."""
+    made = waiting(cell={"trunk": "oi"})
+    made.originator.monotonic = lambda: 100.0
+    made.state.changed_at = 100.0 - age_s
+    await dial(made)
+    if age_s < 3:
+        assert is_given_back(made)
+    else:
+        ending = await made.ending()
+        assert ending.error is not None
+        assert ending.error.code == "no_trunk"
+
+
+async def test_a_trunk_of_the_request_is_not_read_again() -> None:
+    made = waiting(trunk="oi")
+    made.originator.refresh = lambda: pytest.fail("its request names the trunk")
+    assert (await (await dial(made)).ending()).error is not None

@@ -110,6 +110,31 @@ def test_values_that_are_no_longer_valid_are_left_out() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, "tim", {}, [], [["tim"]], [{}], [None], ["\x1b[2J"], {"tim": "Local/x@internal"}],
+)
+def test_strange_values_end_no_program(value: object) -> None:
+    """Whoever writes to Redis, or another release, may have put them there."""
+    file = loaded()
+    for name in ("trunks", "max_calls", "cps"):
+        found = with_parameters(file, parameters(pbx01={name: value, "governor": False}))
+        if name != "cps" or value != 5:
+            assert len(found.problems) == (0 if (name, value) == ("max_calls", 5) else 1)
+        assert dict(found.settings.pbxs[0].trunks) == dict(file.pbxs[0].trunks)
+        assert not found.settings.pbxs[0].governor, "the other value is in force"
+        assert "\x1b" not in str(found.problems)
+    for name in ("pbxs", "limits/calling_hours", "amd", "threads"):
+        found = with_parameters(file, parameters(tim={name: value, "retries": 0}))
+        assert found.settings.cells[0].retries == 0
+
+
+def test_a_removed_cell_stays_paused() -> None:
+    """Workers that still have it in their file leave its calls, so the bridge must know."""
+    gone = Parameters(version=1, of={Subject("cell", "GONE"): {"paused": live(True)}})
+    assert with_parameters(loaded(), gone).pauses["GONE"].startswith("paused by ana@ops")
+
+
 def test_values_that_are_valid_only_together_are_in_force() -> None:
     given = parameters(tim={"pbxs": ["pbx01"], "trunk": "backup"})
     assert with_parameters(loaded(), given).problems == ()
@@ -426,6 +451,27 @@ def test_an_exported_file_has_the_live_values() -> None:
     assert from_file().pbxs[0].default_trunk == "backup"
     assert text.count(MARK) == str(tomlkit.dumps(tables())).count(MARK), "secrets stay"
     assert exported(path, Live(settings=from_file())) == (text, [])
+
+
+def test_a_file_that_cannot_be_written_to_is_refused() -> None:
+    path = write(tables())
+    head = path.read_text().split("[[cells]]", maxsplit=1)[0]
+    cells = [
+        '[[cells]]\nnome = "ASR_TIM"\nthreads = 100\npbxs = ["pbx01"]',
+        'limits.outside_hours = "hold"\n',
+    ]
+    path.write_text(f"{head}{chr(10).join(cells)}")
+    given = parameters(tim={"limits/calling_hours": [WEEKEND], "threads": 3})
+    with pytest.raises(ConfigError) as refused:
+        exported(path, with_parameters(from_file(), given))
+    assert str(refused.value) == (
+        f"{path} is written in a way that this command cannot change; put these live values into "
+        "it by hand: calling_hours of cell ASR_TIM; threads of cell ASR_TIM; `dialer config show` "
+        "has them"
+    )
+
+
+WEEKEND = {"days": ["sat", "sun"], "from": "08:00", "to": "12:00"}
 
 
 def test_an_exported_value_may_be_none() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -58,9 +58,16 @@ RETRY_PAUSE_S: Final = 0.5
 #: A place of the dialplan that was found is not asked for again for this long, in seconds.
 PLACE_KNOWN_S: Final = 10.0
 
+#: Bridge and worker may use other live parameters for so long after a change, in seconds.
+CHANGING_FOR_S: Final = 3.0
+
 #: If a process was stopped this long between claim and Originate, it does not send the Originate,
 #: because the bridge may have ended the call in the meantime. In seconds.
 STALE_CLAIM_S: Final = 10.0
+
+
+async def _nothing() -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -68,6 +75,7 @@ class Originator:
     """Dialer of calls on one PBX. Belongs to the worker's event loop.
 
     `monotonic` returns seconds of a monotonic clock. `is_revoked` tells if somebody revoked a call.
+    `refresh` reads the live parameters now.
     """
 
     pbx: Pbx
@@ -82,6 +90,7 @@ class Originator:
     retry_pause_s: float = RETRY_PAUSE_S
     monotonic: Callable[[], float] = time.monotonic
     is_revoked: Callable[[str], bool] = frozenset[str]().__contains__
+    refresh: Callable[[], Awaitable[None]] = _nothing
     #: When each place that a request named was last found in the dialplan, by `monotonic`.
     _places: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
@@ -101,14 +110,16 @@ class Originator:
             return
         try:
             cell = self.cells.get(cell.name) or cell  # live parameters may have changed it
-            followed = await self._claim_and_check(cell, call_id, epoch)
+            checked = await self._claim_and_check(cell, call_id, epoch)
         finally:
             turns.end(key)
-        if followed is not None:
-            await self._originate(followed, cell)
+        if checked is not None:
+            await self._originate(*checked)
 
-    async def _claim_and_check(self, cell: Cell, call_id: str, epoch: int) -> Followed | None:
-        """Claim the call; return it if its Originate is to be sent now."""
+    async def _claim_and_check(
+        self, cell: Cell, call_id: str, epoch: int
+    ) -> tuple[Followed, Cell] | None:
+        """Claim the call; return it, with the settings of its cell, if it is to be dialed now."""
         if self.state.reason_not_to_dial(cell.name) is not None:
             return None
         began = self.monotonic()
@@ -116,6 +127,13 @@ class Originator:
             followed, expires_at = await self._claim(cell, call_id, epoch)
         if followed is None:
             return None
+        if self._lacks_trunk_of_cell(followed.request, cell):
+            # The bridge may know other live parameters, or have known others when it chose.
+            await self.refresh()
+            cell = self.cells.get(cell.name) or cell
+            if self._lacks_trunk_of_cell(followed.request, cell) and self._is_changing:
+                self._give_back(followed)
+                return None
         if (failure := self._reason_never_to_dial(followed.request, cell, expires_at)) is not None:
             self.tracker.feed(call_id, failure)
         elif not await self._has_place(followed.request, cell):
@@ -123,7 +141,7 @@ class Originator:
         elif self._must_give_back(cell, followed, claimed_s=self.monotonic() - began):
             self._give_back(followed)
         else:
-            return followed
+            return followed, cell
         return None
 
     async def _claim(
@@ -147,6 +165,15 @@ class Originator:
             return None, None
         self.state.results.count("claimed")
         return self.tracker.follow(entry, token), entry.expires_at
+
+    def _lacks_trunk_of_cell(self, request: CallRequest, cell: Cell) -> bool:
+        """True if the call needs a trunk that its cell names, and this PBX does not have."""
+        return request.trunk is None and cell.trunk not in (None, *self.pbx.trunks)
+
+    @property
+    def _is_changing(self) -> bool:
+        """True if live parameters changed a moment ago: bridge and worker may differ."""
+        return self.monotonic() - self.state.changed_at < CHANGING_FOR_S
 
     def _reason_never_to_dial(
         self, request: CallRequest, cell: Cell, expires_at: datetime | None

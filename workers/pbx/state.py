@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -34,7 +35,7 @@ class PbxState:
     an operator paused. `looks` are the looks for what prevents all calls although the link may be
     up: each returns a sentence with the cure, or ''. `cap` is how many calls `maxcalls` of
     asterisk.conf leaves room for, 0 for no limit. `instance` changes whenever nudges to this PBX
-    may have been lost.
+    may have been lost. `changed_at` is when live parameters last changed, by `monotonic`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PbxState:
     results: Results = field(default_factory=Results)
     monotonic: Callable[[], float] = time.monotonic
     is_stopping: bool = False
+    changed_at: float = -math.inf
     instance: str = field(default_factory=_new_instance)
     #: Cells whose Redis refused a command, with the sentence and the time of that.
     _refused: dict[str, tuple[str, float]] = field(default_factory=dict)

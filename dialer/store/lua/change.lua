@@ -22,5 +22,5 @@ redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], id,
 for i = 5, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], string.format('%.0f %.0f %s', fresh, now, ARGV[i + 1]))
 end
-redis.call('HSET', KEYS[1], 'version', fresh)
+redis.call('HSET', KEYS[1], 'version', fresh, 'mark', string.format('%.0f %s', fresh, ARGV[1]))
 return {1, fresh}
