@@ -199,8 +199,9 @@ class Watch:
         return True
 
     def take_over(self, other: Watch) -> None:
-        """Know what another watch of the same Redis knows, which may have looked later."""
-        self.parameters, self.news, self._mark = other.parameters, other.news, other._mark
+        """Know what another watch of the same Redis knows, if it has looked later."""
+        if other.parameters.version > self.parameters.version:
+            self.parameters, self.news, self._mark = other.parameters, other.news, other._mark
 
     async def run(self, on_change: Callable[[Parameters], None]) -> None:
         """Call `on_change` whenever they differ, until cancelled."""

@@ -306,6 +306,18 @@ async def test_deleted_parameters_are_not_restored(store: ParameterStore, site: 
     assert (watch.parameters.version, watch.parameters.of) == (1, {})
 
 
+async def test_of_two_watches_the_later_knowledge_counts(store: ParameterStore) -> None:
+    early, late = Watch(store), Watch(store)
+    await early.look()
+    await store.change(TIM, [THREE], version=0, by="ana")
+    await late.look()
+    late.take_over(early)
+    assert late.parameters.version == 1
+    early.take_over(late)
+    assert early.parameters == late.parameters
+    assert not await early.look()
+
+
 async def test_a_viewer_restores_nothing(store: ParameterStore, site: Site) -> None:
     await store.change(TIM, [PAUSED], version=0, by="ana")
     watch = Watch(store, restores=False)
