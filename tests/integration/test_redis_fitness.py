@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rich.console import Console
 
 from dialer.domain.parameters import Subject
-from dialer.errors import StepsStopped, StoreUnavailable, StoreUnfit
-from dialer.monitor.terminal import watch
-from dialer.settings import Settings
+from dialer.errors import ConfigError, StepsStopped, StoreUnavailable, StoreUnfit
+from dialer.monitor.terminal import View, watch
+from dialer.settings import Limits, Settings
 from dialer.settings.typed import wanted
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.steering import Steering
@@ -30,6 +32,7 @@ from dialer.store import fitness
 from dialer.store.client import cancel, connect
 from dialer.store.fitness import ServerFacts
 from dialer.store.parameters import ParameterStore
+from dialer.store.redis_url import place_of
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
 from tests.processes import PbxPlace, site_toml
@@ -257,6 +260,65 @@ async def test_monitor_shows_who_paused_and_drained(redis_url: str) -> None:
     assert "ASR_TIM is paused by ana@ops since" in shown
     assert "(fire alarm); `dialer cells resume ASR_TIM` ends that" in shown
     assert "pbx01 is drained by ana@ops since" in shown
+
+
+async def test_monitor_writes_json(redis_url: str) -> None:
+    printed, settings = io.StringIO(), a_site(redis_url)
+    steps = Steps(connect(redis_url), "the registry's Redis")
+    ana = Steering(store=ParameterStore(steps), file=settings, by="ana@ops")
+    await ana.stop(Subject("cell", "ASR_TIM"))
+    await steps.close()
+    seconds, _ = await steps_time(redis_url)
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await client.hset(f"dialer:minute:ASR_TIM:{seconds // 60}", "pbx01 BUSY", "3")
+        await client.rpush("ZancURA2.0-Request-ASR_TIM", "{}")
+    view = View(is_once=True, is_json=True, server=place_of(redis_url))
+    await watch(settings, Console(file=printed), view)
+    found = json.loads(printed.getvalue())
+    (cell,), (pbx,) = found["cells"], found["pbxs"]
+    assert (cell["cell"], cell["state"], cell["threads"]) == ("ASR_TIM", "paused", 1)
+    assert (cell["waiting"], cell["lists"]["Request"]) == (1, 1)
+    assert (cell["outcomes"], cell["outcomes_of_s"]) == ({"BUSY": 3}, 3600)
+    assert (pbx["pbx"], pbx["ready"], pbx["heartbeat_age_s"]) == ("pbx01", False, None)
+    assert any("ASR_TIM is paused by ana@ops" in sentence for sentence in found["troubles"])
+
+
+async def steps_time(redis_url: str) -> tuple[int, int]:
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        seconds, micros = await client.time()
+        return int(seconds), int(micros)
+
+
+async def test_monitor_looks_again_until_it_is_stopped(redis_url: str) -> None:
+    for console in (io.StringIO(), None):
+        printed = console or io.StringIO()
+        terminal = Console(file=printed, width=200, force_terminal=console is None)
+        view = View(every_s=0.01, is_json=console is not None)
+        task = asyncio.create_task(watch(a_site(redis_url), terminal, view))
+        words = '"cells"' if console is not None else "ASR_TIM"
+        await wait_until(lambda: printed.getvalue().count(words) > 2, "three looks")  # noqa: B023
+        await cancel([task])
+
+
+async def test_monitor_names_the_servers_of_cells(redis_url: str) -> None:
+    with pytest.raises(ConfigError, match=r"no cell is on the Redis 10\.0\.0\.1; there are: 127"):
+        await watch(a_site(redis_url), Console(), View(server="10.0.0.1"))
+
+
+async def test_monitor_shows_a_cell_outside_its_hours(redis_url: str) -> None:
+    printed, settings = io.StringIO(), a_site(redis_url)
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%a").lower()
+    hours = {"days": [yesterday], "from": "08:00", "to": "08:01"}
+    limits = Limits.model_validate({"calling_hours": [hours], "time_zone": "UTC"})
+    cells = tuple(cell.model_copy(update={"limits": limits}) for cell in settings.cells)
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await client.rpush("ZancURA2.0-Request-ASR_TIM", "{}", "{}")
+    await watch(settings.model_copy(update={"cells": cells}), Console(file=printed, width=300))
+    shown = printed.getvalue()
+    assert re.search(r"ASR_TIM +\S+ closed ", shown), shown
+    assert "ASR_TIM is outside its calling hours (time zone UTC), and 2 requests wait" in shown
+    assert "no PBX takes calls" not in shown
+    assert re.search(r"ZancURA2\.0-Request-ASR_TIM +\S+ ASR_TIM +\S+ Request +\S+ 2 ", shown)
 
 
 async def test_monitor_names_an_evicting_redis(redis_url: str) -> None:

@@ -231,7 +231,7 @@ async def test_a_broker_that_hangs_is_waited_for_once(
         return connect(transport_options)
 
     broker.connection_for_write = hang  # type: ignore[method-assign]
-    monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.01)
+    monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.3)  # its thread must begin until then
     dispatcher = Dispatcher(cast(Celery, broker))
     await sent(dispatcher, [FIRST])
     assert dispatcher.problem == f"no answer in time; {REACH}"
@@ -527,7 +527,7 @@ async def test_a_broker_that_is_down_is_not_tried_for_each_pbx() -> None:
 async def test_a_broker_that_hangs_keeps_no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on, broker = threading.Event(), Broker()
     broker.connect = goes_on.wait  # type: ignore[method-assign,assignment]
-    monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.01)
+    monkeypatch.setattr(dispatch, "PUBLISH_WITHIN_S", 0.3)  # its thread must begin until then
     dispatcher = Dispatcher(cast(Celery, broker))
     await sent(dispatcher, [FIRST])
     for _ in range(3):

@@ -20,10 +20,12 @@ from dialer.domain.governor import (
     TrunkGovernor,
     TrunkLimit,
     Window,
+    at_cps,
     govern,
     govern_trunk,
     is_window_over,
     p95,
+    trunk_at_cps,
 )
 from tests.unit.governed_pbx import GovernedPbx
 
@@ -367,6 +369,25 @@ def test_a_congested_trunk_is_limited() -> None:
     assert (state.why, state.share) == ("trunk_congested", 0.5)
     assert 10 <= state.limit.allowed < 20
     assert trunk((40, 40)).limit.allowed == 10
+
+
+def test_a_trunk_keeps_a_lower_limit_when_cps_changes() -> None:
+    state = trunk((40, 20))
+    low = state.limit.allowed
+    raised = trunk_at_cps(state, 40)
+    assert (raised.limit.most, raised.limit.allowed, raised.why) == (40, low, "trunk_congested")
+    assert raised.limit.ceiling == state.limit.ceiling
+    lowered = trunk_at_cps(state, low + 1)
+    assert (lowered.limit.allowed, lowered.limit.ceiling) == (low, low + 1)
+    assert trunk_at_cps(state, low).limit == trunk_at_cps(trunk(), low).limit, "no limit"
+    assert trunk_at_cps(trunk(), 7).limit.allowed == 7
+
+
+def test_a_pbx_keeps_a_lower_limit_when_cps_changes() -> None:
+    limited = replace(Governor(cps=20), rate=8.0)
+    assert (at_cps(limited, 40).cps, at_cps(limited, 40).rate) == (40, 8.0)
+    assert (at_cps(limited, 8).cps, at_cps(limited, 8).rate) == (8, None)
+    assert at_cps(Governor(cps=20), 5).allowed == 5
 
 
 def test_usual_refusals_limit_no_trunk() -> None:

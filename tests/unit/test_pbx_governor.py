@@ -18,6 +18,7 @@ from dialer.domain.channel import (
     OriginateEnded,
     action_id,
 )
+from dialer.domain.governor import TrunkGovernor
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from tests.unit.captured import CALL_ID, UNIQUEID
 from tests.unit.governed_pbx import GovernedPbx, PongsOnly
@@ -168,6 +169,30 @@ def test_a_governor_that_is_off_keeps_nothing() -> None:
     assert rig.fact["limit"] == 0
     rig.calls(1000)
     assert rig.governor.room() == math.inf
+
+
+def test_other_settings_are_followed_at_once() -> None:
+    rig = Rig()
+    for late_s in (0.01, 0.6, 0.6):
+        rig.window(late_s=late_s)
+    limit = rig.fact["starts"]
+    assert 0 < limit < CPS
+    rig.governor.change(2 * CPS, is_on=True)
+    assert (rig.governor.turns.cps, rig.fact["starts"]) == (2 * CPS, limit), "it stays slow"
+    rig.governor.change(limit / 2, is_on=True)
+    assert rig.fact["starts"] == 0, "cps is the limit now"
+    rig.governor.trunks["tim"] = TrunkGovernor.of(limit / 2)
+    rig.governor.change(CPS, is_on=True)
+    assert rig.governor.trunks["tim"].limit.most == CPS
+    before = rig.governor.state
+    rig.governor.change(CPS, is_on=True)
+    assert rig.governor.state is before, "nothing has changed"
+    rig.calls(1000)
+    rig.governor.change(CPS, is_on=False)
+    assert (rig.governor.room(), rig.governor.trunks) == (math.inf, {})
+    rig.governor.change(CPS, is_on=True)
+    rig.window(late_s=0.01)
+    assert rig.fact["limit"] == 0, "it begins again"
 
 
 def test_calls_that_wait_for_their_channel_take_room() -> None:

@@ -93,6 +93,7 @@ def shown_stack(
     stack = ComposeSite(tmp_path_factory.mktemp("compose"))
     began = time.monotonic()
     try:
+        stack.down()  # what a run that was killed left: its calls would be those of this one
         up_s = stack.up()
         said = ""
 
