@@ -123,7 +123,7 @@ def cancel_consumer(state: Any, queue: str, **_: Any) -> Any:
 
 @control_command(args=[("why", str)], signature="[why=TEXT]")
 def drain(state: Any, why: str = "", **_: Any) -> dict[str, str]:
-    """Send this PBX no more calls, as `dialer pbx drain`. Calls that are up go on."""
+    """Stop sending calls to this PBX, as `dialer pbx drain`. Calls that are up continue."""
     return _steered(state, serving().pbx_worker.drain, why, "is drained already")
 
 

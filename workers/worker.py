@@ -26,7 +26,6 @@ from dialer.errors import (
     DialerError,
     Fenced,
     StepsStopped,
-    StoreUnfit,
 )
 from dialer.event_loop import running_name
 from dialer.settings import Pbx, Settings
@@ -162,7 +161,9 @@ class PbxWorker:
         await self._connect_cells()
         await self._require_alone()
         self._build()
-        await self._read_parameters()
+        self._live = Watch(ParameterStore(self._registry.steps))
+        await self._live.begin()
+        self._apply(self._live.parameters)
         for steps in self._servers.known.values():
             await steps.or_none_if_down(self._add_removed_cells(steps))
             steps.on_recovered = partial(self._on_redis_back, steps)
@@ -177,19 +178,6 @@ class PbxWorker:
             look = self._retry_refused(partial(self._look_for_calls, steps))
             self._run(f"look for calls in {steps.where}", look)
         return link
-
-    async def _read_parameters(self) -> None:
-        """Read the live parameters before the first call: a cell may be paused.
-
-        Raises:
-            StoreUnfit: the registry's Redis refuses them.
-        """
-        self._live = Watch(ParameterStore(self._registry.steps))
-        try:
-            await self._live.look()
-        except RedisError as error:
-            raise StoreUnfit(f"the registry's Redis refuses a command: {error}") from error
-        self._apply(self._live.parameters)
 
     async def _refresh(self) -> None:
         """Read the live parameters now, if Redis answers."""
@@ -227,7 +215,7 @@ class PbxWorker:
             )
 
     async def drain(self, *, why: str, by: str) -> Made:
-        """Drain this PBX: no more calls come to it. It is a change of a live parameter.
+        """Drain this PBX, so that it gets no new calls. This changes a live parameter.
 
         Raises:
             DialerError: the reason is too long, or others make one change after the other.

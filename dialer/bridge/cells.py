@@ -24,7 +24,7 @@ from dialer.bridge.pulse import Beating, Pulse
 from dialer.bridge.served_cell import ServedCell
 from dialer.domain.numbers import Numbering
 from dialer.domain.parameters import Parameters
-from dialer.errors import StoreUnfit, TaskEnded
+from dialer.errors import TaskEnded
 from dialer.settings import Settings
 from dialer.settings.kept import cells_of
 from dialer.settings.live import Live
@@ -90,10 +90,7 @@ class Served:
             registry = await servers.at(registry_url, "the registry's Redis")
             served._own_state = OwnState(bridge, Registry(registry), dispatcher)
             served.live = Watch(ParameterStore(registry))
-            try:
-                await served.live.look()  # before the first fetch: a cell may be paused
-            except RedisError as error:
-                raise StoreUnfit(f"the registry's Redis refuses a command: {error}") from error
+            await served.live.begin()
             registries: dict[Numbering, Registry] = {}  # cells share their readings
             staying = {plan.cell.name: plan.redis_url for plan in plans if not plan.draining}
             for name, url in staying.items():

@@ -10,7 +10,7 @@ from dialer.cli.groups import group
 from dialer.cli.tables import printable, table
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from dialer.domain.parameters import Change, Kind, Subject
     from dialer.settings.live import Live
@@ -84,13 +84,13 @@ def set_cell(cell: CellName, values: Pairs, why: Why = "") -> None:
 @cells.command("pause")
 def pause_cell(cells: CellNames = None, every: All = False, why: Why = "") -> None:
     """Stop placing calls of cells. Calls that are up go on; requests wait."""
-    _stop(_subjects("cell", cells, every=every), why)
+    _each("cell", cells, every=every, stops=True, why=why)
 
 
 @cells.command("resume")
 def resume_cell(cells: CellNames = None, every: All = False, why: Why = "") -> None:
     """Place calls of cells again."""
-    _resume(_subjects("cell", cells, every=every), why)
+    _each("cell", cells, every=every, stops=False, why=why)
 
 
 # --- PBXs -----------------------------------------------------------------------------------
@@ -101,12 +101,14 @@ def list_pbxs(context: typer.Context) -> None:
     """List the PBXs, or change them while they dial."""
     if context.invoked_subcommand is not None:
         return
+    from dialer.settings.typed import value_words
+
     live = _live()
     rows = [
         (
             one.name,
             str(one.max_calls),
-            f"{one.cps:g}",
+            value_words("cps", one.cps),
             " ".join(one.trunks),
             live.drains.get(one.name, ""),
         )
@@ -124,14 +126,14 @@ def set_pbx(pbx: PbxName, values: Pairs, why: Why = "") -> None:
 
 @pbx.command("drain")
 def drain_pbx(pbxs: PbxNames = None, every: All = False, why: Why = "") -> None:
-    """Send PBXs no more calls. Calls that are up go on; queued ones move to other PBXs."""
-    _stop(_subjects("pbx", pbxs, every=every), why)
+    """Stop sending calls to PBXs. Calls that are up continue; queued calls move to other PBXs."""
+    _each("pbx", pbxs, every=every, stops=True, why=why)
 
 
 @pbx.command("resume")
 def resume_pbx(pbxs: PbxNames = None, every: All = False, why: Why = "") -> None:
     """Send PBXs calls again."""
-    _resume(_subjects("pbx", pbxs, every=every), why)
+    _each("pbx", pbxs, every=every, stops=False, why=why)
 
 
 # --- changes --------------------------------------------------------------------------------
@@ -176,48 +178,30 @@ def _subject(kind: Kind, name: str) -> Subject:
     return Subject(kind, name)
 
 
-def _subjects(kind: Kind, names: list[str] | None, *, every: bool) -> list[Subject]:
-    """Return the named cells or PBXs, all of the file if `every`.
+def _each(kind: Kind, names: list[str] | None, *, every: bool, stops: bool, why: str) -> None:
+    """Pause, drain or resume each named cell or PBX; none if one of them does not exist.
+
+    `every`: all of the file. `stops`: pause or drain; else resume.
 
     Raises:
-        ConfigError: none is named.
+        ConfigError: none is named, or one does not exist.
     """
+    from dialer.domain.parameters import STATES
     from dialer.errors import ConfigError
-    from dialer.settings import load
 
-    settings = load()
-    known = settings.cells if kind == "cell" else settings.pbxs
     if bool(names) is every:
         raise ConfigError("name one or more, or give --all")
-    return [_subject(kind, name) for name in names or [one.name for one in known]]
-
-
-def _stop(subjects: list[Subject], why: str) -> None:
-    from dialer.domain.parameters import STATES
-
-    _each(subjects, lambda steering, one: steering.stop(one, why=why), "is {} already", STATES)
-
-
-def _resume(subjects: list[Subject], why: str) -> None:
-    from dialer.domain.parameters import STATES
-
-    _each(subjects, lambda steering, one: steering.resume(one, why=why), "is not {}", STATES)
-
-
-def _each(
-    subjects: list[Subject],
-    work: Callable[[Steering, Subject], Awaitable[Made]],
-    as_before: str,
-    states: Mapping[Kind, str],
-) -> None:
-    """Make one change for each subject; none if one of them does not exist."""
 
     async def all_of_them(steering: Steering) -> list[Made]:
+        known = steering.file.cells if kind == "cell" else steering.file.pbxs
+        subjects = [_subject(kind, name) for name in names or [one.name for one in known]]
         await steering.require(subjects)
-        return [await work(steering, one) for one in subjects]
+        work = steering.stop if stops else steering.resume
+        return [await work(one, why=why) for one in subjects]
 
+    state = STATES[kind]
     for made in _with_store(all_of_them):
-        _print(made, as_before.format(states[made.subject.kind]))
+        _print(made, f"is {state} already" if stops else f"is not {state}")
 
 
 def _set(kind: Kind, name: str, values: list[str], why: str) -> None:

@@ -79,9 +79,12 @@ async def watch(settings: Settings, console: Console, view: View = VIEW) -> None
         ]
         parameters = Watch(ParameterStore(by_url[registry_url]), restores=False)
 
+        live = Live(settings=settings)
+
         async def look() -> tuple[Live, Snapshot, list[str]]:
-            await parameters.look()
-            live = with_parameters(settings, parameters.parameters)
+            nonlocal live
+            if await parameters.look():
+                live = with_parameters(settings, parameters.parameters)
             snapshot = await take_snapshot(
                 registry,
                 live.settings.pbxs,

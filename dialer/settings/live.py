@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -46,7 +47,7 @@ _Around = list[dict[str, Any]]
 M = TypeVar("M", Cell, Pbx)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: they would leave no room for cached properties
 class Live:
     """The settings in force. `paused` and `drained` have who did it, by cell and PBX.
 
@@ -60,12 +61,12 @@ class Live:
     drained: Mapping[str, Setting] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
-    @property
+    @cached_property
     def pauses(self) -> dict[str, str]:
         """Return for each paused cell who paused it, in a sentence with the cure."""
         return {n: state_words(Subject("cell", n), one) for n, one in self.paused.items()}
 
-    @property
+    @cached_property
     def drains(self) -> dict[str, str]:
         """Return for each drained PBX who drained it, in a sentence with the cure."""
         return {n: state_words(Subject("pbx", n), one) for n, one in self.drained.items()}

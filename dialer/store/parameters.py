@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError, ResponseError
 
 from dialer.domain.parameters import Change, Edit, Parameters, Setting, Subject
-from dialer.errors import DialerError
+from dialer.errors import DialerError, StoreUnfit
 from dialer.store import keys
 from dialer.store.entry import pairs
 from dialer.store.steps import Arg, Steps
@@ -26,7 +26,6 @@ LOOK_EVERY_S: Final = 0.4
 
 #: Pause after Redis refused to tell the version, in seconds.
 REFUSED_PAUSE_S: Final = 5.0
-
 
 #: Fields of the hash that are no live parameters.
 _OWN_FIELDS: Final = frozenset({b"version", b"mark"})
@@ -179,6 +178,17 @@ class Watch:
     parameters: Parameters = field(default_factory=Parameters)
     news: Sequence[str] = ()
     _mark: bytes | None = None
+
+    async def begin(self) -> None:
+        """Read the parameters before anything is dialed: a cell may be paused.
+
+        Raises:
+            StoreUnfit: Redis refuses to tell them.
+        """
+        try:
+            await self.look()
+        except RedisError as error:
+            raise StoreUnfit(f"the registry's Redis refuses a command: {error}") from error
 
     async def look(self) -> bool:
         """Read the parameters if they differ; return true if they did."""

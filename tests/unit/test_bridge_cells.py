@@ -14,6 +14,7 @@ from dialer.bridge.cells import Served
 from dialer.bridge.life import BLOCK_QUIET_S
 from dialer.domain.parameters import Parameters
 from dialer.errors import StoreUnavailable, StoreUnfit, TaskEnded
+from dialer.store.parameters import Watch
 from dialer.store.servers import Servers
 from tests.unit.stand_ins import Notes, a
 
@@ -69,6 +70,7 @@ class Looking:
     """Stands where `Watch` does, for live parameters. `refusal`: Redis refuses to tell them."""
 
     refusal: Exception | None = None
+    begin = Watch.begin  # the real one, with the look below
 
     def __init__(self, store: Any) -> None:
         self.parameters = Parameters(version=7)
