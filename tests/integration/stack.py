@@ -350,6 +350,8 @@ class Stack:
                 max_connections=1_000,  # a Multcall of each cell uses some
             )
             await self._redis.flushall()
+        else:  # those to a server that was killed are dead, and this client does not try again
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     def write_config(self) -> None:
         """Write dialer.toml from what was added."""

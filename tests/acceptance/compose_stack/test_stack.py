@@ -57,6 +57,22 @@ def played(
     return summary
 
 
+def wait_calls_on(stack: ComposeSite, pbxs: set[str]) -> Mapping[str, int]:
+    """Play 100 calls until they went to all these PBXs; how many each took.
+
+    A PBX whose link is up may not take tasks yet: after a restart of Redis its worker comes
+    back to the broker some time after its first heartbeat. Until then the others dial.
+    """
+    taken: list[Mapping[str, int]] = []
+
+    def all_take_calls() -> bool:
+        taken.append(played(stack, 100, 30.0, ANSWERED).pbxs)
+        return set(taken[-1]) == pbxs
+
+    stack.wait_until(all_take_calls, f"{', '.join(sorted(pbxs))} take calls")
+    return taken[-1]
+
+
 def started(stack: ComposeSite) -> dict[str, str]:
     """When each service's container last started."""
     return {name: str(c["State"]["StartedAt"]) for name, c in stack.containers().items()}
@@ -182,7 +198,7 @@ def test_a_process_that_dies_is_started_again_and_calls_go_on(
         stack.wait_until(lambda: stack.instance("pbx02") != instance, "pbx02 begins anew")
     for pbx in ("pbx01", "pbx02"):
         stack.wait_link(pbx, "up")
-    assert set(played(stack, 30, 30.0, ANSWERED).pbxs) == {"pbx01", "pbx02"}
+    wait_calls_on(stack, {"pbx01", "pbx02"})
 
 
 def test_a_third_pbx_takes_load_and_nothing_else_is_restarted(stack: ComposeSite) -> None:
@@ -198,15 +214,8 @@ def test_a_third_pbx_takes_load_and_nothing_else_is_restarted(stack: ComposeSite
         stack.compose("up", "--detach", "--no-recreate", "worker-pbx03", timeout_s=300)
         stack.wait_link("pbx03", "up")
         stack.reread()
-        pbxs: dict[str, int] = {}
-
-        def takes_load() -> bool:
-            pbxs.update(played(stack, 100, 30.0, ANSWERED).pbxs)
-            return "pbx03" in pbxs
-
-        stack.wait_until(takes_load, "pbx03 takes calls")
+        pbxs = wait_calls_on(stack, {"pbx01", "pbx02", "pbx03"})
         print(f"100 calls over capacities 2:1:2: {pbxs}")
-        assert set(pbxs) == {"pbx01", "pbx02", "pbx03"}
         stack.wait_until(
             lambda: stack.asterisk("pbx03", "pjsip show contacts").count("sip:100") == 4,
             "the operators are registered there too",
