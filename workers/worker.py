@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
 from dialer.domain.followed import Followed
+from dialer.domain.limits import Limit
 from dialer.domain.parameters import Parameters, Subject
 from dialer.domain.request import cell_of
 from dialer.errors import (
@@ -152,10 +153,10 @@ class PbxWorker:
         self._lease = PbxLease(self._registry, self._fence, self.state.clock)
         await self._lease.take()
         self.state.looks += [
-            lambda: self._lease.trouble,
-            lambda: self.state.clock.trouble,
-            self.broker_trouble,
-            lambda: self.link.silence,
+            (Limit.REDIS_AWAY, lambda: self._lease.trouble),
+            (Limit.CLOCK_SKEW, lambda: self.state.clock.trouble),
+            (Limit.NOT_CONSUMING, self.broker_trouble),
+            (Limit.AMI_DOWN, lambda: self.link.silence),
         ]
         self._presence = Presence(self.pbx.name, self._lease.me, self._lease.pulse)
         await self._connect_cells()
@@ -519,6 +520,7 @@ class PbxWorker:
                 "include": int(self.state.has_include),
                 "lacking": json.dumps(self.state.refusals() | self.state.lacking),
                 "trouble": self.state.trouble or self.link.trouble,
+                "limits": json.dumps(self.state.known_limits),
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
                 **({"asterisk": self.state.asterisk} if self.state.asterisk else {}),

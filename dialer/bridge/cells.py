@@ -16,6 +16,7 @@ from typing import Any, Self
 from redis.exceptions import RedisError
 
 from dialer.bridge.cell import BridgeCell
+from dialer.bridge.decisions import Deciding, Decisions
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.life import BLOCK_QUIET_S
 from dialer.bridge.own_state import OwnState
@@ -57,6 +58,7 @@ class Served:
     _own_state: OwnState | None = None
     live: Watch | None = None
     _pulses: dict[str, Pulse] = field(default_factory=dict)
+    _decisions: dict[str, Decisions] = field(default_factory=dict)
     _is_stopping: bool = False
 
     @classmethod
@@ -103,6 +105,7 @@ class Served:
                 pulse = served._pulses.setdefault(
                     plan.redis_url, Pulse(bridge, steps, RedisClock())
                 )
+                served._decisions.setdefault(plan.redis_url, Decisions(bridge, steps, registry))
                 served._add(
                     plan,
                     BridgeCell(
@@ -140,6 +143,10 @@ class Served:
         self._pulses[plan.redis_url].cells.append(
             Beating(served.life, served.recovery, lambda: not served.is_ending)
         )
+        if not plan.draining:
+            self._decisions[plan.redis_url].cells.append(
+                Deciding(cell, served.intake, served.life, lambda: not served.is_ending)
+            )
 
     @property
     def parameters(self) -> Parameters:
@@ -198,6 +205,8 @@ class Served:
             self._supervise(asyncio.create_task(self._own_state.run(), name="own state"))
         for pulse in self._pulses.values():
             self._supervise(asyncio.create_task(pulse.run(), name="heartbeat"))
+        for decisions in self._decisions.values():
+            self._supervise(asyncio.create_task(decisions.run(), name="decision log"))
         for cell in self.cells:
             await cell.start()
             for task in cell.tasks:

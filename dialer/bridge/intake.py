@@ -19,8 +19,10 @@ from dialer.bridge.admission import Admissions
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.life import ALONE_AFTER_S, ALONE_AGE_S, BLOCK_S, Life
 from dialer.bridge.refusals import Candidate, Element, Refusals
+from dialer.domain.limits import Limit
 from dialer.domain.room import CellRoom, Room
 from dialer.domain.routing import Returns
+from dialer.domain.why import Lately, stopped_by
 from dialer.errors import StoreUnavailable
 from dialer.store.client import wait_and_move
 from dialer.store.keys import ANY_TRUNK
@@ -50,7 +52,8 @@ class Intake:
 
     `admitting` is held while requests become calls. `parked` is how many requests wait for each
     trunk, as of the last reading, which was at `_read_at`. `_first` is the trunk whose parked
-    requests last went first; `_pause_s` the next pause while there is no room.
+    requests last went first; `_pause_s` the next pause while there is no room. `lately` is what
+    became of the cell's requests in the last seconds.
     """
 
     cell: BridgeCell
@@ -58,6 +61,7 @@ class Intake:
     life: Life = field(default_factory=Life)
     admitting: asyncio.Lock = field(default_factory=asyncio.Lock)
     parked: Mapping[str, int] = field(default_factory=dict)
+    lately: Lately = field(default_factory=Lately)
     refusals: Refusals = field(init=False)
     admissions: Admissions = field(init=False)
     _first: str = ""
@@ -66,7 +70,7 @@ class Intake:
     _returns: Returns = field(default_factory=Returns)
 
     def __post_init__(self) -> None:
-        self.refusals = Refusals(self.cell)
+        self.refusals = Refusals(self.cell, self.lately)
         self.admissions = Admissions(self.cell, self.refusals)
 
     async def run(self) -> None:
@@ -122,7 +126,17 @@ class Intake:
             moved += len(allowed) - len(others)
             admitted = await self.admissions.admit(others, room)
             moved, started = moved + admitted.left, admitted.started
-        return room.after(started, moved) if moved else None
+        left = room.after(started, moved)
+        self._note_round(left, has_started=any(started.values()))
+        return left if moved else None
+
+    def _note_round(self, left: Room, *, has_started: bool) -> None:
+        """Note what this round did, and what ended it."""
+        now = asyncio.get_running_loop().time()
+        if has_started:
+            self.lately.started(now)
+        if (limit := stopped_by(left)) is not Limit.NONE:
+            self.lately.stopped(limit, now)
 
     async def _has_parked(self, *, is_alone: bool) -> bool:
         return is_alone and await self.cell.ledger.has_parked()

@@ -33,12 +33,15 @@ class Life:
     """The life of one cell, as of the last pulse. Times are of the event loop.
 
     `is_quiet`: the cell has no calls and no requests but those in Multcall's list. `is_known` is
-    false while no pulse tells. `_code_at` is when a code is overdue, `_call_at` when a worker is
+    false while no pulse tells. `live` are its calls, `waiting` the requests in Multcall's list, 0
+    while it is quiet. `_code_at` is when a code is overdue, `_call_at` when a worker is
     late with a call.
     """
 
     is_known: bool = False
     is_quiet: bool = False
+    live: int = 0
+    waiting: int = 0
     _code_at: float = 0.0
     _call_at: float = 0.0
     _sooner: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,6 +50,7 @@ class Life:
         """Take over what a pulse has found."""
         now = asyncio.get_running_loop().time()
         self.is_known, self.is_quiet = True, pulsed.is_quiet
+        self.live, self.waiting = pulsed.live, pulsed.waiting
         code_at = now + pulsed.code_in_s
         if code_at < self._code_at:
             self._sooner.set()

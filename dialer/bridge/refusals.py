@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from dialer.bridge.cell import BridgeCell
 from dialer.domain.call import CallError, Ending, Result
+from dialer.domain.limits import Limit
 from dialer.domain.request import CallRequest, call_id
+from dialer.domain.why import Lately
 from dialer.errors import InvalidRequest
 from dialer.multcall.answers import DeadReason, dead, invalid_response, response_parts
 from dialer.multcall.identity import readable_id, request_id_of
@@ -29,6 +32,13 @@ INTERNAL_ERROR = CallError(
     code="internal_error",
     message="the dialer failed on this element; its log has the reason",
 )
+
+
+#: `Erro.Codigo` of a number on the do-not-call set.
+DO_NOT_CALL: Final = "do_not_call"
+
+#: The field of a request that names its trunk.
+TRUNK: Final = "Tronco"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +59,10 @@ class Candidate:
 
 @dataclass(slots=True)
 class Refusals:
-    """The refusals of one cell."""
+    """The refusals of one cell. `lately` is what became of its requests in the last seconds."""
 
     cell: BridgeCell
+    lately: Lately = field(default_factory=Lately)
     #: The requests that were read last. Those that had to stay are read again soon.
     _parsed: dict[bytes, CallRequest] = field(default_factory=dict)
 
@@ -110,6 +121,7 @@ class Refusals:
 
     async def answer(self, candidate: Candidate, result: Result, error: CallError) -> None:
         """Send the Response of a request that is not dialed."""
+        self._note(Limit.DO_NOT_CALL if error.code == DO_NOT_CALL else Limit.REFUSED)
         element, request = candidate.element, candidate.request
         try:
             response = self._response(request, result, error)
@@ -128,6 +140,7 @@ class Refusals:
 
     async def bury_repeat(self, element: Element, call_id: str) -> None:
         """Bury a request whose id was used before."""
+        self._note(Limit.REFUSED)
         message = self.cell.wire.fields.said(
             "this IdRequisicao was used before; it was not dialed again", "IdRequisicao"
         )
@@ -143,6 +156,7 @@ class Refusals:
         """
         if not is_of_one_element(error):
             raise error
+        self._note(Limit.REFUSED)
         logger.error(
             "Internal error on a request; it goes to the dead list as internal_error",
             extra={"cell": self.cell.name},
@@ -163,6 +177,9 @@ class Refusals:
         )
 
     # --- details -------------------------------------------------------------------
+
+    def _note(self, why: Limit) -> None:
+        self.lately.refused(why, asyncio.get_running_loop().time())
 
     def _parse(self, raw: bytes) -> CallRequest:
         cell = self.cell
@@ -198,8 +215,8 @@ class Refusals:
         now = self.cell.clock.now()
         expires_at = expiry(request)
         if on_list:
-            code, message = "do_not_call", "the number is on the do-not-call set"
-            return Result.CANCELLED, CallError(code=code, message=message)
+            message = "the number is on the do-not-call set"
+            return Result.CANCELLED, CallError(code=DO_NOT_CALL, message=message)
         if expires_at is not None and expires_at <= now:
             message = fields.said("ValidadeSeg passed before it was dialed", "ValidadeSeg")
             return Result.EXPIRED, CallError(code="expired", message=message)
@@ -218,6 +235,7 @@ class Refusals:
         return Result.CANCELLED, CallError(code="number_limit", message=message)
 
     async def _refuse_invalid(self, element: Element, error: InvalidRequest) -> None:
+        self._note(Limit.UNKNOWN_TRUNK if error.field == TRUNK else Limit.REFUSED)
         now, id_json = self.cell.clock.now(), error.request_id_json
         logger.warning("Request refused", extra={"cell": self.cell.name, "reason": str(error)})
         response = (

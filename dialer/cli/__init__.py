@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from dialer.cli import call, dnc, doctor, programs, settings, simulate, steer, wire
+from dialer.cli import call, dnc, doctor, programs, settings, simulate, steer, why, wire
 from dialer.cli.groups import EXIT_ERROR, group
 from dialer.errors import DialerError
 
@@ -19,6 +19,7 @@ app.command()(programs.demo)
 app.command()(programs.monitor)
 app.command()(doctor.doctor)
 app.command()(call.call)
+app.command()(why.why)
 app.add_typer(steer.cells, name="cells")
 app.add_typer(steer.pbx, name="pbx")
 app.add_typer(steer.changes, name="changes")

@@ -28,12 +28,13 @@ def as_json(
 def _cell(
     name: str, snapshot: Snapshot, live: Live, cell_urls: Mapping[str, str]
 ) -> dict[str, Any]:
-    counts, outcomes = snapshot.cells[name], snapshot.outcomes.get(name)
-    total = by_result(outcomes) if outcomes is not None else {}
+    counts, decision = snapshot.cells[name].counts, snapshot.decision(name)
     return {
         "cell": name,
         "server": place_of(cell_urls[name]),
-        "state": snapshot.state_of(name) or None,
+        "dialing": decision.is_dialing,
+        "limit": decision.limit,
+        "sentence": decision.sentence,
         "paused": snapshot.paused.get(name),
         "threads": live.settings.cell(name).threads,
         "pbxs": [*snapshot.pbxs_of_cells.get(name, ())],
@@ -44,7 +45,7 @@ def _cell(
         "awaiting_code": counts.awaiting,
         "dead": counts.dead,
         "lists": dict(counts.lists),
-        "outcomes": {result.value: n for result, n in total.items()},
+        "outcomes": by_result(snapshot.cells[name].outcomes),
         "outcomes_of_s": OUTCOMES_OF_MIN * 60,
     }
 

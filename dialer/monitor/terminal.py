@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dialer.domain.call import Result
+from dialer.domain.limits import Limit
 from dialer.errors import ConfigError
 from dialer.monitor.as_json import as_json
 from dialer.monitor.snapshot import NOBODY, OUTCOMES_OF_MIN, Snapshot, take_snapshot
@@ -25,7 +26,7 @@ from dialer.settings import Settings
 from dialer.settings.live import Live, with_parameters
 from dialer.store.client import connect, require
 from dialer.store.fitness import read_facts, require_usable, unfit
-from dialer.store.ledger import LastMinutes, LedgerReads, OutcomeReads, by_result
+from dialer.store.ledger import Survey, by_result
 from dialer.store.parameters import ParameterStore, Watch
 from dialer.store.redis_url import place_of, redacted
 from dialer.store.registry import Registry
@@ -72,11 +73,7 @@ async def watch(settings: Settings, console: Console, view: View = VIEW) -> None
             await require(redis, url, "the monitored Redis")
             await require_usable(redis, url, "the monitored Redis")
         registry = Registry(by_url[registry_url])
-        ledgers = [LedgerReads(by_url[url], cell) for cell, url in cell_urls.items()]
-        outcomes = [
-            LastMinutes(OutcomeReads(by_url[url], cell), OUTCOMES_OF_MIN)
-            for cell, url in cell_urls.items()
-        ]
+        surveys = {url: Survey(by_url[url], OUTCOMES_OF_MIN) for url in cell_urls.values()}
         parameters = Watch(ParameterStore(by_url[registry_url]), restores=False)
 
         live = Live(settings=settings)
@@ -88,9 +85,10 @@ async def watch(settings: Settings, console: Console, view: View = VIEW) -> None
             snapshot = await take_snapshot(
                 registry,
                 live.settings.pbxs,
-                ledgers,
-                {cell.name: cell.pbxs for cell in live.settings.cells},
-                outcomes=outcomes,
+                [
+                    (survey, pbxs_of_cells(live.settings, cell_urls, url))
+                    for url, survey in surveys.items()
+                ],
                 live=live,
             )
             return live, snapshot, await _server_troubles(by_url)
@@ -139,6 +137,13 @@ def cells_at(settings: Settings, server: str) -> dict[str, str]:
     return found
 
 
+def pbxs_of_cells(
+    settings: Settings, cell_urls: Mapping[str, str], url: str
+) -> dict[str, tuple[str, ...]]:
+    """Return the cells on one Redis, each with its PBXs."""
+    return {c.name: c.pbxs for c in settings.cells if cell_urls.get(c.name) == url}
+
+
 def _is_at(server: str, url: str) -> bool:
     places = place_of(url).split(",")
     return server in places or server in [place.rpartition(":")[0] for place in places]
@@ -178,17 +183,19 @@ def _pbxs(snapshot: Snapshot) -> Table:
 def _cells(snapshot: Snapshot) -> Table:
     heads = ("cell", "state", "waiting", "calls", "of", "unclaimed", "await code", "dead")
     cells = Table(*heads, title="Cells")
-    for name, counts in snapshot.cells.items():
+    for name, one in snapshot.cells.items():
+        counts, decision = one.counts, snapshot.decision(name)
         most = snapshot.threads.get(name, "")
         columns = (counts.live, most, counts.unclaimed, counts.awaiting, counts.dead)
-        state = Text(snapshot.state_of(name), style="bold red")
+        word = "dialing" if decision.limit is Limit.NONE else decision.limit.replace("_", " ")
+        state = Text(word, style="green" if decision.is_dialing else "bold red")
         cells.add_row(name, state, str(counts.waiting), *map(str, columns))
     return cells
 
 
 def _outcomes(snapshot: Snapshot) -> Table:
     """Return the outcomes of cells; no rows if there are none. Columns of zeros are left out."""
-    found = {name: by_result(outcomes) for name, outcomes in snapshot.outcomes.items()}
+    found = {name: by_result(state.outcomes) for name, state in snapshot.cells.items()}
     results = [result for result in Result if any(one[result] for one in found.values())]
     heads = [result.value.replace("_", " ").lower() for result in results]
     title = f"Responses of the last {OUTCOMES_OF_MIN} minutes"
@@ -203,8 +210,8 @@ def _outcomes(snapshot: Snapshot) -> Table:
 def _lists(snapshot: Snapshot, cell_urls: Mapping[str, str]) -> Table:
     """Return Multcall's lists and counters that are not empty."""
     table = Table("Servidor", "Chave", "Célula", "Função", "Quantidade", title="Multcall")
-    for name, counts in snapshot.cells.items():
-        for function, size in counts.lists.items():
+    for name, state in snapshot.cells.items():
+        for function, size in state.counts.lists.items():
             if size and name in cell_urls:
                 key = f"{PREFIX}{function}-{name}"
                 table.add_row(place_of(cell_urls[name]), key, name, function, str(size))

@@ -41,6 +41,13 @@ BRIDGE_SHOWN_S: Final = 60
 MINUTES_RETENTION_S: Final = 7 * 24 * 3600
 HOURS_RETENTION_S: Final = 400 * 24 * 3600
 
+#: What a bridge did lately is kept this long. In seconds.
+TOOK_S: Final = 60
+
+#: The decision log goes back so far, in seconds, and has at most so many entries of a cell.
+DECISIONS_RETENTION_S: Final = 24 * 3600
+DECISIONS_MAX: Final = 5_000
+
 #: Prefix of every call's key.
 CALL_PREFIX: Final = "dialer:call:"
 
@@ -142,6 +149,19 @@ class LedgerKeys:
         """Hash: Responses of an hour since 1970, by `<pbx> <result>`. `HOURS_RETENTION_S`."""
         return f"dialer:hour:{self.cell}:{hour}"
 
+    @property
+    def took(self) -> str:
+        """Hash: what each bridge did with the cell's requests in the last seconds. `TOOK_S`."""
+        return f"dialer:took:{self.cell}"
+
+    @property
+    def decisions(self) -> str:
+        """Sorted set: limits that bound the cell by the time when they began, ms.
+
+        Those of `DECISIONS_RETENTION_S`, at most `DECISIONS_MAX`. `IDLE_RETENTION_S`.
+        """
+        return f"dialer:decisions:{self.cell}"
+
     def number(self, number: str) -> str:
         """Sorted set: calls to one number by admission, ms. Lives as long as the window."""
         return f"dialer:number:{self.cell}:{self.numbering.same(number)}"
@@ -211,6 +231,9 @@ The newest `CHANGES_KEPT`; kept.
 
 #: So many changes of live parameters are kept, at least.
 CHANGES_KEPT: Final = 10_000
+
+PROBE: Final = "dialer:probe"
+"""String in any of the servers: whether it takes writes. A second."""
 
 DO_NOT_CALL: Final = "dialer:dnc"
 """Set in the registry: numbers that are never called. Kept: the operator owns it."""

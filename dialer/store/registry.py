@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from dialer.domain.governor import Governed, TrunkLimit
+from dialer.domain.limits import Limit
 from dialer.domain.numbers import BY_DIGITS, Numbering
 from dialer.domain.room import START_COUNTS_S, PbxLimits, PbxLoad, recent_starts, trunk_pace
 from dialer.domain.taking import (
@@ -23,6 +24,7 @@ from dialer.domain.taking import (
     Results,
     Verdict,
 )
+from dialer.domain.why import LATE_HEARTBEAT_S, Obstacle, PbxFacts
 from dialer.store import keys
 from dialer.store.steps import Arg, Steps
 
@@ -34,6 +36,10 @@ PBX_SILENT_AFTER_S: Final = 5.0
 
 #: A worker whose last heartbeat is older than this is dead, in seconds.
 PBX_DEAD_AFTER_S: Final = 10.0
+
+#: A worker that wanted a PBX that another one has is named for so long, in seconds. The service
+#: manager starts it again sooner.
+RIVAL_SHOWN_S: Final = 30.0
 
 #: A clock that differs more from Redis is a trouble, in seconds.
 SKEW_WARNED_S: Final = 2.0
@@ -66,8 +72,12 @@ class PbxState:
     `skew_s` is how far its host's clock is ahead of Redis. `cap` is how many calls asterisk.conf
     leaves room for, 0 for no limit; `max_calls` is that of the settings. `verdict`: the bridges
     found that it takes no calls; `lifted` are the results until the last verdict was lifted.
-    `governed` is what the worker's governor limits. `drained` says who drained the PBX.
-    Workers of older releases write none of `trouble`, `skew_s`, `cap`, `results` and `governed`.
+    `governed` is what the worker's governor limits. `drained` says who drained the PBX. `limits`
+    has the limit that `trouble` is, as that of '', and those of cells that lack something, if it is
+    no target. `rival` is another worker that wants this PBX, '' if there was none in the last
+    `RIVAL_SHOWN_S`.
+    Workers of older releases write none of `trouble`, `skew_s`, `cap`, `results`, `governed` and
+    `limits`.
     """
 
     load: PbxLoad
@@ -86,6 +96,8 @@ class PbxState:
     verdict: Verdict | None = None
     lifted: Results = field(default_factory=Results)
     drained: str = ""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    rival: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -99,24 +111,61 @@ class PbxState:
         return replace(self, load=replace(self.load, ready=False))
 
     def why_not_taking(self, cell: str | None = None) -> str:
-        """Return why the PBX takes no calls, or none of that cell; '' if it takes them."""
+        """Return why the PBX takes no calls, or none of that cell; '' if it takes them.
+
+        Multcall gets these words, so they do not say which operator did something.
+        """
+        found = self._obstacle(cell, PBX_SILENT_AFTER_S)
+        return found.reason if found is not None else ""
+
+    def facts(self, cell: str, *, late_s: float = 0.0) -> PbxFacts:
+        """Return the PBX as a cell sees it. `late_s`: how long a call of it is unclaimed here."""
+        return PbxFacts(
+            load=self.load,
+            obstacle=self.obstacle(cell),
+            cps=self.cps,
+            governed=self.governed.rate,
+            late_s=late_s,
+        )
+
+    def obstacle(self, cell: str | None = None) -> Obstacle | None:
+        """Return why the PBX takes no calls of a cell, for operators; None if it takes them.
+
+        A heartbeat that is late is named, although the PBX may still get calls.
+        """
+        found = self._obstacle(cell, LATE_HEARTBEAT_S)
+        if found is None or found.limit is Limit.DRAINED:
+            return found and replace(found, reason=self.drained)
+        if self.rival and found.limit is not Limit.NO_WORKER:
+            reason = (
+                f"{found.reason}; another worker, {self.rival}, wants it: one PBX has one worker"
+            )
+            return Obstacle(limit=Limit.TWO_WORKERS, reason=reason)
+        return found
+
+    def _obstacle(self, cell: str | None, silent_s: float) -> Obstacle | None:
+        """Return the first reason, None if there is none."""
         if self.drained:
-            return "an operator drained it"  # not who: Multcall gets these words
+            return Obstacle(limit=Limit.DRAINED, reason="an operator drained it")
         if not self.instance:
-            return "no worker of it ever came"
+            return Obstacle(limit=Limit.NO_WORKER, reason="no worker of it ever came")
         if self.link == "stopping":
-            return "its worker was stopped"
-        if self.silent_s >= PBX_SILENT_AFTER_S:
-            return f"no heartbeat of its worker for {self.silent_s:.0f} s"
+            return Obstacle(limit=Limit.NO_WORKER, reason="its worker was stopped")
+        if self.silent_s >= silent_s:
+            reason = f"no heartbeat of its worker for {self.silent_s:.0f} s"
+            return Obstacle(limit=Limit.NO_WORKER, reason=reason)
         if self.trouble:
-            return self.trouble
+            return Obstacle(limit=self.limits.get("", Limit.AMI_DOWN), reason=self.trouble)
         if self.link != "up":
-            return f"no AMI link for {self.unready_s:.0f} s"
+            return Obstacle(limit=Limit.AMI_DOWN, reason=f"no AMI link for {self.unready_s:.0f} s")
         if abs(self.skew_s) > SKEW_MAX_S:
-            return skew_words(self.skew_s)
+            return Obstacle(limit=Limit.CLOCK_SKEW, reason=skew_words(self.skew_s))
         if cell is not None and cell in self.lacking:
-            return self.lacking[cell]
-        return self.verdict.reason if self.verdict is not None else ""
+            limit = self.limits.get(cell, Limit.MISSING_TARGET)
+            return Obstacle(limit=limit, reason=self.lacking[cell])
+        if self.verdict is not None:
+            return Obstacle(limit=Limit.NOT_CLAIMING, reason=self.verdict.reason)
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,8 +495,12 @@ def _pbx_keys(pbx: str) -> tuple[str, ...]:
 def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
     beat, calls, latest_us, (started, started_us), judged, trunks = row
     latest_of = dict(zip(map(_text, trunks[::2]), trunks[1::2], strict=True))
-    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor = map(_text, beat)
+    seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor, *later = map(
+        _text, beat
+    )
+    limits, rival, rival_ms = later
     lacking = _mapping(lacks)
+    wanted_s = now_us / 1e6 - _number(rival_ms) / 1e3
     silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
     skew_s = _number(skew_ms) / 1000
     can_place = link == "up" and not trouble and abs(skew_s) <= SKEW_MAX_S and not pbx.drained
@@ -487,6 +540,10 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
         verdict=verdict,
         lifted=_results(_text(judged[-1])),
         drained=pbx.drained,
+        limits={
+            name: Limit(limit) for name, limit in _mapping(limits).items() if limit in set(Limit)
+        },
+        rival=rival if 0 <= wanted_s < RIVAL_SHOWN_S else "",
     )
 
 

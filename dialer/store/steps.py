@@ -27,6 +27,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from dialer.domain.limits import Limit
+from dialer.domain.why import Obstacle
 from dialer.errors import StepsStopped
 from dialer.failpoints import failpoint
 from dialer.store.client import cancel, is_passing
@@ -91,6 +93,20 @@ def _is_from_replica(replies: list[Any] | Exception) -> bool:
     return any(isinstance(e, ReadOnlyError) or "replica" in str(e) for e in errors)
 
 
+def redis_obstacle(where: str, error: BaseException | None) -> Obstacle:
+    """Return why nothing is dialed while a Redis answers this: it refuses, or it is away."""
+    said = str(error) or "no answer in time"
+    if isinstance(error, ResponseError):
+        return Obstacle(
+            limit=Limit.REDIS_REFUSES,
+            reason=f"{where} refuses to write ({said}): `dialer doctor` says what is wrong",
+        )
+    return Obstacle(
+        limit=Limit.REDIS_AWAY,
+        reason=f"{where} does not answer ({said}): see that it runs and that this host reaches it",
+    )
+
+
 @dataclass(slots=True)
 class Steps:
     """The steps of one Redis server. Belongs to one event loop.
@@ -106,6 +122,7 @@ class Steps:
     on_recovered: Callable[[], None] | None = None
     on_stopped: Callable[[StepsStopped], None] | None = None
     _down: asyncio.Event = field(default_factory=asyncio.Event)
+    _down_because: BaseException | None = None
     _unconfirmed: bool = False
     _queue: StepQueue = field(default_factory=StepQueue)
     _under_way: int = 0
@@ -122,6 +139,11 @@ class Steps:
     def is_down(self) -> bool:
         """True while the server is unavailable."""
         return self._down.is_set()
+
+    @property
+    def obstacle(self) -> Obstacle | None:
+        """Why the server is unavailable, None while it is available."""
+        return redis_obstacle(self.where, self._down_because) if self.is_down else None
 
     async def wait_done_or_down(self, work: asyncio.Future[Any]) -> bool:
         """Wait until `work` is done or the server is unavailable; return true if it is done."""
@@ -392,6 +414,7 @@ class Steps:
 
     def mark_down(self, error: BaseException) -> None:
         """Record that the server is unavailable; log it once for each outage."""
+        self._down_because = error
         if not self.is_down:
             self._down.set()
             logger.error(

@@ -36,7 +36,16 @@ from dialer.multcall.wire import STRICT, Wire
 from dialer.settings import Cell, Pbx
 from dialer.store.client import cancel, connect
 from dialer.store.entry import Entry
-from dialer.store.ledger import Admissible, Admission, BridgeLedger, Delivery, Waiting, WorkerLedger
+from dialer.store.ledger import (
+    Admissible,
+    Admission,
+    BridgeLedger,
+    CellState,
+    Delivery,
+    Survey,
+    Waiting,
+    WorkerLedger,
+)
 from dialer.store.registry import Link, Registry
 from dialer.store.steps import Steps
 from tests.waiting import wait_until
@@ -155,6 +164,10 @@ class Site:
     @property
     def registry(self) -> Registry:
         return Registry(self.steps)
+
+    async def surveyed(self, *pbxs: str, minutes: int = 0) -> CellState:
+        """What the monitor reads of the cell."""
+        return (await Survey(self.steps, minutes).read({self.cell: pbxs}))[self.cell]
 
     # --- Multcall ------------------------------------------------------------------
 

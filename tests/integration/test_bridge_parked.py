@@ -89,7 +89,7 @@ async def test_many_blocked_requests_stop_no_others_and_keep_order(site: Site) -
         await wait_until(lambda: len(nudged(bridge, "o-")) == 200, "others", within_s=60)
         assert nudged(bridge, "b-") == []
         assert await parked(site) == MANY
-        counts = await site.ledger.counts()
+        counts = (await site.surveyed()).counts
         assert (counts.waiting, counts.parked) == (MANY, {"vivo": MANY})
         await push(site, element("b-last", Tronco="vivo"))
         await wait_until(lambda: has_parked(site, MANY + 1), "the last one is parked too")
@@ -187,7 +187,7 @@ async def test_parked_requests_are_counted_by_trunk(site: Site) -> None:
     await push(site, *blocked(7))
     async with bridge.running():
         await wait_until(lambda: has_parked(site, 7), "all are parked")
-        counts = await site.ledger.counts()
+        counts = (await site.surveyed()).counts
     assert (counts.waiting, counts.parked) == (7, {"vivo": 7})
 
 

@@ -21,7 +21,7 @@ from dialer.monitor.snapshot import take_snapshot
 from dialer.settings import load
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import connect
-from dialer.store.ledger import LedgerReads
+from dialer.store.ledger import Survey
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
 from tests.integration.stack import CELL, Stack
@@ -36,7 +36,7 @@ async def troubles(stack: Stack) -> list[str]:
     try:
         pbxs = load(stack.config_path).pbxs
         cells = {CELL: tuple(stack.pbxs)}
-        found = await take_snapshot(Registry(steps), pbxs, [LedgerReads(steps, CELL)], cells)
+        found = await take_snapshot(Registry(steps), pbxs, [(Survey(steps), cells)])
         return [one for one in found.troubles() if "no message announced" not in one]
     finally:
         await steps.close()

@@ -58,7 +58,7 @@ async def test_full_dead_list_drops_its_oldest_entries(site: Site, push: Push) -
     assert not await site.redis.exists(site.ledger.keys.dropped), "it is full, and lost nothing"
     await push(site)
     await push(site)
-    counts = await site.ledger.counts()
+    counts = (await site.surveyed()).counts
     assert (counts.dead, counts.dropped) == (MOST, 2)
     dead = site.ledger.keys.dead
     assert await site.redis.lrange(dead, 0, 0) == [b"3"]

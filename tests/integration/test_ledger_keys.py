@@ -6,16 +6,19 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 import pytest
 
+from dialer.domain.limits import Limit
 from dialer.domain.parameters import Edit, Subject
+from dialer.domain.why import Decision, Took
 from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
-from dialer.store.ledger import Admissible
+from dialer.store.ledger import Admissible, Logged, News, write_news
 from dialer.store.ledger.fence import Fence
 from dialer.store.parameters import ParameterStore
 from dialer.store.registry import BridgeState, Holder
@@ -33,6 +36,8 @@ LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`MINUTES_RETENTION_S`": lambda ttl: 0 < ttl <= keys.MINUTES_RETENTION_S,
     r"`HOURS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.HOURS_RETENTION_S,
     r"`BRIDGE_SHOWN_S`": lambda ttl: 0 < ttl <= keys.BRIDGE_SHOWN_S,
+    r"`TOOK_S`": lambda ttl: 0 < ttl <= keys.TOOK_S,
+    r"A second\.": lambda ttl: 0 <= ttl <= 1,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
     r"Expires when past": lambda ttl: 0 <= ttl <= 30,
@@ -65,6 +70,7 @@ def builders() -> Iterator[Builder]:
             yield Builder(name, function("*"), function.__doc__ or "")
     for name in ("DO_NOT_CALL", "PARAMETERS", "CHANGES"):
         yield Builder(name, getattr(keys, name), "Kept: the operator owns it.")
+    yield Builder("PROBE", keys.PROBE, "A second.")
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 33
+    assert len(every) == 36
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -143,6 +149,10 @@ async def a_day(site: Site) -> None:
     await site.registry.dnc_add(["190"])
     edit = Edit(name="threads", old=50, new=3, was_live=False, is_live=True)
     await ParameterStore(site.steps).change(Subject("cell", CELL), [edit], version=0, by="ana")
+    decision = Decision(cell=CELL, limit=Limit.CPS)
+    logged = Logged(at=datetime.now(UTC), decision=decision)
+    news = News(cell=ledger.keys, took=Took(has_started=True), at_ms=0, entries=[logged])
+    assert await write_news(site.steps, BRIDGE, [news]) == [True]
     await ledger.return_hand(BRIDGE)
 
 

@@ -12,7 +12,7 @@ from dialer.bridge.own_state import OwnState
 from dialer.celery import app
 from dialer.monitor.snapshot import take_snapshot
 from dialer.store.clock import RedisClock
-from dialer.store.ledger import Late
+from dialer.store.ledger import Late, Survey
 from dialer.store.registry import Holder
 from tests.integration.cell_rig import BRIDGE, CELL, Site, pbx_table
 from workers.pbx.lease import Pulse
@@ -32,7 +32,7 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
 
 
 async def troubles(site: Site) -> list[str]:
-    return (await take_snapshot(site.registry, TABLES, [site.ledger], CELLS)).troubles()
+    return (await take_snapshot(site.registry, TABLES, [(Survey(site.steps), CELLS)])).troubles()
 
 
 async def test_all_is_well_while_every_pbx_claims_its_calls(site: Site) -> None:
@@ -46,7 +46,7 @@ async def test_calls_left_unclaimed_are_counted_by_pbx(site: Site) -> None:
         await site.admitted(name)
         await site.redis.zincrby(site.ledger.keys.queued, -age_s * 1_000, f"{CELL}:{name}")
     await site.admitted("c", pbx="pbx02")
-    found = await site.ledger.late(older_than_s=3)
+    found = (await site.surveyed()).late
     assert found == {"pbx01": Late(calls=2, oldest_s=found["pbx01"].oldest_s)}
     assert 50 <= found["pbx01"].oldest_s < 60
     (sentence,) = await troubles(site)
@@ -58,7 +58,7 @@ async def test_a_late_call_without_a_pbx_counts_for_none(site: Site) -> None:
         await site.admitted(name)
         await site.redis.zincrby(site.ledger.keys.queued, -5_000, f"{CELL}:{name}")
     await site.redis.hdel(site.ledger.keys.call(f"{CELL}:a"), "pbx")
-    found = await site.ledger.late(older_than_s=3)
+    found = (await site.surveyed()).late
     assert {name: late.calls for name, late in found.items()} == {"pbx01": 1}
 
 
@@ -70,11 +70,11 @@ async def test_claimed_calls_that_asterisk_does_not_accept_are_counted(site: Sit
         call = site.ledger.keys.call(f"{CELL}:{name}")
         await site.redis.hset(call, "dialed_ms", (now_s - age_s) * 1_000)
     await site.accepted("up")
-    late = await site.ledger.unanswered("pbx01", older_than_s=8)
-    assert late is not None
+    found = (await site.surveyed("pbx01", "pbx02")).unanswered
+    assert set(found) == {"pbx01"}
+    late = found["pbx01"]
     assert late.calls == 2
     assert 50 <= late.oldest_s < 60
-    assert await site.ledger.unanswered("pbx02", older_than_s=3) is None
     (sentence,) = await troubles(site)
     assert sentence.startswith("pbx01: Asterisk has not answered the Originate of 2 calls")
 
@@ -82,7 +82,8 @@ async def test_claimed_calls_that_asterisk_does_not_accept_are_counted(site: Sit
 async def test_every_bridge_of_a_cell_is_shown(site: Site) -> None:
     await site.redis.zincrby(site.ledger.keys.bridges, -50_000, BRIDGE)
     await site.ledger.take_over("bridge-2")
-    ages = await site.ledger.served_by()
+    ages = (await site.surveyed()).bridges
+    assert ages.keys() == (await site.ledger.served_by()).keys()
     assert 50 <= ages[BRIDGE] < 60
     assert 0 <= ages["bridge-2"] < 10
 

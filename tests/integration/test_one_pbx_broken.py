@@ -19,7 +19,7 @@ import pytest
 from dialer.monitor.snapshot import Snapshot, take_snapshot
 from dialer.settings import load
 from dialer.store.client import cancel, connect
-from dialer.store.ledger import LedgerReads
+from dialer.store.ledger import Survey
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
 from tests.integration.broken_pbx import BREAKAGES, BROKEN, Breakage
@@ -107,14 +107,11 @@ class Watch:
         """Take snapshots until cancelled."""
         settings = load(self.stack.config_path)
         steps = Steps(connect(self.stack.valkey.url(0)), "Redis")
-        ledgers = [LedgerReads(steps, CELL)]
-        cells = {CELL: tuple(self.stack.pbxs)}
+        surveys = [(Survey(steps), {CELL: tuple(self.stack.pbxs)})]
         try:
             while True:
                 at = time.monotonic()
-                found: Snapshot = await take_snapshot(
-                    Registry(steps), settings.pbxs, ledgers, cells
-                )
+                found: Snapshot = await take_snapshot(Registry(steps), settings.pbxs, surveys)
                 self.seen.append((at, found.troubles()))
                 await asyncio.sleep(0.25)
         finally:

@@ -12,7 +12,7 @@ import pytest
 
 from dialer.domain.call import Result
 from dialer.store import keys
-from dialer.store.ledger import LastMinutes, OutcomeReads, Outcomes, by_result
+from dialer.store.ledger import OutcomeReads, Outcomes, Survey, by_result
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.integration.stack import Stack
 from tests.integration.test_worker_process import each_once
@@ -27,7 +27,7 @@ async def site(redis_url: str) -> AsyncIterator[Site]:
 
 
 async def counted(site: Site, cell: str = CELL) -> Outcomes:
-    return await LastMinutes(OutcomeReads(site.steps, cell)).read()
+    return (await Survey(site.steps, 60).read({cell: ()}))[cell].outcomes
 
 
 async def test_a_call_is_counted_when_its_response_is_sent(site: Site) -> None:
@@ -91,15 +91,19 @@ async def test_minutes_that_are_over_are_read_once(site: Site) -> None:
     now = (await site.redis.time())[0] // 60
     for age in (0, 1, 2, 59, 60):
         await site.redis.hset(site.ledger.keys.minute(now - age), f"p{age} BUSY", 1)
-    last = LastMinutes(OutcomeReads(site.steps, CELL))
-    found = await last.read()
+    survey = Survey(site.steps, 60)
+
+    async def read() -> Outcomes:
+        return (await survey.read({CELL: ()}))[CELL].outcomes
+
+    found = await read()
     assert {pbx for pbx, _ in found} >= {"p0", "p1", "p2"}
     assert "p60" not in {pbx for pbx, _ in found}
     await site.redis.flushall()
-    again = {pbx for pbx, _ in await last.read()}
+    again = {pbx for pbx, _ in await read()}
     assert again & {"p0"} == set(), "the present minute is read again"
     assert "p2" in again
-    assert len(last._kept) == 60
+    assert len(survey._kept[CELL]) == 60
 
 
 async def test_counts_are_exact_whatever_is_killed(tmp_path: Path) -> None:

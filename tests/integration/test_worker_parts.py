@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 
 from dialer import failpoints
 from dialer.domain.call import Call, Ending
+from dialer.domain.limits import Limit
 from dialer.domain.parameters import Edit, Subject
 from dialer.errors import StoreUnfit
 from dialer.settings import Settings
@@ -484,7 +485,7 @@ async def test_a_trouble_and_its_end_are_logged_once_each(
 
     troubles = [""]
     async with working(site, pbx) as worker:
-        worker.state.looks.append(lambda: troubles[0])
+        worker.state.looks.append((Limit.AMI_DOWN, lambda: troubles[0]))
         for n, trouble in enumerate(("no broker", "no disk"), 1):
             troubles[0] = trouble
             await wait_until(partial(is_logged, "PBX takes no calls", n), "it is logged")

@@ -66,6 +66,18 @@ class Beats:
         await asyncio.Event().wait()
 
 
+class Log:
+    """Stands where `Decisions` does."""
+
+    def __init__(self, bridge: str, steps: Steps, registry: Steps) -> None:
+        self.bridge, self.steps, self.registry = bridge, steps, registry
+        self.cells: list[Any] = []
+
+    async def run(self) -> None:
+        Stand.notes.append(("log", self.steps.where, self.registry.where))
+        await asyncio.Event().wait()
+
+
 class Looking:
     """Stands where `Watch` does, for live parameters. `refusal`: Redis refuses to tell them."""
 
@@ -93,6 +105,7 @@ class Cell:
         self.plan, self.cell, self.clients, self.is_alone = plan, cell, clients, is_alone
         self.tasks: list[asyncio.Task[None]] = []
         self.is_ending = self.is_over = False
+        self.intake = f"intake of {plan.cell.name}"
         self.life, self.recovery = f"life of {plan.cell.name}", f"recovery of {plan.cell.name}"
         self.end = asyncio.get_running_loop().create_future()
 
@@ -116,6 +129,7 @@ async def notes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notes]:
         monkeypatch.setattr(Servers, name, getattr(Stand, name))
     monkeypatch.setattr(cells, "ServedCell", Cell)
     monkeypatch.setattr(cells, "Pulse", Beats)
+    monkeypatch.setattr(cells, "Decisions", Log)
     monkeypatch.setattr(cells, "Registry", lambda steps, *_: f"registry {steps.where}")
     monkeypatch.setattr(
         cells, "BridgeLedger", lambda steps, name, *more: (steps.where, name, *more)
@@ -240,6 +254,19 @@ async def test_cells_of_one_server_share_pulse_clock_and_readings() -> None:
     await served.close()
 
 
+async def test_cells_of_one_server_share_a_decision_log() -> None:
+    gone = plan("GONE", redis="one", draining=True)
+    served = await connect(plan("TIM", redis="one"), plan("OI", redis="one"), gone, plan("VIVO"))
+    one, two = served._decisions.values()
+    assert [str(deciding.intake) for deciding in one.cells] == ["intake of TIM", "intake of OI"]
+    assert (one.steps.where, one.registry.where) == ("at one", "at registry")
+    (deciding,) = two.cells
+    assert deciding.is_served()
+    its_cells(served)[-1].is_ending = True
+    assert not deciding.is_served()
+    await served.close()
+
+
 # --- supervision ----------------------------------------------------------------------------
 
 
@@ -257,10 +284,10 @@ async def turns() -> None:
 
 async def test_a_started_bridge_watches_its_servers(notes: Notes) -> None:
     served = await started()
-    assert notes.names[-4:] == ["watch", "watch parameters", "own state", "pulse"]
+    assert notes.names[-5:] == ["watch", "watch parameters", "own state", "pulse", "log"]
     assert notes.given("watch parameters") == [print]
     assert [task.get_name() for task in served._own] == [
-        *("Redis steps", "live parameters", "own state", "heartbeat"),
+        *("Redis steps", "live parameters", "own state", "heartbeat", "decision log"),
     ]
     assert not served.failure.done()
     await served.stop()

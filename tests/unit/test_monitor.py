@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from dialer.domain.governor import Governed
+from dialer.domain.limits import Limit
 from dialer.domain.room import PbxLoad
 from dialer.domain.taking import Results, Verdict
-from dialer.monitor.snapshot import CellWaits, Snapshot
+from dialer.monitor.snapshot import Snapshot
 from dialer.monitor.terminal import render
 from dialer.monitor.troubles import of_bridges
-from dialer.store.ledger import CellCounts, Late
+from dialer.store.ledger import CellCounts, CellState, Late
 from dialer.store.registry import BridgeState, PbxState
 
 READY = PbxState(
@@ -27,12 +29,14 @@ READY = PbxState(
     unready_s=0.5,
 )
 DOWN = replace(READY, load=replace(READY.load, ready=False))
-QUIET = CellCounts(waiting=0, live=7, unclaimed=0, awaiting=1, dead=0, dropped=0)
+QUIET = CellCounts(live=7, awaiting=1)
+SERVED = CellState(counts=QUIET, bridges={"b": 0.1})
 ALLOWED = {"ASR_TIM": ("pbx01",)}
 
 
 def troubles(pbx: PbxState, cell: CellCounts = QUIET) -> list[str]:
-    return Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": cell}, pbxs_of_cells=ALLOWED).troubles()
+    state = replace(SERVED, counts=cell)
+    return Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": state}, pbxs_of_cells=ALLOWED).troubles()
 
 
 def test_ready_pbxs_cause_no_trouble() -> None:
@@ -62,13 +66,13 @@ def test_unready_pbx_is_shown_with_the_reason() -> None:
 
 def test_calls_without_messages_are_named() -> None:
     pbx = replace(READY, results=Results(claimed=40, unannounced=38))
-    snapshot = Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": QUIET}, pbxs_of_cells=ALLOWED)
+    snapshot = Snapshot(pbxs={"pbx01": pbx}, cells={"ASR_TIM": SERVED}, pbxs_of_cells=ALLOWED)
     assert snapshot.troubles() == [
         "pbx01: no message announced 38 of its 40 calls of the last minute in time; its worker "
         "found them itself, each a second late: was the broker down, is [broker] url the same on "
         "its host and on the bridge's, and does no other program take from the queue pbx01?"
     ]
-    down = {"b": BridgeState(skew_s=0.0, broker="it is down")}  # says more
+    down = {"another": BridgeState(skew_s=0.0, broker="it is down")}  # says more
     assert replace(snapshot, bridges=down).troubles() == []
 
 
@@ -81,10 +85,8 @@ def test_a_carrier_without_room_is_named() -> None:
 
 def test_a_worker_with_another_registry_is_named() -> None:
     never = replace(DOWN, instance="", link="", silent_s=math.inf, unready_s=math.inf)
-    waits = {"ASR_TIM": CellWaits(bridges={"b": 0.1}, workers={"pbx01": "pid 7 on host two"})}
-    snapshot = Snapshot(
-        pbxs={"pbx01": never}, cells={"ASR_TIM": QUIET}, pbxs_of_cells=ALLOWED, waits=waits
-    )
+    cells = {"ASR_TIM": replace(SERVED, workers={"pbx01": "pid 7 on host two"})}
+    snapshot = Snapshot(pbxs={"pbx01": never}, cells=cells, pbxs_of_cells=ALLOWED)
     assert snapshot.troubles() == [
         "pbx01: its worker, pid 7 on host two, uses another registry than this dialer.toml: make "
         "[registry] redis_url, and that of [multcall], equal on both hosts"
@@ -101,7 +103,7 @@ def test_waiting_requests_are_shown_without_a_ready_pbx() -> None:
 def test_waiting_requests_are_shown_if_only_other_cells_have_a_pbx() -> None:
     idle = Snapshot(
         pbxs={"pbx01": DOWN, "pbx02": READY},
-        cells={"ASR_TIM": replace(QUIET, waiting=40)},
+        cells={"ASR_TIM": replace(SERVED, counts=replace(QUIET, waiting=40))},
         pbxs_of_cells=ALLOWED,
     )
     assert "ASR_TIM: 40 requests wait, and no PBX takes calls" in idle.troubles()
@@ -152,14 +154,12 @@ def test_late_heartbeat_is_shown_before_the_pbx_counts_as_silent() -> None:
     assert troubles(replace(READY, silent_s=2.6)) == ["pbx01: no heartbeat of its worker for 3 s"]
 
 
-def waits(pbx: PbxState, **fields: object) -> list[str]:
+def waits(pbx: PbxState, **fields: Any) -> list[str]:
     bridges = {"host-1": 0.4}
-    found = CellWaits(**{"bridges": bridges, **fields})  # type: ignore[arg-type]
     snapshot = Snapshot(
         pbxs={"pbx01": pbx},
-        cells={"ASR_TIM": QUIET},
+        cells={"ASR_TIM": CellState(counts=QUIET, **{"bridges": bridges, **fields})},
         pbxs_of_cells=ALLOWED,
-        waits={"ASR_TIM": found},
         bridges={"host-1": BridgeState(skew_s=0.1, broker="")},
     )
     return snapshot.troubles()
@@ -167,15 +167,16 @@ def waits(pbx: PbxState, **fields: object) -> list[str]:
 
 def test_ready_pbx_that_places_none_of_its_calls_is_shown() -> None:
     late = Late(calls=3, oldest_s=4.2)
-    assert waits(READY, unclaimed={"pbx01": late}) == [
+    assert waits(READY, late={"pbx01": late}) == [
         "pbx01 has not claimed 3 calls of ASR_TIM, queued to it for up to 4 s; "
         "see the log of its worker"
     ]
     (sentence,) = waits(READY, unanswered={"pbx01": Late(calls=1, oldest_s=9)})
     assert "Asterisk has not answered the Originate of 1 call of ASR_TIM for up to 9 s" in sentence
     down = replace(DOWN, link="down")
-    assert len(waits(down, unclaimed={"pbx01": late})) == 1  # why it takes none is enough
+    assert len(waits(down, late={"pbx01": late})) == 1  # why it takes none is enough
     assert waits(READY) == []
+    assert waits(READY, late={"pbx01": Late(calls=3, oldest_s=2.9)}) == []
 
 
 def test_cell_that_no_bridge_serves_is_shown() -> None:
@@ -223,6 +224,30 @@ def test_monitor_tells_what_a_full_dead_list_dropped() -> None:
 
 def test_screen_shows_every_pbx_and_cell() -> None:
     out = io.StringIO()
-    snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": QUIET}, pbxs_of_cells=ALLOWED)
+    snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": SERVED}, pbxs_of_cells=ALLOWED)
     Console(file=out, width=100).print(render(snapshot))
     assert all(word in out.getvalue() for word in ("pbx01", "ASR_TIM", "200", "All is well."))
+
+
+def test_a_cell_whose_keys_cannot_be_read_is_named() -> None:
+    broken = CellState(unreadable="WRONGTYPE", bridges={"b": 0.1})
+    snapshot = Snapshot(pbxs={"pbx01": READY}, cells={"ASR_TIM": broken}, pbxs_of_cells=ALLOWED)
+    assert snapshot.troubles() == ["ASR_TIM: its keys in Redis cannot be read: WRONGTYPE"]
+
+
+def test_a_snapshot_says_what_limits_a_cell() -> None:
+    state = replace(SERVED, counts=replace(QUIET, waiting=40))
+    snapshot = Snapshot(
+        pbxs={"pbx01": READY},
+        cells={"ASR_TIM": state},
+        pbxs_of_cells=ALLOWED,
+        threads={"ASR_TIM": 7},
+    )
+    assert snapshot.decision("ASR_TIM").limit is Limit.THREADS_FULL
+    assert replace(snapshot, threads={"ASR_TIM": 8}).decision("ASR_TIM").limit is Limit.NONE
+    late = {"ASR_TIM": replace(state, late={"pbx01": Late(calls=1, oldest_s=2.0)})}
+    again = replace(snapshot, threads={"ASR_TIM": 8}, cells=late)
+    assert again.decision("ASR_TIM").limit is Limit.NOT_CLAIMING
+    assert replace(snapshot, paused={"ASR_TIM": "x"}).decision("ASR_TIM").limit is Limit.PAUSED
+    unserved = {"ASR_TIM": replace(state, bridges={})}
+    assert replace(snapshot, cells=unserved).decision("ASR_TIM").limit is Limit.NO_BRIDGE

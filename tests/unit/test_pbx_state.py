@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from dialer.domain.limits import Limit
 from workers.ami import AmiLink
 from workers.pbx.state import REFUSED_FOR_S, PbxState
 
@@ -46,7 +47,11 @@ def test_a_worker_that_stops_dials_nothing(state: PbxState, link: Link) -> None:
 
 def test_the_first_trouble_that_is_found_is_named(state: PbxState) -> None:
     state.lacking["C"] = "no queue"
-    state.looks += [lambda: "", lambda: "no broker", lambda: "no lease"]
+    state.looks += [
+        (Limit.CLOCK_SKEW, lambda: ""),
+        (Limit.NOT_CONSUMING, lambda: "no broker"),
+        (Limit.REDIS_AWAY, lambda: "no lease"),
+    ]
     assert state.trouble == "no broker"
     assert state.reason_not_to_dial("C") == state.reason_not_to_dial("D") == "no broker"
 

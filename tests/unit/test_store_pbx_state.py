@@ -23,8 +23,9 @@ LIMITS = PbxLimits(name="pbx01", max_calls=50, cps=10, trunks=frozenset({"tim"})
 def beat(**fields: Any) -> dict[str, Any]:
     """A heartbeat of now: the fields that `loads` reads, in its order."""
     known = {"seen": NOW_S * 1000, "link": "up", "instance": "i1", "ready": NOW_S * 1000}
-    later = {"lacking": "", "trouble": "", "skew_ms": "", "cap": "", "results": "", "governor": ""}
-    return known | later | fields
+    later = ("lacking", "trouble", "skew_ms", "cap", "results", "governor")
+    latest = ("limits", "rival", "rival_ms")
+    return known | dict.fromkeys((*later, *latest), "") | fields
 
 
 async def read(

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 READING = {
     "GET", "HGET", "HGETALL", "HMGET", "LLEN", "LRANGE", "SCARD", "SMEMBERS", "SMISMEMBER",
     "SRANDMEMBER", "TIME", "ZCARD", "ZRANGE", "ZRANGEBYSCORE",
-    "LIMIT", "WITHSCORES",
+    "BYSCORE", "LIMIT", "REV", "WITHSCORES",
 }  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from dialer.domain.limits import Limit
+from dialer.domain.why import Obstacle
 from dialer.store.registry import Link
 from workers.ami import AmiLink
 from workers.pbx.clock import RedisClock
@@ -32,8 +34,9 @@ class PbxState:
     `has_include` is true if the dialplan include was loaded when the link came up, `confirms` if it
     reports the hand-over. `answered` counts the followed calls that are answered now. `lacking` has
     a sentence with the cure for each cell whose target is missing here, `paused` for each cell that
-    an operator paused. `looks` are the looks for what prevents all calls although the link may be
-    up: each returns a sentence with the cure, or ''. `cap` is how many calls `maxcalls` of
+    an operator paused; `limits` has the limit of each of those that lacks another thing than a
+    target. `looks` are the looks for what prevents all calls although the link may be up, each with
+    its limit: it returns a sentence with the cure, or ''. `cap` is how many calls `maxcalls` of
     asterisk.conf leaves room for, 0 for no limit. `instance` changes whenever nudges to this PBX
     may have been lost. `changed_at` is when live parameters last changed, by `monotonic`.
     """
@@ -47,7 +50,8 @@ class PbxState:
     answered: Callable[[], int] = lambda: 0
     lacking: dict[str, str] = field(default_factory=dict)
     paused: Mapping[str, str] = field(default_factory=dict)
-    looks: list[Callable[[], str]] = field(default_factory=list)
+    limits: dict[str, Limit] = field(default_factory=dict)
+    looks: list[tuple[Limit, Callable[[], str]]] = field(default_factory=list)
     cap: int = 0
     clock: RedisClock = field(default_factory=RedisClock)
     results: Results = field(default_factory=Results)
@@ -65,7 +69,23 @@ class PbxState:
     @property
     def trouble(self) -> str:
         """Why no calls are dialed here although the link may be up; empty if nothing is wrong."""
-        return next((sentence for look in self.looks if (sentence := look())), "")
+        found = self.obstacle
+        return found.reason if found is not None else ""
+
+    @property
+    def obstacle(self) -> Obstacle | None:
+        """What prevents all calls although the link may be up; None if nothing is wrong."""
+        for limit, look in self.looks:
+            if sentence := look():
+                return Obstacle(limit=limit, reason=sentence)
+        return None
+
+    @property
+    def known_limits(self) -> dict[str, Limit]:
+        """The limits for the heartbeat: that of all calls as that of '', and those of cells."""
+        found = dict.fromkeys(self.refusals(), Limit.REDIS_REFUSES) | self.limits
+        obstacle = self.obstacle
+        return found | ({"": obstacle.limit} if obstacle is not None else {})
 
     @property
     def link_state(self) -> Link:

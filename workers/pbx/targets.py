@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from dialer.domain.limits import Limit
+from dialer.domain.why import Obstacle
 from dialer.settings import Cell, Pbx
 from workers.ami import AmiLink
 from workers.pbx.hand_overs import HandOvers
@@ -122,9 +124,13 @@ class Targets:
         self.link.drop(f"the dialplan include is {what}")
         return False
 
-    async def _blocks_all(self) -> str | None:
-        """Return what prevents all calls as a sentence with the cure; update `state.cap`."""
-        return await self._exceeds_limits() or await self.dials_forwarded_calls()
+    async def _blocks_all(self) -> Obstacle | None:
+        """Return what prevents all calls; update `state.cap`."""
+        if sentence := await self._exceeds_limits():
+            return Obstacle(limit=Limit.MAX_CALLS, reason=sentence)
+        if sentence := await self.dials_forwarded_calls():
+            return Obstacle(limit=Limit.MISSING_TARGET, reason=sentence)
+        return None
 
     async def _exceeds_limits(self) -> str | None:
         pbx = self.state.name
@@ -164,8 +170,12 @@ class Targets:
                 )
         return None
 
-    def _note(self, cell: Cell, now: str | None) -> bool:
+    def _note(self, cell: Cell, lack: Obstacle | None) -> bool:
         """Store and log what a cell lacks; return true if it may be dialed again."""
+        now = lack.reason if lack is not None else None
+        self.state.limits.pop(cell.name, None)
+        if lack is not None:
+            self.state.limits[cell.name] = lack.limit
         before = self._missing.pop(cell.name, None)
         held = self.state.lacking.pop(cell.name, None)
         if now is not None:
@@ -189,10 +199,23 @@ class Targets:
         async def ask(question: Ask, *names: str | int) -> bool:
             return await question(*names)
 
-        return await self._lacks(cell, ask)
+        lack = await self._lacks(cell, ask)
+        return lack.reason if lack is not None else None
 
-    async def _lacks(self, cell: Cell, ask: Ask) -> str | None:
-        """Return the first missing thing as a sentence with the cure, None if nothing is."""
+    async def _lacks(self, cell: Cell, ask: Ask) -> Obstacle | None:
+        """Return the first missing thing, None if nothing is missing."""
+        if sentence := await self._lacks_target(cell, ask):
+            return Obstacle(limit=Limit.MISSING_TARGET, reason=sentence)
+        if cell.queue is not None and not await ask(self.questions.has_operator, cell.queue):
+            return Obstacle(
+                limit=Limit.NO_AGENTS,
+                reason=f"queue {cell.queue} of {self.state.name} has no available member: have an "
+                "operator of it log in or end a pause",
+            )
+        return None
+
+    async def _lacks_target(self, cell: Cell, ask: Ask) -> str | None:
+        """Return the first missing part of the target as a sentence with the cure."""
         pbx = self.state.name
         if cell.needs_include and not self.state.confirms:
             return (
@@ -209,11 +232,6 @@ class Targets:
             return (
                 f"{pbx} has no queue {cell.queue}: add it to queues.conf and load it, or "
                 f"correct queue of cell {cell.name}"
-            )
-        if cell.queue is not None and not await ask(self.questions.has_operator, cell.queue):
-            return (
-                f"queue {cell.queue} of {pbx} has no available member: have an operator of it log "
-                "in or end a pause"
             )
         # Check only a context from the settings: without one each request may name its own.
         named = cell.queue is None and "context" in cell.model_fields_set

@@ -9,28 +9,36 @@ from dialer.store.ledger.bridge import (
     Fetched,
 )
 from dialer.store.ledger.call_steps import CallSteps, Waiting
-from dialer.store.ledger.outcomes import LastMinutes, OutcomeReads, Outcomes, by_result
+from dialer.store.ledger.decisions import DecisionReads, Logged, News, write_news
+from dialer.store.ledger.outcomes import OutcomeReads, Outcomes, by_result
 from dialer.store.ledger.pulse import Pulsed, pulse
-from dialer.store.ledger.reads import CellCounts, Late, LedgerReads
+from dialer.store.ledger.reads import LedgerReads
+from dialer.store.ledger.survey import LATE_AFTER_S, CellCounts, CellState, Late, Survey
 from dialer.store.ledger.worker import WorkerLedger
 
 __all__ = [
     "BRIDGE_DEAD_AFTER_S",
+    "LATE_AFTER_S",
     "Admissible",
     "Admission",
     "BridgeLedger",
     "CallSteps",
     "CellCounts",
+    "CellState",
+    "DecisionReads",
     "Delivery",
     "Fetched",
-    "LastMinutes",
     "Late",
     "LedgerReads",
+    "Logged",
+    "News",
     "OutcomeReads",
     "Outcomes",
     "Pulsed",
+    "Survey",
     "Waiting",
     "WorkerLedger",
     "by_result",
     "pulse",
+    "write_news",
 ]

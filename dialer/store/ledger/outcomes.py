@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dialer.domain.call import Result
 from dialer.store.keys import LedgerKeys
@@ -38,29 +38,7 @@ class OutcomeReads:
 
     async def _read(self, names: Mapping[int, str]) -> dict[int, Outcomes]:
         rows = await self.steps.read_many([("HGETALL", name) for name in names.values()])
-        return {at: _outcomes(row) for at, row in zip(names, rows, strict=True)}
-
-
-@dataclass(slots=True)
-class LastMinutes:
-    """The outcomes of the last `n` minutes, the present one included.
-
-    A minute that is over is read once more and then kept, so a look costs two commands.
-    """
-
-    reads: OutcomeReads
-    n: int = 60
-    _kept: dict[int, Outcomes] = field(default_factory=dict)
-
-    async def read(self) -> Outcomes:
-        """Return their sum."""
-        seconds, _ = await self.reads.steps.read("TIME")
-        now = int(seconds) // 60
-        wanted = range(now - self.n + 1, now + 1)
-        missing = [minute for minute in wanted if minute not in self._kept or minute >= now - 1]
-        self._kept = {at: one for at, one in self._kept.items() if at in wanted}
-        self._kept |= await self.reads.minutes(missing)
-        return sum(self._kept.values(), Outcomes())
+        return {at: outcomes_in(row) for at, row in zip(names, rows, strict=True)}
 
 
 def by_result(outcomes: Outcomes) -> Counter[Result]:
@@ -71,8 +49,8 @@ def by_result(outcomes: Outcomes) -> Counter[Result]:
     return total
 
 
-def _outcomes(row: Mapping[bytes, bytes]) -> Outcomes:
-    """Read a hash; what is not ours is ignored."""
+def outcomes_in(row: Mapping[bytes, bytes]) -> Outcomes:
+    """Return the outcomes in a hash; what is not ours is ignored."""
     found = Outcomes()
     for name, value in row.items():
         pbx, _, result = name.decode(errors="replace").rpartition(" ")

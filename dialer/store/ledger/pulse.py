@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
+from dialer.multcall.keys import CellKeys
 from dialer.store.keys import BRIDGE_FORGOTTEN_AFTER_S, IDLE_RETENTION_S, LedgerKeys
 from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S
 from dialer.store.steps import Steps
@@ -24,12 +25,15 @@ class Pulsed:
     `is_quiet`: no calls, nothing parked, nothing in the bridge's hands. `can_take_over`: `takeover`
     has something to do. `code_in_s` is how soon a code is overdue, infinite for never;
     `unclaimed_s` how long ago the oldest unclaimed call was published, minus infinite for none.
+    `live` are its calls, `waiting` the requests in Multcall's list; 0 in a quiet cell.
     """
 
     is_quiet: bool
     can_take_over: bool
     code_in_s: float = math.inf
     unclaimed_s: float = -math.inf
+    live: int = 0
+    waiting: int = 0
 
 
 async def pulse(
@@ -61,17 +65,19 @@ async def pulse(
 def _keys(keys: LedgerKeys, bridge: str) -> tuple[str, ...]:
     return (
         *(keys.bridges, keys.live, keys.parking, keys.hand(bridge), keys.code_hand(bridge)),
-        *(keys.awaiting, keys.queued),
+        *(keys.awaiting, keys.queued, CellKeys(keys.cell).request),
     )
 
 
 def _pulsed(reply: Any) -> Pulsed | RedisError:
     if isinstance(reply, bytes):
         return ResponseError(reply.decode(errors="replace"))
-    is_quiet, can_take_over, code_ms, call_ms = reply
+    is_quiet, can_take_over, code_ms, call_ms, live, waiting = reply
     return Pulsed(
         is_quiet=bool(is_quiet),
         can_take_over=bool(can_take_over),
         code_in_s=code_ms / 1000 if code_ms >= 0 else math.inf,
         unclaimed_s=call_ms / 1000 if call_ms >= 0 else -math.inf,
+        live=live,
+        waiting=waiting,
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from redis.exceptions import RedisError
@@ -24,39 +23,6 @@ SLICE: Final = 100
 
 #: States in which a call has a slot of its PBX.
 _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
-
-
-#: Calls that are looked at to find those that wait too long, in one reading.
-_LOOKED_AT: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Late:
-    """Calls that a PBX leaves waiting. `oldest_s` is how long the first of them has waited."""
-
-    calls: int
-    oldest_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellCounts:
-    """Counts of one cell.
-
-    `waiting`: requests in Multcall's list, and parked ones. `parked`: how many of them wait for
-    each trunk. `live`: calls that are not done. `unclaimed`: calls that no worker has claimed.
-    `awaiting`: calls that wait for their code. `dead`: entries on the dead list. `dropped`: entries
-    that the full dead list dropped. `lists`: elements in Multcall's lists, and its two counters, by
-    the name of the function.
-    """
-
-    waiting: int
-    live: int
-    unclaimed: int
-    awaiting: int
-    dead: int
-    dropped: int
-    parked: Mapping[str, int] = field(default_factory=dict)
-    lists: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,78 +105,12 @@ class LedgerReads:
         """Return how many calls of the cell are not done."""
         return int(await self.steps.read("ZCARD", self.keys.live))
 
-    async def counts(self) -> CellCounts:
-        """Return the counts of the cell now."""
-        keys = self.keys
-        trunks = sorted(t.decode() for t in await self.steps.read("SMEMBERS", keys.parking))
-        wire = self.wire
-        lists = {
-            "Request": ("LLEN", wire.request),
-            "ACK": ("LLEN", wire.ack),
-            "CODLIGACAO": ("LLEN", wire.code),
-            "Response": ("LLEN", wire.response),
-            "Counter": ("GET", wire.counter),
-            "CounterACK": ("GET", wire.counter_ack),
-        }
-        live, unclaimed, awaiting, dead, dropped, *others = await self.steps.read_many(
-            [
-                ("ZCARD", keys.live),
-                ("ZCARD", keys.queued),
-                ("ZCARD", keys.awaiting),
-                ("LLEN", keys.dead),
-                ("GET", keys.dropped),
-                *lists.values(),
-                *[("LLEN", keys.parked(trunk)) for trunk in trunks],
-            ]
+    async def sizes(self) -> tuple[int, int]:
+        """Return how many calls are not done, and how many requests are in Multcall's list."""
+        live, waiting = await self.steps.read_many(
+            [("ZCARD", self.keys.live), ("LLEN", self.wire.request)]
         )
-        sizes = dict(zip(lists, (int(size or 0) for size in others), strict=False))
-        parked = others[len(lists) :]
-        return CellCounts(
-            waiting=sizes["Request"] + sum(parked),
-            parked=dict(zip(trunks, parked, strict=True)),
-            live=live,
-            unclaimed=unclaimed,
-            awaiting=awaiting,
-            dead=dead,
-            dropped=int(dropped or 0),
-            lists=sizes,
-        )
-
-    async def late(self, *, older_than_s: float) -> dict[str, Late]:
-        """Return the calls that were queued so long ago and are not claimed, by PBX."""
-        seconds, micros = await self.steps.read("TIME")
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        until_ms = int(now_ms - older_than_s * 1000)
-        flat = await self.steps.read(
-            *("ZRANGEBYSCORE", self.keys.queued, 1, until_ms),
-            *("WITHSCORES", "LIMIT", 0, _LOOKED_AT),
-        )
-        scored = _scored(flat)
-        pbxs = await self.steps.read_many(
-            [("HGET", self.keys.call(name), "pbx") for name, _ in scored]
-        )
-        found: dict[str, Late] = {}
-        for pbx, (_, since_ms) in zip(pbxs, scored, strict=True):
-            if pbx:
-                before = found.get(name := pbx.decode(errors="replace"))
-                oldest_s = before.oldest_s if before else (now_ms - since_ms) / 1000
-                found[name] = Late(calls=(before.calls if before else 0) + 1, oldest_s=oldest_s)
-        return found
-
-    async def unanswered(self, pbx: str, *, older_than_s: float) -> Late | None:
-        """Return the calls that the PBX claimed so long ago and Asterisk has not accepted."""
-        seconds, _ = await self.steps.read("TIME")
-        ids = await self.steps.read("SRANDMEMBER", self.keys.claimed(pbx), _LOOKED_AT)
-        rows = await self.steps.read_many(
-            [("HMGET", self.keys.call(i), "state", "dialed_ms") for i in names_in(ids)]
-        )
-        ages = [
-            int(seconds) - int(dialed_ms) / 1000
-            for state, dialed_ms in rows
-            if state_in(state) is State.ORIGINATING and dialed_ms and dialed_ms.isdigit()
-        ]
-        late = [age for age in ages if age >= older_than_s]
-        return Late(calls=len(late), oldest_s=max(late)) if late else None
+        return int(live), int(waiting)
 
     async def served_by(self) -> dict[str, float]:
         """Return the bridges of the cell with the seconds since their last heartbeats."""
@@ -219,13 +119,6 @@ class LedgerReads:
         now_ms = int(seconds) * 1000 + int(micros) / 1000
         return {name: (now_ms - seen_ms) / 1000 for name, seen_ms in _scored(flat)}
 
-    async def workers(self, pbxs: Collection[str]) -> dict[str, str]:
-        """Return the workers that show themselves in this cell, by PBX: their pid and host."""
-        names = list(pbxs)
-        rows = await self.steps.read_many([("GET", self.keys.worker(name)) for name in names])
-        found = {name: _pid_and_host(raw) for name, raw in zip(names, rows, strict=True)}
-        return {name: words for name, words in found.items() if words}
-
     async def hand(self, bridge: str) -> list[bytes]:
         """Return the requests in the bridge's hand, oldest first."""
         return list(await self.steps.read("LRANGE", self.keys.hand(bridge), 0, -1))
@@ -233,15 +126,6 @@ class LedgerReads:
     async def code_hand(self, bridge: str) -> list[bytes]:
         """Return the codes in the bridge's hand, oldest first."""
         return list(await self.steps.read("LRANGE", self.keys.code_hand(bridge), 0, -1))
-
-
-def _pid_and_host(raw: bytes | None) -> str:
-    """Return who a worker says that it is, '' if there is none."""
-    try:
-        _, host, pid, _ = json.loads(raw or b"[]")
-    except (ValueError, TypeError, RecursionError):
-        return ""
-    return f"pid {pid} on host {host}"
 
 
 def _scored(reply: Sequence[Any]) -> list[tuple[str, float]]:

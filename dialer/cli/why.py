@@ -1,0 +1,108 @@
+"""`dialer why`: what keeps a cell from dialing, now or at a time in the past."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dialer.cli.tables import printable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dialer.monitor.why import Why
+    from dialer.settings import Cell
+
+
+def why(
+    cell: Annotated[str, typer.Argument(help="Name of the cell.")],
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="A time of the last 24 hours: 10:42, or 2026-11-27T10:42. In the time zone of the "
+            "cell, unless it has one.",
+        ),
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say why a cell does not dial, or what limits it: one sentence with the cure."""
+    import asyncio
+
+    from dialer.monitor.why import why as find
+    from dialer.settings import load
+
+    settings = load()
+    asked = settings.cell(cell)
+    found = asyncio.run(find(settings, asked.name, time_of(at, asked) if at else None))
+    typer.echo(_json(found) if json else _lines(found, asked))
+
+
+def time_of(text: str, cell: Cell) -> datetime:
+    """Return the time that was typed.
+
+    Raises:
+        ConfigError: it is no time, or has not come yet.
+    """
+    from datetime import datetime, timedelta
+    from zoneinfo import ZoneInfo
+
+    from dialer.errors import ConfigError
+
+    zone = ZoneInfo(cell.limits.time_zone)
+    now = datetime.now(zone)
+    is_of_day = "-" not in text and len(text) <= len("10:42:59.123")
+    try:
+        at = datetime.fromisoformat(f"{now.date()}T{text}" if is_of_day else text)
+    except ValueError:
+        raise ConfigError(
+            f"--at {text} is no time: write 10:42, 10:42:30, or 2026-11-27T10:42"
+        ) from None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=zone)
+    if is_of_day and at > now:
+        at -= timedelta(days=1)
+    if at > now:
+        raise ConfigError(f"--at {text} has not come yet; it is {now:%Y-%m-%d %H:%M} in {zone}")
+    return at
+
+
+def _lines(found: Why, cell: Cell) -> str:
+    from zoneinfo import ZoneInfo
+
+    zone = ZoneInfo(cell.limits.time_zone)
+
+    def shown(at: datetime) -> str:
+        return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+    head = f"{cell.name}: {found.decision.limit}"
+    if found.since is not None:
+        head += f" since {shown(found.since)} ({zone})"
+    if found.until is not None:
+        head += f" until {shown(found.until)}"
+    return printable(head) + "\n" + printable(found.decision.sentence)
+
+
+def _json(found: Why) -> str:
+    import json
+
+    decision = found.decision
+    shown: dict[str, Any] = {
+        "cell": decision.cell,
+        "dialing": decision.is_dialing,
+        "limit": decision.limit,
+        "sentence": decision.sentence,
+        "at": _iso(found.at),
+        "since": _iso(found.since),
+        "until": _iso(found.until),
+        "age_s": round(found.age_s, 3),
+        "numbers": dict(decision.numbers),
+    }
+    return json.dumps(shown, ensure_ascii=False)
+
+
+def _iso(at: datetime | None) -> str | None:
+    from datetime import UTC
+
+    return at.astimezone(UTC).isoformat(timespec="milliseconds") if at is not None else None

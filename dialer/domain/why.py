@@ -1,0 +1,373 @@
+"""Why a cell does not dial: the limit that binds, in one sentence with numbers and cure.
+
+`decide` is the only place that orders the limits. The bridge calls it twice a second for the
+decision log, `dialer why` and the monitor for the present.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dialer.domain.limits import DIALING, Limit
+from dialer.domain.room import PbxLoad, Room
+
+#: What a bridge did counts as present for so long, in seconds.
+LATELY_S: Final = 1.5
+
+#: A worker sends its heartbeat each second. One that is late by so much is named, in seconds.
+LATE_HEARTBEAT_S: Final = 1.8
+
+#: A call that a ready PBX does not claim for so long is named, in seconds.
+UNCLAIMED_S: Final = 1.5
+
+#: A bridge sends its heartbeat each second. One that is late by so much is named, in seconds.
+LATE_BRIDGE_S: Final = 1.8
+
+#: Reasons of PBXs, the one to cure first. If all PBXs of a cell take no calls, it is named first.
+_FIRST: Final = (
+    Limit.CLOCK_SKEW,
+    Limit.AMI_DOWN,
+    Limit.NO_WORKER,
+    Limit.TWO_WORKERS,
+    Limit.NOT_CONSUMING,
+    Limit.BROKER_AWAY,
+    Limit.REDIS_REFUSES,
+    Limit.REDIS_AWAY,
+    Limit.NOT_CLAIMING,
+    Limit.MISSING_TARGET,
+    Limit.NO_AGENTS,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why a PBX takes no calls of a cell. `reason` is one sentence, with the cure if it has one."""
+
+    limit: Limit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbxFacts:
+    """One PBX as a cell sees it. `obstacle` is why it takes no calls of the cell, None if it does.
+
+    `cps` is calls a second by the settings, `governed` by the governor, 0 if it limits nothing.
+    `late_s` is how long the oldest call of the cell waits to be claimed there, in seconds.
+    """
+
+    load: PbxLoad
+    obstacle: Obstacle | None = None
+    cps: float = 0.0
+    governed: float = 0.0
+    late_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name of the PBX."""
+        return self.load.name
+
+
+@dataclass(slots=True)
+class Lately:
+    """What one bridge did with a cell's requests lately. Times are those of one monotonic clock."""
+
+    _started_at: float = -math.inf
+    _stopped_by: Limit = Limit.NONE
+    _stopped_at: float = -math.inf
+    _refused: Counter[Limit] = field(default_factory=Counter)
+    _refused_at: float = -math.inf
+
+    def started(self, at: float) -> None:
+        """Note that a call was admitted."""
+        self._started_at = at
+
+    def stopped(self, by: Limit, at: float) -> None:
+        """Note what ended a round of admissions."""
+        self._stopped_by, self._stopped_at = by, at
+
+    def refused(self, why: Limit, at: float) -> None:
+        """Note that a request was refused."""
+        if at - self._refused_at > LATELY_S:
+            self._refused.clear()
+        self._refused[why] += 1
+        self._refused_at = at
+
+    def seen(self, now: float) -> Took:
+        """Return what counts as present now."""
+        is_stopped = now - self._stopped_at <= LATELY_S
+        is_refusing = now - self._refused_at <= LATELY_S
+        return Took(
+            has_started=now - self._started_at <= LATELY_S,
+            stopped_by=self._stopped_by if is_stopped else Limit.NONE,
+            refused=dict(self._refused) if is_refusing else {},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """What the bridges of a cell did in the last `LATELY_S` seconds.
+
+    `has_started`: a call was admitted. `stopped_by` ended the last round of admissions. `refused`
+    counts the requests that were refused since the last pause between refusals.
+    """
+
+    has_started: bool = False
+    stopped_by: Limit = Limit.NONE
+    refused: Mapping[Limit, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What decides whether a cell may start a call now.
+
+    `live` are its calls, `waiting` its requests; `parked` says how many of them wait for each
+    trunk. `paused` says who paused the cell, `closed` is its time zone outside the calling hours,
+    `redis` why a Redis cannot be used, `broker` why the broker takes no tasks; '' otherwise.
+    `bridge_silent_s` is the time since the last heartbeat of a bridge, infinite if there never was
+    one. `pbxs` are those of the cell in its order.
+    """
+
+    cell: str
+    threads: int
+    live: int = 0
+    waiting: int = 0
+    parked: Mapping[str, int] = field(default_factory=dict)
+    paused: str = ""
+    closed: str = ""
+    redis: Obstacle | None = None
+    broker: str = ""
+    bridge_silent_s: float = 0.0
+    pbxs: Sequence[PbxFacts] = ()
+    took: Took = field(default_factory=Took)
+
+    @property
+    def taking(self) -> list[PbxFacts]:
+        """The PBXs that take calls."""
+        return [pbx for pbx in self.pbxs if pbx.obstacle is None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The limit that binds. `numbers` are values of JSON; `sentence` is for people."""
+
+    cell: str
+    limit: Limit
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def is_dialing(self) -> bool:
+        """True if calls are placed, although perhaps no more than a limit allows."""
+        return self.limit in DIALING
+
+    @property
+    def sentence(self) -> str:
+        """One sentence with the numbers and the cure."""
+        return SENTENCES[self.limit].format_map(_Numbers(self.numbers) | self._named)
+
+    @property
+    def _named(self) -> dict[str, str]:
+        return {"cell": self.cell, "reason": self.reason}
+
+
+class _Numbers(dict[str, Any]):
+    """Numbers of a sentence; one that an entry of another release lacks is a question mark."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+    def __or__(self, other: Any) -> _Numbers:
+        return _Numbers({**self, **other})
+
+
+#: The sentence of each limit.
+SENTENCES: Final[Mapping[Limit, str]] = {
+    Limit.NONE: "{cell} dials: nothing limits it; {calls} calls are up and {waiting} requests wait",
+    Limit.NO_REQUESTS: (
+        "no request of {cell} waits, and {calls} of its calls are up: Multcall has to write more"
+    ),
+    Limit.THREADS_FULL: (
+        "{cell} has {calls} calls of at most {threads} and {waiting} requests wait: "
+        "'dialer cells set {cell} threads=N' allows more"
+    ),
+    Limit.MAX_CALLS: (
+        "{reason}, and {waiting} requests of {cell} wait: "
+        "'dialer pbx set PBX max_calls=N' allows more"
+    ),
+    Limit.CPS: (
+        "{reason}, and {waiting} requests of {cell} wait: 'dialer pbx set PBX cps=N' allows more"
+    ),
+    Limit.GOVERNED: "{reason}, and {waiting} requests of {cell} wait; see 'dialer monitor'",
+    Limit.PAUSED: "{cell} is {reason}; {waiting} requests wait",
+    Limit.OUTSIDE_HOURS: (
+        "{cell} is outside its calling hours (time zone {reason}), and {waiting} requests wait: "
+        "'dialer config show' has the hours"
+    ),
+    Limit.NO_BRIDGE: (
+        "no bridge serves {cell} ({reason}), and {waiting} requests wait: start 'dialer bridge', "
+        "or see its log"
+    ),
+    Limit.UNKNOWN_TRUNK: (
+        "no request of {cell} was dialed lately: {refused} named a trunk that none of its PBXs "
+        "has; correct Tronco in Multcall, or add the trunk to dialer.toml"
+    ),
+    Limit.DO_NOT_CALL: (
+        "no request of {cell} was dialed lately: {refused} had numbers on the do-not-call set; "
+        "'dialer dnc check NUMBER' looks a number up"
+    ),
+    Limit.REFUSED: (
+        "no request of {cell} was dialed lately: {refused} were refused; their Responses and the "
+        "log of the bridge say why"
+    ),
+    **dict.fromkeys(
+        (
+            *(Limit.NO_WORKER, Limit.NOT_CONSUMING, Limit.NOT_CLAIMING, Limit.AMI_DOWN),
+            *(Limit.CLOCK_SKEW, Limit.TWO_WORKERS, Limit.MISSING_TARGET, Limit.NO_AGENTS),
+            Limit.DRAINED,
+        ),
+        "no PBX takes calls of {cell}: {reason}",
+    ),
+    Limit.REDIS_AWAY: "{reason}",
+    Limit.REDIS_REFUSES: "{reason}",
+    Limit.BROKER_AWAY: "the broker takes no tasks of {cell}: {reason}",
+}
+
+
+def decide(now: Situation) -> Decision:
+    """Return the limit that binds a cell: the first in the order in which people can cure them."""
+    found = next((one for look in _LOOKS if (one := look(now)) is not None), _NOTHING)
+    numbers: dict[str, Any] = {
+        "waiting": now.waiting,
+        "calls": now.live,
+        "threads": now.threads,
+        "pbxs": {p.name: p.obstacle.limit for p in now.pbxs if p.obstacle is not None},
+    }
+    if now.took.refused:
+        numbers["refused"] = sum(now.took.refused.values())
+    return Decision(cell=now.cell, limit=found.limit, reason=found.reason, numbers=numbers)
+
+
+def stopped_by(room: Room) -> Limit:
+    """Return what ended a round that left this room, `NONE` if there is room."""
+    if not room.cell.to_admit:
+        return Limit.THREADS_FULL
+    ready = [pbx for pbx in room.pbxs if pbx.is_taking_calls]
+    if room.of_pbxs or not ready:
+        return Limit.NONE
+    has_slot = any(pbx.calls < pbx.max_calls for pbx in ready)
+    return Limit.CPS if has_slot else Limit.MAX_CALLS
+
+
+def _of_programs(now: Situation) -> Obstacle | None:
+    """Return why nothing decides on the cell's requests."""
+    if now.redis is not None:
+        return now.redis
+    if now.bridge_silent_s < LATE_BRIDGE_S:
+        return None
+    is_known = not math.isinf(now.bridge_silent_s)
+    words = f"no heartbeat for {now.bridge_silent_s:.0f} s" if is_known else "none ever did"
+    return Obstacle(limit=Limit.NO_BRIDGE, reason=words)
+
+
+def _of_cell(now: Situation) -> Obstacle | None:
+    """Return why the cell is not to dial."""
+    if now.paused:
+        return Obstacle(limit=Limit.PAUSED, reason=now.paused)
+    return Obstacle(limit=Limit.OUTSIDE_HOURS, reason=now.closed) if now.closed else None
+
+
+def _of_pbxs(now: Situation) -> Obstacle | None:
+    """Return why no PBX takes calls: the reason to cure first, and what is wrong with each."""
+    if now.taking:
+        return None
+    limits = [pbx.obstacle.limit for pbx in now.pbxs if pbx.obstacle is not None]
+    if not limits:
+        return Obstacle(limit=Limit.NO_WORKER, reason="the cell has no PBX")
+    if now.broker and set(limits) <= {Limit.NOT_CONSUMING, Limit.DRAINED}:
+        return Obstacle(limit=Limit.BROKER_AWAY, reason=now.broker)
+    first = next((limit for limit in _FIRST if limit in limits), limits[0])
+    return Obstacle(limit=first, reason=_reasons(now.pbxs))
+
+
+def _reasons(pbxs: Sequence[PbxFacts]) -> str:
+    """Return what is wrong with each of these PBXs."""
+    return "; ".join(f"{p.name}: {p.obstacle.reason}" for p in pbxs if p.obstacle is not None)
+
+
+def _of_waiting(now: Situation) -> Obstacle | None:
+    """Return why requests wait although PBXs take calls."""
+    if not now.waiting:
+        return None
+    if (parked := _of_parked(now)) is not None:
+        return parked
+    if now.live >= now.threads:
+        return Obstacle(limit=Limit.THREADS_FULL, reason="")
+    return _of_room(now)
+
+
+def _of_requests(now: Situation) -> Obstacle | None:
+    """Return why no request becomes a call although nothing prevents it."""
+    if now.took.has_started:
+        return None
+    if refused := now.took.refused:
+        return Obstacle(limit=max(refused, key=lambda limit: refused[limit]), reason="")
+    return None if now.waiting else Obstacle(limit=Limit.NO_REQUESTS, reason="")
+
+
+def _of_parked(now: Situation) -> Obstacle | None:
+    """Return why no request moves if all wait for trunks of PBXs that take no calls.
+
+    A bridge refuses requests for a trunk that no PBX has any longer.
+    """
+    if sum(now.parked.values()) < now.waiting:
+        return None
+    if any(pbx.load.has_trunk(trunk or None) for trunk in now.parked for pbx in now.taking):
+        return None
+    away = [p for p in now.pbxs if p.obstacle is not None and p.load.trunks & now.parked.keys()]
+    if not away or away[0].obstacle is None:
+        return None
+    trunks = ", ".join(trunk for trunk in now.parked if trunk)
+    reason = f"{now.waiting} requests wait for trunk {trunks}; {_reasons(away)}"
+    return Obstacle(limit=away[0].obstacle.limit, reason=reason)
+
+
+def _of_room(now: Situation) -> Obstacle | None:
+    """Return why none of the PBXs that take calls has room, None if one has."""
+    late = [pbx for pbx in now.taking if pbx.late_s >= UNCLAIMED_S and not pbx.governed]
+    if len(late) == len(now.taking):
+        words = ", ".join(f"{pbx.name} does not claim its calls" for pbx in late)
+        waits_s = max(pbx.late_s for pbx in late)
+        reason = f"{words}, and the oldest waits {waits_s:.0f} s: see the log of its worker"
+        return Obstacle(limit=Limit.NOT_CLAIMING, reason=reason)
+    free = [pbx for pbx in now.taking if pbx.load.calls < pbx.load.max_calls]
+    if not free:
+        words = ", ".join(
+            f"{p.name} has {p.load.calls} of {p.load.max_calls} calls" for p in now.taking
+        )
+        return Obstacle(limit=Limit.MAX_CALLS, reason=words)
+    if any(pbx.load.room for pbx in free) and now.took.stopped_by is not Limit.CPS:
+        return None
+    if slowed := [pbx for pbx in free if pbx.governed]:
+        words = ", ".join(
+            f"the Asterisk of {pbx.name} is slow and gets {pbx.governed:.3g} calls a second"
+            for pbx in slowed
+        )
+        return Obstacle(limit=Limit.GOVERNED, reason=words)
+    words = ", ".join(f"{pbx.name} starts {pbx.cps:g} calls a second" for pbx in free)
+    return Obstacle(limit=Limit.CPS, reason=words)
+
+
+_NOTHING: Final = Obstacle(limit=Limit.NONE, reason="")
+
+#: In this order.
+_LOOKS: Final[Sequence[Callable[[Situation], Obstacle | None]]] = (
+    _of_programs,
+    _of_cell,
+    _of_pbxs,
+    _of_waiting,
+    _of_requests,
+)

@@ -1,0 +1,155 @@
+"""Why a cell does not dial, now or at a time of the last 24 hours. Read-only but for one probe."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from redis.exceptions import NoPermissionError, RedisError
+
+from dialer.domain.limits import Limit
+from dialer.domain.why import LATE_BRIDGE_S, Decision, Obstacle, Situation, decide
+from dialer.errors import DialerError, StoreUnavailable
+from dialer.monitor.snapshot import take_snapshot
+from dialer.settings import Cell, Settings
+from dialer.settings.live import with_parameters
+from dialer.store.client import connect, require
+from dialer.store.keys import PROBE
+from dialer.store.ledger import DecisionReads, LedgerReads, Logged, Survey
+from dialer.store.parameters import ParameterStore
+from dialer.store.registry import Registry
+from dialer.store.steps import Steps, redis_obstacle
+
+#: A Redis that does not answer in this time counts as away, in seconds.
+ANSWER_WITHIN_S: Final = 1.5
+
+#: Lifetime of the probe, in ms.
+PROBE_MS: Final = 1_000
+
+
+class NothingKnown(DialerError):
+    """The decision log has nothing of that time."""
+
+    code = "nothing_known"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """The limit that bound a cell at `at`, and since when; `until` is None if it still does.
+
+    `since` is None if nobody knows. `age_s` is how old the information is, in seconds.
+    """
+
+    decision: Decision
+    at: datetime
+    since: datetime | None = None
+    until: datetime | None = None
+    age_s: float = 0.0
+
+
+async def why(settings: Settings, cell: str, at: datetime | None = None) -> Why:
+    """Return why that cell dials no more than it does; `at` is a time in the past.
+
+    Raises:
+        ConfigError: there is no such cell.
+        NothingKnown: the log has nothing of that time.
+        StoreUnavailable: it is asked for the past, and the cell's Redis does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        reader = _Reader(settings, settings.cell(cell), stack)
+        if at is not None and at < datetime.now(UTC):
+            return await reader.then(at)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await reader.now()
+        except (StoreUnavailable, TimeoutError) as error:
+            said = str(error) or f"the Redis of cell {cell} does not answer"
+            redis = Obstacle(limit=Limit.REDIS_AWAY, reason=said)
+            unknown = Situation(cell=cell, threads=reader.cell.threads, redis=redis)
+            return Why(decision=decide(unknown), at=datetime.now(UTC))
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads about one cell. `cell` are its settings of the file."""
+
+    file: Settings
+    cell: Cell
+    stack: AsyncExitStack
+
+    async def now(self) -> Why:
+        cell_steps = await self._steps(self.file.cell_redis_url(self.cell), self._where)
+        steps = await self._steps(self.file.registry_redis_url, "the registry's Redis")
+        live = with_parameters(self.file, await ParameterStore(steps).read())
+        cell = live.settings.cell(self.cell.name)
+        survey, decisions = Survey(cell_steps), DecisionReads(cell_steps, cell.name)
+        pbxs = [live.settings.pbx(name) for name in cell.pbxs]
+        of_cell = [(survey, {cell.name: cell.pbxs})]
+        snapshot = await take_snapshot(Registry(steps), pbxs, of_cell, live=live)
+        silent_s = min(snapshot.cells[cell.name].bridges.values(), default=math.inf)
+        if silent_s >= LATE_BRIDGE_S and (refusing := await _refusing(cell_steps, steps)):
+            snapshot = replace(snapshot, refusing={cell.name: refusing})
+        decision, now = snapshot.decision(cell.name), datetime.now(UTC)
+        logged, _ = await decisions.in_force_at(now)
+        return Why(decision=decision, at=now, since=_since(decision, logged, now, silent_s))
+
+    async def then(self, at: datetime) -> Why:
+        steps = await self._steps(self.file.cell_redis_url(self.cell), self._where)
+        logged, after = await DecisionReads(steps, self.cell.name).in_force_at(at)
+        if logged is None:
+            raise NothingKnown(
+                f"the decision log of {self.cell.name} has nothing of that time: it keeps 24 hours"
+            )
+        now = datetime.now(UTC)
+        found = Why(
+            decision=logged.decision,
+            at=at,
+            since=logged.at,
+            until=after.at if after is not None else None,
+            age_s=(now - at).total_seconds(),
+        )
+        bridges = await LedgerReads(steps, self.cell.name).served_by()
+        last = now - timedelta(seconds=min(bridges.values(), default=0.0))
+        if after is not None or (at - last).total_seconds() < LATE_BRIDGE_S:
+            return found
+        silent_s = (at - last).total_seconds()
+        gone = Situation(cell=self.cell.name, threads=self.cell.threads, bridge_silent_s=silent_s)
+        return replace(found, decision=decide(gone), since=last)
+
+    @property
+    def _where(self) -> str:
+        return f"the Redis of cell {self.cell.name}"
+
+    async def _steps(self, url: str, where: str) -> Steps:
+        steps = Steps(connect(url), where)
+        self.stack.push_async_callback(steps.close)
+        await require(steps.redis, url, where)
+        return steps
+
+
+def _since(decision: Decision, logged: Logged | None, now: datetime, silent_s: float) -> datetime:
+    """Return since when a limit binds: the log may not have it yet."""
+    if decision.limit is Limit.NO_BRIDGE and not math.isinf(silent_s):
+        return now - timedelta(seconds=silent_s)
+    if logged is not None and logged.decision.limit is decision.limit:
+        return logged.at
+    return now
+
+
+async def _refusing(*servers: Steps) -> Obstacle | None:
+    """Return which of these servers refuses to write, and why; None if all write.
+
+    Then the bridge is silent because of it.
+    """
+    for steps in servers:
+        try:
+            await steps.redis.set(PROBE, "", px=PROBE_MS)
+        except NoPermissionError:  # this user may only read
+            continue
+        except RedisError as error:
+            return redis_obstacle(steps.where, error)
+    return None

@@ -1,0 +1,221 @@
+"""What is shown of many cells, read in one step for each server: `dialer monitor`, `dialer why`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dialer.domain.why import Took
+from dialer.multcall.keys import CellKeys
+from dialer.store.entry import pairs
+from dialer.store.keys import CALL_PREFIX, LedgerKeys
+from dialer.store.ledger.decisions import Logged, entry_in, together
+from dialer.store.ledger.outcomes import Outcomes, outcomes_in
+from dialer.store.steps import Arg, Steps
+
+#: A call that waits longer to be claimed is late, in seconds.
+LATE_AFTER_S: Final = 1.5
+
+#: A claimed call that Asterisk does not accept for longer is named, in seconds.
+UNANSWERED_AFTER_S: Final = 2.0
+
+#: Late calls of a cell, and claimed calls of each PBX, that are looked at.
+LATE_LOOKED_AT: Final = 500
+CLAIMED_LOOKED_AT: Final = 20
+
+#: Cells in one step, so that other clients of Redis do not wait long.
+CELLS_AT_ONCE: Final = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """Calls that a PBX leaves waiting. `oldest_s` is how long the first of them has waited."""
+
+    calls: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellCounts:
+    """Counts of one cell.
+
+    `waiting`: requests in Multcall's list, and parked ones. `parked`: how many of them wait for
+    each trunk. `live`: calls that are not done. `unclaimed`: calls that no worker has claimed.
+    `awaiting`: calls that wait for their code. `dead`: entries on the dead list. `dropped`: entries
+    that the full dead list dropped. `lists`: elements in Multcall's lists, and its two counters, by
+    the name of the function.
+    """
+
+    waiting: int = 0
+    live: int = 0
+    unclaimed: int = 0
+    awaiting: int = 0
+    dead: int = 0
+    dropped: int = 0
+    parked: Mapping[str, int] = field(default_factory=dict)
+    lists: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellState:
+    """What is known of one cell now.
+
+    `late` are calls that a PBX does not claim, `unanswered` claimed ones that Asterisk does not
+    accept, by PBX. `bridges` has the seconds since the last heartbeat of each bridge, `workers` the
+    pid and host of each PBX's worker, whatever its registry. `logged` is the last entry of the
+    decision log. `outcomes` are those of the last `minutes` of the survey. `unreadable` says why
+    the keys cannot be read, '' if they can.
+    """
+
+    counts: CellCounts = field(default_factory=CellCounts)
+    late: Mapping[str, Late] = field(default_factory=dict)
+    unanswered: Mapping[str, Late] = field(default_factory=dict)
+    bridges: Mapping[str, float] = field(default_factory=dict)
+    workers: Mapping[str, str] = field(default_factory=dict)
+    took: Took = field(default_factory=Took)
+    logged: Logged | None = None
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    unreadable: str = ""
+
+
+@dataclass(slots=True)
+class Survey:
+    """Reads some cells of one server. `minutes`: how many minutes of outcomes, the present one too.
+
+    A minute that is over is read once more and then kept.
+    """
+
+    steps: Steps
+    minutes: int = 0
+    _kept: dict[str, dict[int, Outcomes]] = field(default_factory=dict)
+
+    async def read(self, pbxs_of_cells: Mapping[str, Sequence[str]]) -> dict[str, CellState]:
+        """Return the state of these cells, each with the PBXs that it may use."""
+        names = list(pbxs_of_cells)
+        minute = await self._minute() if self.minutes else 0
+        found: dict[str, CellState] = {}
+        for start in range(0, len(names), CELLS_AT_ONCE):
+            some = {name: pbxs_of_cells[name] for name in names[start : start + CELLS_AT_ONCE]}
+            found |= await self._read(some, minute)
+        return found
+
+    async def _minute(self) -> int:
+        seconds, _ = await self.steps.read("TIME")
+        return int(seconds) // 60
+
+    async def _read(self, cells: Mapping[str, Sequence[str]], minute: int) -> dict[str, CellState]:
+        wanted = {cell: self._wanted(cell, minute) for cell in cells}
+        names: list[str] = []
+        args: list[Arg] = [
+            *(CALL_PREFIX, int(LATE_AFTER_S * 1000), int(UNANSWERED_AFTER_S * 1000)),
+            *(LATE_LOOKED_AT, CLAIMED_LOOKED_AT),
+        ]
+        for cell, pbxs in cells.items():
+            names += _keys(cell, pbxs, wanted[cell])
+            args += [len(pbxs), len(wanted[cell]), LedgerKeys(cell).parked("")]
+        now_ms, *rows = await self.steps.run("survey", names, args)
+        return {
+            cell: self._state(cell, pbxs, wanted[cell], int(now_ms), row)
+            for (cell, pbxs), row in zip(cells.items(), rows, strict=True)
+        }
+
+    def _wanted(self, cell: str, minute: int) -> list[int]:
+        """Return the minutes to read, those that are kept and over left out."""
+        kept = self._kept.get(cell, {})
+        last = range(minute - self.minutes + 1, minute + 1)
+        return [one for one in last if one not in kept or one >= minute - 1]
+
+    def _state(
+        self, cell: str, pbxs: Sequence[str], wanted: Sequence[int], now_ms: int, row: Any
+    ) -> CellState:
+        if isinstance(row, bytes):
+            return CellState(unreadable=row.decode(errors="replace"))
+        lists, sizes, parked, bridges, took, logged, late, of_pbxs, minutes = row
+        return CellState(
+            counts=_counts(lists, sizes, parked),
+            late=_late(late, now_ms),
+            unanswered={
+                pbx: Late(calls=int(n), oldest_s=(now_ms - _number(dialed_ms)) / 1000)
+                for pbx, (_, n, dialed_ms) in zip(pbxs, of_pbxs, strict=True)
+                if int(n)
+            },
+            bridges={
+                name.decode(errors="replace"): (now_ms - float(seen_ms)) / 1000
+                for name, seen_ms in zip(bridges[::2], bridges[1::2], strict=True)
+            },
+            workers={
+                pbx: words
+                for pbx, (worker, *_) in zip(pbxs, of_pbxs, strict=True)
+                if (words := _pid_and_host(worker))
+            },
+            took=together(took[1::2], now_ms),
+            logged=entry_in(cell, logged),
+            outcomes=self._outcomes(cell, wanted, minutes),
+        )
+
+    def _outcomes(self, cell: str, wanted: Sequence[int], minutes: Sequence[Any]) -> Outcomes:
+        fresh = {at: outcomes_in(pairs(row)) for at, row in zip(wanted, minutes, strict=True)}
+        kept = self._kept.get(cell, {}) | fresh
+        first = max(kept, default=0) - self.minutes
+        self._kept[cell] = kept = {at: one for at, one in kept.items() if at > first}
+        return sum(kept.values(), Outcomes())
+
+
+def _keys(cell: str, pbxs: Sequence[str], minutes: Sequence[int]) -> list[str]:
+    keys, wire = LedgerKeys(cell), CellKeys(cell)
+    return [
+        *(wire.request, wire.ack, wire.code, wire.response, wire.counter, wire.counter_ack),
+        *(keys.live, keys.queued, keys.awaiting, keys.dead, keys.dropped, keys.parking),
+        *(keys.bridges, keys.took, keys.decisions),
+        *(key for pbx in pbxs for key in (keys.claimed(pbx), keys.worker(pbx))),
+        *(keys.minute(minute) for minute in minutes),
+    ]
+
+
+def _counts(lists: Sequence[Any], sizes: Sequence[Any], parked: Sequence[Any]) -> CellCounts:
+    functions = ("Request", "ACK", "CODLIGACAO", "Response", "Counter", "CounterACK")
+    of_lists = dict(zip(functions, map(_number, lists), strict=True))
+    live, unclaimed, awaiting, dead, dropped = map(_number, sizes)
+    of_trunks = {
+        trunk.decode(errors="replace"): int(n)
+        for trunk, n in zip(parked[::2], parked[1::2], strict=True)
+    }
+    return CellCounts(
+        waiting=of_lists["Request"] + sum(of_trunks.values()),
+        parked=dict(sorted(of_trunks.items())),
+        live=live,
+        unclaimed=unclaimed,
+        awaiting=awaiting,
+        dead=dead,
+        dropped=dropped,
+        lists=of_lists,
+    )
+
+
+def _late(row: Sequence[bytes], now_ms: int) -> dict[str, Late]:
+    found: dict[str, Late] = {}
+    for name, since_ms in zip(row[::2], row[1::2], strict=True):
+        pbx = name.decode(errors="replace")
+        before = found.get(pbx)
+        oldest_s = before.oldest_s if before else (now_ms - float(since_ms)) / 1000
+        found[pbx] = Late(calls=(before.calls if before else 0) + 1, oldest_s=oldest_s)
+    return found
+
+
+def _number(value: bytes | int) -> int:
+    """Return a size or a counter; 0 if it is no number that is ours."""
+    if isinstance(value, int):
+        return value
+    text = value.decode(errors="replace")
+    return int(text) if len(text) <= 16 and text.removeprefix("-").isdecimal() else 0
+
+
+def _pid_and_host(raw: bytes) -> str:
+    """Return who a worker says that it is, '' if there is none."""
+    try:
+        _, host, pid, _ = json.loads(raw or b"[]")
+    except (ValueError, TypeError, RecursionError):
+        return ""
+    return f"pid {pid} on host {host}"
