@@ -167,11 +167,8 @@ class Decision:
     @property
     def sentence(self) -> str:
         """One sentence with the numbers and the cure."""
-        return SENTENCES[self.limit].format_map(_Numbers(self.numbers) | self._named)
-
-    @property
-    def _named(self) -> dict[str, str]:
-        return {"cell": self.cell, "reason": self.reason}
+        known = {**self.numbers, "cell": self.cell, "reason": self.reason}
+        return SENTENCES[self.limit].format_map(_Numbers(known))
 
 
 class _Numbers(dict[str, Any]):
@@ -179,9 +176,6 @@ class _Numbers(dict[str, Any]):
 
     def __missing__(self, key: str) -> str:
         return "?"
-
-    def __or__(self, other: Any) -> _Numbers:
-        return _Numbers({**self, **other})
 
 
 #: The sentence of each limit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ async def write(
 
 
 async def limits(site: Site) -> list[str]:
-    members = await site.redis.zrange(KEYS.decisions, 0, -1)
+    members: Any = await site.redis.zrange(KEYS.decisions, 0, -1)
     return [member.decode().split(" ")[1] for member in members]
 
 
@@ -54,7 +55,10 @@ async def took(site: Site) -> Took:
 async def at(site: Site, when: datetime) -> tuple[Limit | None, Limit | None]:
     """The limit in force at a time, and the next one."""
     before, after = await DecisionReads(site.steps, CELL).in_force_at(when)
-    return before and before.decision.limit, after and after.decision.limit
+    return (
+        before.decision.limit if before is not None else None,
+        after.decision.limit if after is not None else None,
+    )
 
 
 async def test_the_log_says_what_was_in_force_at_a_time(site: Site) -> None:

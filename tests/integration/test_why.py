@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -52,16 +53,17 @@ async def names(stack: Stack, limit: Limit, cell: str = CELL) -> Why:
         return found if found.decision.limit is limit else None
 
     try:
-        found: Why = await wait_until(says, limit, within_s=WITHIN_S)
+        found = await wait_until(says, limit, within_s=WITHIN_S)
     except AssertionError as error:
         raise AssertionError(f"{error}; it says: {last}") from None
+    assert found is not None
     print(f"{limit} was named after {monotonic() - began:.2f} s: {found.decision.sentence}")
     assert found.decision.cell == cell
     return found
 
 
 @asynccontextmanager
-async def pushing(stack: Stack, **fields: object) -> AsyncIterator[None]:
+async def pushing(stack: Stack, **fields: Any) -> AsyncIterator[None]:
     """Push a request every 0.1 s."""
 
     async def push() -> None:

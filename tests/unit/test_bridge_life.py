@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from dialer.store.ledger import Pulsed
 LONG_S = 60.0
 
 
-def pulsed(**found: float) -> Pulsed:
+def pulsed(**found: Any) -> Pulsed:
     return Pulsed(is_quiet=False, can_take_over=False, **found)
 
 

@@ -161,7 +161,7 @@ def _took(raw: bytes, now_ms: int) -> Took:
     counts = refused if isinstance(refused, dict) else {}
     return Took(
         has_started=parts.get("started") is True,
-        stopped_by=Limit(stopped_by) if str(stopped_by) in set(Limit) else Limit.NONE,
+        stopped_by=next((one for one in Limit if one == stopped_by), Limit.NONE),
         refused={
             Limit(limit): n
             for limit, n in counts.items()
