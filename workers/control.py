@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from celery.worker import state as celery_state
 from celery.worker.control import Panel, control_command, inspect_command
@@ -28,6 +28,8 @@ from workers.bootsteps import serving
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Longest wait for the event loop's list of calls, in seconds.
 LIST_WITHIN_S: Final = 2.0
 
@@ -37,7 +39,7 @@ CHANGED_WITHIN_S: Final = 5.0
 #: How many calls `inspect calls` names if nobody says how many.
 CALLS_NAMED: Final = 20
 
-_HANG_UP: Final = 'hang it up in Asterisk: asterisk -rx "channel request hangup <channel>"'
+_HANG_UP: Final = "hang it up: celery -A dialer control hangup <call id>"
 _NO_POOL: Final = (
     "nothing changed: a worker has no pool, its calls share one event loop; calls at once are "
     "max_calls of its PBX: dialer pbx set <pbx> max_calls=<n>"
@@ -168,6 +170,15 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, **_: Any) -> dict[
     return {"ok": f"not to be dialed any more, if not dialed yet: {', '.join(sorted(ids))}"}
 
 
+@control_command(args=[("task_id", str)], signature="<call id>")
+def hangup(_state: Any, task_id: str, **_: Any) -> dict[str, str]:
+    """Hang up a call that is dialed or up. Its Response has the code hung_up."""
+    worker = serving().pbx_worker
+    if _on_loop(lambda: worker.hang_up(str(task_id))):
+        return {"ok": f"{task_id} is being hung up"}
+    return {"error": f"{task_id} is not dialed here now; to prevent it: control revoke <call id>"}
+
+
 @inspect_command(args=[("n", int)], signature=f"[n={CALLS_NAMED}]")
 def calls(_state: Any, n: int = CALLS_NAMED, **_: Any) -> dict[str, Any]:
     """Count the calls that are being dialed or up, by state, and name the n oldest."""
@@ -221,12 +232,16 @@ def _since(followed: Followed) -> str:
 
 
 def _followed() -> list[Followed]:
-    """Ask the event loop, to which the calls belong, for its list.
+    """Return every call that this worker follows."""
+    return _on_loop(lambda: serving().pbx_worker.followed())
+
+
+def _on_loop(work: Callable[[], T]) -> T:
+    """Run `work` in the event loop, to which the calls belong, and return its result.
 
     Raises:
         TimeoutError: the event loop is too busy; Celery replies it as an error.
     """
-    answer: Future[list[Followed]] = Future()
-    loop, worker = serving().loop, serving().pbx_worker
-    loop.call_soon_threadsafe(lambda: answer.set_result(worker.followed()))
+    answer: Future[T] = Future()
+    serving().loop.call_soon_threadsafe(lambda: answer.set_result(work()))
     return answer.result(LIST_WITHIN_S)

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
+from dialer.domain.follow_events import HangUpAsked
 from dialer.domain.followed import Followed
 from dialer.domain.limits import Limit
 from dialer.domain.parameters import Parameters, Subject
@@ -337,6 +338,12 @@ class PbxWorker:
     def followed(self) -> list[Followed]:
         """Return every call that this worker has claimed and that has not ended."""
         return self._calls.followed()
+
+    def hang_up(self, call_id: str) -> bool:
+        """Hang up a call, as soon as it has a channel; return false if it is not followed here."""
+        is_followed = self._calls.get(call_id) is not None
+        self._tracker.feed(call_id, HangUpAsked())
+        return is_followed
 
     def take(self, call_id: str, epoch: int) -> None:
         """Begin to dial a call for a nudge, and return at once; see `Originator.dial`."""

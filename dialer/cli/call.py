@@ -20,6 +20,9 @@ def call(
     ],
     cell: Annotated[str, typer.Option(help="Only in this cell.")] = "",
     json: Annotated[bool, typer.Option("--json", help="One JSON object for each call.")] = False,
+    hangup: Annotated[
+        bool, typer.Option("--hangup", help="Hang it up, if it is dialed or up.")
+    ] = False,
 ) -> None:
     """Show what a call of the last 24 hours went through; exit code 1 if there is none."""
     import asyncio
@@ -39,6 +42,27 @@ def call(
             err=True,
         )
         raise typer.Exit(EXIT_NO)
+    if hangup:
+        _hang_up(found)
+
+
+def _hang_up(found: list[Story]) -> None:
+    """Hang up the call; exit code 1 if it is not dialed now.
+
+    Raises:
+        DialerError: there are several, or the broker or the worker does not answer.
+    """
+    from dialer.errors import DialerError
+    from dialer.hangup import hang_up
+
+    if len(found) > 1:
+        cells = ", ".join(story.call_id.partition(":")[0] for story in found)
+        raise DialerError(f"several cells have this call: add --cell, one of {cells}")
+    (story,) = found
+    if not story.is_dialed:
+        typer.echo(f"{story.call_id} is not dialed now: it is {story.state}", err=True)
+        raise typer.Exit(EXIT_NO)
+    typer.echo(hang_up(story.call_id, story.pbx))
 
 
 async def _stories(settings: Settings, cells: list[str], request_id: str) -> list[Story]:

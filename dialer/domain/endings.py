@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -24,6 +25,25 @@ NO_WORD: Final = "no_word"
 
 #: Code of a call that somebody revoked before it was dialed (`celery control revoke`).
 REVOKED: Final = "revoked"
+
+
+#: Code of a call that an operator hung up (`dialer call ID --hangup`, `celery control hangup`).
+HUNG_UP: Final = "hung_up"
+
+#: Results that a call has because it was hung up before it was answered.
+_BY_HANG_UP: Final = frozenset(
+    {Result.FAILED, Result.NO_ANSWER, Result.REJECTED, Result.CONGESTION}
+)
+
+
+def after_hang_up(ending: Ending) -> Ending:
+    """Return the ending of a call that an operator hung up."""
+    result = Result.CANCELLED if ending.result in _BY_HANG_UP else ending.result
+    if result not in {Result.CANCELLED, Result.ANSWERED}:
+        return ending  # it ended by itself at the same moment
+    return replace(
+        ending, result=result, error=CallError(code=HUNG_UP, message="an operator hung the call up")
+    )
 
 
 def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> Ending:

@@ -32,7 +32,7 @@ from dialer.domain.channel import (
     Record,
     action_id,
 )
-from dialer.domain.endings import ending_by_events, ending_unseen
+from dialer.domain.endings import after_hang_up, ending_by_events, ending_unseen
 from dialer.domain.follow_events import (
     AskChannel,
     AskList,
@@ -50,6 +50,9 @@ from dialer.domain.follow_events import (
     GapFound,
     GivenUp,
     HandOverTimedOut,
+    HangUp,
+    HangUpAsked,
+    HangUpRefused,
     LedgerRead,
     LogEndMissed,
     NoteAmd,
@@ -90,6 +93,13 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
     """Apply `event`, which arrived at `now`; return the call and the effects."""
     if not followed.is_up:
         return followed, ()
+    followed, effects = _follow(followed, event, now)
+    if followed.hang_up != "asked" or followed.channel is None or not followed.is_up:
+        return followed, effects
+    return changed(followed, hang_up="sent"), (*effects, HangUp(channel=followed.channel))
+
+
+def _follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
     match event:
         case (
             OriginateSent()
@@ -111,6 +121,9 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
             return followed, _timer(RecordDue()) if followed.asking else ()
         case LedgerRead():
             return _on_ledger(followed, event)
+        case HangUpAsked() | HangUpRefused():
+            asked = isinstance(event, HangUpAsked)
+            return changed(followed, hang_up="asked" if asked else ""), ()
         case HandOverTimedOut() | ForwardTimedOut():
             return _on_hand_over_timer(followed, event)
         case _:
@@ -488,6 +501,8 @@ def _end_by_events(f: Followed, hangup: HungUp | None) -> Step:
 def _end(f: Followed, ending: Ending) -> Step:
     """End the call with the AMD result, agent and waiting time that are known."""
     ending = replace(ending, amd=f.amd, agent=f.agent, wait_s=f.wait_s)
+    if f.hang_up == "sent":
+        ending = after_hang_up(ending)
     call = f.call
     if ending.answered_at is not None:  # more exact than the time of a late adoption
         call = replace(call, answered_at=ending.answered_at)

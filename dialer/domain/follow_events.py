@@ -111,6 +111,19 @@ class LedgerRead:
     token: str | None
 
 
+# --- events: operators ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangUpAsked:
+    """An operator wants the call to be hung up. Until it has a channel, that waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangUpRefused:
+    """Asterisk did not hang the call up, or could not be asked."""
+
+
 # --- events: timers ------------------------------------------------------------------
 
 
@@ -162,6 +175,8 @@ FollowEvent = (
     | RecordRead
     | RecordUnavailable
     | LedgerRead
+    | HangUpAsked
+    | HangUpRefused
     | Timer
 )
 
@@ -229,6 +244,13 @@ class LogEndMissed:
     """Log that a call's end was missed although the link was up."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangUp:
+    """Hang up this channel."""
+
+    channel: str
+
+
 FollowEffect = (
     WriteAck
     | WriteAnswered
@@ -240,6 +262,7 @@ FollowEffect = (
     | NoteAmd
     | NoteHandOver
     | LogEndMissed
+    | HangUp
 )
 
 

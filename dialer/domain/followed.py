@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dialer.domain.call import Call, State
 from dialer.domain.causes import REDIRECTED
@@ -32,7 +32,8 @@ class Followed:
     customer waited for an agent, in seconds. `over_at` is when the channel hung up, or when the
     Originate failed without a channel. `confirms`: the include reports the hand-over; `handed` is
     what is known of it (`dialer.domain.hand_over`), empty for nothing. `cleared`: the far end hung
-    up. `forward` is where Asterisk dialed on, because the carrier forwarded the call.
+    up. `forward` is where Asterisk dialed on, because the carrier forwarded the call. `hang_up`: an
+    operator asked for its end, and then that was sent to Asterisk.
     """
 
     call: Call
@@ -68,6 +69,7 @@ class Followed:
     handed: str = ""
     cleared: bool = False
     forward: str = ""
+    hang_up: Literal["", "asked", "sent"] = ""
     early: tuple[tuple[AmiEvent, datetime], ...] = ()
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from dialer.domain.call import CodeState
+from dialer.domain.call import CodeState, State
 
 #: Times until the year 5138; what else is in a field is not ours.
 _MS: Final = re.compile(r"[0-9]{1,14}")
@@ -40,6 +40,11 @@ class Story:
     result: str
     error: str
     steps: Sequence[Step]
+
+    @property
+    def is_dialed(self) -> bool:
+        """True if its PBX has it now."""
+        return self.state in {State.ORIGINATING, State.ACCEPTED, State.ANSWERED}
 
 
 def story_of(call_id: str, fields: Mapping[str, str]) -> Story:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from celery import Celery
 from redis import Redis
 
 from dialer.domain.call import Result
@@ -169,3 +170,25 @@ def test_ids_that_differ_in_case_alone_are_two_calls(
         channel_id(f"{CELL}:aB1"),
         channel_id(f"{CELL}:Ab1"),
     }
+
+
+@pytest.mark.parametrize("pbx", ["pbx22", "pbx16"])
+@pytest.mark.parametrize(("last_two", "result"), [("81", "CANCELLED"), ("90", "ANSWERED")])
+def test_an_operator_hangs_a_call_up(
+    pbx: str, last_two: str, result: str, redis_url: str, make_site: MakeSite
+) -> None:
+    """The one rings, the other talks."""
+    site = make_site(pbxs=[pbx], timeout_command_ack=1)
+    wire, control = CellKeys(CELL), Celery(broker=redis_url.removesuffix("/0") + "/1").control
+    request = {"IdRequisicao": "up", "Telefone": f"{prefix()}{last_two}", "TempoToque": 120}
+    state = "answered" if result == "ANSWERED" else "accepted"
+    with Redis.from_url(redis_url) as redis:
+        redis.rpush(wire.request, json.dumps(request))
+        key = f"dialer:call:{CELL}:up"
+        site.wait_until(lambda: redis.hget(key, "state") == state.encode(), f"it is {state}")
+        asked = {"task_id": f"{CELL}:up"}
+        (reply,) = control.broadcast("hangup", arguments=asked, reply=True, timeout=30, limit=1)
+        assert "is being hung up" in str(reply)
+        site.wait_until(lambda: redis.llen(wire.response) == 1, "its Response")
+        response = json.loads(redis.lrange(wire.response, 0, 0)[0])
+    assert (response["Resultado"], response["Erro"]["Codigo"]) == (result, "hung_up")

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from dialer.celery import ORIGINATE
 from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store.keys import LedgerKeys
 from tests.celery_events import Heard, heard_events
 from tests.integration.stack import BIN, CELL, Program, Stack
 from tests.waiting import PATIENCE_S, wait_until
@@ -89,6 +90,50 @@ async def test_commands_tell_the_truth_about_calls(tmp_path: Path) -> None:
         assert (await ask(stack, "resume"))["ok"] == "change 2: PBX pbx01 is no longer drained"
         await stack.push(30)
         await stack.until_live(33)  # without a rate limit
+
+
+async def test_an_operator_hangs_calls_up(tmp_path: Path) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx("pbx01", ring_time=(3600, 3600))
+        pbx = stack.add_pbx("pbx02", ring_time=(0.1, 0.1), talk_time=(3600, 3600))
+        stack.add_cell(CELL, pbxs=["pbx01"], threads=5)
+        stack.add_cell("TALK", pbxs=["pbx02"], threads=5)
+        await stack.start()
+        (rings,) = await stack.push(1, TempoToque=120)
+        (talks,) = await stack.push(1, cell="TALK")
+        await stack.until_live(1)
+        await wait_until(lambda: pbx.live == 1, "the other one talks")
+        await until_answered(stack, "TALK")
+
+        said = await celery(stack, "control", "hangup", f"{CELL}:{rings['IdRequisicao']}")
+        assert "is being hung up" in said.log
+        (response,) = await stack.responses(1)
+        assert (response["Resultado"], response["Erro"]["Codigo"]) == ("CANCELLED", "hung_up")
+
+        said = await stack.run("call", [str(BIN / "dialer"), "call", talks["IdRequisicao"],
+                                        "--hangup"])  # fmt: skip
+        assert await said.exit_code(60) == 0
+        assert f"TALK:{talks['IdRequisicao']} is being hung up" in said.log
+        ended = stack.multcalls["TALK"].responses
+        await wait_until(lambda: ended, "its Response")
+        assert (ended[0]["Resultado"], ended[0]["Erro"]["Codigo"]) == ("ANSWERED", "hung_up")
+
+        again = await stack.run("again", [str(BIN / "dialer"), "call", talks["IdRequisicao"],
+                                          "--hangup"])  # fmt: skip
+        assert await again.exit_code(60) == 1
+        assert "is not dialed now: it is done" in again.log
+
+
+async def until_answered(stack: Stack, cell: str) -> None:
+    """Wait until a call of that cell is answered."""
+    key = LedgerKeys(cell)
+
+    async def is_answered() -> bool:
+        ids: Any = await stack.redis.zrange(key.live, 0, -1)
+        states = [await stack.redis.hget(key.call(i.decode()), "state") for i in ids]
+        return b"answered" in states
+
+    await wait_until(is_answered, f"a call of {cell} is answered")
 
 
 #: Commands of Celery's that have no meaning here, with the arguments that Flower gives them.

@@ -160,6 +160,8 @@ class Asterisk:
     is_lost: bool = False
     ready: bool = True
     session: int = 1
+    #: What it says to a hang-up, '' if it does that.
+    refusal: str = ""
 
     async def _ask(self, question: str) -> None:
         await asyncio.sleep(0)
@@ -175,6 +177,10 @@ class Asterisk:
     async def ask(self, action: dict[str, str], **_: Any) -> Any:
         await self._ask(action["Variable"])
         return SimpleNamespace(value=self.values.get(action["Variable"], "1"))
+
+    async def hang_up(self, channel: str) -> str:
+        await self._ask(f"hang up {channel}")
+        return self.refusal
 
     async def boot(self) -> str:
         await self._ask("boot")

@@ -27,7 +27,7 @@ from tests.unit.lives import T0, claimed
 from workers import bootsteps, control
 
 NO_POOL = "a worker has no pool, its calls share one event loop"
-HANG_UP = "hang it up in Asterisk"
+HANG_UP = "celery -A dialer control hangup <call id>"
 
 
 class Queue:
@@ -67,7 +67,10 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Followed]]:
         in_thread.append(threading.get_ident())
         return [*calls]
 
-    worker = SimpleNamespace(followed=listed)
+    def hang_up(call_id: str) -> bool:
+        return call_id in [one.call.call_id for one in listed()]
+
+    worker = SimpleNamespace(followed=listed, hang_up=hang_up)
     monkeypatch.setattr(bootsteps, "_serving", SimpleNamespace(loop=loop, pbx_worker=worker))
     monkeypatch.setattr(celery_state, "revoked", LimitedSet())
     yield calls
@@ -201,6 +204,13 @@ def test_a_revoke_terminates_nothing(state: Any, followed: list[Followed]) -> No
     reply = run("revoke", state, task_id="ASR_TIM:r-1", terminate=True, signal="KILL")
     assert HANG_UP in reply["error"]
     assert "ASR_TIM:r-1" in celery_state.revoked
+
+
+def test_a_call_that_is_dialed_is_hung_up(state: Any, followed: list[Followed]) -> None:
+    followed.append(up("r-1"))
+    assert run("hangup", state, task_id="ASR_TIM:r-1") == {"ok": "ASR_TIM:r-1 is being hung up"}
+    reply = run("hangup", state, task_id="ASR_TIM:r-2")
+    assert "ASR_TIM:r-2 is not dialed here now" in reply["error"]
 
 
 # --- inspect ------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ from dialer.domain.follow_events import (
     FollowEvent,
     GapFound,
     GivenUp,
+    HangUpAsked,
+    HangUpRefused,
     LedgerRead,
     NoteHandOver,
     OriginateAccepted,
@@ -96,7 +98,7 @@ others: st.SearchStrategy[FollowEvent] = st.one_of(
     st.builds(ChannelNotListed, boot=st.sampled_from(["b", "c"])),
     st.builds(ChannelWaitTimedOut, gap=st.integers(0, 3)),
     st.builds(RecordRead, record=records, has_include=st.booleans()),
-    st.just(RecordUnavailable()),
+    st.sampled_from([RecordUnavailable(), HangUpAsked(), HangUpRefused()]),
     st.builds(
         LedgerRead,
         state=st.sampled_from([State.ORIGINATING, State.ACCEPTED, State.ANSWERED]),

@@ -20,6 +20,7 @@ from dialer.domain.channel import (
 from dialer.domain.follow_events import (
     ChannelWaitTimedOut,
     CheckDue,
+    HangUpAsked,
     OriginateAccepted,
     OriginateUnclear,
 )
@@ -297,3 +298,30 @@ async def test_a_refused_hand_over_is_counted_and_told() -> None:
     assert ending.error is not None
     assert ending.error.code == "not_handed_over"
     assert made.state.results.last_minute()["not_handed_over"] == 1
+
+
+async def test_a_call_is_hung_up_for_an_operator(caplog: pytest.LogCaptureFixture) -> None:
+    made = accepted().hear(CREATED)
+    made.tracker.feed(CALL_ID, HangUpAsked())
+    await wait_until(lambda: caplog.messages, "it is logged")
+    assert made.asterisk.asked == ["hang up PJSIP/carrier-1"]
+    assert caplog.messages == ["Call hung up for an operator"]
+    made.hear(hung_up(), OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=0))
+    ending = await made.ending()
+    assert ending.result is Result.CANCELLED
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_hang_up_that_fails_is_told(
+    caplog: pytest.LogCaptureFixture, is_lost: bool
+) -> None:
+    made = accepted().hear(CREATED)
+    made.asterisk.is_lost, made.asterisk.refusal = is_lost, "No such channel"
+    made.tracker.feed(CALL_ID, HangUpAsked())
+    await wait_until(lambda: caplog.messages, "it is logged")
+    (record,) = caplog.records
+    assert record.message == "Call could not be hung up"
+    assert vars(record)["reason"] == ("the link was lost" if is_lost else "No such channel")
+    made.asterisk.is_lost = False
+    made.hear(UP, hung_up())
+    assert (await made.ending()).error is None

@@ -335,6 +335,16 @@ class AmiLink:
             "the link was lost" if connection.closed.done() else f"no answer within {within_s:g} s"
         )
 
+    async def hang_up(self, channel: str) -> str:
+        """Hang up a channel; return why Asterisk refused, '' if it did not.
+
+        Raises:
+            AmiUnavailable: the link is down or was lost, or no reply arrived in time.
+        """
+        action = {"Action": "Hangup", "Channel": channel, "Cause": "16"}
+        reply = await self.ask(action, as_list=False)
+        return "" if reply.success else str(reply.message)
+
     async def originate(
         self, fields: Mapping[str, str | list[str]], *, action_id: str, within_s: float
     ) -> None:

@@ -34,6 +34,8 @@ from dialer.domain.follow_events import (
     ChannelUnavailable,
     FollowEffect,
     FollowEvent,
+    HangUp,
+    HangUpRefused,
     LogEndMissed,
     NoteAmd,
     NoteHandOver,
@@ -178,6 +180,8 @@ class Tracker:
                 return self.journal.start(self._ask_channel(call_id))
             case AskList():
                 self._schedule_list(call_id)
+            case HangUp(channel=channel):
+                return self.journal.start(self._hang_up(call_id, channel))
             case _:
                 self._note(f, effect)
         return None
@@ -250,6 +254,19 @@ class Tracker:
     async def release(self, call_ids: list[str]) -> None:
         """Release slots in the registry, unless this worker is fenced."""
         await self.registry.release(self.state.name, call_ids, fence=self.fence.number)
+
+    async def _hang_up(self, call_id: str, channel: str) -> None:
+        """Hang up a channel. If Asterisk does not, the call goes on, and this is logged."""
+        extra = {"call_id": call_id, "channel": channel}
+        try:
+            reply = await self.link.hang_up(channel)
+        except AmiUnavailable as error:
+            reply = str(error)
+        if reply:
+            logger.error("Call could not be hung up", extra={**extra, "reason": reply})
+            self.feed(call_id, HangUpRefused())
+        else:
+            logger.warning("Call hung up for an operator", extra=extra)
 
     # --- asking --------------------------------------------------------------------
 
