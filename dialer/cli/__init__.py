@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from dialer.cli import call, dnc, doctor, programs, settings, simulate, steer, why, wire
+from dialer.cli import call, dead, dnc, doctor, programs, settings, simulate, steer, why, wire
 from dialer.cli.groups import EXIT_ERROR, group
 from dialer.errors import DialerError
 
@@ -25,6 +25,7 @@ app.add_typer(steer.pbx, name="pbx")
 app.add_typer(steer.changes, name="changes")
 app.add_typer(settings.config, name="config")
 app.add_typer(simulate.simulate, name="simulate")
+app.add_typer(dead.dead, name="dead")
 app.add_typer(dnc.dnc, name="dnc")
 app.add_typer(wire.wire, name="wire")
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dialer.cli.groups import EXIT_NO
-from dialer.cli.tables import table
+from dialer.cli.tables import printable, table
 
 if TYPE_CHECKING:
     from dialer.domain.story import Story
     from dialer.settings import Settings
+    from dialer.store.ledger import Replacement
 
 
 def call(
@@ -32,8 +33,8 @@ def call(
     settings = load()
     names = [settings.cell(cell).name] if cell else [one.name for one in settings.cells]
     found = asyncio.run(_stories(settings, names, request_id))
-    for one in found:
-        for line in [_json(one)] if json else _lines(one):
+    for one, replacement in found:
+        for line in [_json(one, replacement)] if json else _lines(one, replacement):
             typer.echo(line)
     if not found:
         typer.echo(
@@ -43,7 +44,7 @@ def call(
         )
         raise typer.Exit(EXIT_NO)
     if hangup:
-        _hang_up(found)
+        _hang_up([one for one, _ in found])
 
 
 def _hang_up(found: list[Story]) -> None:
@@ -65,18 +66,20 @@ def _hang_up(found: list[Story]) -> None:
     typer.echo(hang_up(story.call_id, story.pbx))
 
 
-async def _stories(settings: Settings, cells: list[str], request_id: str) -> list[Story]:
-    """Look for the call in these cells.
+async def _stories(
+    settings: Settings, cells: list[str], request_id: str
+) -> list[tuple[Story, Replacement | None]]:
+    """Look for the call in these cells; return also what it replaces.
 
     Raises:
         StoreUnavailable: the Redis of a cell cannot be reached.
     """
     from dialer.domain.request import call_id
     from dialer.store.client import connect, require
-    from dialer.store.ledger import LedgerReads
+    from dialer.store.ledger import DeadList, LedgerReads
     from dialer.store.steps import Steps
 
-    found: list[Story] = []
+    found: list[tuple[Story, Replacement | None]] = []
     for cell in cells:
         head, _, rest = request_id.partition(":")
         url = settings.cell_redis_url(cell)
@@ -86,22 +89,28 @@ async def _stories(settings: Settings, cells: list[str], request_id: str) -> lis
             ids = [call_id(cell, request_id), *([request_id] if head == cell and rest else [])]
             for one in ids:
                 if (story := await LedgerReads(steps, cell).story(one)) is not None:
-                    found.append(story)
+                    own_id = one.removeprefix(f"{cell}:")
+                    found.append((story, await DeadList(steps, cell).replaced_by(own_id)))
         finally:
             await steps.close()
     return found
 
 
-def _lines(story: Story) -> list[str]:
+def _lines(story: Story, replacement: Replacement | None) -> list[str]:
     head = f"{story.call_id}: {story.state}" + (f", {story.result}" if story.result else "")
     rows = [
         (step.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], step.state, step.by, step.detail)
         for step in story.steps
     ]
-    return [head, *table(("AT (UTC)", "STATE", "BY", "DETAIL"), rows)]
+    if replacement is not None:
+        head += (
+            f"; replaces {replacement.replaces or 'a refused element'}, corrected and sent again "
+            f"by {replacement.by} at {replacement.at}"
+        )
+    return [printable(head), *table(("AT (UTC)", "STATE", "BY", "DETAIL"), rows)]
 
 
-def _json(story: Story) -> str:
+def _json(story: Story, replacement: Replacement | None) -> str:
     import json
 
     shown: dict[str, Any] = {
@@ -110,6 +119,7 @@ def _json(story: Story) -> str:
         "pbx": story.pbx or None,
         "result": story.result or None,
         "error": story.error or None,
+        "replaces": replacement.replaces if replacement is not None else None,
         "states": [
             {
                 "state": step.state,

@@ -44,7 +44,7 @@ def check(
 
     settings = load()
     served = _cell(settings, cell)
-    raw = _oldest(settings, served, code=code) if source is None else _element(source)
+    raw = _oldest(settings, served, code=code) if source is None else element_in(source)
     if code:
         report = report_of_code(raw, settings.multcall.wire)
     else:
@@ -81,7 +81,7 @@ def _cell(settings: Settings, name: str | None) -> Cell:
     return settings.cells[0] if name is None else settings.cell(name)
 
 
-def _element(source: str) -> bytes:
+def element_in(source: str) -> bytes:
     """Return the element of the argument: JSON text, `-`, or the name of a file.
 
     Raises:

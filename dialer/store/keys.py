@@ -48,6 +48,9 @@ TOOK_S: Final = 60
 DECISIONS_RETENTION_S: Final = 24 * 3600
 DECISIONS_MAX: Final = 5_000
 
+#: So many dead elements that operators sent again or discarded are kept.
+DEAD_TRAIL_KEPT: Final = 10_000
+
 #: Prefix of every call's key.
 CALL_PREFIX: Final = "dialer:call:"
 
@@ -140,6 +143,22 @@ class LedgerKeys:
     def dropped(self) -> str:
         """String: number of entries that the full dead list dropped. Kept until it is deleted."""
         return f"dialer:dropped:{self.cell}"
+
+    @property
+    def replaced(self) -> str:
+        """Hash: id of a request that replaces a refused one, with what it replaces.
+
+        `IDLE_RETENTION_S`.
+        """
+        return f"dialer:replaced:{self.cell}"
+
+    @property
+    def dead_trail(self) -> str:
+        """List: dead elements that operators sent again or discarded, the newest first.
+
+        At most `DEAD_TRAIL_KEPT`. `IDLE_RETENTION_S`.
+        """
+        return f"dialer:deadtrail:{self.cell}"
 
     def minute(self, minute: int | str) -> str:
         """Hash: Responses of a minute since 1970, by `<pbx> <result>`. `MINUTES_RETENTION_S`."""

@@ -65,6 +65,7 @@ _REPLICATED: Final = frozenset(
         "late_codes",
         "refuse",
         "change",
+        "dead_send",
     }
 )
 

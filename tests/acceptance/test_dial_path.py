@@ -187,7 +187,7 @@ def test_an_operator_hangs_a_call_up(
         key = f"dialer:call:{CELL}:up"
         site.wait_until(lambda: redis.hget(key, "state") == state.encode(), f"it is {state}")
         asked = {"task_id": f"{CELL}:up"}
-        (reply,) = control.broadcast("hangup", arguments=asked, reply=True, timeout=30, limit=1)
+        reply = control.broadcast("hangup", arguments=asked, reply=True, timeout=30, limit=1)
         assert "is being hung up" in str(reply)
         site.wait_until(lambda: redis.llen(wire.response) == 1, "its Response")
         response = json.loads(redis.lrange(wire.response, 0, 0)[0])

@@ -18,7 +18,7 @@ STEPS = {
         "assign", "takeover", "return_hand", "code", "late_codes",
         "lease", "loads", "publish", "release", "old_slots", "end", "remember_cell",
         "unserved_cells", "bridge_beat", "condemn", "try", "tried", "pulse", "slot_cells",
-        "parameters",
+        "parameters", "decided",
     ),
     "worker": ("claim", "accept", "answer", "end", "end_release", "release", "heartbeat",
                "originate", "unclaim", "hold", "let_go", "fence", "unannounced", "present",

@@ -19,7 +19,7 @@ def test_every_step_that_writes_is_named_in_steps() -> None:
     named = {step for steps in STEPS.values() for step in steps}
     # No fault brings these.
     elsewhere = {"restore_slots", "dnc_change", "return_parked", "destroyed", "mend"}
-    elsewhere |= {"change", "changes", "restore_parameters"}
+    elsewhere |= {"change", "changes", "restore_parameters", "survey", "dead_send", "dead_discard"}
     assert SOURCES.keys() - elsewhere == named - {"publish", "originate"}
 
 

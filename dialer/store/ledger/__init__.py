@@ -9,6 +9,7 @@ from dialer.store.ledger.bridge import (
     Fetched,
 )
 from dialer.store.ledger.call_steps import CallSteps, Waiting
+from dialer.store.ledger.dead import DeadEntry, DeadList, Replacement, reasons_of
 from dialer.store.ledger.decisions import DecisionReads, Logged, News, write_news
 from dialer.store.ledger.outcomes import OutcomeReads, Outcomes, by_result
 from dialer.store.ledger.pulse import Pulsed, pulse
@@ -25,6 +26,8 @@ __all__ = [
     "CallSteps",
     "CellCounts",
     "CellState",
+    "DeadEntry",
+    "DeadList",
     "DecisionReads",
     "Delivery",
     "Fetched",
@@ -35,10 +38,12 @@ __all__ = [
     "OutcomeReads",
     "Outcomes",
     "Pulsed",
+    "Replacement",
     "Survey",
     "Waiting",
     "WorkerLedger",
     "by_result",
     "pulse",
+    "reasons_of",
     "write_news",
 ]

@@ -1,0 +1,113 @@
+"""What operators do with refused elements: correct one and send it again, or discard it.
+
+Multcall got a Response for the refused request, so the corrected one has a new id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dialer.errors import DialerError, InvalidRequest
+from dialer.multcall.correct import corrected, id_of, next_id, with_id
+from dialer.multcall.identity import readable_id
+from dialer.multcall.report import report_of_request
+from dialer.settings import Cell, Settings
+from dialer.store.clock import RedisClock
+from dialer.store.ledger import DeadEntry, DeadList, Replacement
+
+#: New ids that are tried for one element.
+IDS_TRIED: Final = 1_000
+
+
+class StillWrong(DialerError):
+    """The corrected element would be refused again; the sentence has every problem."""
+
+    code = "still_wrong"
+
+
+class Handled(DialerError):
+    """Somebody else sent the entry again, or discarded it."""
+
+    code = "handled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What to change in an element: JSON text by field name, None takes the field out.
+
+    `element` replaces the whole element, if it is not None.
+    """
+
+    changes: Mapping[str, str | None]
+    element: bytes | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadElements:
+    """Operations of one person, `by`, on the dead list of one cell of these settings."""
+
+    dead: DeadList
+    settings: Settings
+    cell: Cell
+    by: str
+
+    async def send(self, entry: DeadEntry, correction: Correction) -> str:
+        """Send an entry again, corrected; return the id that the request has now.
+
+        Raises:
+            StillWrong: it would be refused, or is no request.
+            Handled: somebody else was faster. Nothing is changed then.
+        """
+        if entry.source == "code":
+            raise StillWrong("a CODLIGACAO cannot be sent again: its call is over")
+        element = self._element(entry, correction)
+        wire = self.settings.multcall.wire
+        old = id_of(readable_id(entry.raw, wire)) or ""
+        given = id_of(readable_id(element, wire)) or ""
+        at = await self._now()
+        for n in range(IDS_TRIED):
+            is_new = n == 0 and given and given != old
+            request_id = given if is_new else next_id(given or old or entry.name, max(1, n))
+            sent = element if is_new else with_id(element, request_id, wire)
+            self._require_right(sent)
+            link = Replacement(
+                replaces=old, by=self.by, at=at, entry=entry.name, why=correction.why
+            )
+            match await self.dead.send(entry, sent, request_id=request_id, link=link):
+                case "sent":
+                    return request_id
+                case "gone":
+                    raise Handled(f"somebody else sent or discarded {entry.name} already")
+        raise StillWrong(f"no id of {given or old} is free; give one with IdRequisicao=ID")
+
+    async def discard(self, entries: list[DeadEntry], why: str) -> int:
+        """Take entries out for good; return how many were still there."""
+        return await self.dead.discard(entries, by=self.by, at=await self._now(), why=why)
+
+    def _element(self, entry: DeadEntry, correction: Correction) -> bytes:
+        raw = entry.raw if correction.element is None else correction.element
+        try:
+            return corrected(raw, correction.changes, self.settings.multcall.wire)
+        except InvalidRequest as error:
+            raise StillWrong(f"{entry.name} is not sent: {error}") from None
+
+    def _require_right(self, element: bytes) -> None:
+        """Raise `StillWrong` if the bridge would refuse the element."""
+        trunks = [self.settings.pbx(name).trunks for name in self.cell.pbxs]
+        report = report_of_request(
+            element,
+            self.settings.multcall.wire,
+            cell=self.cell.name,
+            allowed=self.cell.allowed,
+            trunks=frozenset[str]().union(*trunks),
+        )
+        if report.problems:
+            raise StillWrong(f"it would be refused again: {'; '.join(report.problems)}")
+
+    async def _now(self) -> str:
+        clock = RedisClock()
+        await clock.measure(self.dead.steps)
+        return clock.now().isoformat(timespec="milliseconds")

@@ -1,0 +1,80 @@
+"""Correct an element of the Request list: change some fields, keep the text of all others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from dialer.errors import InvalidRequest
+from dialer.multcall.identity import request_id_of
+from dialer.multcall.rawjson import read_object, value_of
+from dialer.multcall.wire import STRICT, Wire
+
+#: Fields that are whole numbers, by our names.
+_WHOLE: Final = frozenset({"Prioridade", "TempoToque", "ValidadeSeg"})
+
+#: Typed texts that begin so are JSON already.
+_JSON: Final = re.compile(r'[\[{"]|(true|false|null)$')
+
+#: The end of an id that a corrected element got.
+_NUMBERED: Final = re.compile(r"-c[0-9]{1,4}$")
+
+#: An id has at most 64 characters.
+_HEAD_MAX: Final = 58
+
+
+def typed_value(name: str, typed: str, wire: Wire = STRICT) -> str:
+    """Return what people typed for a field as JSON text: `tim` becomes `"tim"`.
+
+    Raises:
+        InvalidRequest: it begins like JSON and is none.
+    """
+    if _JSON.match(typed):
+        if typed != "null" and value_of(typed) is None:
+            raise InvalidRequest(f"the value of {name} begins like JSON and is none", field=name)
+        return typed
+    is_whole = name in {wire.fields.name(one) for one in _WHOLE}
+    if is_whole and re.fullmatch(r"[0-9]{1,9}", typed):
+        return str(int(typed))
+    return json.dumps(typed, ensure_ascii=False)
+
+
+def corrected(raw: bytes, changes: Mapping[str, str | None], wire: Wire = STRICT) -> bytes:
+    """Return the element with other values.
+
+    `changes` has JSON text by the field's name on the wire; None takes the field out.
+
+    Raises:
+        InvalidRequest: the element is no JSON object.
+    """
+    found = read_object(wire.lenient.element(raw))
+    if found.fault is not None:
+        raise InvalidRequest(f"{found.fault}; give the whole element instead")
+    texts = {name: found.json(name) for name in found.values}
+    for name, text in changes.items():
+        if text is None:
+            texts.pop(name, None)
+        else:
+            texts[name] = text
+    members = (f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in texts.items())
+    return f"{{{','.join(members)}}}".encode("utf-8", "surrogatepass")
+
+
+def with_id(raw: bytes, request_id: str, wire: Wire = STRICT) -> bytes:
+    """Return the element with another `IdRequisicao`, which is text."""
+    return corrected(raw, {wire.fields.name("IdRequisicao"): json.dumps(request_id)}, wire)
+
+
+def next_id(request_id: str, n: int) -> str:
+    """Return the `n`-th id for a corrected element, from 1 on: `a-1` becomes `a-1-c1`.
+
+    The id itself is used: Multcall got a Response for it.
+    """
+    return f"{_NUMBERED.sub('', request_id)[:_HEAD_MAX]}-c{n}"
+
+
+def id_of(id_json: str | None) -> str | None:
+    """Return the id in a JSON text as text, None for none."""
+    return request_id_of(id_json) if id_json is not None else None

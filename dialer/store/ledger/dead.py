@@ -1,0 +1,199 @@
+"""The dead list of one cell: read it, send an element again, discard elements."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from dialer.multcall.keys import CellKeys
+from dialer.store.keys import DEAD_TRAIL_KEPT, IDLE_RETENTION_S, LedgerKeys
+from dialer.store.steps import Arg, Steps
+
+#: Entries read in one round trip.
+SLICE: Final = 500
+
+#: Entries discarded in one step.
+DISCARDED_AT_ONCE: Final = 200
+
+#: Characters of the name of an entry.
+_NAME_CHARS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadEntry:
+    """One entry. `name` is made of its text, so it is the same for everybody who looks at it.
+
+    `at` is ISO 8601. `source` is `request` or `code`. What is not ours in the list has the reason
+    `unknown`.
+    """
+
+    text: bytes
+    at: str
+    source: str
+    reason: str
+    message: str
+    raw: bytes
+
+    @property
+    def name(self) -> str:
+        """The name by which people choose it."""
+        return hashlib.sha256(self.text).hexdigest()[:_NAME_CHARS]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What a call replaces: the id that the refused request had, '' for none, who sent it and when.
+
+    `entry` is the name of the dead list's entry, `why` is what the operator said.
+    """
+
+    replaces: str
+    by: str
+    at: str
+    entry: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadList:
+    """The dead list of a cell. `push` is `multcall.push`, where Multcall appends."""
+
+    steps: Steps
+    cell: str
+    push: Literal["right", "left"] = "right"
+
+    async def newest(
+        self, at_most: int, *, reasons: Collection[str] = (), names: Collection[str] = ()
+    ) -> list[DeadEntry]:
+        """Return the newest entries first; with `reasons` or `names` only those."""
+        found: list[DeadEntry] = []
+        wanted = set(names)
+        async for entry in self._all():
+            is_named = not names or entry.name in wanted
+            if is_named and (not reasons or entry.reason in reasons):
+                found.append(entry)
+            if len(found) >= at_most:
+                break
+        return found
+
+    async def size(self) -> int:
+        """Return how many entries there are."""
+        return int(await self.steps.read("LLEN", self._keys.dead))
+
+    async def _all(self) -> AsyncIterator[DeadEntry]:
+        """Yield every entry, the newest first. Entries that others take out meanwhile may miss."""
+        last = -1
+        while rows := await self.steps.read("LRANGE", self._keys.dead, last - SLICE + 1, last):
+            for text in reversed(rows):
+                yield entry_of(text)
+            last -= SLICE
+
+    async def send(
+        self, entry: DeadEntry, element: bytes, *, request_id: str, link: Replacement
+    ) -> Literal["sent", "gone", "used"]:
+        """Send an element in place of an entry, which leaves the list.
+
+        Return `gone` if somebody sent or discarded the entry, `used` if the id is used; then
+        nothing is changed.
+        """
+        keys, push = self._keys, "RPUSH" if self.push == "right" else "LPUSH"
+        call = keys.call(f"{self.cell}:{request_id}")
+        reply = await self.steps.run(
+            "dead_send",
+            [keys.dead, CellKeys(self.cell).request, call, keys.replaced, keys.dead_trail],
+            [
+                *(entry.text, element, push, request_id, _json(link)),
+                *(_noted("sent", entry, link, request_id), DEAD_TRAIL_KEPT, IDLE_RETENTION_S),
+            ],
+        )
+        said: Literal["sent", "gone", "used"] = reply.decode()
+        return said
+
+    async def discard(self, entries: Iterable[DeadEntry], *, by: str, at: str, why: str) -> int:
+        """Take entries out for good; return how many were there."""
+        every, n = list(entries), 0
+        for start in range(0, len(every), DISCARDED_AT_ONCE):
+            args: list[Arg] = [DEAD_TRAIL_KEPT, IDLE_RETENTION_S]
+            for entry in every[start : start + DISCARDED_AT_ONCE]:
+                link = Replacement(replaces="", by=by, at=at, entry=entry.name, why=why)
+                args += [entry.text, _noted("discarded", entry, link, "")]
+            names = [self._keys.dead, self._keys.dead_trail]
+            n += int(await self.steps.run("dead_discard", names, args))
+        return n
+
+    async def replaced_by(self, request_id: str) -> Replacement | None:
+        """Return what the request of that id replaces, None for nothing."""
+        raw = await self.steps.read("HGET", self._keys.replaced, request_id)
+        found = _object(raw or b"")
+        names = ("replaces", "by", "at", "entry", "why")
+        if not all(isinstance(found.get(name), str) for name in names):
+            return None
+        return Replacement(**{name: found[name] for name in names})
+
+    @property
+    def _keys(self) -> LedgerKeys:
+        return LedgerKeys(self.cell)
+
+
+def entry_of(text: bytes) -> DeadEntry:
+    """Return an entry of the list."""
+    found = _object(text)
+    known = {name: found.get(name) for name in ("at", "source", "reason", "message")}
+    raw = _raw(found)
+    if raw is None or not all(isinstance(value, str) for value in known.values()):
+        return DeadEntry(text=text, at="", source="", reason="unknown", message="", raw=text)
+    return DeadEntry(text=text, raw=raw, **{name: str(value) for name, value in known.items()})
+
+
+def _raw(found: Mapping[str, Any]) -> bytes | None:
+    """Return the element of an entry, None if it has none."""
+    text, encoded = found.get("raw"), found.get("raw_base64")
+    if isinstance(text, str):
+        return text.encode("utf-8", "replace")
+    if not isinstance(encoded, str):
+        return None
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+
+
+def _noted(did: str, entry: DeadEntry, link: Replacement, request_id: str) -> str:
+    """Return what the trail keeps of an entry: who did what to it, and its whole text."""
+    return json.dumps(
+        {
+            "did": did,
+            "at": link.at,
+            "by": link.by,
+            "why": link.why,
+            "sent_as": request_id or None,
+            "entry": entry.text.decode(errors="replace"),
+        },
+        ensure_ascii=False,
+    )
+
+
+def _json(link: Replacement) -> str:
+    parts = {"replaces": link.replaces, "by": link.by, "at": link.at, "entry": link.entry}
+    return json.dumps(parts | {"why": link.why}, ensure_ascii=False)
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def reasons_of(entries: Sequence[DeadEntry]) -> dict[str, int]:
+    """Return how many entries have each reason."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        found[entry.reason] = found.get(entry.reason, 0) + 1
+    return found
