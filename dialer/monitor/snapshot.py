@@ -122,7 +122,7 @@ class Snapshot:
                 if parked and trunk != ANY_TRUNK and not self._is_taking(name, trunk)
             ),
             *(
-                f"{name}: {counts.dead} elements on the dead list; read dialer:dead:{name}"
+                f"{name}: {counts.dead} elements on the dead list: dialer dead list {name}"
                 + (f"; {counts.dropped} older ones were dropped" if counts.dropped else "")
                 for name, counts in counts_of.items()
                 if counts.dead

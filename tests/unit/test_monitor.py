@@ -213,13 +213,13 @@ def test_parked_requests_of_a_trunk_without_pbx_are_shown() -> None:
 
 def test_nonempty_dead_list_is_shown() -> None:
     assert troubles(READY, replace(QUIET, dead=3)) == [
-        "ASR_TIM: 3 elements on the dead list; read dialer:dead:ASR_TIM"
+        "ASR_TIM: 3 elements on the dead list: dialer dead list ASR_TIM"
     ]
 
 
 def test_monitor_tells_what_a_full_dead_list_dropped() -> None:
     (sentence,) = troubles(READY, replace(QUIET, dead=100_000, dropped=12))
-    assert sentence.endswith("read dialer:dead:ASR_TIM; 12 older ones were dropped")
+    assert sentence.endswith("dialer dead list ASR_TIM; 12 older ones were dropped")
 
 
 def test_screen_shows_every_pbx_and_cell() -> None:
