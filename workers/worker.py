@@ -527,7 +527,9 @@ class PbxWorker:
                 "include": int(self.state.has_include),
                 "lacking": json.dumps(self.state.refusals() | self.state.lacking),
                 "trouble": self.state.trouble or self.link.trouble,
-                "limits": json.dumps(self.state.known_limits),
+                "limits": json.dumps(
+                    {"instance": self.state.instance, "of": self.state.known_limits}
+                ),
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
                 **({"asterisk": self.state.asterisk} if self.state.asterisk else {}),

@@ -1,7 +1,8 @@
 """The decision log: which limit binds each cell of one server, and since when.
 
-It reads what the other parts of the bridge know, and writes only what has changed. It is a task of
-its own: if it waits for a Redis, nothing else does.
+It decides on what `dialer why` reads too, so both agree. Of a quiet cell whose PBXs have room
+nothing needs to be read: its requests would be taken at once. A task of its own: if it waits for a
+Redis, nothing else does, and what it cannot do is logged and tried again.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from redis.exceptions import RedisError
 
 from dialer.bridge.cell import BridgeCell
 from dialer.bridge.intake import Intake
 from dialer.bridge.life import Life
-from dialer.domain.limits import Limit
+from dialer.domain.limits import DIALING, Limit
 from dialer.domain.why import Decision, Obstacle, Situation, Took, decide
-from dialer.store.ledger import BRIDGE_DEAD_AFTER_S, Logged, News, write_news
+from dialer.errors import StepsStopped
+from dialer.store.ledger import BRIDGE_DEAD_AFTER_S, CellState, News, Survey, write_news
 from dialer.store.registry import PbxState
+from dialer.store.situation import situation_of
 from dialer.store.steps import Steps, redis_obstacle
 
 logger = logging.getLogger(__name__)
@@ -31,205 +32,234 @@ logger = logging.getLogger(__name__)
 #: Pause between two looks, in seconds.
 EVERY_S: Final = 0.5
 
-#: Pause after Redis refused a command, in seconds.
-REFUSED_PAUSE_S: Final = 5.0
+#: Pause after a look that failed, in seconds.
+FAILED_PAUSE_S: Final = 5.0
 
 #: The state of a PBX may be so old, in seconds.
 STATE_AGE_S: Final = 0.5
 
+#: The log of a quiet cell is compared with what is known of it this often, in seconds.
+COMPARED_EVERY_S: Final = 60.0
+
 #: So many changes of one cell are logged at once, and one more each so many seconds, so that a
-#: limit that comes and goes does not fill the log.
+#: limit that comes and goes does not fill the log. Those between limits under which the cell dials
+#: or has nothing to dial have a budget of their own: they must not hide the others.
 BURST: Final = 60
 ONE_EACH_S: Final = 20.0
 
-#: Entries that wait while Redis is away.
-WAITING_MAX: Final = 100
-
-#: A bridge that does not keep the log of a cell offers its decision again after this, in seconds.
-OFFER_EVERY_S: Final = 5.0
+_QUIET_LIMITS: Final = DIALING | {Limit.NO_REQUESTS}
 
 
 @dataclass(slots=True)
-class CellLog:
-    """What one bridge has to log of one cell.
+class Budget:
+    """How many changes may be logged now."""
 
-    `last` is the limit that was logged last, None if the log may have another one. `waiting` are
-    entries that Redis does not have yet.
-    """
-
-    last: Limit | None = None
-    waiting: deque[Logged] = field(default_factory=lambda: deque(maxlen=WAITING_MAX))
-    took: Took = field(default_factory=Took)
-    offered_at: float = -math.inf
-    _left: float = BURST
+    left: float = BURST
     _filled_at: float = -math.inf
 
-    def note(self, decision: Decision, at: datetime, now: float) -> None:
-        """Take a decision into the log, if it is another one; `now` is monotonic."""
-        if decision.limit is self.last:
-            return
-        self._left = min(BURST, self._left + max(0.0, now - self._filled_at) / ONE_EACH_S)
-        self._filled_at = now
-        if self._left < 1:
-            return
-        self._left -= 1
-        self.last = decision.limit
-        self.waiting.append(Logged(at=at, decision=decision))
+    def take(self, now: float) -> bool:
+        """Take one, if there is one left; `now` is monotonic."""
+        gained = max(0.0, now - self._filled_at) / ONE_EACH_S
+        self.left, self._filled_at = min(BURST, self.left + gained), now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
 
 
 @dataclass(slots=True)
 class Deciding:
-    """A cell whose decisions are logged while `is_served`."""
+    """A cell whose decisions are logged while `is_served`.
+
+    `known` is the limit of the newest entry as it was last read or written, None if that is not
+    known; `compared_at` is when it was read. `took` was written last.
+    """
 
     cell: BridgeCell
     intake: Intake
     life: Life
     is_served: Callable[[], bool] = lambda: True
-    log: CellLog = field(default_factory=CellLog)
-    has_begun: bool = False
+    known: Limit | None = None
+    compared_at: float = -math.inf
+    took: Took = field(default_factory=Took)
+    budget: Budget = field(default_factory=Budget)
+    quiet_budget: Budget = field(default_factory=Budget)
 
-    async def begin(self) -> None:
-        """Log since when no bridge served the cell, if that was so."""
-        others = await self.cell.ledger.served_by()
-        others.pop(self.cell.bridge, None)
-        silent_s = min(others.values(), default=0.0)
-        if silent_s >= BRIDGE_DEAD_AFTER_S:
-            since = self.cell.clock.now() - timedelta(seconds=silent_s)
-            self.log.note(self._unserved(silent_s), since, self._monotonic)
-        self.has_begun = True
+    @property
+    def name(self) -> str:
+        """The cell's name."""
+        return self.cell.name
 
-    def _unserved(self, silent_s: float) -> Decision:
-        return decide(self._situation({}, bridge_silent_s=silent_s))
+    def own(self, now: float) -> Took:
+        """Return what this bridge did lately."""
+        return self.intake.lately.seen(now)
 
-    async def look(self) -> None:
-        """Decide, and note what is new."""
-        cell = self.cell
-        states = await cell.registry.pbxs(cell.pbxs, cell.name, max_age_s=STATE_AGE_S)
-        situation = self._situation(states, live=self.life.live, waiting=self.life.waiting)
-        is_open = not (situation.paused or situation.closed) and situation.taking
-        if not is_open or not self.life.is_known:
-            live, waiting = await cell.ledger.sizes()
-            situation = self._situation(states, live=live, waiting=waiting)
-        self.log.note(decide(situation), cell.clock.now(), self._monotonic)
+    def unread(self, states: Mapping[str, PbxState], now: float) -> Decision | None:
+        """Return the limit of a cell of which nothing must be read; None if something must."""
+        if not self.life.is_quiet or now - self.compared_at >= COMPARED_EVERY_S:
+            return None
+        facts = [state.facts(self.name) for state in states.values()]
+        if not any(one.obstacle is None and one.load.room for one in facts):
+            return None
+        situation = Situation(
+            cell=self.name,
+            threads=self.cell.settings.threads,
+            paused=self.cell.paused,
+            closed=self._closed,
+            pbxs=facts,
+            took=self.own(now),
+        )
+        decision = decide(situation)
+        return decision if decision.limit is self.known else None
 
-    def suffer(self, redis: Obstacle) -> None:
-        """Note that a Redis cannot be used."""
-        decision = decide(self._situation({}, redis=redis))
-        self.log.note(decision, self.cell.clock.now(), self._monotonic)
+    def read(self, state: CellState, states: Mapping[str, PbxState], now: float) -> Decision:
+        """Return the limit of a cell from what was read; note what its log has."""
+        self.compared_at = now
+        self.known = state.logged.decision.limit if state.logged is not None else None
+        return decide(
+            situation_of(
+                self.name,
+                state,
+                list(states.values()),
+                threads=self.cell.settings.threads,
+                paused=self.cell.paused,
+                closed=self._closed,
+                broker=self.cell.dispatcher.problem,
+                took=self.own(now),
+            )
+        )
 
-    def news(self) -> News | None:
-        """Return what is to be written, None if nothing is."""
-        took, log, now = self.intake.lately.seen(self._monotonic), self.log, self._monotonic
-        is_offer = log.waiting and now - log.offered_at >= OFFER_EVERY_S
-        if took == log.took == Took() and not is_offer:
+    def suffered(self, redis: Obstacle) -> Decision:
+        """Return the decision while a Redis cannot be used."""
+        return decide(Situation(cell=self.name, threads=self.cell.settings.threads, redis=redis))
+
+    def news(self, decision: Decision, now: float, *, is_asked: bool) -> News | None:
+        """Return what is to be written, None if nothing is. `is_asked`: write in any case."""
+        took = self.own(now)
+        is_new = decision.limit is not self.known and self._may_log(decision.limit, now)
+        if not (is_new or is_asked) and took == self.took == Took():
             return None
         return News(
             cell=self.cell.ledger.keys,
             took=took,
             at_ms=round(self.cell.clock.now().timestamp() * 1000),
-            entries=tuple(log.waiting) if is_offer else (),
+            decision=decision if is_new else None,
         )
 
-    def written(self, news: News, *, keeps_log: bool) -> None:
-        """Note that the news are written."""
-        self.log.took = news.took
-        for _ in news.entries:
-            if keeps_log and self.log.waiting:
-                self.log.waiting.popleft()
-        if news.entries and not keeps_log:
-            self.log.offered_at = self._monotonic
-            while len(self.log.waiting) > 1:
-                self.log.waiting.popleft()  # the bridge that keeps the log has its own
+    def written(self, news: News, reply: bool | str) -> None:
+        """Note what was written."""
+        self.took = news.took
+        if reply is True and news.decision is not None:
+            self.known = news.decision.limit
+
+    def _may_log(self, limit: Limit, now: float) -> bool:
+        is_quiet = limit in _QUIET_LIMITS and self.known in _QUIET_LIMITS
+        return (self.quiet_budget if is_quiet else self.budget).take(now)
 
     @property
-    def _monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def _situation(
-        self,
-        states: Mapping[str, PbxState],
-        *,
-        live: int = 0,
-        waiting: int = 0,
-        redis: Obstacle | None = None,
-        bridge_silent_s: float = 0.0,
-    ) -> Situation:
-        cell = self.cell
-        limits, now = cell.settings.limits, cell.clock.now()
-        parked = dict(self.intake.parked)
-        return Situation(
-            cell=cell.name,
-            threads=cell.settings.threads,
-            live=live,
-            waiting=waiting + sum(parked.values()),
-            parked=parked,
-            paused=cell.paused,
-            closed="" if limits.is_open(now) else limits.time_zone,
-            redis=redis,
-            broker=cell.dispatcher.problem,
-            bridge_silent_s=bridge_silent_s,
-            pbxs=[state.facts(cell.name) for state in states.values()],
-            took=self.intake.lately.seen(self._monotonic),
-        )
+    def _closed(self) -> str:
+        limits = self.cell.settings.limits
+        return "" if limits.is_open(self.cell.clock.now()) else limits.time_zone
 
 
 @dataclass(slots=True)
 class Decisions:
     """The decision log of the bridge named `bridge` for cells on one server.
 
-    `registry` are the steps of the registry's Redis.
+    `registry` are the steps of the registry's Redis. `_written_at` is when the log was last
+    written, `_suffered` what prevented that since.
     """
 
     bridge: str
     steps: Steps
     registry: Steps
     cells: list[Deciding] = field(default_factory=list)
+    _survey: Survey = field(init=False)
+    _written_at: float = -math.inf
+    _suffered: Obstacle | None = None
+
+    def __post_init__(self) -> None:
+        self._survey = Survey(self.steps)
 
     async def run(self) -> None:
         """Log decisions until cancelled."""
         while True:
-            if not self._redis_obstacle:
-                try:
-                    await self._unless_down(self._look())
-                except RedisError as error:
-                    await self._refused(error)
-            if (obstacle := self._redis_obstacle) is not None:
-                for cell in self._served:
-                    cell.suffer(obstacle)
-            await asyncio.sleep(EVERY_S)
+            pause_s = EVERY_S
+            try:
+                await self.look()
+            except StepsStopped:
+                raise
+            except Exception as error:
+                # Dialing does not need this log.
+                if isinstance(error, RedisError):
+                    self._suffered = redis_obstacle(self.steps.where, error)
+                logger.exception(
+                    "The decision log was not written; trying again",
+                    extra={"redis": self.steps.where, "error": str(error)},
+                )
+                pause_s = FAILED_PAUSE_S
+            await asyncio.sleep(pause_s)
+
+    async def look(self) -> None:
+        """Decide on each cell, and write what is new. Nothing is done while the server is down."""
+        if (obstacle := self.steps.obstacle) is not None:
+            self._suffered = obstacle
+            return
+        if (obstacle := self.registry.obstacle) is not None:
+            await self._write({one.name: one.suffered(obstacle) for one in self._served})
+            return
+        decisions = await self.steps.or_none_if_down(self._decide_unless_down())
+        if decisions is not None:
+            await self._write(decisions)
 
     @property
     def _served(self) -> list[Deciding]:
-        return [cell for cell in self.cells if cell.is_served()]
+        return [one for one in self.cells if one.is_served() and one.cell.clock.is_measured]
 
     @property
-    def _redis_obstacle(self) -> Obstacle | None:
-        return self.steps.obstacle or self.registry.obstacle
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
-    async def _unless_down(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await `work`; give it up if a Redis goes down."""
-        await self.steps.or_none_if_down(self.registry.or_none_if_down(work))
+    async def _decide_unless_down(self) -> dict[str, Decision] | None:
+        return await self.registry.or_none_if_down(self._decide())
 
-    async def _look(self) -> None:
-        """Decide on each cell, and write what is new."""
-        for cell in self._served:
-            if not cell.cell.clock.is_measured:
-                continue
-            if not cell.has_begun:
-                await cell.begin()
-            await cell.look()
-        news = [(cell, one) for cell in self._served if (one := cell.news()) is not None]
-        if not news:
+    async def _decide(self) -> dict[str, Decision]:
+        """Return the limit that binds each cell."""
+        found: dict[str, Decision] = {}
+        to_read: dict[str, tuple[Deciding, Mapping[str, PbxState]]] = {}
+        for one in self._served:
+            cell = one.cell
+            states = await cell.registry.pbxs(cell.pbxs, cell.name, max_age_s=STATE_AGE_S)
+            if (decision := one.unread(states, self._now)) is not None:
+                found[one.name] = decision
+            else:
+                to_read[one.name] = one, states
+        read = await self._survey.read({name: list(s) for name, (_, s) in to_read.items()})
+        for name, (one, seen) in to_read.items():
+            found[name] = one.read(read[name], seen, self._now)
+        return found
+
+    async def _write(self, decisions: Mapping[str, Decision]) -> None:
+        """Write what is new; after a pause also that nobody kept the logs meanwhile."""
+        has_paused = self._now - self._written_at > BRIDGE_DEAD_AFTER_S
+        gap = self._gap if has_paused else None
+        news = [
+            (one, new)
+            for one in self._served
+            if one.name in decisions
+            and (new := one.news(decisions[one.name], self._now, is_asked=has_paused)) is not None
+        ]
+        writing = write_news(self.steps, self.bridge, [new for _, new in news], gap=gap)
+        replies = await self.steps.or_none_if_down(writing)
+        if replies is None:
             return
-        kept = await write_news(self.steps, self.bridge, [one for _, one in news])
-        for (cell, one), keeps_log in zip(news, kept, strict=True):
-            cell.written(one, keeps_log=keeps_log)
+        self._written_at, self._suffered = self._now, None
+        for (one, new), reply in zip(news, replies, strict=True):
+            one.written(new, reply)
 
-    async def _refused(self, error: RedisError) -> None:
-        for cell in self._served:
-            cell.suffer(redis_obstacle(self.steps.where, error))
-        logger.error(
-            "Redis refused a command; trying again",
-            extra={"redis": self.steps.where, "part": "decision log", "error": str(error)},
-        )
-        await asyncio.sleep(REFUSED_PAUSE_S)
+    @property
+    def _gap(self) -> Decision:
+        """What was while nobody kept the logs: a Redis was away, or no bridge was there."""
+        if (redis := self._suffered) is not None:
+            return Decision(cell="", limit=redis.limit, reason=redis.reason)
+        return Decision(cell="", limit=Limit.NO_BRIDGE, reason="none was running")

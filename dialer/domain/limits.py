@@ -26,6 +26,7 @@ class Limit(StrEnum):
     TWO_WORKERS = "two_workers"
     UNKNOWN_TRUNK = "unknown_trunk"
     MISSING_TARGET = "missing_target"
+    ASTERISK_FULL = "asterisk_full"
     NO_AGENTS = "no_agents"
     DO_NOT_CALL = "do_not_call"
     REFUSED = "refused"

@@ -38,6 +38,7 @@ _FIRST: Final = (
     Limit.REDIS_REFUSES,
     Limit.REDIS_AWAY,
     Limit.NOT_CLAIMING,
+    Limit.ASTERISK_FULL,
     Limit.MISSING_TARGET,
     Limit.NO_AGENTS,
 )
@@ -57,6 +58,7 @@ class PbxFacts:
 
     `cps` is calls a second by the settings, `governed` by the governor, 0 if it limits nothing.
     `late_s` is how long the oldest call of the cell waits to be claimed there, in seconds.
+    `is_capped`: asterisk.conf leaves room for fewer calls than `max_calls`.
     """
 
     load: PbxLoad
@@ -64,6 +66,12 @@ class PbxFacts:
     cps: float = 0.0
     governed: float = 0.0
     late_s: float = 0.0
+    is_capped: bool = False
+
+    @property
+    def is_late(self) -> bool:
+        """True if it leaves calls unclaimed, and its governor is not why."""
+        return self.late_s >= UNCLAIMED_S and not self.governed
 
     @property
     def name(self) -> str:
@@ -119,6 +127,16 @@ class Took:
     stopped_by: Limit = Limit.NONE
     refused: Mapping[Limit, int] = field(default_factory=dict)
 
+    def and_(self, other: Took) -> Took:
+        """Return what both together did."""
+        refused = Counter(self.refused)
+        refused.update(other.refused)
+        return Took(
+            has_started=self.has_started or other.has_started,
+            stopped_by=other.stopped_by if self.stopped_by is Limit.NONE else self.stopped_by,
+            refused=dict(refused),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
@@ -162,6 +180,8 @@ class Decision:
     @property
     def is_dialing(self) -> bool:
         """True if calls are placed, although perhaps no more than a limit allows."""
+        if self.limit is Limit.NONE:
+            return bool(self.numbers.get("calls") or self.numbers.get("started"))
         return self.limit in DIALING
 
     @property
@@ -180,7 +200,7 @@ class _Numbers(dict[str, Any]):
 
 #: The sentence of each limit.
 SENTENCES: Final[Mapping[Limit, str]] = {
-    Limit.NONE: "{cell} dials: nothing limits it; {calls} calls are up and {waiting} requests wait",
+    Limit.NONE: "nothing limits {cell}: {calls} calls are up and {waiting} requests wait",
     Limit.NO_REQUESTS: (
         "no request of {cell} waits, and {calls} of its calls are up: Multcall has to write more"
     ),
@@ -188,23 +208,16 @@ SENTENCES: Final[Mapping[Limit, str]] = {
         "{cell} has {calls} calls of at most {threads} and {waiting} requests wait: "
         "'dialer cells set {cell} threads=N' allows more"
     ),
-    Limit.MAX_CALLS: (
-        "{reason}, and {waiting} requests of {cell} wait: "
-        "'dialer pbx set PBX max_calls=N' allows more"
+    **dict.fromkeys(
+        (Limit.MAX_CALLS, Limit.CPS, Limit.GOVERNED),
+        "{reason}; {waiting} requests of {cell} wait",
     ),
-    Limit.CPS: (
-        "{reason}, and {waiting} requests of {cell} wait: 'dialer pbx set PBX cps=N' allows more"
-    ),
-    Limit.GOVERNED: "{reason}, and {waiting} requests of {cell} wait; see 'dialer monitor'",
     Limit.PAUSED: "{cell} is {reason}; {waiting} requests wait",
     Limit.OUTSIDE_HOURS: (
         "{cell} is outside its calling hours (time zone {reason}), and {waiting} requests wait: "
         "'dialer config show' has the hours"
     ),
-    Limit.NO_BRIDGE: (
-        "no bridge serves {cell} ({reason}), and {waiting} requests wait: start 'dialer bridge', "
-        "or see its log"
-    ),
+    Limit.NO_BRIDGE: ("no bridge serves {cell} ({reason}): start 'dialer bridge', or see its log"),
     Limit.UNKNOWN_TRUNK: (
         "no request of {cell} was dialed lately: {refused} named a trunk that none of its PBXs "
         "has; correct Tronco in Multcall, or add the trunk to dialer.toml"
@@ -221,7 +234,7 @@ SENTENCES: Final[Mapping[Limit, str]] = {
         (
             *(Limit.NO_WORKER, Limit.NOT_CONSUMING, Limit.NOT_CLAIMING, Limit.AMI_DOWN),
             *(Limit.CLOCK_SKEW, Limit.TWO_WORKERS, Limit.MISSING_TARGET, Limit.NO_AGENTS),
-            Limit.DRAINED,
+            *(Limit.DRAINED, Limit.ASTERISK_FULL),
         ),
         "no PBX takes calls of {cell}: {reason}",
     ),
@@ -240,6 +253,8 @@ def decide(now: Situation) -> Decision:
         "threads": now.threads,
         "pbxs": {p.name: p.obstacle.limit for p in now.pbxs if p.obstacle is not None},
     }
+    if now.took.has_started:
+        numbers["started"] = True
     if now.took.refused:
         numbers["refused"] = sum(now.took.refused.values())
     return Decision(cell=now.cell, limit=found.limit, reason=found.reason, numbers=numbers)
@@ -292,15 +307,27 @@ def _reasons(pbxs: Sequence[PbxFacts]) -> str:
     return "; ".join(f"{p.name}: {p.obstacle.reason}" for p in pbxs if p.obstacle is not None)
 
 
+def _of_claims(now: Situation) -> Obstacle | None:
+    """Return why calls that the cell has are not dialed: no PBX claims them."""
+    if not all(pbx.is_late for pbx in now.taking):
+        return None
+    words = ", ".join(f"{pbx.name} does not claim its calls" for pbx in now.taking)
+    waits_s = max(pbx.late_s for pbx in now.taking)
+    reason = f"{words}, and the oldest waits {waits_s:.0f} s: see the log of its worker"
+    return Obstacle(limit=Limit.NOT_CLAIMING, reason=reason)
+
+
 def _of_waiting(now: Situation) -> Obstacle | None:
     """Return why requests wait although PBXs take calls."""
     if not now.waiting:
         return None
-    if (parked := _of_parked(now)) is not None:
-        return parked
-    if now.live >= now.threads:
+    if now.live >= now.threads or now.took.stopped_by is Limit.THREADS_FULL:
         return Obstacle(limit=Limit.THREADS_FULL, reason="")
-    return _of_room(now)
+    if now.parked and not now.took.has_started:
+        # Only the trunk counts that most wait for; those behind it may need another one.
+        trunk = max(now.parked, key=lambda name: now.parked[name])
+        return _of_trunk(now, trunk) if trunk else _of_room(now.taking, now.took)
+    return _of_room(now.taking, now.took)
 
 
 def _of_requests(now: Situation) -> Obstacle | None:
@@ -312,47 +339,55 @@ def _of_requests(now: Situation) -> Obstacle | None:
     return None if now.waiting else Obstacle(limit=Limit.NO_REQUESTS, reason="")
 
 
-def _of_parked(now: Situation) -> Obstacle | None:
-    """Return why no request moves if all wait for trunks of PBXs that take no calls.
+def _of_trunk(now: Situation, trunk: str) -> Obstacle | None:
+    """Return why requests for a trunk wait, None if they can move.
 
     A bridge refuses requests for a trunk that no PBX has any longer.
     """
-    if sum(now.parked.values()) < now.waiting:
-        return None
-    if any(pbx.load.has_trunk(trunk or None) for trunk in now.parked for pbx in now.taking):
-        return None
-    away = [p for p in now.pbxs if p.obstacle is not None and p.load.trunks & now.parked.keys()]
-    if not away or away[0].obstacle is None:
-        return None
-    trunks = ", ".join(trunk for trunk in now.parked if trunk)
-    reason = f"{now.waiting} requests wait for trunk {trunks}; {_reasons(away)}"
-    return Obstacle(limit=away[0].obstacle.limit, reason=reason)
+    having = [pbx for pbx in now.pbxs if pbx.load.has_trunk(trunk)]
+    taking = [pbx for pbx in having if pbx.obstacle is None]
+    words = f"{now.parked[trunk]} requests wait for trunk {trunk}"
+    if having and not taking:
+        limits = [pbx.obstacle.limit for pbx in having if pbx.obstacle is not None]
+        limit = next((one for one in _FIRST if one in limits), limits[0])
+        return Obstacle(limit=limit, reason=f"{words}; {_reasons(having)}")
+    if taking and all(pbx.load.trunk_starts.get(trunk, 1) <= 0 for pbx in taking):
+        names = ", ".join(pbx.name for pbx in taking)
+        reason = f"{words}, and its carrier refuses calls for lack of capacity on {names}"
+        return Obstacle(limit=Limit.GOVERNED, reason=f"{reason}: see 'dialer monitor'")
+    found = _of_room(taking, now.took) if taking else None
+    return found and Obstacle(limit=found.limit, reason=f"{words}; {found.reason}")
 
 
-def _of_room(now: Situation) -> Obstacle | None:
-    """Return why none of the PBXs that take calls has room, None if one has."""
-    late = [pbx for pbx in now.taking if pbx.late_s >= UNCLAIMED_S and not pbx.governed]
-    if len(late) == len(now.taking):
-        words = ", ".join(f"{pbx.name} does not claim its calls" for pbx in late)
-        waits_s = max(pbx.late_s for pbx in late)
-        reason = f"{words}, and the oldest waits {waits_s:.0f} s: see the log of its worker"
-        return Obstacle(limit=Limit.NOT_CLAIMING, reason=reason)
-    free = [pbx for pbx in now.taking if pbx.load.calls < pbx.load.max_calls]
-    if not free:
-        words = ", ".join(
-            f"{p.name} has {p.load.calls} of {p.load.max_calls} calls" for p in now.taking
-        )
-        return Obstacle(limit=Limit.MAX_CALLS, reason=words)
-    if any(pbx.load.room for pbx in free) and now.took.stopped_by is not Limit.CPS:
+def _of_room(taking: Sequence[PbxFacts], took: Took) -> Obstacle | None:
+    """Return why none of these PBXs, which take calls, has room; None if one has."""
+    free = [pbx for pbx in taking if pbx.load.calls < pbx.load.max_calls]
+    if not free or took.stopped_by is Limit.MAX_CALLS:
+        return Obstacle(limit=Limit.MAX_CALLS, reason=", ".join(map(_full, taking)))
+    if any(pbx.load.room for pbx in free) and took.stopped_by is not Limit.CPS:
         return None
     if slowed := [pbx for pbx in free if pbx.governed]:
         words = ", ".join(
-            f"the Asterisk of {pbx.name} is slow and gets {pbx.governed:.3g} calls a second"
+            f"the Asterisk of {pbx.name} is slow and gets {pbx.governed:.3g} calls a second: see "
+            "'dialer monitor'"
             for pbx in slowed
         )
         return Obstacle(limit=Limit.GOVERNED, reason=words)
-    words = ", ".join(f"{pbx.name} starts {pbx.cps:g} calls a second" for pbx in free)
+    words = ", ".join(
+        f"{pbx.name} starts {pbx.cps:g} calls a second, and 'dialer pbx set {pbx.name} cps=N' "
+        "allows more"
+        for pbx in free
+    )
     return Obstacle(limit=Limit.CPS, reason=words)
+
+
+def _full(pbx: PbxFacts) -> str:
+    cure = (
+        "raise maxcalls in its asterisk.conf"
+        if pbx.is_capped
+        else f"'dialer pbx set {pbx.name} max_calls=N' allows more"
+    )
+    return f"{pbx.name} has {pbx.load.calls} of {pbx.load.max_calls} calls, and {cure}"
 
 
 _NOTHING: Final = Obstacle(limit=Limit.NONE, reason="")
@@ -362,6 +397,7 @@ _LOOKS: Final[Sequence[Callable[[Situation], Obstacle | None]]] = (
     _of_programs,
     _of_cell,
     _of_pbxs,
+    _of_claims,
     _of_waiting,
     _of_requests,
 )

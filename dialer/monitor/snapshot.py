@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from dialer.domain.why import Decision, Obstacle, Situation, decide
+from dialer.domain.why import Decision, Obstacle, decide
 from dialer.monitor import troubles
 from dialer.settings.live import Live
 from dialer.settings.tables import Pbx
 from dialer.store.keys import ANY_TRUNK
 from dialer.store.ledger import CellState, Survey
 from dialer.store.registry import BridgeState, PbxState, Registry
+from dialer.store.situation import situation_of
 
 #: Outcomes are those of so many minutes.
 OUTCOMES_OF_MIN: Final = 60
@@ -52,22 +53,19 @@ class Snapshot:
         """Return the limit that binds a cell."""
         state = self.cells[cell]
         names = [name for name in self.pbxs_of_cells.get(cell, ()) if name in self.pbxs]
-        late = {pbx: one.oldest_s for pbx, one in state.late.items()}
         of_cell = [self.bridges[name] for name in state.bridges if name in self.bridges]
+        is_read = not state.unreadable
         return decide(
-            Situation(
-                cell=cell,
+            situation_of(
+                cell,
+                state,
+                [self.pbxs[name] for name in names],
                 threads=self.threads.get(cell, 0),
-                live=state.counts.live,
-                waiting=state.counts.waiting,
-                parked=state.counts.parked,
                 paused=self.paused.get(cell, ""),
                 closed=self.closed.get(cell, ""),
                 redis=self.refusing.get(cell),
                 broker=next((one.broker for one in of_cell if one.broker), ""),
-                bridge_silent_s=min(state.bridges.values(), default=math.inf),
-                pbxs=[self.pbxs[n].facts(cell, late_s=late.get(n, 0.0)) for n in names],
-                took=state.took,
+                bridge_silent_s=min(state.bridges.values(), default=math.inf) if is_read else 0.0,
             )
         )
 

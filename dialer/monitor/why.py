@@ -6,7 +6,7 @@ import asyncio
 import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from redis.exceptions import NoPermissionError, RedisError
@@ -19,7 +19,7 @@ from dialer.settings import Cell, Settings
 from dialer.settings.live import with_parameters
 from dialer.store.client import connect, require
 from dialer.store.keys import PROBE
-from dialer.store.ledger import DecisionReads, LedgerReads, Logged, Survey
+from dialer.store.ledger import DecisionReads, Survey
 from dialer.store.parameters import ParameterStore
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps, redis_obstacle
@@ -66,45 +66,55 @@ async def why(settings: Settings, cell: str, at: datetime | None = None) -> Why:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 return await reader.now()
-        except (StoreUnavailable, TimeoutError) as error:
-            said = str(error) or f"the Redis of cell {cell} does not answer"
-            redis = Obstacle(limit=Limit.REDIS_AWAY, reason=said)
-            unknown = Situation(cell=cell, threads=reader.cell.threads, redis=redis)
-            return Why(decision=decide(unknown), at=datetime.now(UTC))
+        except StoreUnavailable as error:
+            redis = Obstacle(limit=Limit.REDIS_AWAY, reason=str(error))
+        except TimeoutError as error:
+            redis = redis_obstacle(reader.asking, error)
+        unknown = Situation(cell=cell, threads=reader.cell.threads, redis=redis)
+        return Why(decision=decide(unknown), at=datetime.now(UTC))
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads about one cell. `cell` are its settings of the file."""
+    """Reads about one cell. `cell` are its settings of the file, `asking` is which Redis is asked.
+
+    The registry is asked first, so that a cell's Redis is not blamed for it.
+    """
 
     file: Settings
     cell: Cell
     stack: AsyncExitStack
+    asking: str = ""
 
     async def now(self) -> Why:
-        cell_steps = await self._steps(self.file.cell_redis_url(self.cell), self._where)
         steps = await self._steps(self.file.registry_redis_url, "the registry's Redis")
         live = with_parameters(self.file, await ParameterStore(steps).read())
+        cell_steps = await self._of_cell()
         cell = live.settings.cell(self.cell.name)
-        survey, decisions = Survey(cell_steps), DecisionReads(cell_steps, cell.name)
         pbxs = [live.settings.pbx(name) for name in cell.pbxs]
-        of_cell = [(survey, {cell.name: cell.pbxs})]
+        of_cell = [(Survey(cell_steps), {cell.name: cell.pbxs})]
         snapshot = await take_snapshot(Registry(steps), pbxs, of_cell, live=live)
-        silent_s = min(snapshot.cells[cell.name].bridges.values(), default=math.inf)
-        if silent_s >= LATE_BRIDGE_S and (refusing := await _refusing(cell_steps, steps)):
+        state = snapshot.cells[cell.name]
+        is_silent = min(state.bridges.values(), default=math.inf) >= LATE_BRIDGE_S
+        if is_silent and (refusing := await _refusing(cell_steps, steps)):
             snapshot = replace(snapshot, refusing={cell.name: refusing})
-        decision, now = snapshot.decision(cell.name), datetime.now(UTC)
-        logged, _ = await decisions.in_force_at(now)
-        return Why(decision=decision, at=now, since=_since(decision, logged, now, silent_s))
+        decision, now = snapshot.decision(cell.name), await _time_of(cell_steps)
+        since = now  # the log may not have it yet
+        if decision.limit is Limit.NO_BRIDGE:
+            since = await DecisionReads(cell_steps, cell.name).kept_until() or now
+        elif state.logged is not None and state.logged.decision.limit is decision.limit:
+            since = state.logged.at
+        return Why(decision=decision, at=now, since=since)
 
     async def then(self, at: datetime) -> Why:
-        steps = await self._steps(self.file.cell_redis_url(self.cell), self._where)
-        logged, after = await DecisionReads(steps, self.cell.name).in_force_at(at)
+        steps = await self._of_cell()
+        log = DecisionReads(steps, self.cell.name)
+        logged, after = await log.in_force_at(at)
         if logged is None:
             raise NothingKnown(
                 f"the decision log of {self.cell.name} has nothing of that time: it keeps 24 hours"
             )
-        now = datetime.now(UTC)
+        now = await _time_of(steps)
         found = Why(
             decision=logged.decision,
             at=at,
@@ -112,32 +122,31 @@ class _Reader:
             until=after.at if after is not None else None,
             age_s=(now - at).total_seconds(),
         )
-        bridges = await LedgerReads(steps, self.cell.name).served_by()
-        last = now - timedelta(seconds=min(bridges.values(), default=0.0))
-        if after is not None or (at - last).total_seconds() < LATE_BRIDGE_S:
+        kept_until = await log.kept_until()
+        if after is not None or kept_until is None:
             return found
-        silent_s = (at - last).total_seconds()
+        silent_s = (at - kept_until).total_seconds()
+        if silent_s < LATE_BRIDGE_S:
+            return found
         gone = Situation(cell=self.cell.name, threads=self.cell.threads, bridge_silent_s=silent_s)
-        return replace(found, decision=decide(gone), since=last)
+        return replace(found, decision=decide(gone), since=kept_until)
 
-    @property
-    def _where(self) -> str:
-        return f"the Redis of cell {self.cell.name}"
+    async def _of_cell(self) -> Steps:
+        where = f"the Redis of cell {self.cell.name}"
+        return await self._steps(self.file.cell_redis_url(self.cell), where)
 
     async def _steps(self, url: str, where: str) -> Steps:
+        self.asking = where
         steps = Steps(connect(url), where)
         self.stack.push_async_callback(steps.close)
         await require(steps.redis, url, where)
         return steps
 
 
-def _since(decision: Decision, logged: Logged | None, now: datetime, silent_s: float) -> datetime:
-    """Return since when a limit binds: the log may not have it yet."""
-    if decision.limit is Limit.NO_BRIDGE and not math.isinf(silent_s):
-        return now - timedelta(seconds=silent_s)
-    if logged is not None and logged.decision.limit is decision.limit:
-        return logged.at
-    return now
+async def _time_of(steps: Steps) -> datetime:
+    """Return the time of a Redis, which all times of the log are."""
+    seconds, micros = await steps.read("TIME")
+    return datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
 
 
 async def _refusing(*servers: Steps) -> Obstacle | None:

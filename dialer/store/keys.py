@@ -186,6 +186,12 @@ class LedgerKeys:
         return f"dialer:number:{self.cell}:{self.numbering.same(number)}"
 
 
+LOGGERS: Final = "dialer:loggers"
+"""Sorted set in each cell's Redis: bridge by when it last kept decision logs, ms; of 24 hours.
+
+`IDLE_RETENTION_S`.
+"""
+
 CELLS: Final = "dialer:cells"
 """Hash in each cell's Redis: cell to its last settings, as text. `IDLE_RETENTION_S`."""
 

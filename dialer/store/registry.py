@@ -126,6 +126,7 @@ class PbxState:
             cps=self.cps,
             governed=self.governed.rate,
             late_s=late_s,
+            is_capped=0 < self.cap < self.max_calls,
         )
 
     def obstacle(self, cell: str | None = None) -> Obstacle | None:
@@ -540,9 +541,7 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
         verdict=verdict,
         lifted=_results(_text(judged[-1])),
         drained=pbx.drained,
-        limits={
-            name: Limit(limit) for name, limit in _mapping(limits).items() if limit in set(Limit)
-        },
+        limits=_limits(limits, instance),
         rival=rival if 0 <= wanted_s < RIVAL_SHOWN_S else "",
     )
 
@@ -580,6 +579,16 @@ def _governed(text: str, instance: str) -> Governed:
         normal_s=_rate(found.get("normal_ms")) / 1000,
         trunks=limited,
     )
+
+
+def _limits(text: str, instance: str) -> dict[str, Limit]:
+    """Return what the troubles of a heartbeat are; nothing if another worker wrote it."""
+    found = _mapping(text)
+    of = found.get("of")
+    if found.get("instance") != instance or not isinstance(of, dict):
+        return {}
+    known = {str(one): one for one in Limit if one is not Limit.NONE}
+    return {name: known[limit] for name, limit in of.items() if str(limit) in known}
 
 
 def _rate(value: object) -> float:

@@ -77,8 +77,9 @@ _ARGUMENTS: Final[Mapping[str, Command]] = {
 _DIRECT: Final = ("BLMOVE", "SMISMEMBER", "HGET", "HGETALL", "LLEN", "LPUSH", "LRANGE", "ZCARD")
 
 
-#: Commands of operators, who change live parameters. Calls are dialed without these rights too.
-_TO_STEER: Final = frozenset({"XADD", "XRANGE", "XREVRANGE"})
+#: Commands of operators, who change live parameters or look at the system. Calls are dialed without
+#: these rights too.
+_OF_OPERATORS: Final = frozenset({"SRANDMEMBER", "XADD", "XRANGE", "XREVRANGE"})
 
 
 def step_commands() -> frozenset[str]:
@@ -121,7 +122,7 @@ async def missing_rights(
     """
     prefix = f"dialer:doctor-{secrets.token_hex(6)}"
     commands: list[Command] = [
-        *trials(prefix, but=_TO_STEER if only_to_dial else frozenset()),
+        *trials(prefix, but=_OF_OPERATORS if only_to_dial else frozenset()),
         *(command for cell in cells for command in wire_trials(cell, prefix)),
         ("SCRIPT", "LOAD", SCRIPT),
         ("EVALSHA", hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest(), 0),

@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 import pytest
@@ -18,7 +17,7 @@ from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
 from dialer.store import keys
 from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
-from dialer.store.ledger import Admissible, Logged, News, write_news
+from dialer.store.ledger import Admissible, DeadList, News, Replacement, write_news
 from dialer.store.ledger.fence import Fence
 from dialer.store.parameters import ParameterStore
 from dialer.store.registry import BridgeState, Holder
@@ -71,6 +70,7 @@ def builders() -> Iterator[Builder]:
     for name in ("DO_NOT_CALL", "PARAMETERS", "CHANGES"):
         yield Builder(name, getattr(keys, name), "Kept: the operator owns it.")
     yield Builder("PROBE", keys.PROBE, "A second.")
+    yield Builder("LOGGERS", keys.LOGGERS, "`IDLE_RETENTION_S`.")
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 36
+    assert len(every) == 39
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -150,9 +150,16 @@ async def a_day(site: Site) -> None:
     edit = Edit(name="threads", old=50, new=3, was_live=False, is_live=True)
     await ParameterStore(site.steps).change(Subject("cell", CELL), [edit], version=0, by="ana")
     decision = Decision(cell=CELL, limit=Limit.CPS)
-    logged = Logged(at=datetime.now(UTC), decision=decision)
-    news = News(cell=ledger.keys, took=Took(has_started=True), at_ms=0, entries=[logged])
+    news = News(cell=ledger.keys, took=Took(has_started=True), at_ms=0, decision=decision)
     assert await write_news(site.steps, BRIDGE, [news]) == [True]
+    (entry,) = await DeadList(site.steps, CELL).newest(1)
+    link = Replacement(replaces="taken", by="ana", at="now", entry=entry.name)
+    dead = DeadList(site.steps, CELL)
+    assert await dead.send(entry, element("again"), request_id="again", link=link) == "sent"
+    await ledger.fetch(BRIDGE, at_most=1, threads=9)
+    await ledger.refuse(
+        ledger.keys.hand(BRIDGE), element("again"), request_id="again", response="{}", dead="{}"
+    )
     await ledger.return_hand(BRIDGE)
 
 

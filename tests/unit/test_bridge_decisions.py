@@ -1,9 +1,10 @@
-"""What a bridge logs of its decisions: changes only, not too many, also while Redis is away."""
+"""What a bridge logs of its decisions: changes only, not too many, and it needs little for it."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -12,10 +13,11 @@ from redis.exceptions import ResponseError
 from dialer.bridge import decisions as module
 from dialer.bridge.decisions import (
     BURST,
-    OFFER_EVERY_S,
+    COMPARED_EVERY_S,
+    EVERY_S,
+    FAILED_PAUSE_S,
     ONE_EACH_S,
-    WAITING_MAX,
-    CellLog,
+    Budget,
     Deciding,
     Decisions,
 )
@@ -24,235 +26,275 @@ from dialer.bridge.life import Life
 from dialer.domain.limits import Limit
 from dialer.domain.room import PbxLoad
 from dialer.domain.why import Decision, Lately, Obstacle, PbxFacts, Took
+from dialer.errors import StepsStopped
 from dialer.store.keys import LedgerKeys
-from dialer.store.ledger import News
+from dialer.store.ledger import CellCounts, CellState, Logged, News
 from dialer.store.steps import Steps
 from tests.unit.stand_ins import Notes, a
 
 AT = datetime(2026, 11, 27, tzinfo=UTC)
+AWAY = Obstacle(limit=Limit.REDIS_AWAY, reason="gone")
 
 
-def decision(limit: Limit) -> Decision:
-    return Decision(cell="COB", limit=limit)
-
-
-def flapping(log: CellLog, times: int, *, start: float = 0.0, every_s: float = 0.0) -> None:
-    for n in range(times):
-        limit = Limit.CPS if n % 2 else Limit.NONE
-        log.note(decision(limit), AT, start + n * every_s)
-
-
-def test_only_another_limit_is_logged() -> None:
-    log = CellLog()
-    for limit in (Limit.NONE, Limit.NONE, Limit.CPS, Limit.CPS, Limit.NONE):
-        log.note(decision(limit), AT, 0.0)
-    assert [one.decision.limit for one in log.waiting] == ["none", "cps", "none"]
-
-
-def test_a_limit_that_comes_and_goes_does_not_fill_the_log() -> None:
-    log = CellLog()
-    flapping(log, 3 * BURST)
-    assert len(log.waiting) == BURST
-    log.waiting.clear()
-    flapping(log, 1000, start=ONE_EACH_S, every_s=ONE_EACH_S / 100)
-    assert 10 <= len(log.waiting) <= 11
-
-
-def test_the_limit_in_force_is_logged_once_there_is_room() -> None:
-    log = CellLog()
-    flapping(log, BURST + 1)
-    assert log.last == "cps"
-    log.note(decision(Limit.PAUSED), AT, 1.0)
-    assert log.last == "cps"
-    log.note(decision(Limit.PAUSED), AT, 1.0 + ONE_EACH_S)
-    assert log.last == "paused"
-
-
-def test_what_waits_for_redis_has_a_limit() -> None:
-    log = CellLog()
-    for n in range(2 * WAITING_MAX):
-        log.last = None
-        log.note(decision(Limit.CPS), AT, n * ONE_EACH_S)
-    assert len(log.waiting) == WAITING_MAX
-
-
-# --- one cell ---------------------------------------------------------------------------
+def test_a_budget_is_filled_again() -> None:
+    budget = Budget()
+    assert [budget.take(0.0) for _ in range(BURST + 2)] == [True] * BURST + [False] * 2
+    assert not budget.take(ONE_EACH_S - 1)
+    assert budget.take(ONE_EACH_S)
+    assert not budget.take(ONE_EACH_S)
+    assert [budget.take(1e6) for _ in range(BURST + 1)] == [True] * BURST + [False]
 
 
 class Site:
-    """A cell that a bridge decides on. `others`: seconds since the heartbeats of other bridges."""
+    """Cells of one server that a bridge decides on, all on one PBX.
 
-    def __init__(self, **others: float) -> None:
-        self.notes = Notes()
-        self.obstacle: Obstacle | None = None
-        self.sizes = 0, 0
-        self.others = others
+    `state` is what a survey reads of each. `written` has what was written, `gaps` the gaps.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.room, self.obstacle = 5, cast(Obstacle | None, None)
+        self.state = CellState()
+        self.surveyed: list[str] = []
+        self.written: list[News] = []
+        self.gaps: list[Decision | None] = []
+        self.reply: bool | str = True
+        self.steps: Any = a(obstacle=None, where="the Redis", or_none_if_down=self._await)
+        self.registry: Any = a(obstacle=None, or_none_if_down=self._await)
+        self.cells = [self._cell(name) for name in names or ("COB",)]
+        self.decisions = Decisions("mine", self.steps, self.registry, self.cells)
+        self.decisions._survey = cast(Any, a(read=self._survey))
+        monkeypatch.setattr(module, "write_news", self._write)
+
+    def _cell(self, name: str) -> Deciding:
         limits = a(is_open=lambda _: True, time_zone="UTC")
-        self.cell: Any = a(
-            name="COB",
-            bridge="mine",
+        cell: Any = a(
+            name=name,
             paused="",
             settings=a(threads=9, limits=limits),
             pbxs=("pbx01",),
             registry=a(pbxs=self._states),
-            ledger=a(
-                sizes=self.notes.of("sizes", lambda: self.sizes),
-                served_by=self._bridges,
-                keys=LedgerKeys("COB"),
-            ),
+            ledger=a(keys=LedgerKeys(name)),
             clock=a(now=lambda: AT, is_measured=True),
             dispatcher=a(problem=""),
         )
-        self.intake = a(parked={}, lately=Lately())
-        self.life = Life(is_known=True, is_quiet=True)
-        self.deciding = Deciding(self.cell, cast(Intake, self.intake), self.life)
+        intake = cast(Intake, a(lately=Lately()))
+        return Deciding(cell, intake, Life(is_known=True, is_quiet=True))
 
-    async def _states(self, *_: Any, **__: Any) -> dict[str, Any]:
-        load = PbxLoad(name="pbx01", ready=True, calls=0, max_calls=5, starts=5)
-        facts = PbxFacts(load=load, obstacle=self.obstacle)
-        return {"pbx01": a(facts=lambda _: facts)}
-
-    async def _bridges(self) -> dict[str, float]:
-        return {"mine": 0.0, **self.others}
-
-    async def limits(self) -> list[str]:
-        await self.deciding.look()
-        return [one.decision.limit for one in self.deciding.log.waiting]
-
-    @property
-    def news(self) -> News:
-        news = self.deciding.news()
-        assert news is not None
-        return news
-
-
-async def test_a_quiet_cell_costs_no_read() -> None:
-    site = Site()
-    assert await site.limits() == ["no_requests"]
-    assert site.notes == []
-
-
-async def test_a_busy_cell_is_known_by_its_pulse() -> None:
-    site = Site()
-    site.life.is_quiet, site.life.live, site.life.waiting = False, 9, 4
-    assert await site.limits() == ["threads_full"]
-    assert site.notes == []
-
-
-@pytest.mark.parametrize("why", ["obstacle", "pause", "no pulse"])
-async def test_what_waits_for_a_cell_that_dials_nothing_is_read(why: str) -> None:
-    site = Site()
-    site.sizes = 0, 70
-    if why == "obstacle":
-        site.obstacle = Obstacle(limit=Limit.AMI_DOWN, reason="down")
-    elif why == "pause":
-        site.cell.paused = "paused by ana"
-    else:
-        site.life.is_known = False
-    await site.deciding.look()
-    (logged,) = site.deciding.log.waiting
-    assert logged.decision.numbers["waiting"] == 70
-    assert site.notes.names == ["sizes"]
-
-
-async def test_a_cell_without_news_writes_nothing() -> None:
-    site = Site()
-    await site.deciding.look()
-    news = site.news
-    assert [one.decision.limit for one in news.entries] == ["no_requests"]
-    site.deciding.written(news, keeps_log=True)
-    await site.deciding.look()
-    assert site.deciding.news() is None
-
-
-async def test_what_is_done_lately_is_written_until_it_is_past() -> None:
-    site = Site()
-    site.intake.lately.started(asyncio.get_running_loop().time())
-    news = site.news
-    assert news.took == Took(has_started=True)
-    site.deciding.written(news, keeps_log=True)
-    site.intake.lately = Lately()
-    news = site.news
-    assert news.took == Took()
-    site.deciding.written(news, keeps_log=True)
-    assert site.deciding.news() is None
-
-
-async def test_a_bridge_offers_its_log_until_it_keeps_it() -> None:
-    site = Site()
-    await site.deciding.look()
-    site.cell.paused = "paused by ana"
-    await site.deciding.look()
-    site.deciding.written(site.news, keeps_log=False)
-    assert site.deciding.news() is None
-    site.deciding.log.offered_at -= OFFER_EVERY_S
-    news = site.news
-    assert [one.decision.limit for one in news.entries] == ["paused"]
-    site.deciding.written(news, keeps_log=True)
-    assert site.deciding.news() is None
-
-
-async def test_a_bridge_logs_that_nobody_served_its_cell() -> None:
-    site = Site(dead=70.0, older=500.0)
-    await site.deciding.begin()
-    (logged,) = site.deciding.log.waiting
-    assert logged.decision.limit is Limit.NO_BRIDGE
-    assert logged.at == AT - timedelta(seconds=70)
-
-
-@pytest.mark.parametrize("others", [{}, {"dead": 70.0, "alive": 0.4}])
-async def test_a_cell_that_others_serve_has_no_gap(others: dict[str, float]) -> None:
-    site = Site(**others)
-    await site.deciding.begin()
-    assert not site.deciding.log.waiting
-
-
-# --- all cells of a server ----------------------------------------------------------------
-
-
-async def test_a_redis_that_is_away_is_logged_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    site, kept = Site(), Notes()
-    away = Obstacle(limit=Limit.REDIS_AWAY, reason="gone")
-    steps: Any = a(obstacle=away, where="the Redis")
-    decisions = Decisions("mine", steps, cast(Steps, a(obstacle=None)), [site.deciding])
-    monkeypatch.setattr(asyncio, "sleep", kept.of("sleep", asyncio.CancelledError()))
-    with pytest.raises(asyncio.CancelledError):
-        await decisions.run()
-    (logged,) = site.deciding.log.waiting
-    assert (logged.decision.limit, logged.decision.sentence) == (Limit.REDIS_AWAY, "gone")
-
-
-async def test_a_refusal_of_redis_ends_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    site, sleeps = Site(), Notes()
-    site.cell.registry.pbxs = Notes().of("pbxs", ResponseError("no rights"))
-
-    async def unless_down(work: Any) -> Any:
+    async def _await(self, work: Any) -> Any:
         return await work
 
-    steps: Any = a(obstacle=None, where="the Redis", or_none_if_down=unless_down)
-    decisions = Decisions("mine", steps, steps, [site.deciding])
+    async def _states(self, *_: Any, **__: Any) -> dict[str, Any]:
+        load = PbxLoad(name="pbx01", ready=True, calls=0, max_calls=5, starts=self.room)
+        facts = PbxFacts(load=load, obstacle=self.obstacle)
+        return {"pbx01": a(load=load, facts=lambda *_, **__: facts)}
+
+    async def _survey(self, cells: dict[str, list[str]]) -> dict[str, CellState]:
+        self.surveyed += cells
+        return dict.fromkeys(cells, self.state)
+
+    async def _write(
+        self, _: Any, bridge: str, news: list[News], *, gap: Decision | None
+    ) -> list[bool | str]:
+        assert bridge == "mine"
+        self.written, self.gaps = [*self.written, *news], [*self.gaps, gap]
+        return [self.reply] * len(news)
+
+    @property
+    def limits(self) -> list[Limit]:
+        return [one.decision.limit for one in self.written if one.decision is not None]
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(monkeypatch)
+
+
+def logged(limit: Limit) -> Logged:
+    return Logged(at=AT, decision=Decision(cell="COB", limit=limit))
+
+
+async def test_a_limit_is_written_once(site: Site) -> None:
+    for _ in range(3):
+        await site.decisions.look()
+    assert site.limits == ["no_requests"]
+
+
+async def test_a_quiet_cell_is_read_now_and_then(site: Site) -> None:
+    for _ in range(5):
+        await site.decisions.look()
+    assert site.surveyed == ["COB"]
+    assert len(site.gaps) == 5, "each look says that the bridge keeps the log"
+    site.cells[0].compared_at -= COMPARED_EVERY_S
+    await site.decisions.look()
+    assert site.limits == ["no_requests", "no_requests"], "the log was lost"
+
+
+@pytest.mark.parametrize("why", ["busy", "no room", "obstacle", "pause", "dialed"])
+async def test_a_cell_that_may_have_requests_is_read(site: Site, why: str) -> None:
+    (one,) = site.cells
+    await site.decisions.look()
+    if why == "busy":
+        one.life.is_quiet = False
+    elif why == "no room":
+        site.room = 0
+    elif why == "obstacle":
+        site.obstacle = AWAY
+    elif why == "pause":
+        one.cell.paused = "paused by ana"
+    else:
+        one.intake.lately.started(asyncio.get_running_loop().time())
+    await site.decisions.look()
+    assert site.surveyed == ["COB", "COB"]
+
+
+async def test_the_log_says_what_dialer_why_says(site: Site) -> None:
+    counts = CellCounts(waiting=70, live=9)
+    site.cells[0].life.is_quiet = False
+    site.state = CellState(counts=counts, logged=logged(Limit.NONE))
+    await site.decisions.look()
+    assert site.limits == ["threads_full"]
+    assert site.written[-1].decision is not None
+    assert site.written[-1].decision.numbers["waiting"] == 70
+    site.state = replace(site.state, logged=logged(Limit.THREADS_FULL))
+    await site.decisions.look()
+    assert site.limits == ["threads_full"]
+    site.state = replace(site.state, unreadable="WRONGTYPE")
+    await site.decisions.look()
+    assert site.limits == ["threads_full", "redis_refuses"]
+
+
+async def test_what_is_done_lately_is_written_until_it_is_past(site: Site) -> None:
+    (one,) = site.cells
+    await site.decisions.look()
+    one.intake.lately.started(asyncio.get_running_loop().time())
+    await site.decisions.look()
+    one.intake.lately = Lately()
+    for _ in range(3):
+        await site.decisions.look()
+    assert [new.took for new in site.written] == [Took(), Took(has_started=True), Took()]
+
+
+@pytest.mark.parametrize("reply", [False, "WRONGTYPE"])
+async def test_what_another_bridge_logs_is_offered_again(site: Site, reply: bool | str) -> None:
+    site.reply = reply
+    for _ in range(3):
+        await site.decisions.look()
+    assert site.limits == ["no_requests"] * 3
+
+
+async def test_limits_that_come_and_go_hide_no_others(site: Site) -> None:
+    (one,) = site.cells
+    one.life.is_quiet = False
+    for n in range(3 * BURST):
+        last = Limit.NONE if n % 2 else Limit.THREADS_FULL
+        live = 9 if n % 2 else 8
+        counts = CellCounts(waiting=70, live=live)
+        site.state = CellState(counts=counts, logged=logged(last))
+        await site.decisions.look()
+    assert len(site.limits) == BURST
+    one.cell.paused = "paused by ana"
+    await site.decisions.look()
+    assert site.limits[-1] == "paused"
+
+
+# --- gaps -----------------------------------------------------------------------------
+
+
+async def test_the_first_look_asks_who_was_there_before(site: Site) -> None:
+    await site.decisions.look()
+    await site.decisions.look()
+    first, second = site.gaps
+    assert first is not None
+    assert (first.limit, first.reason) == (Limit.NO_BRIDGE, "none was running")
+    assert second is None
+
+
+async def test_a_look_after_a_pause_writes_of_every_cell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(monkeypatch, "TIM", "OI")
+    for _ in range(2):
+        await site.decisions.look()
+    assert len(site.written) == 2
+    site.decisions._written_at -= 60
+    await site.decisions.look()
+    assert len(site.written) == 4
+    assert site.gaps[-1] is not None
+
+
+async def test_a_redis_that_was_away_is_logged_later(site: Site) -> None:
+    await site.decisions.look()
+    site.steps.obstacle = AWAY
+    await site.decisions.look()
+    assert len(site.gaps) == 1
+    site.steps.obstacle = None
+    site.decisions._written_at -= 60
+    await site.decisions.look()
+    gap = site.gaps[-1]
+    assert gap is not None
+    assert (gap.limit, gap.reason) == (Limit.REDIS_AWAY, "gone")
+    site.decisions._written_at -= 60
+    await site.decisions.look()
+    gap = site.gaps[-1]
+    assert gap is not None
+    assert gap.limit is Limit.NO_BRIDGE
+
+
+async def test_a_registry_that_is_away_is_logged_at_once(site: Site) -> None:
+    await site.decisions.look()
+    site.registry.obstacle = AWAY
+    await site.decisions.look()
+    assert site.limits == ["no_requests", "redis_away"]
+
+
+async def test_nothing_is_decided_if_a_redis_goes_down_meanwhile(site: Site) -> None:
+    async def is_down(work: Any) -> None:
+        work.close()
+
+    site.steps.or_none_if_down = is_down
+    await site.decisions.look()
+    assert site.gaps == []
+
+
+async def test_a_cell_without_a_clock_or_a_bridge_waits(site: Site) -> None:
+    (one,) = site.cells
+    one.cell.clock.is_measured = False
+    await site.decisions.look()
+    assert site.written == []
+    one.cell.clock.is_measured = True
+    one.is_served = lambda: False
+    await site.decisions.look()
+    assert site.written == []
+
+
+# --- what goes wrong --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ResponseError("no rights"), ValueError("a defect")])
+async def test_an_error_ends_nothing(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    """Dialing does not need the log."""
+    sleeps = Notes()
+    errors: list[Exception | None] = [error, None]
+    monkeypatch.setattr(Decisions, "look", Notes().of("look", lambda _: errors.pop(0)))
     monkeypatch.setattr(
         asyncio, "sleep", sleeps.of("sleep", lambda s: asyncio.CancelledError() if s < 1 else None)
     )
     with pytest.raises(asyncio.CancelledError):
-        await decisions.run()
-    assert sleeps.given("sleep") == [module.REFUSED_PAUSE_S, module.EVERY_S]
-    (logged,) = site.deciding.log.waiting
-    assert logged.decision.limit is Limit.REDIS_REFUSES
-    assert vars(caplog.records[0])["part"] == "decision log"
+        await site.decisions.run()
+    assert sleeps.given("sleep") == [FAILED_PAUSE_S, EVERY_S]
+    (record,) = caplog.records
+    assert record.message == "The decision log was not written; trying again"
+    suffered = site.decisions._suffered
+    assert (suffered is not None) is isinstance(error, ResponseError)
 
 
-async def test_a_cell_without_a_clock_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its times would be those of the host."""
-    site, written = Site(), Notes()
-    site.cell.clock.is_measured = False
-    monkeypatch.setattr(module, "write_news", written.of("write", [True]))
-    decisions = Decisions("mine", cast(Steps, a()), cast(Steps, a()), [site.deciding])
-    await decisions._look()
-    assert written == []
-    site.cell.clock.is_measured = True
-    await decisions._look()
-    assert written.names == ["write"]
-    assert not site.deciding.log.waiting
+async def test_steps_that_stopped_end_the_bridge(site: Site) -> None:
+    cell: Any = site.cells[0].cell
+    cell.registry = a(pbxs=Notes().of("pbxs", StepsStopped("a defect")))
+    with pytest.raises(StepsStopped):
+        await Decisions("mine", site.steps, cast(Steps, site.registry), site.cells).run()

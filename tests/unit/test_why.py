@@ -32,7 +32,8 @@ def load(name: str = "pbx01", **fields: Any) -> PbxLoad:
 
 
 def pbx(name: str = "pbx01", blocked: Limit | None = None, **fields: Any) -> PbxFacts:
-    of_load = {n: fields.pop(n) for n in ("calls", "starts", "trunks") if n in fields}
+    names = ("calls", "starts", "trunks", "trunk_starts")
+    of_load = {n: fields.pop(n) for n in names if n in fields}
     obstacle = Obstacle(limit=blocked, reason=f"{name} is bad") if blocked else None
     return PbxFacts(load=load(name, **of_load), obstacle=obstacle, cps=5.0, **fields)
 
@@ -73,9 +74,14 @@ def test_the_first_limit_of_the_order_is_named(first: int) -> None:
 
 
 def test_a_cell_without_a_limit_dials() -> None:
-    decision = decide(now())
+    decision = decide(now(live=3))
     assert (decision.limit, decision.is_dialing) == (Limit.NONE, True)
-    assert decision.sentence == ("COB dials: nothing limits it; 0 calls are up and 7 requests wait")
+    assert decision.sentence == "nothing limits COB: 3 calls are up and 7 requests wait"
+
+
+def test_a_cell_that_starts_nothing_does_not_dial() -> None:
+    assert not decide(now()).is_dialing
+    assert decide(now(took=Took(has_started=True))).is_dialing
 
 
 def test_a_heartbeat_that_is_a_little_late_is_none() -> None:
@@ -125,6 +131,8 @@ def test_calls_that_no_pbx_claims_are_named() -> None:
     assert limit(pbxs=[late]) is Limit.NOT_CLAIMING
     assert limit(pbxs=[late, pbx("pbx02")]) is Limit.NONE
     assert limit(pbxs=[pbx(late_s=UNCLAIMED_S - 0.01)]) is Limit.NONE
+    assert limit(pbxs=[late], waiting=0) is Limit.NOT_CLAIMING, "calls wait, although no request"
+    assert limit(pbxs=[late], live=9) is Limit.NOT_CLAIMING
 
 
 def test_calls_wait_for_their_turn_at_a_slow_asterisk() -> None:
@@ -138,12 +146,22 @@ def test_full_pbxs_are_told_from_those_at_their_pace() -> None:
     assert limit(pbxs=[full]) is Limit.MAX_CALLS
     paced = decide(now(pbxs=[full, pbx("pbx02", starts=0)]))
     assert paced.limit is Limit.CPS
-    assert "pbx02 starts 5 calls a second, and 7 requests of COB wait" in paced.sentence
+    assert paced.sentence == (
+        "pbx02 starts 5 calls a second, and 'dialer pbx set pbx02 cps=N' allows more; "
+        "7 requests of COB wait"
+    )
+
+
+def test_a_full_pbx_names_what_filled_it() -> None:
+    assert "'dialer pbx set pbx01 max_calls=N' allows" in decide(now(pbxs=[pbx(calls=10)])).sentence
+    capped = decide(now(pbxs=[pbx(calls=10, is_capped=True)]))
+    assert "raise maxcalls in its asterisk.conf" in capped.sentence
 
 
 def test_a_round_that_the_pace_ended_is_remembered() -> None:
-    """Between two rounds the pace allows a start again."""
-    assert limit(took=Took(has_started=True, stopped_by=Limit.CPS)) is Limit.CPS
+    """Between two rounds the pace allows a start again, or a call has ended."""
+    for one in (Limit.CPS, Limit.THREADS_FULL, Limit.MAX_CALLS):
+        assert limit(took=Took(has_started=True, stopped_by=one)) is one
 
 
 # --- requests -----------------------------------------------------------------------
@@ -166,22 +184,44 @@ def test_refusals_matter_only_if_nothing_is_dialed() -> None:
     assert limit(took=Took(refused=refused, has_started=True)) is Limit.NONE
 
 
-def test_parked_requests_name_the_pbx_of_their_trunk() -> None:
-    away = pbx("pbx02", Limit.AMI_DOWN, trunks=frozenset({"oi"}))
-    decision = decide(now(pbxs=[pbx(trunks=frozenset({"tim"})), away], parked={"oi": 7}))
+TIM, OI = frozenset({"tim"}), frozenset({"oi"})
+
+
+@pytest.mark.parametrize("parked", [7, 6])
+def test_parked_requests_name_the_pbx_of_their_trunk(parked: int) -> None:
+    away = pbx("pbx02", Limit.AMI_DOWN, trunks=OI)
+    decision = decide(now(pbxs=[pbx(trunks=TIM), away], parked={"oi": parked}))
     assert decision.limit is Limit.AMI_DOWN
-    assert "7 requests wait for trunk oi; pbx02: pbx02 is bad" in decision.sentence
+    assert f"{parked} requests wait for trunk oi; pbx02: pbx02 is bad" in decision.sentence
 
 
-@pytest.mark.parametrize("parked", [{"oi": 6}, {"tim": 7}, {"": 7}, {"oi": 6, "tim": 1}])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"calls": 10}, Limit.MAX_CALLS),
+        ({"starts": 0}, Limit.CPS),
+        ({"starts": 0, "governed": 2.0}, Limit.GOVERNED),
+        ({"trunk_starts": {"oi": 0}}, Limit.GOVERNED),
+    ],
+)
+def test_a_trunk_without_room_is_named(fields: dict[str, Any], expected: Limit) -> None:
+    pbxs = [pbx(trunks=TIM), pbx("pbx02", trunks=OI, **fields)]
+    decision = decide(now(pbxs=pbxs, parked={"oi": 7}))
+    assert decision.limit is expected
+    assert "7 requests wait for trunk oi" in decision.sentence
+
+
+@pytest.mark.parametrize("parked", [{"tim": 7}, {"": 7}, {"gone": 7}])
 def test_requests_that_can_move_are_no_obstacle(parked: dict[str, int]) -> None:
-    away = pbx("pbx02", Limit.AMI_DOWN, trunks=frozenset({"oi"}))
-    assert limit(pbxs=[pbx(trunks=frozenset({"tim"})), away], parked=parked) is Limit.NONE
+    """A bridge refuses those for a trunk that no PBX has."""
+    away = pbx("pbx02", Limit.AMI_DOWN, trunks=OI)
+    assert limit(pbxs=[pbx(trunks=TIM), away], parked=parked) is Limit.NONE
 
 
-def test_requests_for_a_trunk_of_nobody_are_no_obstacle() -> None:
-    """A bridge refuses them."""
-    assert limit(pbxs=[pbx(trunks=frozenset({"tim"}))], parked={"gone": 7}) is Limit.NONE
+def test_a_trunk_matters_only_if_nothing_is_dialed() -> None:
+    away = pbx("pbx02", Limit.AMI_DOWN, trunks=OI)
+    took = Took(has_started=True)
+    assert limit(pbxs=[pbx(trunks=TIM), away], parked={"oi": 6}, took=took) is Limit.NONE
 
 
 # --- sentences ------------------------------------------------------------------------
@@ -214,6 +254,18 @@ def test_numbers_are_values_of_json() -> None:
 
 def test_cells_dial_within_their_limits_of_speed() -> None:
     assert set(map(str, DIALING)) == {"none", "threads_full", "max_calls", "cps", "governed"}
+
+
+def test_what_two_bridges_did_is_one_answer() -> None:
+    one = Took(has_started=True, refused={Limit.REFUSED: 2})
+    two = Took(stopped_by=Limit.CPS, refused={Limit.REFUSED: 3, Limit.DO_NOT_CALL: 1})
+    both = Took(
+        has_started=True,
+        stopped_by=Limit.CPS,
+        refused={Limit.REFUSED: 5, Limit.DO_NOT_CALL: 1},
+    )
+    assert one.and_(two) == two.and_(one) == both
+    assert Took().and_(one) == one
 
 
 # --- lately ---------------------------------------------------------------------------

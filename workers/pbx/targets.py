@@ -127,7 +127,7 @@ class Targets:
     async def _blocks_all(self) -> Obstacle | None:
         """Return what prevents all calls; update `state.cap`."""
         if sentence := await self._exceeds_limits():
-            return Obstacle(limit=Limit.MAX_CALLS, reason=sentence)
+            return Obstacle(limit=Limit.ASTERISK_FULL, reason=sentence)
         if sentence := await self.dials_forwarded_calls():
             return Obstacle(limit=Limit.MISSING_TARGET, reason=sentence)
         return None

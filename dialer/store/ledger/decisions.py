@@ -19,14 +19,22 @@ from dialer.store.keys import (
     DECISIONS_MAX,
     DECISIONS_RETENTION_S,
     IDLE_RETENTION_S,
+    LOGGERS,
     TOOK_S,
     LedgerKeys,
 )
 from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S
+from dialer.store.ledger.reads import scored
 from dialer.store.steps import Arg, Steps
 
 #: Cells in one step, so that other clients of Redis do not wait long.
 CELLS_AT_ONCE: Final = 50
+
+#: Times are before the year 5138; what is greater is not ours. In ms.
+TIME_MAX_MS: Final = 1e14
+
+#: Longest reason in the log, in characters.
+REASON_MAX: Final = 500
 
 #: An entry: its time in ms, its limit, and the rest as JSON.
 _ENTRY: Final = re.compile(r"([0-9]{1,14}) (\S+) (.*)", re.DOTALL)
@@ -42,29 +50,43 @@ class Logged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """What a bridge writes of one cell. `at_ms` is the time of `took`."""
+    """What a bridge writes of one cell. `at_ms` is the time of `took`.
+
+    `decision` is logged if its limit is another one than that of the newest entry; None for none.
+    """
 
     cell: LedgerKeys
     took: Took
     at_ms: int
-    entries: Sequence[Logged] = ()
+    decision: Decision | None = None
 
 
-async def write_news(steps: Steps, bridge: str, news: Sequence[News]) -> list[bool]:
-    """Write what `bridge` did and decided; return for each cell whether it keeps its log."""
-    kept: list[bool] = []
-    for start in range(0, len(news), CELLS_AT_ONCE):
+async def write_news(
+    steps: Steps, bridge: str, news: Sequence[News], *, gap: Decision | None = None
+) -> list[bool | str]:
+    """Write what `bridge` did and decided, and that it keeps logs.
+
+    `gap`: if nobody kept the log of a cell for a while, that is what was then; None: do not look.
+
+    Return for each cell true if its log is right now, false if another bridge keeps it, or why it
+    cannot be written.
+    """
+    kept: list[bool | str] = []
+    for start in range(0, max(1, len(news)), CELLS_AT_ONCE):
         some = news[start : start + CELLS_AT_ONCE]
         args: list[Arg] = [
             *(bridge, TOOK_S, int(BRIDGE_DEAD_AFTER_S * 1000)),
             *(DECISIONS_RETENTION_S * 1000, DECISIONS_MAX, IDLE_RETENTION_S),
+            *(int(gap is not None), *(_limit_and_text(gap))),
         ]
         for one in some:
-            args += [_took_text(one), len(one.entries)]
-            for entry in one.entries:
-                args += [_ms(entry.at), entry.decision.limit.value, _text(entry.decision)]
+            args += [_took_text(one), *_limit_and_text(one.decision)]
         names = [key for n in some for key in (n.cell.bridges, n.cell.took, n.cell.decisions)]
-        kept += map(bool, await steps.run("decided", names, args))
+        replies = await steps.run("decided", [LOGGERS, *names], args)
+        kept += [
+            reply.decode(errors="replace") if isinstance(reply, bytes) else bool(reply)
+            for reply in replies
+        ]
     return kept
 
 
@@ -85,6 +107,18 @@ class DecisionReads:
         )
         return _first(self.cell, before), _first(self.cell, after)
 
+    async def kept_until(self) -> datetime | None:
+        """Return when a bridge of the cell last kept its log, None if none ever did."""
+        bridges, kept = await self.steps.read_many(
+            [
+                ("ZRANGE", self._keys.bridges, 0, -1),
+                ("ZRANGE", LOGGERS, 0, -1, "WITHSCORES"),
+            ]
+        )
+        times = {name: ms for name, ms in scored(kept) if name.encode() in bridges}
+        last = max(times.values(), default=0.0)
+        return datetime.fromtimestamp(last / 1000, UTC) if 0 < last < TIME_MAX_MS else None
+
     @property
     def _keys(self) -> LedgerKeys:
         return LedgerKeys(self.cell)
@@ -92,12 +126,10 @@ class DecisionReads:
 
 def together(rows: Sequence[bytes], now_ms: int) -> Took:
     """Return what all bridges of a cell together did lately; `rows` has what each of them wrote."""
-    found = [_took(raw, now_ms) for raw in rows]
-    return Took(
-        has_started=any(one.has_started for one in found),
-        stopped_by=max((one.stopped_by for one in found), default=Limit.NONE, key=_is_limit),
-        refused={limit: n for one in found for limit, n in one.refused.items()},
-    )
+    found = Took()
+    for raw in rows:
+        found = found.and_(_took(raw, now_ms))
+    return found
 
 
 def entry_in(cell: str, member: bytes) -> Logged | None:
@@ -119,13 +151,11 @@ def _ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def _is_limit(limit: Limit) -> bool:
-    return limit is not Limit.NONE
-
-
-def _text(decision: Decision) -> str:
-    parts = {"reason": decision.reason, "numbers": decision.numbers}
-    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+def _limit_and_text(decision: Decision | None) -> tuple[str, str]:
+    if decision is None:
+        return "", ""
+    parts = {"reason": decision.reason[:REASON_MAX], "numbers": decision.numbers}
+    return decision.limit.value, json.dumps(parts, separators=(",", ":"))
 
 
 def _decision(cell: str, limit: Limit, text: str) -> Decision:

@@ -117,7 +117,7 @@ class LedgerReads:
         seconds, micros = await self.steps.read("TIME")
         flat = await self.steps.read("ZRANGE", self.keys.bridges, 0, -1, "WITHSCORES")
         now_ms = int(seconds) * 1000 + int(micros) / 1000
-        return {name: (now_ms - seen_ms) / 1000 for name, seen_ms in _scored(flat)}
+        return {name: (now_ms - seen_ms) / 1000 for name, seen_ms in scored(flat)}
 
     async def hand(self, bridge: str) -> list[bytes]:
         """Return the requests in the bridge's hand, oldest first."""
@@ -128,7 +128,7 @@ class LedgerReads:
         return list(await self.steps.read("LRANGE", self.keys.code_hand(bridge), 0, -1))
 
 
-def _scored(reply: Sequence[Any]) -> list[tuple[str, float]]:
+def scored(reply: Sequence[Any]) -> list[tuple[str, float]]:
     """Return members and scores of a reply, which has pairs in RESP3 and is flat in RESP2."""
     if reply and isinstance(reply[0], bytes):
         reply = list(zip(reply[::2], reply[1::2], strict=True))

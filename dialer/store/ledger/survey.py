@@ -21,12 +21,18 @@ LATE_AFTER_S: Final = 1.5
 #: A claimed call that Asterisk does not accept for longer is named, in seconds.
 UNANSWERED_AFTER_S: Final = 2.0
 
-#: Late calls of a cell, and claimed calls of each PBX, that are looked at.
-LATE_LOOKED_AT: Final = 500
+#: Ages of heartbeats are at most this, in seconds: a dead bridge is forgotten after an hour.
+AGE_MAX_S: Final = 24 * 3600.0
+
+#: Late calls of a cell that are looked at.
+LATE_LOOKED_AT: Final = 100
+
+#: Claimed calls that are looked at, of one cell on one PBX and in one step.
 CLAIMED_LOOKED_AT: Final = 20
+CLAIMED_IN_ALL: Final = 1_000
 
 #: Cells in one step, so that other clients of Redis do not wait long.
-CELLS_AT_ONCE: Final = 25
+CELLS_AT_ONCE: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +47,11 @@ class Late:
 class CellCounts:
     """Counts of one cell.
 
-    `waiting`: requests in Multcall's list, and parked ones. `parked`: how many of them wait for
-    each trunk. `live`: calls that are not done. `unclaimed`: calls that no worker has claimed.
-    `awaiting`: calls that wait for their code. `dead`: entries on the dead list. `dropped`: entries
-    that the full dead list dropped. `lists`: elements in Multcall's lists, and its two counters, by
-    the name of the function.
+    `waiting`: requests in Multcall's list, in the hands of bridges, and parked ones. `parked`: how
+    many of them wait for each trunk. `live`: calls that are not done. `unclaimed`: calls that no
+    worker has claimed. `awaiting`: calls that wait for their code. `dead`: entries on the dead
+    list. `dropped`: entries that the full dead list dropped. `lists`: elements in Multcall's lists,
+    and its two counters, by the name of the function.
     """
 
     waiting: int = 0
@@ -108,13 +114,16 @@ class Survey:
     async def _read(self, cells: Mapping[str, Sequence[str]], minute: int) -> dict[str, CellState]:
         wanted = {cell: self._wanted(cell, minute) for cell in cells}
         names: list[str] = []
+        pairs_in_all = max(1, sum(map(len, cells.values())))
+        claimed = min(CLAIMED_LOOKED_AT, max(1, CLAIMED_IN_ALL // pairs_in_all))
         args: list[Arg] = [
             *(CALL_PREFIX, int(LATE_AFTER_S * 1000), int(UNANSWERED_AFTER_S * 1000)),
-            *(LATE_LOOKED_AT, CLAIMED_LOOKED_AT),
+            *(LATE_LOOKED_AT, claimed),
         ]
         for cell, pbxs in cells.items():
             names += _keys(cell, pbxs, wanted[cell])
-            args += [len(pbxs), len(wanted[cell]), LedgerKeys(cell).parked("")]
+            keys = LedgerKeys(cell)
+            args += [len(pbxs), len(wanted[cell]), keys.parked(""), keys.hand("")]
         now_ms, *rows = await self.steps.run("survey", names, args)
         return {
             cell: self._state(cell, pbxs, wanted[cell], int(now_ms), row)
@@ -132,9 +141,9 @@ class Survey:
     ) -> CellState:
         if isinstance(row, bytes):
             return CellState(unreadable=row.decode(errors="replace"))
-        lists, sizes, parked, bridges, took, logged, late, of_pbxs, minutes = row
+        lists, sizes, parked, bridges, took, logged, late, of_pbxs, minutes, in_hand = row
         return CellState(
-            counts=_counts(lists, sizes, parked),
+            counts=_counts(lists, sizes, parked, in_hand),
             late=_late(late, now_ms),
             unanswered={
                 pbx: Late(calls=int(n), oldest_s=(now_ms - _number(dialed_ms)) / 1000)
@@ -142,7 +151,7 @@ class Survey:
                 if int(n)
             },
             bridges={
-                name.decode(errors="replace"): (now_ms - float(seen_ms)) / 1000
+                name.decode(errors="replace"): _age_s(seen_ms, now_ms)
                 for name, seen_ms in zip(bridges[::2], bridges[1::2], strict=True)
             },
             workers={
@@ -174,7 +183,15 @@ def _keys(cell: str, pbxs: Sequence[str], minutes: Sequence[int]) -> list[str]:
     ]
 
 
-def _counts(lists: Sequence[Any], sizes: Sequence[Any], parked: Sequence[Any]) -> CellCounts:
+def _age_s(score: bytes, now_ms: int) -> float:
+    """Return how long ago a heartbeat was; what is no time of ours is long ago."""
+    age_s = (now_ms - float(score)) / 1000
+    return age_s if abs(age_s) < AGE_MAX_S else AGE_MAX_S
+
+
+def _counts(
+    lists: Sequence[Any], sizes: Sequence[Any], parked: Sequence[Any], in_hand: int
+) -> CellCounts:
     functions = ("Request", "ACK", "CODLIGACAO", "Response", "Counter", "CounterACK")
     of_lists = dict(zip(functions, map(_number, lists), strict=True))
     live, unclaimed, awaiting, dead, dropped = map(_number, sizes)
@@ -183,7 +200,7 @@ def _counts(lists: Sequence[Any], sizes: Sequence[Any], parked: Sequence[Any]) -
         for trunk, n in zip(parked[::2], parked[1::2], strict=True)
     }
     return CellCounts(
-        waiting=of_lists["Request"] + sum(of_trunks.values()),
+        waiting=of_lists["Request"] + sum(of_trunks.values()) + in_hand,
         parked=dict(sorted(of_trunks.items())),
         live=live,
         unclaimed=unclaimed,

@@ -7,12 +7,12 @@
 --      minute: hash of its outcomes
 -- ARGV 1 prefix of calls   2 an unclaimed call is late after, ms   3 an unanswered one after, ms
 --      4 most late calls to look at   5 most claimed calls of a PBX to look at; then for each cell:
---      number of PBXs, number of minutes, prefix of its parked lists
+--      number of PBXs, number of minutes, prefixes of its parked lists and of its hands
 -- Returns the time now, ms; then for each cell a list, or why it cannot be read:
 --   {sizes of 1 to 4, values of 5 and 6}, {sizes of 7, 8, 9 and 10, value of 11}, {trunk, parked, …},
 --   {bridge, seen_ms, …}, took, last decision or '', {pbx, ms since when a late call is queued, …},
 --   for each PBX {worker or '', number of unanswered calls, ms since when the oldest was dialed},
---   for each minute {name, value, …}
+--   for each minute {name, value, …}, number of requests in hands
 local now = now_ms()
 local function value(key) return redis.call('GET', key) or '0' end
 local function late_calls(queued)
@@ -46,7 +46,12 @@ local function parked(parking, prefix)
   end
   return out
 end
-local function survey(k, pbxs, minutes, prefix)
+local function in_hands(bridges, prefix)
+  local n = 0
+  for i = 1, #bridges, 2 do n = n + redis.call('LLEN', prefix .. bridges[i]) end
+  return n
+end
+local function survey(k, pbxs, minutes, prefix, hands)
   local lists, sizes, of_pbxs, outcomes = {}, {}, {}, {}
   for i = 0, 3 do lists[i + 1] = redis.call('LLEN', KEYS[k + i]) end
   for i = 4, 5 do lists[i + 1] = value(KEYS[k + i]) end
@@ -58,14 +63,15 @@ local function survey(k, pbxs, minutes, prefix)
     last = last + 2
   end
   for i = 1, minutes do outcomes[i] = redis.call('HGETALL', KEYS[last + i - 1]) end
-  return {lists, sizes, parked(KEYS[k + 11], prefix),
-    redis.call('ZRANGE', KEYS[k + 12], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[k + 13]),
-    redis.call('ZRANGE', KEYS[k + 14], -1, -1)[1] or '', late_calls(KEYS[k + 7]), of_pbxs, outcomes}
+  local bridges = redis.call('ZRANGE', KEYS[k + 12], 0, -1, 'WITHSCORES')
+  return {lists, sizes, parked(KEYS[k + 11], prefix), bridges, redis.call('HGETALL', KEYS[k + 13]),
+    redis.call('ZRANGE', KEYS[k + 14], -1, -1)[1] or '', late_calls(KEYS[k + 7]), of_pbxs, outcomes,
+    in_hands(bridges, hands)}
 end
 local out, k = {string.format('%.0f', now)}, 1
-for a = 6, #ARGV, 3 do
+for a = 6, #ARGV, 4 do
   local pbxs, minutes = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
-  local ok, found = pcall(survey, k, pbxs, minutes, ARGV[a + 2])
+  local ok, found = pcall(survey, k, pbxs, minutes, ARGV[a + 2], ARGV[a + 3])
   if not ok then found = type(found) == 'table' and found.err or tostring(found) end
   out[#out + 1] = found
   k = k + 15 + 2 * pbxs + minutes
