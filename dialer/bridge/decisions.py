@@ -22,7 +22,8 @@ from dialer.bridge.life import Life
 from dialer.domain.limits import DIALING, Limit
 from dialer.domain.why import Decision, Obstacle, Situation, Took, decide
 from dialer.errors import StepsStopped
-from dialer.store.ledger import BRIDGE_DEAD_AFTER_S, CellState, News, Survey, write_news
+from dialer.store.ledger import CellState, News, Survey, write_news
+from dialer.store.ledger.decisions import UNKEPT_AFTER_S
 from dialer.store.registry import PbxState
 from dialer.store.situation import situation_of
 from dialer.store.steps import Steps, redis_obstacle
@@ -205,6 +206,8 @@ class Decisions:
         if (obstacle := self.steps.obstacle) is not None:
             self._suffered = obstacle
             return
+        if not self._served:  # no clock yet
+            return
         if (obstacle := self.registry.obstacle) is not None:
             await self._write({one.name: one.suffered(obstacle) for one in self._served})
             return
@@ -241,7 +244,7 @@ class Decisions:
 
     async def _write(self, decisions: Mapping[str, Decision]) -> None:
         """Write what is new; after a pause also that nobody kept the logs meanwhile."""
-        has_paused = self._now - self._written_at > BRIDGE_DEAD_AFTER_S
+        has_paused = self._now - self._written_at > UNKEPT_AFTER_S
         gap = self._gap if has_paused else None
         news = [
             (one, new)

@@ -11,8 +11,8 @@ import pytest
 from dialer.domain.limits import Limit
 from dialer.domain.why import LATELY_S, Decision, Took
 from dialer.store.keys import DECISIONS_MAX, DECISIONS_RETENTION_S, LOGGERS, LedgerKeys
-from dialer.store.ledger import BRIDGE_DEAD_AFTER_S, DecisionReads, News, write_news
-from dialer.store.ledger.decisions import REASON_MAX
+from dialer.store.ledger import DecisionReads, News, write_news
+from dialer.store.ledger.decisions import REASON_MAX, UNKEPT_AFTER_S
 from dialer.store.ledger.survey import AGE_MAX_S
 from tests.integration.cell_rig import BRIDGE, CELL, T0, Site
 
@@ -116,7 +116,7 @@ async def test_of_two_bridges_one_keeps_the_log(site: Site) -> None:
     assert BRIDGE > "a-bridge"
     assert await write(site, Limit.CPS) is False
     assert await limits(site) == []
-    await seen(site, "a-bridge", ago_s=BRIDGE_DEAD_AFTER_S + 1)
+    await seen(site, "a-bridge", ago_s=UNKEPT_AFTER_S + 1)
     assert await write(site, Limit.CPS) is True
 
 

@@ -260,7 +260,7 @@ async def test_a_cell_without_a_clock_or_a_bridge_waits(site: Site) -> None:
     (one,) = site.cells
     one.cell.clock.is_measured = False
     await site.decisions.look()
-    assert site.written == []
+    assert site.gaps == [], "the first look with a clock asks who was there before"
     one.cell.clock.is_measured = True
     one.is_served = lambda: False
     await site.decisions.look()

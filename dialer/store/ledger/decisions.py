@@ -23,9 +23,11 @@ from dialer.store.keys import (
     TOOK_S,
     LedgerKeys,
 )
-from dialer.store.ledger.bridge import BRIDGE_DEAD_AFTER_S
 from dialer.store.ledger.reads import scored
 from dialer.store.steps import Arg, Steps
+
+#: A log that no bridge kept for so long has a gap, and another bridge keeps it, in seconds.
+UNKEPT_AFTER_S: Final = 3.0
 
 #: Cells in one step, so that other clients of Redis do not wait long.
 CELLS_AT_ONCE: Final = 50
@@ -75,7 +77,7 @@ async def write_news(
     for start in range(0, max(1, len(news)), CELLS_AT_ONCE):
         some = news[start : start + CELLS_AT_ONCE]
         args: list[Arg] = [
-            *(bridge, TOOK_S, int(BRIDGE_DEAD_AFTER_S * 1000)),
+            *(bridge, TOOK_S, int(UNKEPT_AFTER_S * 1000)),
             *(DECISIONS_RETENTION_S * 1000, DECISIONS_MAX, IDLE_RETENTION_S),
             *(int(gap is not None), *(_limit_and_text(gap))),
         ]
