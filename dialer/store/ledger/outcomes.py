@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from dialer.domain.call import Result
 from dialer.store.keys import LedgerKeys
 from dialer.store.steps import Steps
+
+_RESULTS: Final = {result.value: result for result in Result}
 
 #: PBX and result. The PBX is '' for requests that were answered without one.
 Outcomes = Counter[tuple[str, Result]]
@@ -54,6 +57,6 @@ def outcomes_in(row: Mapping[bytes, bytes]) -> Outcomes:
     found = Outcomes()
     for name, value in row.items():
         pbx, _, result = name.decode(errors="replace").rpartition(" ")
-        if result in set(Result) and value.isdigit():
-            found[pbx, Result(result)] += int(value)
+        if result in _RESULTS and value.isdigit():
+            found[pbx, _RESULTS[result]] += int(value)
     return found

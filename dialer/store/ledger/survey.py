@@ -31,8 +31,8 @@ LATE_LOOKED_AT: Final = 100
 CLAIMED_LOOKED_AT: Final = 20
 CLAIMED_IN_ALL: Final = 1_000
 
-#: Cells in one step, so that other clients of Redis do not wait long.
-CELLS_AT_ONCE: Final = 50
+#: Keys in one step, so that other clients of Redis do not wait long.
+KEYS_AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +96,23 @@ class Survey:
     steps: Steps
     minutes: int = 0
     _kept: dict[str, dict[int, Outcomes]] = field(default_factory=dict)
+    #: The sum of a cell's minutes before this one.
+    _old: dict[str, tuple[int, Outcomes]] = field(default_factory=dict)
 
     async def read(self, pbxs_of_cells: Mapping[str, Sequence[str]]) -> dict[str, CellState]:
         """Return the state of these cells, each with the PBXs that it may use."""
-        names = list(pbxs_of_cells)
         minute = await self._minute() if self.minutes else 0
         found: dict[str, CellState] = {}
-        for start in range(0, len(names), CELLS_AT_ONCE):
-            some = {name: pbxs_of_cells[name] for name in names[start : start + CELLS_AT_ONCE]}
+        some: dict[str, Sequence[str]] = {}
+        n = 0
+        for cell, pbxs in pbxs_of_cells.items():
+            size = len(_keys(cell, pbxs, self._wanted(cell, minute)))
+            if some and n + size > KEYS_AT_ONCE:
+                found |= await self._read(some, minute)
+                some, n = {}, 0
+            some[cell] = pbxs
+            n += size
+        if some:
             found |= await self._read(some, minute)
         return found
 
@@ -166,10 +175,16 @@ class Survey:
 
     def _outcomes(self, cell: str, wanted: Sequence[int], minutes: Sequence[Any]) -> Outcomes:
         fresh = {at: outcomes_in(pairs(row)) for at, row in zip(wanted, minutes, strict=True)}
+        if not fresh:
+            return Outcomes()
         kept = self._kept.get(cell, {}) | fresh
-        first = max(kept, default=0) - self.minutes
-        self._kept[cell] = kept = {at: one for at, one in kept.items() if at > first}
-        return sum(kept.values(), Outcomes())
+        last = max(kept)
+        self._kept[cell] = kept = {at: n for at, n in kept.items() if at > last - self.minutes}
+        old_until, old = self._old.get(cell, (0, Outcomes()))
+        if old_until != last - 1:  # the sum of all minutes but the last two changes once a minute
+            old = sum((n for at, n in kept.items() if at < last - 1), Outcomes())
+            self._old[cell] = last - 1, old
+        return old + kept.get(last - 1, Outcomes()) + kept[last]
 
 
 def _keys(cell: str, pbxs: Sequence[str], minutes: Sequence[int]) -> list[str]:
