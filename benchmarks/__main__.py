@@ -18,6 +18,7 @@ BENCHMARKS: Final = {
     "pbxs": "1 to 16 simulated PBXs",
     "memory": "memory of calls at once",
     "store_memory": "memory of a call in Redis",
+    "snapshot": "one look of the monitor at the whole system",
 }
 
 

@@ -30,8 +30,9 @@ from dialer.store.steps import Steps, redis_obstacle
 
 logger = logging.getLogger(__name__)
 
-#: Pause between two looks, in seconds.
-EVERY_S: Final = 0.5
+#: Pause between two looks, in seconds. With `LATELY_S` it is how long a limit may be named that has
+#: ended.
+EVERY_S: Final = 0.75
 
 #: Pause after a look that failed, in seconds.
 FAILED_PAUSE_S: Final = 5.0
@@ -237,7 +238,8 @@ class Decisions:
                 found[one.name] = decision
             else:
                 to_read[one.name] = one, states
-        read = await self._survey.read({name: list(s) for name, (_, s) in to_read.items()})
+        # Without PBXs: what the registry says of them is enough, and each costs a read of each cell.
+        read = await self._survey.read(dict.fromkeys(to_read, ()))
         for name, (one, seen) in to_read.items():
             found[name] = one.read(read[name], seen, self._now)
         return found

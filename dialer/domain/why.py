@@ -16,7 +16,7 @@ from dialer.domain.limits import DIALING, Limit
 from dialer.domain.room import PbxLoad, Room
 
 #: What a bridge did counts as present for so long, in seconds.
-LATELY_S: Final = 1.5
+LATELY_S: Final = 1.0
 
 #: A worker sends its heartbeat each second. One that is late by so much is named, in seconds.
 LATE_HEARTBEAT_S: Final = 1.8
