@@ -96,23 +96,34 @@ class Deciding:
         """Return what this bridge did lately."""
         return self.intake.lately.seen(now)
 
-    def unread(self, states: Mapping[str, PbxState], now: float) -> Decision | None:
-        """Return the limit of a cell of which nothing must be read; None if something must."""
-        if not self.life.is_quiet or now - self.compared_at >= COMPARED_EVERY_S:
-            return None
-        facts = [state.facts(self.name) for state in states.values()]
-        if not any(one.obstacle is None and one.load.room for one in facts):
-            return None
-        situation = Situation(
-            cell=self.name,
-            threads=self.cell.settings.threads,
-            paused=self.cell.paused,
-            closed=self._closed,
-            pbxs=facts,
-            took=self.own(now),
+    def is_unchanged(self, states: Mapping[str, PbxState], now: float) -> bool:
+        """True if a quiet cell has the limit that it had, so that nothing of it must be read."""
+        return (
+            self.life.is_quiet
+            and now - self.compared_at < COMPARED_EVERY_S
+            and self.own(now) == self.took == Took()
+            and self.known is not None
+            and self.known is self._expected(states)
         )
-        decision = decide(situation)
-        return decision if decision.limit is self.known else None
+
+    def _expected(self, states: Mapping[str, PbxState]) -> Limit | None:
+        """Return the limit of a quiet cell, whatever it has waiting; None if that matters."""
+        if not (self.cell.paused or self._closed):
+            taking = [one for one in states.values() if one.obstacle(self.name) is None]
+            if any(one.load.room for one in taking):
+                return Limit.NO_REQUESTS  # its bridges wait for one
+            if taking:
+                return None
+        return decide(
+            Situation(
+                cell=self.name,
+                threads=self.cell.settings.threads,
+                paused=self.cell.paused,
+                closed=self._closed,
+                broker=self.cell.dispatcher.problem,
+                pbxs=[one.facts(self.name) for one in states.values()],
+            )
+        ).limit
 
     def read(self, state: CellState, states: Mapping[str, PbxState], now: float) -> Decision:
         """Return the limit of a cell from what was read; note what its log has."""
@@ -227,26 +238,28 @@ class Decisions:
     async def _decide_unless_down(self) -> dict[str, Decision] | None:
         return await self.registry.or_none_if_down(self._decide())
 
+    @property
+    def _has_paused(self) -> bool:
+        """True if nobody may have kept the logs for a while."""
+        return self._now - self._written_at > UNKEPT_AFTER_S
+
     async def _decide(self) -> dict[str, Decision]:
-        """Return the limit that binds each cell."""
-        found: dict[str, Decision] = {}
+        """Return the limit that binds each cell, without those that wait for requests as before."""
         to_read: dict[str, tuple[Deciding, Mapping[str, PbxState]]] = {}
         for one in self._served:
             cell = one.cell
             states = await cell.registry.pbxs(cell.pbxs, cell.name, max_age_s=STATE_AGE_S)
-            if (decision := one.unread(states, self._now)) is not None:
-                found[one.name] = decision
-            else:
+            if self._has_paused or not one.is_unchanged(states, self._now):
                 to_read[one.name] = one, states
-        # Without PBXs: what the registry says of them is enough, and each costs a read of each cell.
+        # Without PBXs: the registry says enough of them, and each costs some commands of each cell.
         read = await self._survey.read(dict.fromkeys(to_read, ()))
-        for name, (one, seen) in to_read.items():
-            found[name] = one.read(read[name], seen, self._now)
-        return found
+        return {
+            name: one.read(read[name], states, self._now) for name, (one, states) in to_read.items()
+        }
 
     async def _write(self, decisions: Mapping[str, Decision]) -> None:
         """Write what is new; after a pause also that nobody kept the logs meanwhile."""
-        has_paused = self._now - self._written_at > UNKEPT_AFTER_S
+        has_paused = self._has_paused
         gap = self._gap if has_paused else None
         news = [
             (one, new)

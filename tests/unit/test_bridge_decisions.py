@@ -86,7 +86,8 @@ class Site:
     async def _states(self, *_: Any, **__: Any) -> dict[str, Any]:
         load = PbxLoad(name="pbx01", ready=True, calls=0, max_calls=5, starts=self.room)
         facts = PbxFacts(load=load, obstacle=self.obstacle)
-        return {"pbx01": a(load=load, facts=lambda *_, **__: facts)}
+        pbx = a(load=load, facts=lambda *_, **__: facts, obstacle=lambda _: self.obstacle)
+        return {"pbx01": pbx}
 
     async def _survey(self, cells: dict[str, list[str]]) -> dict[str, CellState]:
         self.surveyed += cells
@@ -145,6 +146,24 @@ async def test_a_cell_that_may_have_requests_is_read(site: Site, why: str) -> No
         one.intake.lately.started(asyncio.get_running_loop().time())
     await site.decisions.look()
     assert site.surveyed == ["COB", "COB"]
+
+
+@pytest.mark.parametrize("why", ["pause", "hours", "obstacle"])
+async def test_a_cell_that_must_not_dial_is_read_once(site: Site, why: str) -> None:
+    """All cells are closed at night."""
+    (one,) = site.cells
+    if why == "obstacle":
+        site.obstacle = AWAY
+    elif why == "pause":
+        one.cell.paused = "paused by ana"
+    else:
+        cell: Any = one.cell
+        cell.settings.limits.is_open = lambda _: False
+    for _ in range(5):
+        await site.decisions.look()
+        site.state = CellState(logged=logged(site.limits[-1]))
+    assert site.surveyed == ["COB"]
+    assert len(site.limits) == 1
 
 
 async def test_the_log_says_what_dialer_why_says(site: Site) -> None:
