@@ -1,4 +1,4 @@
-"""Long-running programs: `dialer bridge`, `dialer monitor`, `dialer demo`."""
+"""Long-running programs: `dialer bridge`, `dialer monitor`, `dialer metrics`, `dialer demo`."""
 
 from __future__ import annotations
 
@@ -60,3 +60,21 @@ def monitor(
 
     view = View(every_s=interval / 1000, is_once=once, is_json=json, server=server)
     asyncio.run(watch(settings, Console(), view))
+
+
+def metrics(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9464,
+) -> None:
+    """Serve metrics for Prometheus at /metrics, read when it scrapes."""
+    settings = settings_with_log("metrics")
+    import asyncio
+
+    from dialer.monitor.metrics import serve
+
+    try:
+        asyncio.run(serve(settings, host, port))
+    except OSError as error:
+        raise DialerError(
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
+        ) from None

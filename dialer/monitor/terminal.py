@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from redis.exceptions import RedisError
 from rich.console import Console, Group
 from rich.live import Live as LiveDisplay
 from rich.table import Table
@@ -18,19 +15,13 @@ from rich.text import Text
 
 from dialer.domain.call import Result
 from dialer.domain.limits import Limit
-from dialer.errors import ConfigError
 from dialer.monitor.as_json import as_json
-from dialer.monitor.snapshot import NOBODY, OUTCOMES_OF_MIN, Snapshot, take_snapshot
+from dialer.monitor.collector import Collector
+from dialer.monitor.snapshot import NOBODY, OUTCOMES_OF_MIN, Snapshot
 from dialer.multcall.keys import PREFIX
 from dialer.settings import Settings
-from dialer.settings.live import Live, with_parameters
-from dialer.store.client import connect, require
-from dialer.store.fitness import read_facts, require_usable, unfit
-from dialer.store.ledger import Survey, by_result
-from dialer.store.parameters import ParameterStore, Watch
-from dialer.store.redis_url import place_of, redacted
-from dialer.store.registry import Registry
-from dialer.store.steps import Steps
+from dialer.store.ledger import by_result
+from dialer.store.redis_url import place_of
 
 #: Pause between two looks, if the caller names none. In seconds.
 EVERY_S: Final = 1.0
@@ -62,101 +53,31 @@ async def watch(settings: Settings, console: Console, view: View = VIEW) -> None
         StoreUnavailable: a Redis cannot be reached at start.
         StoreUnfit: a Redis is too old, or a cluster.
     """
-    cell_urls = cells_at(settings, view.server)
-    registry_url = settings.registry_redis_url
-    async with AsyncExitStack() as stack:
-        by_url: dict[str, Steps] = {}
-        for url in {registry_url, *cell_urls.values()}:
-            redis = connect(url)
-            by_url[url] = Steps(redis, "Redis")
-            stack.push_async_callback(by_url[url].close)
-            await require(redis, url, "the monitored Redis")
-            await require_usable(redis, url, "the monitored Redis")
-        registry = Registry(by_url[registry_url])
-        surveys = {url: Survey(by_url[url], OUTCOMES_OF_MIN) for url in cell_urls.values()}
-        parameters = Watch(ParameterStore(by_url[registry_url]), restores=False)
-
-        live = Live(settings=settings)
-
-        async def look() -> tuple[Live, Snapshot, list[str]]:
-            nonlocal live
-            if await parameters.look():
-                live = with_parameters(settings, parameters.parameters)
-            snapshot = await take_snapshot(
-                registry,
-                live.settings.pbxs,
-                [
-                    (survey, pbxs_of_cells(live.settings, cell_urls, url))
-                    for url, survey in surveys.items()
-                ],
-                live=live,
-            )
-            return live, snapshot, await _server_troubles(by_url)
-
+    async with Collector(settings, view.server) as collector:
         if view.is_json:
-            await _write_json(look, console, cell_urls, view)
+            await _write_json(collector, console, view)
         elif view.is_once or not console.is_terminal:
-            _, snapshot, troubles = await look()
+            seen = await collector.look()
             # A sentence that wraps cannot be searched for, nor its command copied.
-            for part in render(snapshot, troubles, cell_urls).renderables:
+            for part in render(seen.snapshot, seen.unfit, collector.cell_urls).renderables:
                 console.print(part, soft_wrap=isinstance(part, Text))
         else:
             with LiveDisplay(console=console, auto_refresh=False) as display:
                 while True:
-                    _, snapshot, troubles = await look()
-                    display.update(render(snapshot, troubles, cell_urls), refresh=True)
+                    seen = await collector.look()
+                    shown = render(seen.snapshot, seen.unfit, collector.cell_urls)
+                    display.update(shown, refresh=True)
                     await asyncio.sleep(view.every_s)
 
 
-async def _write_json(
-    look: Callable[[], Awaitable[tuple[Live, Snapshot, list[str]]]],
-    console: Console,
-    cell_urls: Mapping[str, str],
-    view: View,
-) -> None:
+async def _write_json(collector: Collector, console: Console, view: View) -> None:
     while True:
-        live, snapshot, troubles = await look()
-        text = json.dumps(as_json(snapshot, live, cell_urls, troubles), ensure_ascii=False)
-        console.out(text, highlight=False)
+        seen = await collector.look()
+        shown = as_json(seen.snapshot, seen.live, collector.cell_urls, seen.unfit)
+        console.out(json.dumps(shown, ensure_ascii=False), highlight=False)
         if view.is_once:
             return
         await asyncio.sleep(view.every_s)
-
-
-def cells_at(settings: Settings, server: str) -> dict[str, str]:
-    """Return the cells on that Redis with their URLs; all if it is ''.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    urls = {cell.name: settings.cell_redis_url(cell) for cell in settings.cells}
-    found = {cell: url for cell, url in urls.items() if not server or _is_at(server, url)}
-    if not found:
-        known = ", ".join(sorted({place_of(url) for url in urls.values()}))
-        raise ConfigError(f"no cell is on the Redis {server}; there are: {known}")
-    return found
-
-
-def pbxs_of_cells(
-    settings: Settings, cell_urls: Mapping[str, str], url: str
-) -> dict[str, tuple[str, ...]]:
-    """Return the cells on one Redis, each with its PBXs."""
-    return {c.name: c.pbxs for c in settings.cells if cell_urls.get(c.name) == url}
-
-
-def _is_at(server: str, url: str) -> bool:
-    places = place_of(url).split(",")
-    return server in places or server in [place.rpartition(":")[0] for place in places]
-
-
-async def _server_troubles(by_url: Mapping[str, Steps]) -> list[str]:
-    """Return what makes a Redis unfit, one sentence each."""
-    found = []
-    for url, steps in by_url.items():
-        with contextlib.suppress(RedisError, OSError):  # it is read again within a second
-            if trouble := unfit(await read_facts(steps.redis)):
-                found.append(f"Redis at {redacted(url)} {trouble}")
-    return found
 
 
 def render(

@@ -96,6 +96,8 @@ class Survey:
     steps: Steps
     minutes: int = 0
     _kept: dict[str, dict[int, Outcomes]] = field(default_factory=dict)
+    #: The outcomes of each cell since the first reading, and of the minutes before it.
+    counted: dict[str, Outcomes] = field(default_factory=dict)
     #: The sum of a cell's minutes before this one.
     _old: dict[str, tuple[int, Outcomes]] = field(default_factory=dict)
 
@@ -140,10 +142,11 @@ class Survey:
         }
 
     def _wanted(self, cell: str, minute: int) -> list[int]:
-        """Return the minutes to read, those that are kept and over left out."""
+        """Return the minutes to read: all but those that were over when they were read."""
         kept = self._kept.get(cell, {})
+        open_since = min(minute, max(kept, default=minute)) - 1  # a late Response may come
         last = range(minute - self.minutes + 1, minute + 1)
-        return [one for one in last if one not in kept or one >= minute - 1]
+        return [one for one in last if one not in kept or one >= open_since]
 
     def _state(
         self, cell: str, pbxs: Sequence[str], wanted: Sequence[int], now_ms: int, row: Any
@@ -177,7 +180,11 @@ class Survey:
         fresh = {at: outcomes_in(pairs(row)) for at, row in zip(wanted, minutes, strict=True)}
         if not fresh:
             return Outcomes()
-        kept = self._kept.get(cell, {}) | fresh
+        before = self._kept.get(cell, {})
+        counted = self.counted.setdefault(cell, Outcomes())
+        for at, outcomes in fresh.items():
+            counted += outcomes - before.get(at, Outcomes())
+        kept = before | fresh
         last = max(kept)
         self._kept[cell] = kept = {at: n for at, n in kept.items() if at > last - self.minutes}
         old_until, old = self._old.get(cell, (0, Outcomes()))

@@ -1,0 +1,147 @@
+"""The collector: reads the whole system with the fixed connections of one program."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from redis.exceptions import RedisError
+
+from dialer.errors import ConfigError
+from dialer.monitor.snapshot import OUTCOMES_OF_MIN, Snapshot, take_snapshot
+from dialer.settings import Settings
+from dialer.settings.live import Live, with_parameters
+from dialer.store.client import connect, require
+from dialer.store.fitness import read_facts, require_usable, unfit
+from dialer.store.ledger import Outcomes, Survey
+from dialer.store.parameters import ParameterStore, Watch
+from dialer.store.redis_url import place_of, redacted
+from dialer.store.registry import Registry
+from dialer.store.steps import Steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a look found. `unfit` are sentences about a Redis that calls must not be kept in.
+
+    `counted` has the outcomes of each cell since the collector began, and of the hour before.
+    """
+
+    live: Live
+    snapshot: Snapshot
+    unfit: Sequence[str]
+    counted: Mapping[str, Outcomes]
+
+
+@dataclass(slots=True)
+class Collector:
+    """Reads the cells on one Redis, or all. An asynchronous context manager.
+
+    `server` is `host` or `host:port` of the Redis, '' for all. `cell_urls` has the Redis of each
+    cell.
+    """
+
+    settings: Settings
+    server: str = ""
+    cell_urls: Mapping[str, str] = field(init=False)
+    _by_url: dict[str, Steps] = field(default_factory=dict)
+    _surveys: dict[str, Survey] = field(default_factory=dict)
+    _live: Live = field(init=False)
+    _watch: Watch = field(init=False)
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            ConfigError: no cell is on the server.
+            StoreUnavailable: a Redis cannot be reached.
+            StoreUnfit: a Redis is too old, or a cluster.
+        """
+        self.cell_urls = cells_at(self.settings, self.server)
+        try:
+            for url in {self.settings.registry_redis_url, *self.cell_urls.values()}:
+                redis = connect(url)
+                self._by_url[url] = Steps(redis, "Redis")
+                self._stack.push_async_callback(self._by_url[url].close)
+                await require(redis, url, "the monitored Redis")
+                await require_usable(redis, url, "the monitored Redis")
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._surveys = {
+            url: Survey(self._by_url[url], OUTCOMES_OF_MIN) for url in self.cell_urls.values()
+        }
+        self._live = Live(settings=self.settings)
+        self._watch = Watch(ParameterStore(self._registry), restores=False)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def look(self) -> Seen:
+        """Read everything once."""
+        if await self._watch.look():
+            self._live = with_parameters(self.settings, self._watch.parameters)
+        live = self._live
+        snapshot = await take_snapshot(
+            Registry(self._registry),
+            live.settings.pbxs,
+            [(survey, self._pbxs_of_cells(url)) for url, survey in self._surveys.items()],
+            live=live,
+        )
+        return Seen(
+            live=live,
+            snapshot=snapshot,
+            unfit=await self._unfit(),
+            counted={
+                cell: counted
+                for survey in self._surveys.values()
+                for cell, counted in survey.counted.items()
+            },
+        )
+
+    @property
+    def _registry(self) -> Steps:
+        return self._by_url[self.settings.registry_redis_url]
+
+    def _pbxs_of_cells(self, url: str) -> dict[str, tuple[str, ...]]:
+        """Return the cells on one Redis, each with its PBXs."""
+        cells = self._live.settings.cells
+        return {cell.name: cell.pbxs for cell in cells if self.cell_urls.get(cell.name) == url}
+
+    async def _unfit(self) -> list[str]:
+        found = []
+        for url, steps in self._by_url.items():
+            with contextlib.suppress(RedisError, OSError):  # it is read again soon
+                if trouble := unfit(await read_facts(steps.redis)):
+                    found.append(f"Redis at {redacted(url)} {trouble}")
+        return found
+
+
+def cells_at(settings: Settings, server: str) -> dict[str, str]:
+    """Return the cells on that Redis with their URLs; all if it is ''.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    urls = {cell.name: settings.cell_redis_url(cell) for cell in settings.cells}
+    found = {cell: url for cell, url in urls.items() if not server or _is_at(server, url)}
+    if not found:
+        known = ", ".join(sorted({place_of(url) for url in urls.values()}))
+        raise ConfigError(f"no cell is on the Redis {server}; there are: {known}")
+    return found
+
+
+def _is_at(server: str, url: str) -> bool:
+    places = place_of(url).split(",")
+    return server in places or server in [place.rpartition(":")[0] for place in places]
