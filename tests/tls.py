@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from tests.listener import Listener
+
 OPENSSL_MISSING = None if shutil.which("openssl") else "not installed"
 
 
@@ -28,8 +30,6 @@ async def tls_in_front_of(target: int, cert: Path, key: Path) -> AsyncIterator[i
     """A TLS port that passes everything on to `target` on 127.0.0.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
-    writers: list[asyncio.StreamWriter] = []
-    flows: list[asyncio.Task[None]] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -39,14 +39,8 @@ async def tls_in_front_of(target: int, cert: Path, key: Path) -> AsyncIterator[i
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_connection("127.0.0.1", target)
-        writers.extend((outer, writer))
-        flows.extend(map(asyncio.create_task, (pump(reader, outer), pump(inner, writer))))
+        listener.also(outer)
+        await asyncio.gather(pump(reader, outer), pump(inner, writer))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for one in writers:
-            one.transport.abort()
-        await asyncio.gather(*flows, return_exceptions=True)
+    async with Listener(serve, context=context) as listener:
+        yield listener.port

@@ -56,6 +56,7 @@ _ARGUMENTS: Final[Mapping[str, Command]] = {
     "SET": ("KEY", "v", "EX", KEY_LIFETIME_S),
     "SMEMBERS": ("SET",),
     "SMISMEMBER": ("SET", "v"),
+    "SRANDMEMBER": ("SET",),
     "SREM": ("SET", "v"),
     "TIME": (),
     "TYPE": ("KEY",),

@@ -7,6 +7,8 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.listener import Listener
+
 
 @dataclass(slots=True)
 class Forwarder:
@@ -17,23 +19,25 @@ class Forwarder:
 
     target: int
     port: int = field(default=0, kw_only=True)
-    _server: asyncio.Server | None = field(default=None, kw_only=True)
-    _writers: list[asyncio.StreamWriter] = field(default_factory=list, kw_only=True)
+    _listener: Listener = field(init=False)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = Listener(self._serve)
+        await self._listener.start()
+        self.port = self._listener.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        await self._listener.stop()
+
+    @property
+    def writers(self) -> list[asyncio.StreamWriter]:
+        """Of each connection that of the program, then that of `target`."""
+        return self._listener.writers
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, thence = await asyncio.open_connection("127.0.0.1", self.target)
-        self._writers += [writer, thence]
+        self._listener.also(thence)
         with contextlib.suppress(OSError):
             await asyncio.gather(self._up(reader, thence), self._down(there, writer))
 

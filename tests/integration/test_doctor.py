@@ -24,6 +24,7 @@ from dialer.settings import load
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.rights import _ARGUMENTS, _DIRECT, step_commands
+from tests.listener import Listener
 from tests.processes import PbxPlace, site_toml
 from tests.tls import OPENSSL_MISSING, certificate, tls_in_front_of
 from workers.ami import link as ami
@@ -118,13 +119,11 @@ async def rewritten(target: int, replies: Pairs = (), requests: Pairs = ()) -> A
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_connection("127.0.0.1", target)
+        listener.also(outer)
         await asyncio.gather(pump(reader, outer, requests), pump(inner, writer, replies))
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
+    async with Listener(serve) as listener:
+        yield listener.port
 
 
 CASES: dict[str, tuple[str, Callable[[Site], Any]]] = {}

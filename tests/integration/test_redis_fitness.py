@@ -35,6 +35,7 @@ from dialer.store.parameters import ParameterStore
 from dialer.store.redis_url import place_of
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
+from tests.listener import Listener
 from tests.processes import PbxPlace, site_toml
 from tests.tls import OPENSSL_MISSING, certificate, tls_in_front_of
 from tests.waiting import wait_until
@@ -54,6 +55,7 @@ async def old_redis(target: int) -> AsyncIterator[int]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_connection("127.0.0.1", target)
+        listener.also(outer)
         await asyncio.gather(pump(reader, outer), pump(inner, writer))
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,11 +69,8 @@ async def old_redis(target: int) -> AsyncIterator[int]:
             writer.write(data)
         writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
+    async with Listener(serve) as listener:
+        yield listener.port
 
 
 def started(folder: Path, command: list[str], redis_url: str, broker_url: str) -> tuple[int, str]:
@@ -253,6 +252,7 @@ async def test_monitor_shows_who_paused_and_drained(redis_url: str) -> None:
     await ana.stop(Subject("pbx", "pbx01"))
     await ana.set(Subject("pbx", "pbx01"), wanted("pbx", ["max_calls=7"]))
     await steps.close()
+    await served(redis_url)
     await watch(settings, Console(file=printed, width=300))
     shown = printed.getvalue()
     assert re.search(r"pbx01 +\S+ drained +\S+ 0 +\S+ 7 ", shown), shown
@@ -272,15 +272,25 @@ async def test_monitor_writes_json(redis_url: str) -> None:
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.hset(f"dialer:minute:ASR_TIM:{seconds // 60}", "pbx01 BUSY", "3")
         await client.rpush("ZancURA2.0-Request-ASR_TIM", "{}")
+    await served(redis_url)
     view = View(is_once=True, is_json=True, server=place_of(redis_url))
     await watch(settings, Console(file=printed), view)
     found = json.loads(printed.getvalue())
     (cell,), (pbx,) = found["cells"], found["pbxs"]
-    assert (cell["cell"], cell["state"], cell["threads"]) == ("ASR_TIM", "paused", 1)
+    assert (cell["cell"], cell["limit"], cell["dialing"]) == ("ASR_TIM", "paused", False)
+    assert cell["sentence"].startswith("ASR_TIM is paused by ana@ops")
+    assert cell["threads"] == 1
     assert (cell["waiting"], cell["lists"]["Request"]) == (1, 1)
     assert (cell["outcomes"], cell["outcomes_of_s"]) == ({"BUSY": 3}, 3600)
     assert (pbx["pbx"], pbx["ready"], pbx["heartbeat_age_s"]) == ("pbx01", False, None)
     assert any("ASR_TIM is paused by ana@ops" in sentence for sentence in found["troubles"])
+
+
+async def served(redis_url: str) -> None:
+    """A bridge has sent its heartbeat."""
+    seconds, _ = await steps_time(redis_url)
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await client.zadd("dialer:bridges:ASR_TIM", {"bridge": (seconds + 60) * 1000})
 
 
 async def steps_time(redis_url: str) -> tuple[int, int]:
@@ -313,9 +323,10 @@ async def test_monitor_shows_a_cell_outside_its_hours(redis_url: str) -> None:
     cells = tuple(cell.model_copy(update={"limits": limits}) for cell in settings.cells)
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.rpush("ZancURA2.0-Request-ASR_TIM", "{}", "{}")
+    await served(redis_url)
     await watch(settings.model_copy(update={"cells": cells}), Console(file=printed, width=300))
     shown = printed.getvalue()
-    assert re.search(r"ASR_TIM +\S+ closed ", shown), shown
+    assert re.search(r"ASR_TIM +\S+ outside hours ", shown), shown
     assert "ASR_TIM is outside its calling hours (time zone UTC), and 2 requests wait" in shown
     assert "no PBX takes calls" not in shown
     assert re.search(r"ZancURA2\.0-Request-ASR_TIM +\S+ ASR_TIM +\S+ Request +\S+ 2 ", shown)
@@ -450,9 +461,7 @@ async def test_broker_that_hangs_delays_the_start_by_a_second() -> None:
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(mute, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    began = time.monotonic()
-    await fitness.check_broker(f"redis://127.0.0.1:{port}/1")
-    assert time.monotonic() - began < 4  # its connection alone would wait for 5 s
-    server.close()
+    async with Listener(mute) as server:
+        began = time.monotonic()
+        await fitness.check_broker(f"redis://127.0.0.1:{server.port}/1")
+        assert time.monotonic() - began < 4  # its connection alone would wait for 5 s

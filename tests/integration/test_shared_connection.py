@@ -81,7 +81,7 @@ class Cutter(Forwarder):
                     break
             else:
                 sink.write(data)
-        for writer in self._writers:
+        for writer in self.writers:
             writer.close()
 
 
@@ -265,7 +265,7 @@ async def test_reply_that_nobody_asked_for_ends_the_connection(
     gate: Gate, gated: Steps, caplog: pytest.LogCaptureFixture
 ) -> None:
     links = gate.links
-    for writer in gate._writers[::2]:
+    for writer in gate.writers[::2]:
         writer.write(b"+surprise\r\n")
     await wait_until(lambda: gated._connection and not gated._connection.is_open, "it is closed")
     assert await slot(gated, "a") == 1
@@ -279,7 +279,7 @@ async def test_steps_run_again_if_their_reply_cannot_be_read(
     gate.is_open.clear()
     taken = asyncio.ensure_future(slot(gated, "a"))
     await wait_until(lambda: held(redis, 2), "the step has run")
-    gate._writers[-2].write(b"?no reply of Redis\r\n")
+    gate.writers[-2].write(b"?no reply of Redis\r\n")
     gate.is_open.set()
     assert await taken == 0, "a step that has run is repeated, and not refused"
     assert (said(caplog, DOWN), said(caplog, UP)) == (1, 1)
@@ -327,7 +327,7 @@ async def test_killed_client_retries_what_was_under_way(
     gate.is_open.clear()
     waiting = slots(gated, 20)
     await wait_until(lambda: held(redis, 21), "Redis ran them")
-    for writer in gate._writers:
+    for writer in gate.writers:
         writer.transport.abort()
     gate.is_open.set()
     assert await asyncio.gather(*waiting) == [0] * 20

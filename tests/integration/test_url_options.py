@@ -24,6 +24,7 @@ from dialer.settings.broker_url import for_celery
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import connect
 from tests.conftest import RequireService
+from tests.listener import Listener
 from tests.tls import OPENSSL_MISSING, certificate, tls_in_front_of
 from tests.waiting import wait_until
 
@@ -143,6 +144,7 @@ async def sentinel_of(server: EmbeddedValkey, told_port: int, folder: Path) -> A
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_connection("127.0.0.1", port)
+        server_side.also(outer)
         await asyncio.gather(pump(reader, outer), pump(inner, writer))
 
     async def watches() -> bool:
@@ -153,12 +155,13 @@ async def sentinel_of(server: EmbeddedValkey, told_port: int, folder: Path) -> A
             return False
         return bool(known["status"] == "ok")
 
-    server_side = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server_side = Listener(serve)
+    await server_side.start()
     try:
         await wait_until(watches, "the sentinel watches the master")
-        yield server_side.sockets[0].getsockname()[1]
+        yield server_side.port
     finally:
-        server_side.close()
+        await server_side.stop()
         process.kill()
         await process.wait()
 

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from dialer.settings import Pbx
+from tests.listener import Listener
 from tests.waiting import wait_until
 from workers.ami import AmiLink
 from workers.ami import link as ami
@@ -114,23 +115,20 @@ class RawPbx:
     received: list[str] = field(default_factory=list)
     connections: int = 0
     port: int = 0
-    _server: asyncio.Server | None = None
+    _listener: Listener = field(init=False)
     _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def __aenter__(self) -> RawPbx:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = Listener(self._serve)
+        await self._listener.start()
+        self.port = self._listener.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
-        await self._server.wait_closed()
+        await self._listener.stop()
 
     def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
+        self._listener.cut()
         self._writers.clear()
 
     async def say(self, data: bytes, *, in_pieces: bool = False) -> None:
