@@ -33,16 +33,22 @@ class Handled(DialerError):
     code = "handled"
 
 
+#: Entries with these reasons may have been dialed: the same id before, or a call of the ledger.
+MAY_HAVE_RUNG: Final = frozenset({"duplicate_request", "internal_error"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
     """What to change in an element: JSON text by field name, None takes the field out.
 
-    `element` replaces the whole element, if it is not None.
+    `element` replaces the whole element, if it is not None. `may_ring_again`: send it also if its
+    number may have been rung for it already.
     """
 
     changes: Mapping[str, str | None]
     element: bytes | None = None
     why: str = ""
+    may_ring_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +67,24 @@ class DeadElements:
             StillWrong: it would be refused, or is no request.
             Handled: somebody else was faster. Nothing is changed then.
         """
-        if entry.source == "code":
-            raise StillWrong("a CODLIGACAO cannot be sent again: its call is over")
+        if entry.source != "request":
+            raise StillWrong("only requests are sent again; the call of a CODLIGACAO is over")
+        if entry.reason in MAY_HAVE_RUNG and not correction.may_ring_again:
+            raise StillWrong(
+                f"its number may have been rung already ({entry.reason}): look at the call, and "
+                "use --may-ring-again if it is to be rung (again)"
+            )
         element = self._element(entry, correction)
         wire = self.settings.multcall.wire
         old = id_of(readable_id(entry.raw, wire)) or ""
         given = id_of(readable_id(element, wire)) or ""
+        base = await self._base(old or given or entry.name)
         at = await self._now()
         for n in range(IDS_TRIED):
             is_new = n == 0 and given and given != old
-            request_id = given if is_new else next_id(given or old or entry.name, max(1, n))
+            request_id = given if is_new else next_id(base, max(1, n))
+            if request_id == old:
+                continue
             sent = element if is_new else with_id(element, request_id, wire)
             self._require_right(sent)
             link = Replacement(
@@ -81,7 +95,13 @@ class DeadElements:
                     return request_id
                 case "gone":
                     raise Handled(f"somebody else sent or discarded {entry.name} already")
-        raise StillWrong(f"no id of {given or old} is free; give one with IdRequisicao=ID")
+        raise StillWrong(f"no id of {base} is free; give one with IdRequisicao=ID")
+
+    async def _base(self, request_id: str) -> str:
+        """Return the id that the new ones are made of: that of the first element of a chain."""
+        if (link := await self.dead.replaced_by(request_id)) is not None and link.replaces:
+            return await self._base(link.replaces) if link.replaces != request_id else request_id
+        return request_id
 
     async def discard(self, entries: list[DeadEntry], why: str) -> int:
         """Take entries out for good; return how many were still there."""

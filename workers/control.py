@@ -33,6 +33,9 @@ T = TypeVar("T")
 #: Longest wait for the event loop's list of calls, in seconds.
 LIST_WITHIN_S: Final = 2.0
 
+#: Longest wait for Asterisk to hang a call up, in seconds.
+HUNG_UP_WITHIN_S: Final = 4.0
+
 #: Longest wait for a change of a live parameter, in seconds.
 CHANGED_WITHIN_S: Final = 5.0
 
@@ -173,10 +176,20 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, **_: Any) -> dict[
 @control_command(args=[("task_id", str)], signature="<call id>")
 def hangup(_state: Any, task_id: str, **_: Any) -> dict[str, str]:
     """Hang up a call that is dialed or up. Its Response has the code hung_up."""
-    worker = serving().pbx_worker
-    if _on_loop(lambda: worker.hang_up(str(task_id))):
-        return {"ok": f"{task_id} is being hung up"}
-    return {"error": f"{task_id} is not dialed here now; to prevent it: control revoke <call id>"}
+    asking = asyncio.run_coroutine_threadsafe(
+        serving().pbx_worker.hang_up(str(task_id)), serving().loop
+    )
+    try:
+        refusal = asking.result(HUNG_UP_WITHIN_S)
+    except TimeoutError:
+        return {"error": f"Asterisk does not answer; {task_id} may be hung up all the same"}
+    if refusal is None:
+        return {
+            "error": f"{task_id} is not dialed here now; to prevent it: control revoke <call id>"
+        }
+    if refusal:
+        return {"error": f"{task_id} goes on: {refusal}"}
+    return {"ok": f"{task_id} is being hung up"}
 
 
 @inspect_command(args=[("n", int)], signature=f"[n={CALLS_NAMED}]")

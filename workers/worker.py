@@ -16,7 +16,6 @@ from redis.exceptions import RedisError
 
 from dialer import failpoints, watchdog
 from dialer.domain.call import Call, Ending
-from dialer.domain.follow_events import HangUpAsked
 from dialer.domain.followed import Followed
 from dialer.domain.limits import Limit
 from dialer.domain.parameters import Parameters, Subject
@@ -339,11 +338,14 @@ class PbxWorker:
         """Return every call that this worker has claimed and that has not ended."""
         return self._calls.followed()
 
-    def hang_up(self, call_id: str) -> bool:
-        """Hang up a call, as soon as it has a channel; return false if it is not followed here."""
-        is_followed = self._calls.get(call_id) is not None
-        self._tracker.feed(call_id, HangUpAsked())
-        return is_followed
+    async def hang_up(self, call_id: str) -> str | None:
+        """Hang up a call, as soon as it has a channel; return why Asterisk does not, '' if it does.
+
+        None: it is not followed here.
+        """
+        if self._calls.get(call_id) is None:
+            return None
+        return await self._tracker.hang_up(call_id)
 
     def take(self, call_id: str, epoch: int) -> None:
         """Begin to dial a call for a nudge, and return at once; see `Originator.dial`."""

@@ -143,10 +143,10 @@ class Served:
         self._pulses[plan.redis_url].cells.append(
             Beating(served.life, served.recovery, lambda: not served.is_ending)
         )
-        if not plan.draining:
-            self._decisions[plan.redis_url].cells.append(
-                Deciding(cell, served.intake, served.life, lambda: not served.is_ending)
-            )
+        # Those that are drained too: of two bridges that beat for a cell one keeps its log.
+        self._decisions[plan.redis_url].cells.append(
+            Deciding(cell, served.intake, served.life, lambda: not served.is_ending)
+        )
 
     @property
     def parameters(self) -> Parameters:

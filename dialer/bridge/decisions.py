@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 EVERY_S: Final = 0.75
 
 #: Pause after a look that failed, in seconds.
-FAILED_PAUSE_S: Final = 5.0
+FAILED_PAUSE_S: Final = 2.0
 
 #: The state of a PBX may be so old, in seconds.
 STATE_AGE_S: Final = 0.5
@@ -74,7 +74,8 @@ class Deciding:
     """A cell whose decisions are logged while `is_served`.
 
     `known` is the limit of the newest entry as it was last read or written, None if that is not
-    known; `compared_at` is when it was read. `took` was written last.
+    known; `compared_at` is when it was read. `took` was written last. `problem` is why the log
+    could not be written, '' if it could.
     """
 
     cell: BridgeCell
@@ -84,6 +85,7 @@ class Deciding:
     known: Limit | None = None
     compared_at: float = -math.inf
     took: Took = field(default_factory=Took)
+    problem: str = ""
     budget: Budget = field(default_factory=Budget)
     quiet_budget: Budget = field(default_factory=Budget)
 
@@ -156,12 +158,20 @@ class Deciding:
             cell=self.cell.ledger.keys,
             took=took,
             at_ms=round(self.cell.clock.now().timestamp() * 1000),
-            decision=decision if is_new else None,
+            decision=decision if is_new or is_asked else None,
         )
 
     def written(self, news: News, reply: bool | str) -> None:
-        """Note what was written."""
+        """Note what was written; log once why it was not."""
         self.took = news.took
+        problem = reply if isinstance(reply, str) else ""
+        if problem != self.problem:
+            self.problem = problem
+            if problem:
+                logger.error(
+                    "Redis refused a command; trying again",
+                    extra={"cell": self.name, "part": "decision log", "error": problem},
+                )
         if reply is True and news.decision is not None:
             self.known = news.decision.limit
 
@@ -221,6 +231,7 @@ class Decisions:
         if not self._served:  # no clock yet
             return
         if (obstacle := self.registry.obstacle) is not None:
+            self._suffered = obstacle
             await self._write({one.name: one.suffered(obstacle) for one in self._served})
             return
         decisions = await self.steps.or_none_if_down(self._decide_unless_down())
@@ -280,4 +291,6 @@ class Decisions:
         """What was while nobody kept the logs: a Redis was away, or no bridge was there."""
         if (redis := self._suffered) is not None:
             return Decision(cell="", limit=redis.limit, reason=redis.reason)
-        return Decision(cell="", limit=Limit.NO_BRIDGE, reason="none was running")
+        is_first = math.isinf(self._written_at)
+        words = "none was running" if is_first else "none was running, or it was held up"
+        return Decision(cell="", limit=Limit.NO_BRIDGE, reason=words)

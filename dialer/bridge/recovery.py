@@ -272,8 +272,9 @@ class Recovery:
     async def _bury_and_end(self, one: Unreadable, message: str) -> None:
         call = one.call
         error = CallError(code="internal_error", message=message)
+        wire = self.cell.wire
         entry = dead(
-            raw=one.raw,
+            raw=one.raw if wire.is_strict else wire.fields.to_wire(one.raw),
             source="request",
             reason="internal_error",
             message=error.message,

@@ -61,9 +61,9 @@ def _hang_up(found: list[Story]) -> None:
         raise DialerError(f"several cells have this call: add --cell, one of {cells}")
     (story,) = found
     if not story.is_dialed:
-        typer.echo(f"{story.call_id} is not dialed now: it is {story.state}", err=True)
+        typer.echo(printable(f"{story.call_id} is not dialed now: it is {story.state}"), err=True)
         raise typer.Exit(EXIT_NO)
-    typer.echo(hang_up(story.call_id, story.pbx))
+    typer.echo(printable(hang_up(story.call_id, story.pbx)), err=True)
 
 
 async def _stories(
@@ -130,4 +130,4 @@ def _json(story: Story, replacement: Replacement | None) -> str:
             for step in story.steps
         ],
     }
-    return json.dumps(shown, ensure_ascii=False)
+    return json.dumps(shown)

@@ -54,7 +54,7 @@ def list_entries(
 def show(cell: CellName, entry: Annotated[str, typer.Argument(metavar="ENTRY")]) -> None:
     """Show one entry with its whole element, which may have a telephone number."""
     (found,) = _with(cell, lambda it: _named(it, [entry]), _settings())
-    typer.echo(f"{found.name}  {found.at}  {found.source}  {found.reason}")
+    typer.echo(printable(f"{found.name}  {found.at}  {found.source}  {found.reason}"))
     typer.echo(printable(found.message))
     typer.echo(printable(found.raw.decode(errors="replace")))
 
@@ -75,9 +75,17 @@ def send(
     element: Annotated[
         str, typer.Option(help="The whole element instead: its JSON text, a file, or -.")
     ] = "",
+    may_ring_again: Annotated[
+        bool,
+        typer.Option(
+            "--may-ring-again",
+            help="Also those whose number may have been rung: duplicate_request, internal_error.",
+        ),
+    ] = False,
     why: Why = "",
 ) -> None:
     """Correct entries and send them again, each once, under a new IdRequisicao."""
+    from dialer.cli.live import read_live
     from dialer.cli.steer import operator
     from dialer.cli.wire import element_in
     from dialer.dead_list import Correction
@@ -85,10 +93,15 @@ def send(
 
     if element and len(entries or ()) != 1:
         raise ConfigError("--element replaces one element: name one entry")
-    settings = _settings()
+    if may_ring_again and not entries:
+        raise ConfigError("--may-ring-again rings people: name each entry")
+    live, _ = read_live(_settings())  # PBXs and trunks are live
+    settings = live.settings
     changes = dict(_changes(settings, change or ()))
     whole = element_in(element) if element else None
-    correction = Correction(changes=changes, element=whole, why=why)
+    correction = Correction(
+        changes=changes, element=whole, why=clean(why), may_ring_again=may_ring_again
+    )
     failed = 0
 
     async def send_all(it: DeadElements) -> None:
@@ -113,12 +126,12 @@ def discard(
     everything: Annotated[bool, typer.Option("--all", help="All entries of the cell.")] = False,
     why: Why = "",
 ) -> None:
-    """Take entries out of the dead list. The newest 10,000 are kept in the trail for 30 days."""
+    """Take entries out of the dead list. The last 1,000 are kept in the trail for 30 days."""
     from dialer.cli.steer import operator
 
     async def discard_all(it: DeadElements) -> int:
         chosen = await (it.dead.newest(MANY) if everything else _chosen(it, entries, reason))
-        return await it.discard(chosen, why)
+        return await it.discard(chosen, clean(why))
 
     typer.echo(f"{_with(cell, discard_all, _settings(), operator())} discarded")
 
@@ -147,7 +160,7 @@ def _with(
     import asyncio
 
     from dialer.dead_list import DeadElements
-    from dialer.store.client import connect, require
+    from dialer.store.client import connect, has_replicas, require
     from dialer.store.ledger import DeadList
     from dialer.store.steps import Steps
 
@@ -155,7 +168,7 @@ def _with(
     url, what = settings.cell_redis_url(served), f"the Redis of cell {cell}"
 
     async def connected() -> _Answer:
-        steps = Steps(connect(url), what)
+        steps = Steps(connect(url), what, replicated=has_replicas(url))
         try:
             await require(steps.redis, url, what)
             found = DeadList(steps, cell, settings.multcall.push)
@@ -206,6 +219,11 @@ async def _named(it: DeadElements, names: list[str]) -> list[DeadEntry]:
     return found
 
 
+def clean(text: str) -> str:
+    """Return what was typed as text that can be stored."""
+    return printable(text.encode("utf-8", "replace").decode())
+
+
 def _changes(settings: Settings, pairs: list[str] | tuple[()]) -> Iterator[tuple[str, str | None]]:
     """Yield the changes that were typed, as JSON texts.
 
@@ -239,4 +257,4 @@ def _json(entry: DeadEntry) -> str:
         "message": entry.message,
         "element": entry.raw.decode(errors="replace"),
     }
-    return json.dumps(shown, ensure_ascii=False)
+    return json.dumps(shown)  # a terminal may not show all signs

@@ -99,7 +99,7 @@ def _json(found: Why) -> str:
         "age_s": round(found.age_s, 3),
         "numbers": dict(decision.numbers),
     }
-    return json.dumps(shown, ensure_ascii=False)
+    return json.dumps(shown)
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -27,23 +27,25 @@ NO_WORD: Final = "no_word"
 REVOKED: Final = "revoked"
 
 
+#: What is said of a call that an operator hung up.
+HUNG_UP_WORDS: Final = "an operator hung the call up"
+
 #: Code of a call that an operator hung up (`dialer call ID --hangup`, `celery control hangup`).
 HUNG_UP: Final = "hung_up"
 
-#: Results that a call has because it was hung up before it was answered.
-_BY_HANG_UP: Final = frozenset(
-    {Result.FAILED, Result.NO_ANSWER, Result.REJECTED, Result.CONGESTION}
-)
+#: Results that a call may have because it was hung up before it was answered, and the causes of
+#: calls that ended by themselves at the same moment: nobody answered, no room.
+_BY_HANG_UP: Final = frozenset({Result.FAILED, Result.NO_ANSWER, Result.UNKNOWN})
+_BY_ITSELF: Final = frozenset({18, 19, 20, 34, 38, 41, 42, 43, 44})
 
 
 def after_hang_up(ending: Ending) -> Ending:
     """Return the ending of a call that an operator hung up."""
-    result = Result.CANCELLED if ending.result in _BY_HANG_UP else ending.result
+    is_ours = ending.result in _BY_HANG_UP and ending.cause not in _BY_ITSELF
+    result = Result.CANCELLED if is_ours else ending.result
     if result not in {Result.CANCELLED, Result.ANSWERED}:
-        return ending  # it ended by itself at the same moment
-    return replace(
-        ending, result=result, error=CallError(code=HUNG_UP, message="an operator hung the call up")
-    )
+        return ending
+    return replace(ending, result=result, error=CallError(code=HUNG_UP, message=HUNG_UP_WORDS))
 
 
 def ending_by_events(f: Followed, hangup: HungUp | None, over_at: datetime) -> Ending:

@@ -56,6 +56,7 @@ from dialer.domain.follow_events import (
     LedgerRead,
     LogEndMissed,
     NoteAmd,
+    NoteHandOver,
     OriginateAccepted,
     OriginateNotSent,
     OriginateSent,
@@ -94,9 +95,19 @@ def follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:
     if not followed.is_up:
         return followed, ()
     followed, effects = _follow(followed, event, now)
-    if followed.hang_up != "asked" or followed.channel is None or not followed.is_up:
-        return followed, effects
-    return changed(followed, hang_up="sent"), (*effects, HangUp(channel=followed.channel))
+    return _hang_up(followed, effects) if followed.hang_up else (followed, effects)
+
+
+def _hang_up(f: Followed, effects: tuple[FollowEffect, ...]) -> Step:
+    """Send an operator's hang-up as soon as the call's channel is seen.
+
+    That such a call is not handed over says nothing about the PBX.
+    """
+    effects = tuple(one for one in effects if not isinstance(one, NoteHandOver))
+    is_there = f.appeared and f.hangup is None and not f.is_gone and f.is_up
+    if f.hang_up != "asked" or not is_there:
+        return f, effects
+    return changed(f, hang_up="sent"), (*effects, HangUp(uniqueids=f.uniqueids))
 
 
 def _follow(followed: Followed, event: FollowEvent, now: datetime) -> Step:

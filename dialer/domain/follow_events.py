@@ -116,7 +116,7 @@ class LedgerRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangUpAsked:
-    """An operator wants the call to be hung up. Until it has a channel, that waits."""
+    """An operator wants the call to be hung up. Until its channel is seen, that waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,9 +246,12 @@ class LogEndMissed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangUp:
-    """Hang up this channel."""
+    """Hang up the channel of one of these Uniqueids; answer with HangUpRefused if there is none.
 
-    channel: str
+    Not by its name: after a restart of Asterisk that may be the name of another call.
+    """
+
+    uniqueids: tuple[str, ...]
 
 
 FollowEffect = (

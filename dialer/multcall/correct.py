@@ -10,6 +10,7 @@ from typing import Final
 from dialer.errors import InvalidRequest
 from dialer.multcall.identity import request_id_of
 from dialer.multcall.rawjson import read_object, value_of
+from dialer.multcall.request import REQUEST_FIELDS
 from dialer.multcall.wire import STRICT, Wire
 
 #: Fields that are whole numbers, by our names.
@@ -17,9 +18,6 @@ _WHOLE: Final = frozenset({"Prioridade", "TempoToque", "ValidadeSeg"})
 
 #: Typed texts that begin so are JSON already.
 _JSON: Final = re.compile(r'[\[{"]|(true|false|null)$')
-
-#: The end of an id that a corrected element got.
-_NUMBERED: Final = re.compile(r"-c[0-9]{1,4}$")
 
 #: An id has at most 64 characters.
 _HEAD_MAX: Final = 58
@@ -47,19 +45,31 @@ def corrected(raw: bytes, changes: Mapping[str, str | None], wire: Wire = STRICT
     `changes` has JSON text by the field's name on the wire; None takes the field out.
 
     Raises:
-        InvalidRequest: the element is no JSON object.
+        InvalidRequest: the element is no JSON object, or a request has no field of a name.
     """
     found = read_object(wire.lenient.element(raw))
     if found.fault is not None:
         raise InvalidRequest(f"{found.fault}; give the whole element instead")
+    known = [wire.fields.name(name) for name in REQUEST_FIELDS]
     texts = {name: found.json(name) for name in found.values}
     for name, text in changes.items():
+        if name not in known:
+            raise InvalidRequest(f"a request has no field {name}; there are {', '.join(known)}")
+        present = _present(name, texts, any_case=wire.lenient.any_case)
         if text is None:
-            texts.pop(name, None)
+            texts.pop(present, None)
         else:
-            texts[name] = text
+            texts[present] = text
     members = (f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in texts.items())
     return f"{{{','.join(members)}}}".encode("utf-8", "surrogatepass")
+
+
+def _present(name: str, texts: Mapping[str, str], *, any_case: bool) -> str:
+    """Return the name by which an element has a field, as it is read."""
+    if name in texts or not any_case:
+        return name
+    folded = {one.casefold(): one for one in texts}
+    return folded.get(name.casefold(), name)
 
 
 def with_id(raw: bytes, request_id: str, wire: Wire = STRICT) -> bytes:
@@ -72,7 +82,7 @@ def next_id(request_id: str, n: int) -> str:
 
     The id itself is used: Multcall got a Response for it.
     """
-    return f"{_NUMBERED.sub('', request_id)[:_HEAD_MAX]}-c{n}"
+    return f"{request_id[:_HEAD_MAX]}-c{n}"
 
 
 def id_of(id_json: str | None) -> str | None:

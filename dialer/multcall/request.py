@@ -209,7 +209,8 @@ class Request(BaseModel):
     )
 
 
-_KNOWN: Final = known(Request)
+#: The names of all fields of a request.
+REQUEST_FIELDS: Final = known(Request)
 
 #: Values for fields that have a problem, to check the other fields.
 _PLACEHOLDERS: Final = {"IdRequisicao": "0", "Telefone": "000"}
@@ -264,7 +265,7 @@ def read_request(
     wire: Wire = STRICT,
 ) -> Reading:
     """Read one element; find all its problems by the rules of all cells and of this one."""
-    found = wire.read(raw, _KNOWN)
+    found = wire.read(raw, REQUEST_FIELDS)
     if found.fault is not None:
         return Reading(found=found, request=None, problems=())
     if wire.lenient is not NOTHING:

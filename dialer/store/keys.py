@@ -49,7 +49,7 @@ DECISIONS_RETENTION_S: Final = 24 * 3600
 DECISIONS_MAX: Final = 5_000
 
 #: So many dead elements that operators sent again or discarded are kept.
-DEAD_TRAIL_KEPT: Final = 10_000
+DEAD_TRAIL_KEPT: Final = 1_000
 
 #: Prefix of every call's key.
 CALL_PREFIX: Final = "dialer:call:"
@@ -144,13 +144,9 @@ class LedgerKeys:
         """String: number of entries that the full dead list dropped. Kept until it is deleted."""
         return f"dialer:dropped:{self.cell}"
 
-    @property
-    def replaced(self) -> str:
-        """Hash: id of a request that replaces a refused one, with what it replaces.
-
-        `IDLE_RETENTION_S`.
-        """
-        return f"dialer:replaced:{self.cell}"
+    def replaced(self, request_id: str) -> str:
+        """String: what the request of that id replaces, and who sent it. `IDLE_RETENTION_S`."""
+        return f"dialer:replaced:{self.cell}:{request_id}"
 
     @property
     def dead_trail(self) -> str:

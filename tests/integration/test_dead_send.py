@@ -16,6 +16,7 @@ from dialer.multcall.keys import CellKeys
 from dialer.settings import load
 from dialer.store.keys import LedgerKeys
 from dialer.store.ledger import DeadEntry, DeadList, Replacement, reasons_of
+from dialer.store.ledger import dead as module
 from tests.integration.cell_rig import BRIDGE, CELL, Site
 from tests.integration.stack import BIN, Program, Stack
 from tests.waiting import wait_until
@@ -109,6 +110,27 @@ async def test_entries_are_found_by_name_and_reason(site: Site) -> None:
     ]  # fmt: skip
 
 
+async def test_of_two_entries_that_are_alike_one_is_taken(site: Site) -> None:
+    twin = await buried(site)
+    await site.redis.rpush(KEYS.dead, twin.text)
+    other = await buried(site, "r-2")
+    found = await dead(site).newest(2, names=[twin.name, other.name])
+    assert [entry.name for entry in found] == [other.name, twin.name]
+    assert await dead(site).discard([twin], by="ana", at="now", why="") == 1
+    assert await dead(site).size() == 2
+
+
+async def test_the_trail_keeps_the_last_ones(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEAD_TRAIL_KEPT", 3)
+    for n in range(5):
+        await buried(site, f"r-{n}" + "x" * 20_000 * (n == 4))
+    await dead(site).discard(await dead(site).newest(9), by="ana", at="now", why="")
+    rows: Any = await site.redis.lrange(KEYS.dead_trail, 0, -1)
+    trail = [one.decode() for one in rows]
+    assert [f"r-{n}" in text for n, text in zip((4, 3, 2), trail, strict=True)] == [True] * 3
+    assert max(map(len, trail)) < 3 * module.NOTED_MAX
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"", b"x", b"[]", b"{}", b"\xff", b'{"raw": "a"}', b'{"raw": null, "raw_base64": "?"}'],
@@ -161,6 +183,11 @@ async def test_corrected_requests_are_dialed_once(tmp_path: Path) -> None:
             )
             assert [one for one in both if isinstance(one, str)] == ["R1-c1"]
             assert [type(one) for one in both if not isinstance(one, str)] == [Handled]
+            twice = replace(by_id["R2"], reason="duplicate_request")
+            with pytest.raises(StillWrong, match="its number may have been rung already"):
+                await ana.send(twice, right)
+            with pytest.raises(StillWrong, match="a request has no field telefone"):
+                await ana.send(by_id["R2"], Correction(changes={"telefone": '"1"'}))
             with pytest.raises(StillWrong, match="it would be refused again: Telefone"):
                 await ana.send(by_id["R2"], Correction(changes={}))
             assert await dead(site).size() == 2

@@ -12,7 +12,7 @@ from dialer.domain.limits import Limit
 from dialer.domain.why import LATELY_S, Decision, Took
 from dialer.store.keys import DECISIONS_MAX, DECISIONS_RETENTION_S, LOGGERS, LedgerKeys
 from dialer.store.ledger import DecisionReads, News, write_news
-from dialer.store.ledger.decisions import REASON_MAX, UNKEPT_AFTER_S
+from dialer.store.ledger.decisions import CELLS_AT_ONCE, REASON_MAX, UNKEPT_AFTER_S
 from dialer.store.ledger.survey import AGE_MAX_S
 from tests.integration.cell_rig import BRIDGE, CELL, T0, Site
 
@@ -136,6 +136,19 @@ async def test_time_without_a_bridge_is_logged_by_the_next(site: Site) -> None:
     assert await at(site, await time_of(site, ago_s=71)) == (Limit.CPS, Limit.NO_BRIDGE)
     assert await at(site, await time_of(site, ago_s=69)) == (Limit.NO_BRIDGE, Limit.CPS)
     assert (await DecisionReads(site.steps, CELL).kept_until() or T0) > await time_of(site, ago_s=5)
+
+
+async def test_gaps_of_many_cells_are_all_logged(site: Site) -> None:
+    cells = [LedgerKeys(f"C{n}") for n in range(CELLS_AT_ONCE + 10)]
+    then_ms = (await time_of(site, ago_s=70)).timestamp() * 1000
+    await site.redis.zadd(LOGGERS, {"dead": then_ms})
+    for cell in cells:
+        await site.redis.zadd(cell.bridges, {"dead": then_ms})
+    news = [News(cell=c, took=Took(), at_ms=0, decision=decision(Limit.CPS)) for c in cells]
+    assert all(await write_news(site.steps, BRIDGE, news, gap=decision(Limit.NO_BRIDGE)))
+    for cell in cells:
+        members = await site.redis.zrange(cell.decisions, 0, -1)
+        assert len(members) == 2, cell
 
 
 @pytest.mark.parametrize("who", ["z-bridge", BRIDGE])

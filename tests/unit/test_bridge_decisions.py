@@ -239,6 +239,7 @@ async def test_a_look_after_a_pause_writes_of_every_cell(
     await site.decisions.look()
     assert len(site.written) == 4
     assert site.gaps[-1] is not None
+    assert site.limits == ["no_requests"] * 4, "what is now follows the gap"
 
 
 async def test_a_redis_that_was_away_is_logged_later(site: Site) -> None:

@@ -67,8 +67,9 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Followed]]:
         in_thread.append(threading.get_ident())
         return [*calls]
 
-    def hang_up(call_id: str) -> bool:
-        return call_id in [one.call.call_id for one in listed()]
+    async def hang_up(call_id: str) -> str | None:
+        found = [one for one in listed() if one.call.call_id == call_id]
+        return ("" if found[0].channel else "No such channel") if found else None
 
     worker = SimpleNamespace(followed=listed, hang_up=hang_up)
     monkeypatch.setattr(bootsteps, "_serving", SimpleNamespace(loop=loop, pbx_worker=worker))
@@ -209,8 +210,24 @@ def test_a_revoke_terminates_nothing(state: Any, followed: list[Followed]) -> No
 def test_a_call_that_is_dialed_is_hung_up(state: Any, followed: list[Followed]) -> None:
     followed.append(up("r-1"))
     assert run("hangup", state, task_id="ASR_TIM:r-1") == {"ok": "ASR_TIM:r-1 is being hung up"}
+    followed.append(replace(up("r-2"), channel=None))
     reply = run("hangup", state, task_id="ASR_TIM:r-2")
-    assert "ASR_TIM:r-2 is not dialed here now" in reply["error"]
+    assert reply == {"error": "ASR_TIM:r-2 goes on: No such channel"}
+    reply = run("hangup", state, task_id="ASR_TIM:r-3")
+    assert "ASR_TIM:r-3 is not dialed here now" in reply["error"]
+
+
+def test_an_asterisk_that_hangs_is_not_waited_for(
+    state: Any, followed: list[Followed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forever(_: str) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    monkeypatch.setattr(bootsteps.serving().pbx_worker, "hang_up", forever)
+    monkeypatch.setattr(control, "HUNG_UP_WITHIN_S", 0.3)
+    reply = run("hangup", state, task_id="ASR_TIM:r-1")
+    assert "Asterisk does not answer; ASR_TIM:r-1 may be hung up all the same" in reply["error"]
 
 
 # --- inspect ------------------------------------------------------------------------------

@@ -49,14 +49,29 @@ def test_half_a_json_text_is_refused(typed: str) -> None:
 
 
 def test_other_fields_keep_their_text() -> None:
-    raw = b'{"Dados" : 1.10, "X":"a\\u00e3", "Tronco":"tmi","Y":{"b":[1, 2]}}'
-    found = corrected(raw, {"Tronco": '"tim"', "X": None, "Z": "1"})
-    assert found == b'{"Dados":1.10,"Tronco":"tim","Y":{"b":[1, 2]},"Z":1}'
+    raw = b'{"Dados" : 1.10, "CallerID":"a\\u00e3", "Tronco":"tmi","Y":{"b":[1, 2]}}'
+    found = corrected(raw, {"Tronco": '"tim"', "CallerID": None, "Prioridade": "1"})
+    assert found == b'{"Dados":1.10,"Tronco":"tim","Y":{"b":[1, 2]},"Prioridade":1}'
+
+
+@pytest.mark.parametrize("name", ["telefone", "Tronko", "", "X"])
+def test_a_field_that_no_request_has_is_refused(name: str) -> None:
+    """Else the old value would be dialed."""
+    with pytest.raises(InvalidRequest, match=f"a request has no field {name}; there are Id"):
+        corrected(b'{"Telefone":"1"}', {name: '"2"'})
+
+
+def test_a_field_is_found_as_it_is_read() -> None:
+    wire = Wire(lenient=Lenient(any_case=True))
+    raw = b'{"telefone":"1","CONTEXTO":"a"}'
+    assert corrected(raw, {"Telefone": '"2"', "Contexto": None}, wire) == b'{"telefone":"2"}'
+    assert corrected(b"{}", {"Validade": "60"}, RENAMED) == b'{"Validade":60}'
 
 
 def test_an_element_in_a_json_text_is_taken_out_of_it() -> None:
     wire = Wire(lenient=Lenient(json_in_text=True))
-    assert corrected(json.dumps('{"a":1}').encode(), {"b": "2"}, wire) == b'{"a":1,"b":2}'
+    found = corrected(json.dumps('{"a":1}').encode(), {"Prioridade": "2"}, wire)
+    assert found == b'{"a":1,"Prioridade":2}'
 
 
 @pytest.mark.parametrize("raw", [b"", b"[1]", b"{", b"\xff", b'{"a":1} x'])
@@ -74,8 +89,7 @@ def test_the_new_id_is_text() -> None:
     ("old", "n", "new"),
     [
         ("a-1", 1, "a-1-c1"),
-        ("a-1-c1", 2, "a-1-c2"),
-        ("a-1-c99999", 1, "a-1-c99999-c1"),
+        ("a-1-c1", 2, "a-1-c1-c2"),
         ("x" * 64, 1000, "x" * 58 + "-c1000"),
     ],
 )

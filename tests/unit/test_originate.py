@@ -13,6 +13,8 @@ import pytest
 
 from dialer.domain.call import Result, State
 from dialer.domain.channel import ChannelCreated, HungUp
+from dialer.domain.endings import HUNG_UP
+from dialer.domain.follow_events import HangUpAsked
 from dialer.domain.hand_over import CUT_OFF
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from dialer.store.ledger import WorkerLedger
@@ -478,3 +480,18 @@ async def test_a_trunk_of_the_request_is_not_read_again() -> None:
     made = waiting(trunk="oi")
     made.originator.refresh = lambda: pytest.fail("its request names the trunk")
     assert (await (await dial(made)).ending()).error is not None
+
+
+@pytest.mark.parametrize("replies", [1, 3])
+async def test_a_call_that_is_hung_up_is_not_tried_again(replies: int) -> None:
+    """Also if the last attempt was refused: it is the operator's doing."""
+    made = waiting(*[OriginateRefused("no")] * replies, cell={"retries": replies - 1})
+    made.originator.retry_pause_s = 0.3
+    dialing = asyncio.create_task(dial(made))
+    await wait_until(lambda: len(made.asterisk.sent) == replies, "the last Originate")
+    made.tracker.feed(CALL_ID, HangUpAsked())
+    await dialing
+    ending = await made.ending()
+    assert len(made.asterisk.sent) == replies
+    assert ending.error is not None
+    assert (ending.result, ending.error.code) == (Result.CANCELLED, HUNG_UP)

@@ -20,7 +20,6 @@ from dialer.domain.channel import (
 from dialer.domain.follow_events import (
     ChannelWaitTimedOut,
     CheckDue,
-    HangUpAsked,
     OriginateAccepted,
     OriginateUnclear,
 )
@@ -302,9 +301,8 @@ async def test_a_refused_hand_over_is_counted_and_told() -> None:
 
 async def test_a_call_is_hung_up_for_an_operator(caplog: pytest.LogCaptureFixture) -> None:
     made = accepted().hear(CREATED)
-    made.tracker.feed(CALL_ID, HangUpAsked())
-    await wait_until(lambda: caplog.messages, "it is logged")
-    assert made.asterisk.asked == ["hang up PJSIP/carrier-1"]
+    assert await made.tracker.hang_up(CALL_ID) == ""
+    assert made.asterisk.asked == [f"hang up {UNIQUEID}"]
     assert caplog.messages == ["Call hung up for an operator"]
     made.hear(hung_up(), OriginateEnded(action_id=f"{UNIQUEID}#1", answered=False, reason=0))
     ending = await made.ending()
@@ -317,11 +315,19 @@ async def test_a_hang_up_that_fails_is_told(
 ) -> None:
     made = accepted().hear(CREATED)
     made.asterisk.is_lost, made.asterisk.refusal = is_lost, "No such channel"
-    made.tracker.feed(CALL_ID, HangUpAsked())
-    await wait_until(lambda: caplog.messages, "it is logged")
+    said = "the link was lost" if is_lost else "No such channel"
+    assert await made.tracker.hang_up(CALL_ID) == said
     (record,) = caplog.records
     assert record.message == "Call could not be hung up"
-    assert vars(record)["reason"] == ("the link was lost" if is_lost else "No such channel")
+    assert vars(record)["reason"] == said
     made.asterisk.is_lost = False
     made.hear(UP, hung_up())
     assert (await made.ending()).error is None
+
+
+async def test_a_call_without_a_channel_is_hung_up_later() -> None:
+    made = accepted()
+    assert await made.tracker.hang_up(CALL_ID) == ""
+    assert made.asterisk.asked == []
+    made.hear(CREATED)
+    await wait_until(lambda: made.asterisk.asked, "Asterisk is asked")

@@ -335,13 +335,15 @@ class AmiLink:
             "the link was lost" if connection.closed.done() else f"no answer within {within_s:g} s"
         )
 
-    async def hang_up(self, channel: str) -> str:
-        """Hang up a channel; return why Asterisk refused, '' if it did not.
+    async def hang_up(self, uniqueid: str) -> str:
+        """Hang up the channel of that Uniqueid; return why Asterisk refused, '' if it did not.
 
         Raises:
-            AmiUnavailable: the link is down or was lost, or no reply arrived in time.
+            AmiUnavailable: the link is not ready or was lost, or no reply arrived in time.
         """
-        action = {"Action": "Hangup", "Channel": channel, "Cause": "16"}
+        if not self.ready:
+            raise AmiUnavailable(f"the AMI link of {self.pbx.name} is down")
+        action = {"Action": "Hangup", "Channel": uniqueid, "Cause": "16"}
         reply = await self.ask(action, as_list=False)
         return "" if reply.success else str(reply.message)
 

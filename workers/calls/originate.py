@@ -8,14 +8,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from dialer.domain.call import CallError, Result
 from dialer.domain.channel import action_id, channel_id
-from dialer.domain.endings import REVOKED
+from dialer.domain.endings import HUNG_UP, HUNG_UP_WORDS, REVOKED
 from dialer.domain.follow_events import (
     GivenUp,
     OriginateAccepted,
@@ -245,8 +245,7 @@ class Originator:
         uniqueid, trunk = channel_id(call_id), self._trunk(followed.request, cell)
         refusal = ""
         for attempt in range(1, cell.retries + 2):
-            if attempt > 1 and self.state.reason_not_to_dial(cell.name) is not None:
-                self._give_back(followed)
+            if not self._may_try(followed, cell, attempt):
                 return
             try:
                 failpoint("originate.before")
@@ -288,8 +287,27 @@ class Originator:
                 self.state.results.count("accepted")
                 self.tracker.feed(call_id, OriginateAccepted())
                 return
-        message = f"Asterisk refused the Originate: {refusal}"
-        self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
+        if not self._is_hung_up(call_id):
+            message = f"Asterisk refused the Originate: {refusal}"
+            self.tracker.feed(call_id, _given_up("originate_refused", message, tried=True))
+
+    def _may_try(self, followed: Followed, cell: Cell, attempt: int) -> bool:
+        """True if the Originate may be sent (again); else the call is ended or given back."""
+        if self._is_hung_up(followed.call.call_id):
+            return False
+        if attempt > 1 and self.state.reason_not_to_dial(cell.name) is not None:
+            self._give_back(followed)
+            return False
+        return True
+
+    def _is_hung_up(self, call_id: str) -> bool:
+        """End the call and return true if an operator wants no (further) attempt."""
+        followed = self.calls.get(call_id)
+        if followed is None or not followed.hang_up or followed.channel is not None:
+            return False
+        error = _given_up(HUNG_UP, HUNG_UP_WORDS, result=Result.CANCELLED)
+        self.tracker.feed(call_id, replace(error, tried=followed.call.attempts > 1))
+        return True
 
     def _trunk(self, request: CallRequest, cell: Cell) -> str:
         return request.trunk or cell.trunk or self.pbx.default_trunk

@@ -35,6 +35,7 @@ from dialer.domain.follow_events import (
     FollowEffect,
     FollowEvent,
     HangUp,
+    HangUpAsked,
     HangUpRefused,
     LogEndMissed,
     NoteAmd,
@@ -180,8 +181,8 @@ class Tracker:
                 return self.journal.start(self._ask_channel(call_id))
             case AskList():
                 self._schedule_list(call_id)
-            case HangUp(channel=channel):
-                return self.journal.start(self._hang_up(call_id, channel))
+            case HangUp(uniqueids=uniqueids):
+                return self.journal.start(self._hang_up(call_id, uniqueids))
             case _:
                 self._note(f, effect)
         return None
@@ -255,18 +256,29 @@ class Tracker:
         """Release slots in the registry, unless this worker is fenced."""
         await self.registry.release(self.state.name, call_ids, fence=self.fence.number)
 
-    async def _hang_up(self, call_id: str, channel: str) -> None:
-        """Hang up a channel. If Asterisk does not, the call goes on, and this is logged."""
-        extra = {"call_id": call_id, "channel": channel}
-        try:
-            reply = await self.link.hang_up(channel)
-        except AmiUnavailable as error:
-            reply = str(error)
-        if reply:
-            logger.error("Call could not be hung up", extra={**extra, "reason": reply})
-            self.feed(call_id, HangUpRefused())
-        else:
-            logger.warning("Call hung up for an operator", extra=extra)
+    async def hang_up(self, call_id: str) -> str:
+        """Hang up a followed call; return why Asterisk does not, '' if it does.
+
+        A call without a channel is hung up when it has one.
+        """
+        tasks = self.feed(call_id, HangUpAsked())
+        return next((str(answer) for answer in await asyncio.gather(*tasks) if answer), "")
+
+    async def _hang_up(self, call_id: str, uniqueids: tuple[str, ...]) -> str:
+        """Hang up a channel; return why it is not hung up. The call goes on then."""
+        refusal = ""
+        for uniqueid in uniqueids:
+            try:
+                refusal = await self.link.hang_up(uniqueid)
+            except (AmiUnavailable, ValueError) as error:
+                refusal = str(error)
+            if not refusal:
+                logger.warning("Call hung up for an operator", extra={"call_id": call_id})
+                return ""
+        extra = {"call_id": call_id, "reason": refusal}
+        logger.error("Call could not be hung up", extra=extra)
+        self.feed(call_id, HangUpRefused())
+        return refusal
 
     # --- asking --------------------------------------------------------------------
 

@@ -17,8 +17,11 @@ from dialer.store.steps import Arg, Steps
 #: Entries read in one round trip.
 SLICE: Final = 500
 
-#: Entries discarded in one step.
-DISCARDED_AT_ONCE: Final = 200
+#: Entries discarded in one step: each may need a look through the whole list.
+DISCARDED_AT_ONCE: Final = 10
+
+#: The trail keeps so much of an entry, in characters.
+NOTED_MAX: Final = 8_192
 
 #: Characters of the name of an entry.
 _NAME_CHARS: Final = 10
@@ -72,12 +75,13 @@ class DeadList:
     ) -> list[DeadEntry]:
         """Return the newest entries first; with `reasons` or `names` only those."""
         found: list[DeadEntry] = []
-        wanted = set(names)
+        missing = set(names)
         async for entry in self._all():
-            is_named = not names or entry.name in wanted
-            if is_named and (not reasons or entry.reason in reasons):
-                found.append(entry)
-            if len(found) >= at_most:
+            if (names and entry.name not in missing) or (reasons and entry.reason not in reasons):
+                continue
+            missing.discard(entry.name)  # of two that are alike, one
+            found.append(entry)
+            if len(found) >= at_most or (names and not missing):
                 break
         return found
 
@@ -86,12 +90,13 @@ class DeadList:
         return int(await self.steps.read("LLEN", self._keys.dead))
 
     async def _all(self) -> AsyncIterator[DeadEntry]:
-        """Yield every entry, the newest first. Entries that others take out meanwhile may miss."""
-        last = -1
-        while rows := await self.steps.read("LRANGE", self._keys.dead, last - SLICE + 1, last):
-            for text in reversed(rows):
+        """Yield every entry, the newest first. New ones meanwhile do not matter."""
+        end = await self.size()
+        while end > 0:
+            start = max(0, end - SLICE)
+            for text in reversed(await self.steps.read("LRANGE", self._keys.dead, start, end - 1)):
                 yield entry_of(text)
-            last -= SLICE
+            end = start
 
     async def send(
         self, entry: DeadEntry, element: bytes, *, request_id: str, link: Replacement
@@ -105,9 +110,12 @@ class DeadList:
         call = keys.call(f"{self.cell}:{request_id}")
         reply = await self.steps.run(
             "dead_send",
-            [keys.dead, CellKeys(self.cell).request, call, keys.replaced, keys.dead_trail],
             [
-                *(entry.text, element, push, request_id, _json(link)),
+                *(keys.dead, CellKeys(self.cell).request, call),
+                *(keys.replaced(request_id), keys.dead_trail),
+            ],
+            [
+                *(entry.text, element, push, _json(link)),
                 *(_noted("sent", entry, link, request_id), DEAD_TRAIL_KEPT, IDLE_RETENTION_S),
             ],
         )
@@ -115,8 +123,11 @@ class DeadList:
         return said
 
     async def discard(self, entries: Iterable[DeadEntry], *, by: str, at: str, why: str) -> int:
-        """Take entries out for good; return how many were there."""
-        every, n = list(entries), 0
+        """Take entries, the newest first, out for good; return how many were there.
+
+        The oldest go first, because Redis looks for them from that end.
+        """
+        every, n = list(entries)[::-1], 0
         for start in range(0, len(every), DISCARDED_AT_ONCE):
             args: list[Arg] = [DEAD_TRAIL_KEPT, IDLE_RETENTION_S]
             for entry in every[start : start + DISCARDED_AT_ONCE]:
@@ -128,7 +139,7 @@ class DeadList:
 
     async def replaced_by(self, request_id: str) -> Replacement | None:
         """Return what the request of that id replaces, None for nothing."""
-        raw = await self.steps.read("HGET", self._keys.replaced, request_id)
+        raw = await self.steps.read("GET", self._keys.replaced(request_id))
         found = _object(raw or b"")
         names = ("replaces", "by", "at", "entry", "why")
         if not all(isinstance(found.get(name), str) for name in names):
@@ -164,7 +175,7 @@ def _raw(found: Mapping[str, Any]) -> bytes | None:
 
 
 def _noted(did: str, entry: DeadEntry, link: Replacement, request_id: str) -> str:
-    """Return what the trail keeps of an entry: who did what to it, and its whole text."""
+    """Return what the trail keeps of an entry: who did what to it, and its text."""
     return json.dumps(
         {
             "did": did,
@@ -172,7 +183,7 @@ def _noted(did: str, entry: DeadEntry, link: Replacement, request_id: str) -> st
             "by": link.by,
             "why": link.why,
             "sent_as": request_id or None,
-            "entry": entry.text.decode(errors="replace"),
+            "entry": entry.text.decode(errors="replace")[:NOTED_MAX],
         },
         ensure_ascii=False,
     )

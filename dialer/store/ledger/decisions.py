@@ -76,10 +76,11 @@ async def write_news(
     kept: list[bool | str] = []
     for start in range(0, max(1, len(news)), CELLS_AT_ONCE):
         some = news[start : start + CELLS_AT_ONCE]
+        is_last = start + CELLS_AT_ONCE >= len(news)
         args: list[Arg] = [
             *(bridge, TOOK_S, int(UNKEPT_AFTER_S * 1000)),
             *(DECISIONS_RETENTION_S * 1000, DECISIONS_MAX, IDLE_RETENTION_S),
-            *(int(gap is not None), *(_limit_and_text(gap))),
+            *(int(gap is not None), *_limit_and_text(gap), int(is_last)),
         ]
         for one in some:
             args += [_took_text(one), *_limit_and_text(one.decision)]
@@ -117,9 +118,9 @@ class DecisionReads:
                 ("ZRANGE", LOGGERS, 0, -1, "WITHSCORES"),
             ]
         )
-        times = {name: ms for name, ms in scored(kept) if name.encode() in bridges}
-        last = max(times.values(), default=0.0)
-        return datetime.fromtimestamp(last / 1000, UTC) if 0 < last < TIME_MAX_MS else None
+        times = [ms for name, ms in scored(kept) if name.encode() in bridges]
+        last = max((ms for ms in times if ms < TIME_MAX_MS), default=0.0)
+        return datetime.fromtimestamp(last / 1000, UTC) if last > 0 else None
 
     @property
     def _keys(self) -> LedgerKeys:

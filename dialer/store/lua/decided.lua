@@ -4,7 +4,8 @@
 -- ARGV 1 this bridge   2 lifetime of `took`, s   3 a bridge that did nothing for so long is dead, ms
 --      4 entries go back, ms   5 most entries   6 lifetime of loggers and decisions, s
 --      7 '1': look whether nobody kept the logs for a while   8, 9 limit and text of such a gap
---      10… for each cell: what the bridge did as JSON, '' for nothing; limit that binds, '' for none
+--      10 '1': no more cells follow in another step
+--      11… for each cell: what the bridge did as JSON, '' for nothing; limit that binds, '' for none
 --      to record; the decision as JSON
 -- Of the living bridges of a cell that keep logs, the first one keeps that of the cell. An entry is
 -- added if its limit is not that of the newest, so a repeat changes nothing; its time is now.
@@ -63,14 +64,14 @@ local function record(k, took, limit, text)
   redis.call('EXPIRE', key, ARGV[6])
   return 1
 end
-local out, a = {}, 10
+local out, a = {}, 11
 for k = 2, #KEYS, 3 do
   local ok, found = pcall(record, k, ARGV[a], ARGV[a + 1], ARGV[a + 2])
   if not ok then found = type(found) == 'table' and found.err or tostring(found) end
   out[#out + 1] = found
   a = a + 3
 end
-redis.call('ZADD', KEYS[1], now, ARGV[1])
+if ARGV[10] == '1' then redis.call('ZADD', KEYS[1], now, ARGV[1]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 return out
