@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
+from dialer.domain.call import State
 from dialer.domain.story import story_of
 
 START = 1_772_000_000_000
@@ -74,3 +77,9 @@ def test_a_destroyed_entry_tells_what_is_left() -> None:
     assert told(state="moon", accepted_ms=at(1), **strange) == [("accepted", 1.0, "Asterisk", "")]
     story = story_of("TIM:r1", {})
     assert (story.state, story.pbx, story.result, story.steps) == ("", "", "", [])
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_story_says_whether_its_pbx_has_the_call(state: State) -> None:
+    has_it = {State.ORIGINATING, State.ACCEPTED, State.ANSWERED}
+    assert story_of("ASR_TIM:r-1", {"state": state.value}).is_dialed is (state in has_it)
