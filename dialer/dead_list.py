@@ -68,7 +68,7 @@ class DeadElements:
             Handled: somebody else was faster. Nothing is changed then.
         """
         if entry.source != "request":
-            raise StillWrong("only requests are sent again; the call of a CODLIGACAO is over")
+            raise StillWrong("a CODLIGACAO cannot be sent again")
         if entry.reason in MAY_HAVE_RUNG and not correction.may_ring_again:
             raise StillWrong(
                 f"its number may have been rung already ({entry.reason}): look at the call, and "
@@ -94,7 +94,9 @@ class DeadElements:
                 case "sent":
                     return request_id
                 case "gone":
-                    raise Handled(f"somebody else sent or discarded {entry.name} already")
+                    raise Handled("somebody else sent or discarded it already")
+                case "used" if is_new:
+                    raise StillWrong(f"the id {request_id} was used already: give another one")
         raise StillWrong(f"no id of {base} is free; give one with IdRequisicao=ID")
 
     async def _base(self, request_id: str) -> str:
@@ -112,7 +114,7 @@ class DeadElements:
         try:
             return corrected(raw, correction.changes, self.settings.multcall.wire)
         except InvalidRequest as error:
-            raise StillWrong(f"{entry.name} is not sent: {error}") from None
+            raise StillWrong(str(error)) from None
 
     def _require_right(self, element: bytes) -> None:
         """Raise `StillWrong` if the bridge would refuse the element."""

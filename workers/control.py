@@ -174,8 +174,10 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, **_: Any) -> dict[
 
 
 @control_command(args=[("task_id", str)], signature="<call id>")
-def hangup(_state: Any, task_id: str, **_: Any) -> dict[str, str]:
+def hangup(_state: Any, task_id: str = "", **_: Any) -> dict[str, str]:
     """Hang up a call that is dialed or up. Its Response has the code hung_up."""
+    if ":" not in str(task_id):
+        return {"error": "name the call: control hangup <cell>:<IdRequisicao>"}
     asking = asyncio.run_coroutine_threadsafe(
         serving().pbx_worker.hang_up(str(task_id)), serving().loop
     )

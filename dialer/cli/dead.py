@@ -22,12 +22,15 @@ dead = group("Show elements that could not be used; correct one and send it agai
 
 CellName = Annotated[str, typer.Argument(metavar="CELL", help="Name of the cell.")]
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="ENTRY…", help="Names as `dialer dead list` shows.")
+    list[str] | None, typer.Argument(metavar="ENTRY…", help="Names that `dialer dead list` shows.")
 ]
 Reason = Annotated[
     list[str] | None, typer.Option("--reason", help="Only those with this reason; may be repeated.")
 ]
 Why = Annotated[str, typer.Option(help="Why, for the trail.")]
+
+#: Fields that no two requests have alike.
+_ONE_CALL: frozenset[str] = frozenset({"IdRequisicao", "Telefone"})
 
 #: Most entries that one command sends or discards by their reason.
 MANY: int = 100_000
@@ -42,7 +45,9 @@ def list_entries(
 ) -> None:
     """List the newest entries first."""
     found, size = _with(
-        cell, lambda it: _and_size(it, it.dead.newest(last, reasons=reason or ())), _settings()
+        cell,
+        lambda it: _and_size(it, it.dead.newest(last, reasons=known_reasons(reason or []))),
+        _settings(),
     )
     for line in map(_json, found) if json else _rows(found):
         typer.echo(line)
@@ -73,8 +78,8 @@ def send(
         ),
     ] = None,
     element: Annotated[
-        str, typer.Option(help="The whole element instead: its JSON text, a file, or -.")
-    ] = "",
+        str | None, typer.Option(help="The whole element instead: its JSON text, a file, or -.")
+    ] = None,
     may_ring_again: Annotated[
         bool,
         typer.Option(
@@ -91,14 +96,16 @@ def send(
     from dialer.dead_list import Correction
     from dialer.errors import ConfigError, DialerError
 
-    if element and len(entries or ()) != 1:
+    if element is not None and len(entries or ()) != 1:
         raise ConfigError("--element replaces one element: name one entry")
+    if element == "":
+        raise ConfigError("--element is empty: give JSON text, the name of a file, or -")
     if may_ring_again and not entries:
         raise ConfigError("--may-ring-again rings people: name each entry")
     live, _ = read_live(_settings())  # PBXs and trunks are live
     settings = live.settings
     changes = dict(_changes(settings, change or ()))
-    whole = element_in(element) if element else None
+    whole = element_in(element) if element is not None else None
     correction = Correction(
         changes=changes, element=whole, why=clean(why), may_ring_again=may_ring_again
     )
@@ -106,7 +113,10 @@ def send(
 
     async def send_all(it: DeadElements) -> None:
         nonlocal failed
-        for entry in reversed(await _chosen(it, entries, reason)):  # the oldest first
+        chosen = await _chosen(it, entries, reason)
+        if len(chosen) > 1 and (alike := _ONE_CALL & changes.keys()):
+            raise ConfigError(f"--set {min(alike)} is for one entry: all would get the same")
+        for entry in reversed(chosen):  # the oldest first
             try:
                 typer.echo(f"{entry.name}: sent as {await it.send(entry, correction)}")
             except DialerError as error:
@@ -128,6 +138,10 @@ def discard(
 ) -> None:
     """Take entries out of the dead list. The last 1,000 are kept in the trail for 30 days."""
     from dialer.cli.steer import operator
+    from dialer.errors import ConfigError
+
+    if everything and (entries or reason):
+        raise ConfigError("--all is for all entries: leave it out, or the names and --reason")
 
     async def discard_all(it: DeadElements) -> int:
         chosen = await (it.dead.newest(MANY) if everything else _chosen(it, entries, reason))
@@ -160,7 +174,8 @@ def _with(
     import asyncio
 
     from dialer.dead_list import DeadElements
-    from dialer.store.client import connect, has_replicas, require
+    from dialer.errors import StoreUnavailable
+    from dialer.store.client import cancel, connect, has_replicas, require
     from dialer.store.ledger import DeadList
     from dialer.store.steps import Steps
 
@@ -172,7 +187,12 @@ def _with(
         try:
             await require(steps.redis, url, what)
             found = DeadList(steps, cell, settings.multcall.push)
-            return await work(DeadElements(found, settings, served, by))
+            working = asyncio.ensure_future(work(DeadElements(found, settings, served, by)))
+            if not await steps.wait_done_or_down(working):
+                await cancel([working])
+                reason = steps.obstacle.reason if steps.obstacle is not None else what
+                raise StoreUnavailable(f"{reason}; look at the list when it does")
+            return working.result()
         finally:
             await steps.close()
 
@@ -195,11 +215,31 @@ async def _chosen(
     """
     from dialer.errors import ConfigError
 
+    if names and reasons:
+        raise ConfigError("name entries or give --reason, not both")
     if names:
         return await _named(it, names)
     if reasons:
-        return await it.dead.newest(MANY, reasons=reasons)
+        return await it.dead.newest(MANY, reasons=known_reasons(reasons))
     raise ConfigError("name entries, as `dialer dead list` shows them, or give --reason")
+
+
+def known_reasons(reasons: list[str]) -> list[str]:
+    """Return the reasons.
+
+    Raises:
+        ConfigError: there is no such reason.
+    """
+    from typing import get_args
+
+    from dialer.errors import ConfigError
+    from dialer.multcall.answers import DeadReason
+
+    known = (*get_args(DeadReason), "unknown")
+    for reason in reasons:
+        if reason not in known:
+            raise ConfigError(f"there is no reason {reason}; there are {', '.join(known)}")
+    return reasons
 
 
 async def _named(it: DeadElements, names: list[str]) -> list[DeadEntry]:
@@ -213,8 +253,8 @@ async def _named(it: DeadElements, names: list[str]) -> list[DeadEntry]:
     found = await it.dead.newest(len(set(names)), names=names)
     if missing := set(names) - {entry.name for entry in found}:
         raise ConfigError(
-            f"{it.dead.cell} has no dead entry {', '.join(sorted(missing))}; "
-            f"somebody may have sent or discarded it: dialer dead list {it.dead.cell}"
+            f"{it.dead.cell} has no dead entry {', '.join(sorted(missing))}: it was sent or "
+            f"discarded, or never there; dialer dead list {it.dead.cell} shows which there are"
         )
     return found
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def why(
     cell: Annotated[str, typer.Argument(help="Name of the cell.")],
     at: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="TIME",
-            help="A time of the last 24 hours: 10:42, or 2026-11-27T10:42. In the time zone of the "
-            "cell, unless it has one.",
+            help="A time of the last 24 hours: 10:42, or 2026-11-27T10:42, in the time zone of the "
+            "cell, or with one: 2026-11-27T10:42Z. One that has not come today was yesterday.",
         ),
-    ] = "",
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say why a cell does not dial, or what limits it: one sentence with the cure."""
@@ -35,7 +35,7 @@ def why(
 
     settings = load()
     asked = settings.cell(cell)
-    found = asyncio.run(find(settings, asked.name, time_of(at, asked) if at else None))
+    found = asyncio.run(find(settings, asked.name, time_of(at, asked) if at is not None else None))
     typer.echo(_json(found) if json else _lines(found, asked))
 
 
@@ -45,6 +45,7 @@ def time_of(text: str, cell: Cell) -> datetime:
     Raises:
         ConfigError: it is no time, or has not come yet.
     """
+    import re
     from datetime import datetime, timedelta
     from zoneinfo import ZoneInfo
 
@@ -52,9 +53,11 @@ def time_of(text: str, cell: Cell) -> datetime:
 
     zone = ZoneInfo(cell.limits.time_zone)
     now = datetime.now(zone)
-    is_of_day = "-" not in text and len(text) <= len("10:42:59.123")
+    is_of_day = re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text) is not None
     try:
-        at = datetime.fromisoformat(f"{now.date()}T{text}" if is_of_day else text)
+        if not is_of_day and ":" not in text:
+            raise ValueError
+        at = datetime.fromisoformat(f"{now.date()}T{text.zfill(5)}" if is_of_day else text)
     except ValueError:
         raise ConfigError(
             f"--at {text} is no time: write 10:42, 10:42:30, or 2026-11-27T10:42"

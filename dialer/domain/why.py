@@ -202,7 +202,8 @@ class _Numbers(dict[str, Any]):
 SENTENCES: Final[Mapping[Limit, str]] = {
     Limit.NONE: "nothing limits {cell}: {calls} calls are up and {waiting} requests wait",
     Limit.NO_REQUESTS: (
-        "no request of {cell} waits, and {calls} of its calls are up: Multcall has to write more"
+        "Multcall's list of {cell} is empty, and {calls} calls are up: there is nothing to dial "
+        "until Multcall writes requests"
     ),
     Limit.THREADS_FULL: (
         "{cell} has {calls} calls of at most {threads} and {waiting} requests wait: "
@@ -219,16 +220,16 @@ SENTENCES: Final[Mapping[Limit, str]] = {
     ),
     Limit.NO_BRIDGE: ("no bridge serves {cell} ({reason}): start 'dialer bridge', or see its log"),
     Limit.UNKNOWN_TRUNK: (
-        "no request of {cell} was dialed lately: {refused} named a trunk that none of its PBXs "
-        "has; correct Tronco in Multcall, or add the trunk to dialer.toml"
+        "the last requests of {cell} were refused ({refused} in a row), most because none of its "
+        "PBXs has their trunk: correct Tronco in Multcall, or add the trunk to dialer.toml"
     ),
     Limit.DO_NOT_CALL: (
-        "no request of {cell} was dialed lately: {refused} had numbers on the do-not-call set; "
-        "'dialer dnc check NUMBER' looks a number up"
+        "the last requests of {cell} were refused ({refused} in a row), most because their numbers "
+        "are on the do-not-call set: 'dialer dnc check NUMBER' looks one up"
     ),
     Limit.REFUSED: (
-        "no request of {cell} was dialed lately: {refused} were refused; their Responses and the "
-        "log of the bridge say why"
+        "the last requests of {cell} were refused ({refused} in a row): 'dialer dead list {cell}' "
+        "and their Responses say why"
     ),
     **dict.fromkeys(
         (

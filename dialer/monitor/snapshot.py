@@ -9,20 +9,26 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
+from redis.exceptions import NoPermissionError, RedisError
+
 from dialer.domain.why import Decision, Obstacle, decide
 from dialer.monitor import troubles
 from dialer.settings.live import Live
 from dialer.settings.tables import Pbx
-from dialer.store.keys import ANY_TRUNK
+from dialer.store.keys import ANY_TRUNK, PROBE
 from dialer.store.ledger import CellState, Survey
 from dialer.store.registry import BridgeState, PbxState, Registry
 from dialer.store.situation import situation_of
+from dialer.store.steps import Steps, redis_obstacle
 
 #: Outcomes are those of so many minutes.
 OUTCOMES_OF_MIN: Final = 60
 
 #: Unclaimed calls are a trouble from this age on, in seconds.
 LATE_NAMED_S: Final = 3.0
+
+#: Lifetime of the probe whether a Redis takes writes, in ms.
+PROBE_MS: Final = 1_000
 
 #: No cell is paused, or no PBX drained.
 NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
@@ -74,6 +80,7 @@ class Snapshot:
         elsewhere = {pbx: who for one in self.cells.values() for pbx, who in one.workers.items()}
         counts_of = {cell: state.counts for cell, state in self.cells.items()}
         return [
+            *dict.fromkeys(one.reason for one in self.refusing.values()),
             *(f"{cell} is {words}" for cell, words in self.paused.items() if cell in self.cells),
             *(
                 f"{cell}: its keys in Redis cannot be read: {state.unreadable}"
@@ -175,6 +182,11 @@ async def take_snapshot(
     for survey, some in surveys:
         cells |= await survey.read(some)
     names = sorted({bridge for state in cells.values() for bridge in state.bridges})
+    refusing: dict[str, Obstacle] = {}
+    for survey, some in surveys:
+        silent = [cell for cell in some if cells[cell].is_unserved]
+        if silent and (found := await refusing_server(survey.steps, registry.steps)):
+            refusing |= dict.fromkeys(silent, found)
     return Snapshot(
         pbxs=await registry.pbxs(limits),
         cells=cells,
@@ -187,4 +199,20 @@ async def take_snapshot(
             if not cell.limits.is_open(now)
         },
         threads={name: cell.threads for name, cell in settings.items()},
+        refusing=refusing,
     )
+
+
+async def refusing_server(*servers: Steps) -> Obstacle | None:
+    """Return which of these servers refuses to write, and why; None if all write.
+
+    Then the bridge is silent because of it.
+    """
+    for steps in servers:
+        try:
+            await steps.redis.set(PROBE, "", px=PROBE_MS)
+        except NoPermissionError:  # this user may only read
+            continue
+        except RedisError as error:
+            return redis_obstacle(steps.where, error)
+    return None

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
-
-from redis.exceptions import NoPermissionError, RedisError
 
 from dialer.domain.limits import Limit
 from dialer.domain.why import LATE_BRIDGE_S, Decision, Obstacle, Situation, decide
@@ -18,7 +15,6 @@ from dialer.monitor.snapshot import take_snapshot
 from dialer.settings import Cell, Settings
 from dialer.settings.live import with_parameters
 from dialer.store.client import connect, require
-from dialer.store.keys import PROBE
 from dialer.store.ledger import DecisionReads, Survey
 from dialer.store.parameters import ParameterStore
 from dialer.store.registry import Registry
@@ -26,9 +22,6 @@ from dialer.store.steps import Steps, redis_obstacle
 
 #: A Redis that does not answer in this time counts as away, in seconds.
 ANSWER_WITHIN_S: Final = 1.5
-
-#: Lifetime of the probe, in ms.
-PROBE_MS: Final = 1_000
 
 
 class NothingKnown(DialerError):
@@ -95,9 +88,6 @@ class _Reader:
         of_cell = [(Survey(cell_steps), {cell.name: cell.pbxs})]
         snapshot = await take_snapshot(Registry(steps), pbxs, of_cell, live=live)
         state = snapshot.cells[cell.name]
-        is_silent = min(state.bridges.values(), default=math.inf) >= LATE_BRIDGE_S
-        if is_silent and (refusing := await _refusing(cell_steps, steps)):
-            snapshot = replace(snapshot, refusing={cell.name: refusing})
         decision, now = snapshot.decision(cell.name), await _time_of(cell_steps)
         since = now  # the log may not have it yet
         if decision.limit is Limit.NO_BRIDGE:
@@ -112,7 +102,8 @@ class _Reader:
         logged, after = await log.in_force_at(at)
         if logged is None:
             raise NothingKnown(
-                f"the decision log of {self.cell.name} has nothing of that time: it keeps 24 hours"
+                f"nothing is known of {at:%Y-%m-%d %H:%M:%S %Z}: the decision log of "
+                f"{self.cell.name} keeps 24 hours, and begins when its bridge first runs"
             )
         now = await _time_of(steps)
         found = Why(
@@ -147,18 +138,3 @@ async def _time_of(steps: Steps) -> datetime:
     """Return the time of a Redis, which all times of the log are."""
     seconds, micros = await steps.read("TIME")
     return datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
-
-
-async def _refusing(*servers: Steps) -> Obstacle | None:
-    """Return which of these servers refuses to write, and why; None if all write.
-
-    Then the bridge is silent because of it.
-    """
-    for steps in servers:
-        try:
-            await steps.redis.set(PROBE, "", px=PROBE_MS)
-        except NoPermissionError:  # this user may only read
-            continue
-        except RedisError as error:
-            return redis_obstacle(steps.where, error)
-    return None

@@ -31,7 +31,7 @@ def typed_value(name: str, typed: str, wire: Wire = STRICT) -> str:
     """
     if _JSON.match(typed):
         if typed != "null" and value_of(typed) is None:
-            raise InvalidRequest(f"the value of {name} begins like JSON and is none", field=name)
+            raise InvalidRequest(f"the value of {name} is not valid JSON", field=name)
         return typed
     is_whole = name in {wire.fields.name(one) for one in _WHOLE}
     if is_whole and re.fullmatch(r"[0-9]{1,9}", typed):
@@ -49,7 +49,7 @@ def corrected(raw: bytes, changes: Mapping[str, str | None], wire: Wire = STRICT
     """
     found = read_object(wire.lenient.element(raw))
     if found.fault is not None:
-        raise InvalidRequest(f"{found.fault}; give the whole element instead")
+        raise InvalidRequest(f"{found.fault}; give the whole element instead (--element)")
     known = [wire.fields.name(name) for name in REQUEST_FIELDS]
     texts = {name: found.json(name) for name in found.values}
     for name, text in changes.items():

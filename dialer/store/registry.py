@@ -135,6 +135,8 @@ class PbxState:
         A heartbeat that is late is named, although the PBX may still get calls.
         """
         found = self._obstacle(cell, LATE_HEARTBEAT_S)
+        if found is not None and (cure := self._cure(found)):
+            found = replace(found, reason=f"{found.reason}: {cure}")
         if found is None or found.limit is Limit.DRAINED:
             return found and replace(found, reason=self.drained)
         if self.rival and found.limit is not Limit.NO_WORKER:
@@ -143,6 +145,17 @@ class PbxState:
             )
             return Obstacle(limit=Limit.TWO_WORKERS, reason=reason)
         return found
+
+    def _cure(self, found: Obstacle) -> str:
+        """Return what to do on the PBX's host, '' if the reason says it."""
+        name = self.load.name
+        if found.limit is Limit.NO_WORKER and not self.instance:
+            return f"start 'celery -A dialer worker -Q {name}' on its host"
+        if found.limit is Limit.NO_WORKER:
+            return f"'systemctl status dialer-worker@{name}' on its host"
+        if found.limit is Limit.AMI_DOWN:
+            return "is its Asterisk up, and the AMI user in manager.conf?"
+        return ""
 
     def _obstacle(self, cell: str | None, silent_s: float) -> Obstacle | None:
         """Return the first reason, None if there is none."""

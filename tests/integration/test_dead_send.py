@@ -158,7 +158,8 @@ async def test_a_binary_element_is_kept(site: Site) -> None:
 
 async def dialer(stack: Stack, *args: str, exits: int = 0) -> str:
     program: Program = await stack.run("dead", [str(BIN / "dialer"), "dead", *args])
-    assert await program.exit_code(60) == exits, program.log
+    code = await program.exit_code(60)
+    assert code == exits if exits >= 0 else code > 0, program.log
     return program.log
 
 
@@ -171,7 +172,9 @@ async def test_corrected_requests_are_dialed_once(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
         stack.add_pbx()
         await stack.start()
-        await stack.push([{"Telefone": "none", "IdRequisicao": f"R{n}"} for n in (1, 2, 3)])
+        wrong = [{"Telefone": "none", "IdRequisicao": "R1"}]
+        wrong += [{"Tronco": "tmi", "IdRequisicao": f"R{n}"} for n in (2, 3)]
+        await stack.push(wrong)
         assert {r["Resultado"] for r in await stack.responses(3)} == {"INVALID_REQUEST"}
         async with Site(stack.valkey.url(0)) as site:
             entries = await dead(site).newest(10)
@@ -188,7 +191,7 @@ async def test_corrected_requests_are_dialed_once(tmp_path: Path) -> None:
                 await ana.send(twice, right)
             with pytest.raises(StillWrong, match="a request has no field telefone"):
                 await ana.send(by_id["R2"], Correction(changes={"telefone": '"1"'}))
-            with pytest.raises(StillWrong, match="it would be refused again: Telefone"):
+            with pytest.raises(StillWrong, match="it would be refused again: Tronco"):
                 await ana.send(by_id["R2"], Correction(changes={}))
             assert await dead(site).size() == 2
             link = await dead(site).replaced_by("R1-c1")
@@ -199,9 +202,20 @@ async def test_corrected_requests_are_dialed_once(tmp_path: Path) -> None:
 
         shown = await dialer(stack, "list", CELL)
         assert "2 of 2 entries" in shown
-        assert "none" in await dialer(stack, "show", CELL, by_id["R2"].name)
+        assert "tmi" in await dialer(stack, "show", CELL, by_id["R2"].name)
+        refused = {
+            ("--set", "Telefone=1"): "--set Telefone is for one entry",
+            ("--set", "telefone=1"): "a request has no field telefone",
+            ("--element", "{}"): "--element replaces one element",
+            ("--may-ring-again",): "name each entry",
+        }
+        for args, said in refused.items():
+            log = await dialer(stack, "send", CELL, "--reason", "invalid_request", *args, exits=-1)
+            assert said in log
+        for args in (["--all", "--reason", "invalid_request"], ["--reason", "nonsense"], []):
+            assert "dialer: " in await dialer(stack, "discard", CELL, *args, exits=2)
         said = await dialer(stack, "send", CELL, "--reason", "invalid_request",
-                            "--set", "Telefone=11912345600", "--why", "typing error")  # fmt: skip
+                            "--set", "Tronco=tim", "--why", "typing error")  # fmt: skip
         assert "sent as R2-c1" in said
         assert "sent as R3-c1" in said
         await stack.responses(6)

@@ -42,7 +42,9 @@ def test_a_time_with_a_zone_of_its_own_keeps_it() -> None:
     assert found == datetime(2026, 11, 27, 10, 42, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["now", "25:00", "10h42", "2026-13-01T10:00", "", "10:42pm"])
+@pytest.mark.parametrize(
+    "text", ["now", "25:00", "10h42", "2026-13-01T10:00", "", "10:42pm", "10.42", "2026-11-27"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is no time: write 10:42"):
         time_of(text, CELL)

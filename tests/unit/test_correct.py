@@ -44,7 +44,7 @@ def test_whole_numbers_are_known_by_the_names_of_the_wire() -> None:
 
 @pytest.mark.parametrize("typed", ["{", '["a"', '"a', '{"a": NaN}'])
 def test_half_a_json_text_is_refused(typed: str) -> None:
-    with pytest.raises(InvalidRequest, match="the value of Dados begins like JSON and is none"):
+    with pytest.raises(InvalidRequest, match="the value of Dados is not valid JSON"):
         typed_value("Dados", typed)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dialer.domain.why import Took
+from dialer.domain.why import LATE_BRIDGE_S, Took
 from dialer.multcall.keys import CellKeys
 from dialer.store.entry import pairs
 from dialer.store.keys import CALL_PREFIX, LedgerKeys
@@ -84,6 +85,12 @@ class CellState:
     logged: Logged | None = None
     outcomes: Outcomes = field(default_factory=Outcomes)
     unreadable: str = ""
+
+    @property
+    def is_unserved(self) -> bool:
+        """True if no bridge sends heartbeats, as far as can be read."""
+        silent_s = min(self.bridges.values(), default=math.inf)
+        return not self.unreadable and silent_s >= LATE_BRIDGE_S
 
 
 @dataclass(slots=True)
