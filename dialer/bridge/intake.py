@@ -80,6 +80,7 @@ class Intake:
             async with self.admitting:
                 left = await self.handle(room, fetched)
             if left is None:
+                self._note_round(room, has_started=False)
                 await self._wait(room, fetched)
                 continue
             self._note_moved()

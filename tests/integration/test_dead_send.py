@@ -212,8 +212,8 @@ async def test_corrected_requests_are_dialed_once(tmp_path: Path) -> None:
         for args, said in refused.items():
             log = await dialer(stack, "send", CELL, "--reason", "invalid_request", *args, exits=-1)
             assert said in log
-        for args in (["--all", "--reason", "invalid_request"], ["--reason", "nonsense"], []):
-            assert "dialer: " in await dialer(stack, "discard", CELL, *args, exits=2)
+        for wrong_use in (["--all", "--reason", "invalid_request"], ["--reason", "nonsense"], []):
+            assert "dialer: " in await dialer(stack, "discard", CELL, *wrong_use, exits=2)
         said = await dialer(stack, "send", CELL, "--reason", "invalid_request",
                             "--set", "Tronco=tim", "--why", "typing error")  # fmt: skip
         assert "sent as R2-c1" in said
