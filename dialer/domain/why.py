@@ -1,6 +1,6 @@
 """Why a cell does not dial: the limit that binds, in one sentence with numbers and cure.
 
-`decide` is the only place that orders the limits. The bridge calls it twice a second for the
+`decide` is the only place that orders the limits. The bridge calls it every 0.75 s for the
 decision log, `dialer why` and the monitor for the present.
 """
 
