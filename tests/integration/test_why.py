@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from dialer.domain.parameters import Subject
 from dialer.monitor.why import NothingKnown, Why, why
 from dialer.settings import load
 from dialer.simulation.valkey import EmbeddedValkey
-from dialer.steering import Steering
+from dialer.steering import Made, Steering
 from dialer.store.client import connect
 from dialer.store.ledger.decisions import UNKEPT_AFTER_S
 from dialer.store.registry import Registry
@@ -103,9 +104,19 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         yield stack
 
 
+async def in_force(stack: Stack, made: Made) -> None:
+    """Wait until every program uses a change. Before that a bridge would take all that waits."""
+    used = re.compile(rf"Live parameters are in force .*change={made.number}\b")
+
+    def is_used() -> bool:
+        return all(used.search(one.log) for one in stack.programs)
+
+    await wait_until(is_used, "the change is in force", within_s=WITHIN_S)
+
+
 async def limited(stack: Stack, ana: Steering) -> None:
     """Let 500 requests wait for a PBX that starts one call a second."""
-    await change(ana, PBX, "cps=1")
+    await in_force(stack, await change(ana, PBX, "cps=1"))
     await stack.push(500)
     await names(stack, Limit.CPS)
 
@@ -113,18 +124,19 @@ async def limited(stack: Stack, ana: Steering) -> None:
 async def test_why_names_the_limit_that_an_operator_set(stack: Stack) -> None:
     await names(stack, Limit.NO_REQUESTS)
     async with steering(stack) as ana:
-        await change(ana, TIM, "threads=2")
+        await in_force(stack, await change(ana, TIM, "threads=2"))
         await stack.push(500)
         found = await names(stack, Limit.THREADS_FULL)
         numbers = found.decision.numbers
         assert numbers["waiting"] + numbers["calls"] == 500
         assert numbers["threads"] == 2
         assert found.decision.is_dialing
-        await change(ana, TIM, "threads=")
+        # Each limit before the other ends: no moment is without one.
         await change(ana, PBX, "max_calls=5")
+        await change(ana, TIM, "threads=")
         await names(stack, Limit.MAX_CALLS)
-        await change(ana, PBX, "max_calls=")
         await change(ana, PBX, "cps=1")
+        await change(ana, PBX, "max_calls=")
         await names(stack, Limit.CPS)
         await ana.stop(TIM, why="fire alarm")
         found = await names(stack, Limit.PAUSED)
@@ -231,14 +243,8 @@ async def test_why_names_a_redis_that_refuses_or_hangs(
     await long_enough()
     await stack.redis.config_set("maxmemory", 0)
     await names(stack, Limit.CPS)
-    server(signal.SIGSTOP)
-    try:
-        await names(stack, Limit.REDIS_AWAY)
-    finally:
-        server(signal.SIGCONT)
-    await names(stack, Limit.CPS)
 
-    async def are_logged() -> bool:
+    async def is_logged() -> bool:
         found, at = set[Limit](), before
         while True:
             then = await ask(stack, at=at)
@@ -247,7 +253,13 @@ async def test_why_names_a_redis_that_refuses_or_hangs(
                 return Limit.REDIS_REFUSES in found
             at = then.until
 
-    await wait_until(are_logged, "the log has it", within_s=WITHIN_S)
+    await wait_until(is_logged, "the log has it", within_s=WITHIN_S)
+    server(signal.SIGSTOP)
+    try:
+        await names(stack, Limit.REDIS_AWAY)
+    finally:
+        server(signal.SIGCONT)
+    await names(stack, Limit.CPS)
 
 
 async def test_why_names_a_broker_that_hangs(tmp_path: Path) -> None:
