@@ -235,7 +235,9 @@ class Decisions:
             await self._write({one.name: one.suffered(obstacle) for one in self._served})
             return
         decisions = await self.steps.or_none_if_down(self._decide_unless_down())
-        if decisions is not None:
+        if decisions is None:
+            self._note_obstacle()
+        else:
             await self._write(decisions)
 
     @property
@@ -281,10 +283,15 @@ class Decisions:
         writing = write_news(self.steps, self.bridge, [new for _, new in news], gap=gap)
         replies = await self.steps.or_none_if_down(writing)
         if replies is None:
+            self._note_obstacle()
             return
         self._written_at, self._suffered = self._now, None
         for (one, new), reply in zip(news, replies, strict=True):
             one.written(new, reply)
+
+    def _note_obstacle(self) -> None:
+        """Note what is in the way now: a Redis that refuses to write is up at the next look."""
+        self._suffered = self.steps.obstacle or self.registry.obstacle or self._suffered
 
     @property
     def _gap(self) -> Decision:

@@ -260,6 +260,33 @@ async def test_a_redis_that_was_away_is_logged_later(site: Site) -> None:
     assert gap.limit is Limit.NO_BRIDGE
 
 
+@pytest.mark.parametrize("works", [0, 1])
+async def test_a_redis_that_refuses_to_write_and_is_up_between_is_logged_later(
+    site: Site, works: int
+) -> None:
+    """It is up at each look, because it is read, and goes down at the first or second await."""
+    await site.decisions.look()
+    awaited = 0
+
+    async def refuses(work: Any) -> Any:
+        nonlocal awaited
+        awaited += 1
+        if awaited <= works:
+            return await work
+        work.close()
+        site.steps.obstacle = AWAY
+        return None
+
+    site.steps.or_none_if_down, works_again = refuses, site.steps.or_none_if_down
+    site.decisions._written_at -= 60
+    await site.decisions.look()
+    site.steps.obstacle, site.steps.or_none_if_down = None, works_again
+    await site.decisions.look()
+    gap = site.gaps[-1]
+    assert gap is not None
+    assert (gap.limit, gap.reason) == (Limit.REDIS_AWAY, "gone")
+
+
 async def test_a_registry_that_is_away_is_logged_at_once(site: Site) -> None:
     await site.decisions.look()
     site.registry.obstacle = AWAY
