@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from dialer.errors import DialerError, InvalidRequest
@@ -14,8 +15,8 @@ from dialer.multcall.correct import corrected, id_of, next_id, with_id
 from dialer.multcall.identity import readable_id
 from dialer.multcall.report import report_of_request
 from dialer.settings import Cell, Settings
-from dialer.store.clock import RedisClock
 from dialer.store.ledger import DeadEntry, DeadList, Replacement
+from dialer.store.steps import redis_time
 
 #: New ids that are tried for one element.
 IDS_TRIED: Final = 1_000
@@ -130,6 +131,5 @@ class DeadElements:
             raise StillWrong(f"it would be refused again: {'; '.join(report.problems)}")
 
     async def _now(self) -> str:
-        clock = RedisClock()
-        await clock.measure(self.dead.steps)
-        return clock.now().isoformat(timespec="milliseconds")
+        now = datetime.fromtimestamp(await redis_time(self.dead.steps), UTC)
+        return now.isoformat(timespec="milliseconds")

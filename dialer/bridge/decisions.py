@@ -1,8 +1,8 @@
 """The decision log: which limit binds each cell of one server, and since when.
 
-It decides on what `dialer why` reads too, so both agree. Of a quiet cell whose PBXs have room
-nothing needs to be read: its requests would be taken at once. A task of its own: if it waits for a
-Redis, nothing else does, and what it cannot do is logged and tried again.
+It reads what `dialer why` reads, so both agree. A quiet cell whose PBXs have room is not read: its
+requests would be taken at once. The log has a task of its own, so that nothing else waits if a
+Redis does not answer. What fails is logged and tried again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from dialer.store.steps import Steps, redis_obstacle
 
 logger = logging.getLogger(__name__)
 
-#: Pause between two looks, in seconds. With `LATELY_S` it is how long a limit may be named that has
-#: ended.
+#: Pause between two looks, in seconds. A limit that has ended may be named for this time and
+#: `LATELY_S`.
 EVERY_S: Final = 0.75
 
 #: Pause after a look that failed, in seconds.
@@ -116,21 +116,15 @@ class Deciding:
                 return Limit.NO_REQUESTS  # its bridges wait for one
             if taking:
                 return None
-        return decide(
-            Situation(
-                cell=self.name,
-                threads=self.cell.settings.threads,
-                paused=self.cell.paused,
-                closed=self._closed,
-                broker=self.cell.dispatcher.problem,
-                pbxs=[one.facts(self.name) for one in states.values()],
-            )
-        ).limit
+        return self._decide(CellState(), states, Took()).limit
 
     def read(self, state: CellState, states: Mapping[str, PbxState], now: float) -> Decision:
         """Return the limit of a cell from what was read; note what its log has."""
         self.compared_at = now
         self.known = state.logged.decision.limit if state.logged is not None else None
+        return self._decide(state, states, self.own(now))
+
+    def _decide(self, state: CellState, states: Mapping[str, PbxState], took: Took) -> Decision:
         return decide(
             situation_of(
                 self.name,
@@ -140,7 +134,7 @@ class Deciding:
                 paused=self.cell.paused,
                 closed=self._closed,
                 broker=self.cell.dispatcher.problem,
-                took=self.own(now),
+                took=took,
             )
         )
 
@@ -271,7 +265,7 @@ class Decisions:
         }
 
     async def _write(self, decisions: Mapping[str, Decision]) -> None:
-        """Write what is new; after a pause also that nobody kept the logs meanwhile."""
+        """Write what is new. After a pause, write also that nobody kept the logs."""
         has_paused = self._has_paused
         gap = self._gap if has_paused else None
         news = [

@@ -154,7 +154,7 @@ class Scrapes(PrometheusCollector):
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def collect(self) -> Iterator[Metric]:
-        """Take a snapshot; if that fails, only `dialer_up` is told, and the log says why."""
+        """Take a snapshot. If that fails, yield only `dialer_up` and the time, and log why."""
         began = time.monotonic()
         asking = asyncio.run_coroutine_threadsafe(self._look(), self.loop)
         try:

@@ -18,7 +18,7 @@ from dialer.store.client import connect, require
 from dialer.store.ledger import DecisionReads, Survey
 from dialer.store.parameters import ParameterStore
 from dialer.store.registry import Registry
-from dialer.store.steps import Steps, redis_obstacle
+from dialer.store.steps import Steps, redis_obstacle, redis_time
 
 #: A Redis that does not answer in this time counts as away, in seconds.
 ANSWER_WITHIN_S: Final = 1.5
@@ -45,7 +45,7 @@ class Why:
 
 
 async def why(settings: Settings, cell: str, at: datetime | None = None) -> Why:
-    """Return why that cell dials no more than it does; `at` is a time in the past.
+    """Return the limit of that cell and how long it binds it; `at` is a time in the past.
 
     Raises:
         ConfigError: there is no such cell.
@@ -136,5 +136,4 @@ class _Reader:
 
 async def _time_of(steps: Steps) -> datetime:
     """Return the time of a Redis, which all times of the log are."""
-    seconds, micros = await steps.read("TIME")
-    return datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
+    return datetime.fromtimestamp(await redis_time(steps), UTC)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from dialer.store.steps import Steps
+from dialer.store.steps import Steps, redis_time
 
 #: A reply that took longer does not tell the time well enough, in seconds.
 REPLY_WITHIN_S: Final = 0.5
@@ -35,10 +35,9 @@ class RedisClock:
         A skew that may be nothing but the time that the reply took counts as none.
         """
         before = self.host_time()
-        seconds, micros = await steps.read("TIME")
+        redis_s = await redis_time(steps)
         after = self.host_time()
         if after - before <= REPLY_WITHIN_S or not self.is_measured:
-            redis_s = int(seconds) + int(micros) / 1e6
             is_between = before <= redis_s <= after
             self.skew_s = 0.0 if is_between else (before + after) / 2 - redis_s
             self.is_measured = True

@@ -108,6 +108,12 @@ def redis_obstacle(where: str, error: BaseException | None) -> Obstacle:
     )
 
 
+async def redis_time(steps: Steps) -> float:
+    """Return the present time of a Redis server, in seconds since 1970."""
+    seconds, micros = await steps.read("TIME")
+    return int(seconds) + int(micros) / 1e6
+
+
 @dataclass(slots=True)
 class Steps:
     """The steps of one Redis server. Belongs to one event loop.

@@ -294,7 +294,7 @@ async def test_a_registry_that_is_away_is_logged_at_once(site: Site) -> None:
     assert site.limits == ["no_requests", "redis_away"]
 
 
-async def test_nothing_is_decided_if_a_redis_goes_down_meanwhile(site: Site) -> None:
+async def test_nothing_is_decided_if_a_redis_goes_down_while_it_is_read(site: Site) -> None:
     async def is_down(work: Any) -> None:
         work.close()
 

@@ -90,6 +90,6 @@ def test_troubles_are_counted() -> None:
 
 
 def test_labels_are_few() -> None:
-    """Each value of a label is a time series for ever: no call, no number, no sentence."""
+    """Each new value of a label is one more time series: so no call, number or sentence is one."""
     labels = {name for f in families(seen()) for s in f.samples for name in s.labels}
     assert labels == {"cell", "pbx", "outcome", "reason"}

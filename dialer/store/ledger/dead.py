@@ -90,7 +90,7 @@ class DeadList:
         return int(await self.steps.read("LLEN", self._keys.dead))
 
     async def _all(self) -> AsyncIterator[DeadEntry]:
-        """Yield every entry, the newest first. New ones meanwhile do not matter."""
+        """Yield every entry, the newest first. Entries that are added now may be left out."""
         end = await self.size()
         while end > 0:
             start = max(0, end - SLICE)

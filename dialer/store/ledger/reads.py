@@ -16,7 +16,7 @@ from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
 from dialer.store.entry import Entry
 from dialer.store.keys import LedgerKeys
-from dialer.store.steps import Steps
+from dialer.store.steps import Steps, redis_time
 
 #: Entries read in one round trip: parsing them takes about 4 ms.
 SLICE: Final = 100
@@ -116,9 +116,8 @@ class LedgerReads:
 
     async def served_by(self) -> dict[str, float]:
         """Return the bridges of the cell with the seconds since their last heartbeats."""
-        seconds, micros = await self.steps.read("TIME")
+        now_ms = await redis_time(self.steps) * 1000
         flat = await self.steps.read("ZRANGE", self.keys.bridges, 0, -1, "WITHSCORES")
-        now_ms = int(seconds) * 1000 + int(micros) / 1000
         return {name: (now_ms - seen_ms) / 1000 for name, seen_ms in scored(flat)}
 
     async def hand(self, bridge: str) -> list[bytes]:

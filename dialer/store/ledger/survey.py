@@ -14,7 +14,7 @@ from dialer.store.entry import pairs
 from dialer.store.keys import CALL_PREFIX, LedgerKeys
 from dialer.store.ledger.decisions import Logged, entry_in, together
 from dialer.store.ledger.outcomes import Outcomes, outcomes_in
-from dialer.store.steps import Arg, Steps
+from dialer.store.steps import Arg, Steps, redis_time
 
 #: A call that waits longer to be claimed is late, in seconds.
 LATE_AFTER_S: Final = 1.5
@@ -126,8 +126,7 @@ class Survey:
         return found
 
     async def _minute(self) -> int:
-        seconds, _ = await self.steps.read("TIME")
-        return int(seconds) // 60
+        return int(await redis_time(self.steps)) // 60
 
     async def _read(self, cells: Mapping[str, Sequence[str]], minute: int) -> dict[str, CellState]:
         wanted = {cell: self._wanted(cell, minute) for cell in cells}

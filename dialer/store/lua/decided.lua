@@ -4,7 +4,7 @@
 -- ARGV 1 this bridge   2 lifetime of `took`, s   3 a bridge that did nothing for so long is dead, ms
 --      4 entries go back, ms   5 most entries   6 lifetime of loggers and decisions, s
 --      7 '1': look whether nobody kept the logs for a while   8, 9 limit and text of such a gap
---      10 '1': no more cells follow in another step
+--      10 '1': this is the last step; its time is noted in the loggers
 --      11… for each cell: what the bridge did as JSON, '' for nothing; limit that binds, '' for none
 --      to record; the decision as JSON
 -- Of the living bridges of a cell that keep logs, the first one keeps that of the cell. An entry is
