@@ -1,4 +1,4 @@
-# One image for the bridge, the workers and Flower. `make image` builds it.
+# One image for the bridge, the workers, the web page and Flower. `make image` builds it.
 # If the build needs a proxy or your own package index, set HTTP_PROXY, HTTPS_PROXY, NO_PROXY or
 # PIP_INDEX_URL in the environment of `make image`.
 FROM python:3.13-slim AS build
@@ -11,7 +11,7 @@ WORKDIR /src
 COPY constraints.txt pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extras = p['optional-dependencies']; \
-print('\n'.join(p['dependencies'] + extras['monitor'] + extras['uvloop']))" >requirements.txt \
+print('\n'.join(p['dependencies'] + extras['monitor'] + extras['web'] + extras['uvloop']))" >requirements.txt \
  && pip install -c constraints.txt hatchling -r requirements.txt
 COPY celeryconfig.py ./
 COPY dialer dialer

@@ -19,6 +19,7 @@ BENCHMARKS: Final = {
     "memory": "memory of calls at once",
     "store_memory": "memory of a call in Redis",
     "snapshot": "one look of the monitor at the whole system",
+    "page": "the web page with 0 to 500 viewers",
 }
 
 

@@ -5,15 +5,16 @@ Multcall got a Response for the refused request, so the corrected one has a new 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from dialer.errors import DialerError, InvalidRequest
-from dialer.multcall.correct import corrected, id_of, next_id, with_id
+from dialer.errors import ConfigError, DialerError, InvalidRequest
+from dialer.multcall.correct import corrected, id_of, next_id, typed_value, with_id
 from dialer.multcall.identity import readable_id
 from dialer.multcall.report import report_of_request
+from dialer.multcall.wire import Wire
 from dialer.settings import Cell, Settings
 from dialer.store.ledger import DeadEntry, DeadList, Replacement
 from dialer.store.steps import redis_time
@@ -34,6 +35,9 @@ class Handled(DialerError):
     code = "handled"
 
 
+#: Fields that no two requests have alike, by our names.
+_OF_ONE_CALL: Final = ("IdRequisicao", "Telefone")
+
 #: Entries with these reasons may have been dialed: the same id before, or a call of the ledger.
 MAY_HAVE_RUNG: Final = frozenset({"duplicate_request", "internal_error"})
 
@@ -50,6 +54,33 @@ class Correction:
     element: bytes | None = None
     why: str = ""
     may_ring_again: bool = False
+
+
+def changes_in(pairs: Iterable[str], wire: Wire) -> dict[str, str | None]:
+    """Return the changes that a person typed as FIELD=VALUE, for a `Correction`.
+
+    Raises:
+        ConfigError: one has no `=`.
+        InvalidRequest: a value begins like JSON and is none.
+    """
+    found: dict[str, str | None] = {}
+    for pair in pairs:
+        name, equals, typed = pair.partition("=")
+        if not name or not equals:
+            raise ConfigError(f"a change is FIELD=VALUE, not {pair}")
+        found[name] = typed_value(name, typed, wire) if typed else None
+    return found
+
+
+def require_for_many(changes: Iterable[str], wire: Wire) -> None:
+    """Check that several elements may get these fields with the same values.
+
+    Raises:
+        ConfigError: no two requests have one of them alike.
+    """
+    alike = {wire.fields.name(name) for name in _OF_ONE_CALL} & {*changes}
+    if alike:
+        raise ConfigError(f"{min(alike)} is for one entry: all would get the same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +148,21 @@ class DeadElements:
         except InvalidRequest as error:
             raise StillWrong(str(error)) from None
 
-    def _require_right(self, element: bytes) -> None:
-        """Raise `StillWrong` if the bridge would refuse the element."""
+    def problems(self, element: bytes) -> tuple[str, ...]:
+        """Return why the bridge would refuse an element, nothing if it would take it."""
         trunks = [self.settings.pbx(name).trunks for name in self.cell.pbxs]
-        report = report_of_request(
+        return report_of_request(
             element,
             self.settings.multcall.wire,
             cell=self.cell.name,
             allowed=self.cell.allowed,
             trunks=frozenset[str]().union(*trunks),
-        )
-        if report.problems:
-            raise StillWrong(f"it would be refused again: {'; '.join(report.problems)}")
+        ).problems
+
+    def _require_right(self, element: bytes) -> None:
+        """Raise `StillWrong` if the bridge would refuse the element."""
+        if problems := self.problems(element):
+            raise StillWrong(f"it would be refused again: {'; '.join(problems)}")
 
     async def _now(self) -> str:
         now = datetime.fromtimestamp(await redis_time(self.dead.steps), UTC)

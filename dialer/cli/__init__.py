@@ -9,7 +9,19 @@ from __future__ import annotations
 
 import sys
 
-from dialer.cli import call, dead, dnc, doctor, programs, settings, simulate, steer, why, wire
+from dialer.cli import (
+    call,
+    dead,
+    dnc,
+    doctor,
+    programs,
+    settings,
+    simulate,
+    steer,
+    users,
+    why,
+    wire,
+)
 from dialer.cli.groups import EXIT_ERROR, group
 from dialer.errors import DialerError
 
@@ -18,6 +30,7 @@ app.command()(programs.bridge)
 app.command()(programs.demo)
 app.command()(programs.monitor)
 app.command()(programs.metrics)
+app.command()(programs.web)
 app.command()(doctor.doctor)
 app.command()(call.call)
 app.command()(why.why)
@@ -28,6 +41,7 @@ app.add_typer(settings.config, name="config")
 app.add_typer(simulate.simulate, name="simulate")
 app.add_typer(dead.dead, name="dead")
 app.add_typer(dnc.dnc, name="dnc")
+app.add_typer(users.users, name="users")
 app.add_typer(wire.wire, name="wire")
 
 

@@ -11,6 +11,7 @@ from dialer.cli.tables import printable, table
 
 if TYPE_CHECKING:
     from dialer.domain.story import Story
+    from dialer.monitor.stories import Told
     from dialer.settings import Settings
     from dialer.store.ledger import Replacement
 
@@ -28,23 +29,20 @@ def call(
     """Show what a call of the last 24 hours went through; exit code 1 if there is none."""
     import asyncio
 
+    from dialer.monitor.stories import not_found
     from dialer.settings import load
 
     settings = load()
     names = [settings.cell(cell).name] if cell else [one.name for one in settings.cells]
     found = asyncio.run(_stories(settings, names, request_id))
-    for one, replacement in found:
-        for line in [_json(one, replacement)] if json else _lines(one, replacement):
+    for one in found:
+        for line in [_json(one.story, one.replaces)] if json else _lines(one.story, one.replaces):
             typer.echo(line)
     if not found:
-        typer.echo(
-            f"there is no call {request_id} of the last 24 hours in {', '.join(names)}; its "
-            "request may still wait in Multcall's list, or be on the dead list",
-            err=True,
-        )
+        typer.echo(not_found(request_id, names), err=True)
         raise typer.Exit(EXIT_NO)
     if hangup:
-        _hang_up([one for one, _ in found])
+        _hang_up([one.story for one in found])
 
 
 def _hang_up(found: list[Story]) -> None:
@@ -66,31 +64,23 @@ def _hang_up(found: list[Story]) -> None:
     typer.echo(printable(hang_up(story.call_id, story.pbx)), err=True)
 
 
-async def _stories(
-    settings: Settings, cells: list[str], request_id: str
-) -> list[tuple[Story, Replacement | None]]:
-    """Look for the call in these cells; return also what it replaces.
+async def _stories(settings: Settings, cells: list[str], request_id: str) -> list[Told]:
+    """Look for the call in these cells.
 
     Raises:
         StoreUnavailable: the Redis of a cell cannot be reached.
     """
-    from dialer.domain.request import call_id
+    from dialer.monitor.stories import stories
     from dialer.store.client import connect, require
-    from dialer.store.ledger import DeadList, LedgerReads
     from dialer.store.steps import Steps
 
-    found: list[tuple[Story, Replacement | None]] = []
+    found: list[Told] = []
     for cell in cells:
-        head, _, rest = request_id.partition(":")
         url = settings.cell_redis_url(cell)
         steps = Steps(connect(url), f"the Redis of cell {cell}")
         try:
             await require(steps.redis, url, steps.where)
-            ids = [call_id(cell, request_id), *([request_id] if head == cell and rest else [])]
-            for one in ids:
-                if (story := await LedgerReads(steps, cell).story(one)) is not None:
-                    own_id = one.removeprefix(f"{cell}:")
-                    found.append((story, await DeadList(steps, cell).replaced_by(own_id)))
+            found += await stories(steps, cell, request_id)
         finally:
             await steps.close()
     return found

@@ -29,9 +29,6 @@ Reason = Annotated[
 ]
 Why = Annotated[str, typer.Option(help="Why, for the trail.")]
 
-#: Fields that no two requests have alike.
-_ONE_CALL: frozenset[str] = frozenset({"IdRequisicao", "Telefone"})
-
 #: Most entries that one command sends or discards by their reason.
 MANY: int = 100_000
 
@@ -93,7 +90,7 @@ def send(
     from dialer.cli.live import read_live
     from dialer.cli.steer import operator
     from dialer.cli.wire import element_in
-    from dialer.dead_list import Correction
+    from dialer.dead_list import Correction, changes_in, require_for_many
     from dialer.errors import ConfigError, DialerError
 
     if element is not None and len(entries or ()) != 1:
@@ -104,7 +101,7 @@ def send(
         raise ConfigError("--may-ring-again rings people: name each entry")
     live, _ = read_live(_settings())  # PBXs and trunks are live
     settings = live.settings
-    changes = dict(_changes(settings, change or ()))
+    changes = changes_in(change or (), settings.multcall.wire)
     whole = element_in(element) if element is not None else None
     correction = Correction(
         changes=changes, element=whole, why=clean(why), may_ring_again=may_ring_again
@@ -114,8 +111,8 @@ def send(
     async def send_all(it: DeadElements) -> None:
         nonlocal failed
         chosen = await _chosen(it, entries, reason)
-        if len(chosen) > 1 and (alike := _ONE_CALL & changes.keys()):
-            raise ConfigError(f"--set {min(alike)} is for one entry: all would get the same")
+        if len(chosen) > 1:
+            require_for_many(changes, settings.multcall.wire)
         for entry in reversed(chosen):  # the oldest first
             try:
                 typer.echo(f"{entry.name}: sent as {await it.send(entry, correction)}")
@@ -262,23 +259,6 @@ async def _named(it: DeadElements, names: list[str]) -> list[DeadEntry]:
 def clean(text: str) -> str:
     """Return what was typed as text that can be stored."""
     return printable(text.encode("utf-8", "replace").decode())
-
-
-def _changes(settings: Settings, pairs: list[str] | tuple[()]) -> Iterator[tuple[str, str | None]]:
-    """Yield the changes that were typed, as JSON texts.
-
-    Raises:
-        ConfigError: one has no `=`.
-        InvalidRequest: a value begins like JSON and is none.
-    """
-    from dialer.errors import ConfigError
-    from dialer.multcall.correct import typed_value
-
-    for pair in pairs:
-        name, equals, typed = pair.partition("=")
-        if not name or not equals:
-            raise ConfigError(f"--set takes FIELD=VALUE, not {pair}")
-        yield name, typed_value(name, typed, settings.multcall.wire) if typed else None
 
 
 def _rows(entries: list[DeadEntry]) -> Iterator[str]:

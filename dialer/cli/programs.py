@@ -1,4 +1,4 @@
-"""Long-running programs: `dialer bridge`, `dialer monitor`, `dialer metrics`, `dialer demo`."""
+"""Long-running programs: `dialer bridge`, `monitor`, `metrics`, `web`, `demo`."""
 
 from __future__ import annotations
 
@@ -74,6 +74,36 @@ def metrics(
 
     try:
         asyncio.run(serve(settings, host, port))
+    except OSError as error:
+        raise DialerError(
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
+        ) from None
+
+
+def web(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    proxy: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESSES",
+            help="Reverse proxies whose X-Forwarded headers are believed, with commas; * for all.",
+        ),
+    ] = "127.0.0.1",
+) -> None:
+    """Serve the web page: watch the system and steer it in a browser."""
+    settings = settings_with_log("web")
+    import asyncio
+
+    try:
+        from dialer.web.server import serve
+    except ModuleNotFoundError as error:
+        raise DialerError(
+            f"this command needs {error.name}, which is not installed: "
+            "pip install 'multcall-dialer[web]'"
+        ) from None
+    try:
+        asyncio.run(serve(settings, host, port, proxy))
     except OSError as error:
         raise DialerError(
             f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"

@@ -35,40 +35,24 @@ def why(
 
     settings = load()
     asked = settings.cell(cell)
-    found = asyncio.run(find(settings, asked.name, time_of(at, asked) if at is not None else None))
+    then = _asked_time(at, asked) if at is not None else None
+    found = asyncio.run(find(settings, asked.name, then))
     typer.echo(_json(found) if json else _lines(found, asked))
 
 
-def time_of(text: str, cell: Cell) -> datetime:
-    """Return the time that was typed.
+def _asked_time(text: str, cell: Cell) -> datetime:
+    """Return the time that `--at` gives.
 
     Raises:
         ConfigError: it is no time, or has not come yet.
     """
-    import re
-    from datetime import datetime, timedelta
-    from zoneinfo import ZoneInfo
-
     from dialer.errors import ConfigError
+    from dialer.monitor.why import time_of
 
-    zone = ZoneInfo(cell.limits.time_zone)
-    now = datetime.now(zone)
-    is_of_day = re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text) is not None
     try:
-        if not is_of_day and ":" not in text:
-            raise ValueError
-        at = datetime.fromisoformat(f"{now.date()}T{text.zfill(5)}" if is_of_day else text)
-    except ValueError:
-        raise ConfigError(
-            f"--at {text} is no time: write 10:42, 10:42:30, or 2026-11-27T10:42"
-        ) from None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=zone)
-    if is_of_day and at > now:
-        at -= timedelta(days=1)
-    if at > now:
-        raise ConfigError(f"--at {text} has not come yet; it is {now:%Y-%m-%d %H:%M} in {zone}")
-    return at
+        return time_of(text, cell)
+    except ConfigError as error:
+        raise ConfigError(f"--at {error}") from None
 
 
 def _lines(found: Why, cell: Cell) -> str:

@@ -6,8 +6,17 @@ after a hash of it (`dialer.domain.channel.channel_id`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+#: Seven digits or more, also with the signs that people write between them. An ISO 8601 time is
+#: none of them.
+_LIKE_A_NUMBER: Final = re.compile(
+    r"(?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(?![0-9]))"
+    r"|\d(?:[ ().\-/]{0,3}\d){6,}"
+)
 
 
 def call_id(cell: str, request_id: str) -> str:
@@ -57,3 +66,12 @@ class CallRequest:
 def mask(number: str) -> str:
     """Return the number for logs and screens: all but the last four digits are hidden."""
     return "*" * (len(number) - 4) + number[-4:]
+
+
+def mask_in(text: str) -> str:
+    """Return the text with everything masked that may be a telephone number."""
+    return _LIKE_A_NUMBER.sub(_masked, text)
+
+
+def _masked(found: re.Match[str]) -> str:
+    return found[0] if found["time"] else mask(found[0])

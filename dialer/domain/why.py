@@ -187,8 +187,12 @@ class Decision:
     @property
     def sentence(self) -> str:
         """One sentence with the numbers and the cure."""
+        return self.sentence_in(lambda english: english)
+
+    def sentence_in(self, translate: Callable[[str], str]) -> str:
+        """Return the sentence in another language, except the reason."""
         known = {**self.numbers, "cell": self.cell, "reason": self.reason}
-        return SENTENCES[self.limit].format_map(_Numbers(known))
+        return translate(SENTENCES[self.limit]).format_map(_Numbers(known))
 
 
 class _Numbers(dict[str, Any]):

@@ -15,7 +15,7 @@ from dialer.errors import ConfigError
 from dialer.monitor.snapshot import OUTCOMES_OF_MIN, Snapshot, take_snapshot
 from dialer.settings import Settings
 from dialer.settings.live import Live, with_parameters
-from dialer.store.client import connect, require
+from dialer.store.client import connect, has_replicas, require
 from dialer.store.fitness import read_facts, require_usable, unfit
 from dialer.store.ledger import Outcomes, Survey
 from dialer.store.parameters import ParameterStore, Watch
@@ -66,7 +66,7 @@ class Collector:
         try:
             for url in {self.settings.registry_redis_url, *self.cell_urls.values()}:
                 redis = connect(url)
-                self._by_url[url] = Steps(redis, "Redis")
+                self._by_url[url] = Steps(redis, "Redis", replicated=has_replicas(url))
                 self._stack.push_async_callback(self._by_url[url].close)
                 await require(redis, url, "the monitored Redis")
                 await require_usable(redis, url, "the monitored Redis")
@@ -77,7 +77,7 @@ class Collector:
             url: Survey(self._by_url[url], OUTCOMES_OF_MIN) for url in self.cell_urls.values()
         }
         self._live = Live(settings=self.settings)
-        self._watch = Watch(ParameterStore(self._registry), restores=False)
+        self._watch = Watch(self.parameters, restores=False)
         return self
 
     async def __aexit__(
@@ -94,7 +94,7 @@ class Collector:
             self._live = with_parameters(self.settings, self._watch.parameters)
         live = self._live
         snapshot = await take_snapshot(
-            Registry(self._registry),
+            Registry(self.registry),
             live.settings.pbxs,
             [(survey, self._pbxs_of_cells(url)) for url, survey in self._surveys.items()],
             live=live,
@@ -111,8 +111,22 @@ class Collector:
         )
 
     @property
-    def _registry(self) -> Steps:
+    def registry(self) -> Steps:
+        """The steps of the registry's Redis."""
         return self._by_url[self.settings.registry_redis_url]
+
+    @property
+    def parameters(self) -> ParameterStore:
+        """The live parameters."""
+        return ParameterStore(self.registry)
+
+    def steps_at(self, url: str) -> Steps:
+        """Return the steps of the Redis at the URL of a cell."""
+        return self._by_url[url]
+
+    def minutes(self, cell: str) -> Mapping[int, Outcomes]:
+        """Return the outcomes of the last hour by minute since 1970, as the last look read them."""
+        return self._surveys[self.cell_urls[cell]].by_minute(cell)
 
     def _pbxs_of_cells(self, url: str) -> dict[str, tuple[str, ...]]:
         """Return the cells on one Redis, each with its PBXs."""

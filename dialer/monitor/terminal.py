@@ -17,11 +17,10 @@ from dialer.domain.call import Result
 from dialer.domain.limits import Limit
 from dialer.monitor.as_json import as_json
 from dialer.monitor.collector import Collector
+from dialer.monitor.queues import queues
 from dialer.monitor.snapshot import NOBODY, OUTCOMES_OF_MIN, Snapshot
-from dialer.multcall.keys import PREFIX
 from dialer.settings import Settings
 from dialer.store.ledger import by_result
-from dialer.store.redis_url import place_of
 
 #: Pause between two looks, if the caller names none. In seconds.
 EVERY_S: Final = 1.0
@@ -131,9 +130,7 @@ def _outcomes(snapshot: Snapshot) -> Table:
 def _lists(snapshot: Snapshot, cell_urls: Mapping[str, str]) -> Table:
     """Return Multcall's lists and counters that are not empty."""
     table = Table("Servidor", "Chave", "Célula", "Função", "Quantidade", title="Multcall")
-    for name, state in snapshot.cells.items():
-        for function, size in state.counts.lists.items():
-            if size and name in cell_urls:
-                key = f"{PREFIX}{function}-{name}"
-                table.add_row(place_of(cell_urls[name]), key, name, function, str(size))
+    for one in queues(snapshot, cell_urls):
+        if one.size:
+            table.add_row(one.server, one.key, one.cell, one.function, str(one.size))
     return table

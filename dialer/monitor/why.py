@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from dialer.domain.limits import Limit
 from dialer.domain.why import LATE_BRIDGE_S, Decision, Obstacle, Situation, decide
-from dialer.errors import DialerError, StoreUnavailable
+from dialer.errors import ConfigError, DialerError, StoreUnavailable
 from dialer.monitor.snapshot import take_snapshot
 from dialer.settings import Cell, Settings
 from dialer.settings.live import with_parameters
@@ -65,6 +67,32 @@ async def why(settings: Settings, cell: str, at: datetime | None = None) -> Why:
             redis = redis_obstacle(reader.asking, error)
         unknown = Situation(cell=cell, threads=reader.cell.threads, redis=redis)
         return Why(decision=decide(unknown), at=datetime.now(UTC))
+
+
+def time_of(text: str, cell: Cell) -> datetime:
+    """Return the time that was typed: 10:42, or with a date, in the cell's time zone or its own.
+
+    Raises:
+        ConfigError: it is no time, or has not come yet.
+    """
+    zone = ZoneInfo(cell.limits.time_zone)
+    now = datetime.now(zone)
+    is_of_day = re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text) is not None
+    try:
+        if not is_of_day and ":" not in text:
+            raise ValueError
+        at = datetime.fromisoformat(f"{now.date()}T{text.zfill(5)}" if is_of_day else text)
+    except ValueError:
+        raise ConfigError(
+            f"{text} is no time: write 10:42, 10:42:30, or 2026-11-27T10:42"
+        ) from None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=zone)
+    if is_of_day and at > now:
+        at -= timedelta(days=1)
+    if at > now:
+        raise ConfigError(f"{text} has not come yet; it is {now:%Y-%m-%d %H:%M} in {zone}")
+    return at
 
 
 @dataclass(slots=True)

@@ -51,6 +51,20 @@ DECISIONS_MAX: Final = 5_000
 #: So many dead elements that operators sent again or discarded are kept.
 DEAD_TRAIL_KEPT: Final = 1_000
 
+#: A session of the web page ends after this time without use, and this long after its beginning at
+#: the latest. In seconds.
+SESSION_IDLE_S: Final = 8 * 3600
+SESSION_MAX_S: Final = 24 * 3600
+
+#: A one-time link to the web page can be used for this long. In seconds.
+LINK_S: Final = 3600
+
+#: So many deeds of the users of the web page are kept, at least.
+DEEDS_KEPT: Final = 10_000
+
+#: A repeated deed is recognized for this long. In seconds.
+DEED_REPLY_RETENTION_S: Final = 3600
+
 #: Prefix of every call's key.
 CALL_PREFIX: Final = "dialer:call:"
 
@@ -235,6 +249,39 @@ def dnc_reply(change_id: str) -> str:
     """
     return f"dialer:dncreply:{change_id}"
 
+
+def session(digest: str) -> str:
+    """Hash in the registry: one session of the web page, by the SHA-256 of its token.
+
+    `SESSION_IDLE_S` after its last use.
+    """
+    return f"dialer:session:{digest}"
+
+
+def link(digest: str) -> str:
+    """Hash in the registry: a one-time link to the web page, by the SHA-256 of its token. `LINK_S`.
+
+    A used one stays until then.
+    """
+    return f"dialer:link:{digest}"
+
+
+def deed_reply(token: str) -> str:
+    """String in the registry: what a deed or a change of a user returned. It catches repeats.
+
+    `DEED_REPLY_RETENTION_S`.
+    """
+    return f"dialer:deedreply:{token}"
+
+
+USERS: Final = "dialer:users"
+"""Hash in the registry: users of the web page, as in `_user.lua`. Kept: the operator owns it."""
+
+DEEDS: Final = "dialer:deeds"
+"""Stream in the registry: the trail of deeds, what users of the web page did.
+
+The newest `DEEDS_KEPT`; kept.
+"""
 
 PARAMETERS: Final = "dialer:parameters"
 """Hash in the registry: live parameters. Kept: the operator owns them.

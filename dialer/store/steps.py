@@ -66,6 +66,8 @@ _REPLICATED: Final = frozenset(
         "refuse",
         "change",
         "dead_send",
+        "user_set",
+        "user_remove",
     }
 )
 

@@ -204,7 +204,7 @@ async def test_corrected_requests_are_dialed_once(tmp_path: Path) -> None:
         assert "2 of 2 entries" in shown
         assert "tmi" in await dialer(stack, "show", CELL, by_id["R2"].name)
         refused = {
-            ("--set", "Telefone=1"): "--set Telefone is for one entry",
+            ("--set", "Telefone=1"): "Telefone is for one entry",
             ("--set", "telefone=1"): "a request has no field telefone",
             ("--element", "{}"): "--element replaces one element",
             ("--may-ring-again",): "name each entry",

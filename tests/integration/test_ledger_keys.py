@@ -12,6 +12,8 @@ import pytest
 
 from dialer.domain.limits import Limit
 from dialer.domain.parameters import Edit, Subject
+from dialer.domain.people import Deed, Did
+from dialer.domain.roles import Role
 from dialer.domain.why import Decision, Took
 from dialer.multcall.keys import CellKeys
 from dialer.multcall.request import parse_request
@@ -20,6 +22,7 @@ from dialer.store.keys import DONE_RETENTION_S, IDLE_RETENTION_S, LedgerKeys
 from dialer.store.ledger import Admissible, DeadList, News, Replacement, write_news
 from dialer.store.ledger.fence import Fence
 from dialer.store.parameters import ParameterStore
+from dialer.store.people import People
 from dialer.store.registry import BridgeState, Holder
 from tests.integration.cell_rig import BRIDGE, CELL, Site, code_element, element, pbx
 
@@ -37,6 +40,9 @@ LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`BRIDGE_SHOWN_S`": lambda ttl: 0 < ttl <= keys.BRIDGE_SHOWN_S,
     r"`TOOK_S`": lambda ttl: 0 < ttl <= keys.TOOK_S,
     r"A second\.": lambda ttl: 0 <= ttl <= 1,
+    r"`SESSION_IDLE_S`": lambda ttl: 0 < ttl <= keys.SESSION_IDLE_S,
+    r"`LINK_S`": lambda ttl: 0 < ttl <= keys.LINK_S,
+    r"`DEED_REPLY_RETENTION_S`": lambda ttl: 0 < ttl <= keys.DEED_REPLY_RETENTION_S,
     r"Gone when empty": None,
     r"Lives as long as the window": lambda ttl: 0 < ttl <= 3600,
     r"Expires when past": lambda ttl: 0 <= ttl <= 30,
@@ -67,7 +73,7 @@ def builders() -> Iterator[Builder]:
     for name, function in inspect.getmembers(keys, inspect.isfunction):
         if function.__module__ == keys.__name__:
             yield Builder(name, function("*"), function.__doc__ or "")
-    for name in ("DO_NOT_CALL", "PARAMETERS", "CHANGES"):
+    for name in ("DO_NOT_CALL", "PARAMETERS", "CHANGES", "USERS", "DEEDS"):
         yield Builder(name, getattr(keys, name), "Kept: the operator owns it.")
     yield Builder("PROBE", keys.PROBE, "A second.")
     yield Builder("LOGGERS", keys.LOGGERS, "`IDLE_RETENTION_S`.")
@@ -95,7 +101,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 39
+    assert len(every) == 44
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -149,6 +155,7 @@ async def a_day(site: Site) -> None:
     await site.registry.dnc_add(["190"])
     edit = Edit(name="threads", old=50, new=3, was_live=False, is_live=True)
     await ParameterStore(site.steps).change(Subject("cell", CELL), [edit], version=0, by="ana")
+    await an_hour_of_the_web_page(People(site.steps))
     decision = Decision(cell=CELL, limit=Limit.CPS)
     news = News(cell=ledger.keys, took=Took(has_started=True), at_ms=0, decision=decision)
     assert await write_news(site.steps, BRIDGE, [news]) == [True]
@@ -161,6 +168,16 @@ async def a_day(site: Site) -> None:
         ledger.keys.hand(BRIDGE), element("again"), request_id="again", response="{}", dead="{}"
     )
     await ledger.return_hand(BRIDGE)
+
+
+async def an_hour_of_the_web_page(people: People) -> None:
+    await people.put("ana", Role.ADMIN, "hash", by="ops")
+    user = await people.user("ana")
+    assert user is not None
+    assert await people.session(await people.begin_session(user)) is not None
+    assert await people.use_link(await people.new_link("bia", Role.VIEW)) is not None
+    await people.note(Deed(by="ana", did=Did.SIGNED_IN))
+    assert not await people.remove("bia", "ana")
 
 
 async def test_no_key_leaks_when_all_calls_are_done(site: Site) -> None:
@@ -177,7 +194,7 @@ async def test_no_key_leaks_when_all_calls_are_done(site: Site) -> None:
         wire.counter,
         wire.counter_ack,
         site.ledger.keys.dead,
-        *(keys.DO_NOT_CALL, keys.PARAMETERS, keys.CHANGES),
+        *(keys.DO_NOT_CALL, keys.PARAMETERS, keys.CHANGES, keys.USERS, keys.DEEDS),
     }
 
 

@@ -11,12 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dialer.cli import app
-from dialer.cli.why import time_of
 from dialer.domain.limits import Limit
 from dialer.domain.why import Decision
 from dialer.errors import ConfigError
 from dialer.monitor import why as monitor_why
-from dialer.monitor.why import Why
+from dialer.monitor.why import Why, time_of
 from dialer.settings import Cell
 
 ZONE = ZoneInfo("Asia/Kolkata")
@@ -53,6 +52,12 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_a_time_to_come_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"has not come yet; it is .* in Asia/Kolkata"):
         time_of("2999-01-01T10:00", CELL)
+
+
+@pytest.mark.usefixtures("config")
+def test_the_command_names_its_option() -> None:
+    result = CliRunner().invoke(app, ["why", "COB", "--at", "10h42"])
+    assert str(result.exception).startswith("--at 10h42 is no time: write 10:42")
 
 
 AT = datetime(2026, 11, 27, 5, 12, tzinfo=UTC)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.domain.request import CallRequest, call_id, cell_of, mask
+from dialer.domain.request import CallRequest, call_id, cell_of, mask, mask_in
 
 cells = st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True)
 request_ids = st.from_regex(r"[A-Za-z0-9_.:-]{1,64}", fullmatch=True)
@@ -35,3 +36,23 @@ def test_a_masked_number_shows_at_most_its_last_four_digits(number: str) -> None
     assert masked[-4:] == number[-4:]
     assert set(masked[:-4]) <= {"*"}
     assert mask("190") == "190"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ('{"Telefone":"5511987654321"}', '{"Telefone":"*********4321"}'),
+        ("+55 (11) 98765-4321.", "+**************4321."),
+        ("from 1198765 to 1187654", "from ***8765 to ***7654"),
+        ("r-123456, 99 calls", "r-123456, 99 calls"),
+        ("2026-11-27T10:00:00.123Z", "2026-11-27T10:00:00.123Z"),
+        ("\u0661" * 8, "****" + "\u0661" * 4),
+    ],
+)
+def test_numbers_in_a_text_are_masked(text: str, masked: str) -> None:
+    assert mask_in(text) == masked
+
+
+@given(st.text(), st.from_regex(r"[0-9]{7,20}", fullmatch=True), st.text())
+def test_no_number_stays_whole_in_a_text(before: str, number: str, after: str) -> None:
+    assert number not in mask_in(f"{before}|{number}|{after}")

@@ -399,7 +399,7 @@ async def test_an_error_of_the_login_while_under_way_is_told(server: Server, ste
 
 WAITING = {
     "hold", "fence", "claim", "unclaim", "end", "end_release", "code", "late_codes", "refuse",
-    "change", "dead_send",
+    "change", "dead_send", "user_set", "user_remove",
 }  # fmt: skip
 
 

@@ -79,10 +79,13 @@ class _Demo:
 
     async def _run(self) -> None:
         self._print(
-            "Starting Valkey, two simulated PBXs, the bridge, two Celery workers, Flower..."
+            "Starting Valkey, two simulated PBXs, the bridge, two Celery workers, the web page, "
+            "Flower..."
         )
         async with DemoSystem() as system:
             await system.until_ready()
+            missing = "not installed (multcall-dialer[web])"
+            self._print(f"Web page, with a link that works once: {system.web_url or missing}")
             self._print(
                 f"Flower: {system.flower_url or 'not installed (multcall-dialer[monitor])'}"
             )

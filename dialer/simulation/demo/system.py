@@ -1,7 +1,7 @@
-"""The whole system on this machine: Valkey, two simulated PBXs, bridge, two workers, Flower.
+"""The whole system on this machine: Valkey, two simulated PBXs, bridge, workers, page, Flower.
 
-Bridge, workers and Flower are the real programs in separate processes. All files are in one
-temporary folder. Needs no Redis, Asterisk or Docker, and works from any directory.
+Bridge, workers, web page and Flower are the real programs in separate processes. All files are in
+one temporary folder. Needs no Redis, Asterisk or Docker, and works from any directory.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
 import dialer
+from dialer.domain.roles import Role
 from dialer.simulation.demo.processes import Part, PartFailed
 from dialer.simulation.pbx.outcomes import Version
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import cancel, connect
 from dialer.store.keys import LedgerKeys, pbx
+from dialer.store.people import People
+from dialer.store.steps import Steps
 
 CELLS: Final = ("ASR_TIM", "ura-novoteste2")
 PBXS: Final[Mapping[str, Version]] = {"pbx01": "22", "pbx02": "16"}
@@ -42,8 +46,16 @@ CODE_WAIT_S: Final = 10.0
 READY_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.05
 
-#: Flower's usual port; another one is used if it is taken.
+#: Usual ports; another one is used if it is taken.
 FLOWER_PORT: Final = 5555
+WEB_PORT: Final = 8080
+
+#: Who signs in to the page by the demo's link.
+VISITOR: Final = "demo"
+
+#: The extras that the page needs.
+WEB_NEEDS: Final = ("argon2", "babel", "jinja2", "limits", "sse_starlette", "starlette", "uvicorn")
+
 FLOWER_TASKS: Final = 2000
 
 _HEAD: Final = """# Written by `dialer demo`; deleted when the demo ends.
@@ -81,6 +93,7 @@ class DemoSystem:
     parts: list[Part] = field(default_factory=list, init=False)
     folder: Path = field(init=False)
     flower_url: str | None = field(default=None, init=False)
+    web_url: str | None = field(default=None, init=False)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
 
     @property
@@ -160,8 +173,9 @@ class DemoSystem:
             )
             self.pbxs.append(await self._stack.enter_async_context(simulated))
         self._write_config()
+        link = await self._link()
         self._stack.push_async_callback(self._stop_parts)
-        for part in self._make_parts():
+        for part in self._make_parts(link):
             self.parts.append(part)
             await part.start()
 
@@ -177,16 +191,30 @@ class DemoSystem:
         self.config_path.touch(mode=0o600)
         self.config_path.write_text(text, encoding="utf-8")
 
-    def _make_parts(self) -> Sequence[Part]:
+    async def _link(self) -> str:
+        """Return the path of a one-time link by which a visitor signs in to the page."""
+        steps = Steps(connect(self.redis_url), "the demo's Valkey")
+        try:
+            people = People(steps)
+            await people.put(VISITOR, Role.ADMIN, None, by="dialer demo")
+            return f"/login?link={await people.new_link(VISITOR, Role.ADMIN, enters=True)}"
+        finally:
+            await steps.close()
+
+    def _make_parts(self, link: str) -> Sequence[Part]:
         celery = ("-m", "celery", "-A", "dialer")
         commands: dict[str, Sequence[str]] = {"bridge": ("-m", "dialer.cli", "bridge")}
         for name in PBXS:
             commands[f"worker-{name}"] = (*celery, "worker", "-Q", name, "-n", f"{name}@%h")
         if importlib.util.find_spec("flower") is not None:
-            port = _free_port()
+            port = _free_port(FLOWER_PORT)
             self.flower_url = f"http://127.0.0.1:{port}"
             options = ("--address=127.0.0.1", f"--port={port}", f"--max_tasks={FLOWER_TASKS}")
             commands["flower"] = (*celery, "flower", *options)
+        if all(importlib.util.find_spec(name) is not None for name in WEB_NEEDS):
+            port = _free_port(WEB_PORT)
+            self.web_url = f"http://127.0.0.1:{port}{link}"
+            commands["web"] = ("-m", "dialer.cli", "web", f"--port={port}")
         environment = self._environment()
         return [
             Part(name, (sys.executable, *command), self.folder, environment)
@@ -221,13 +249,12 @@ class DemoSystem:
                     )
                     raise PartFailed(f"{text}\n{logs}")
                 await asyncio.sleep(POLL_S)
-        await self._until_flower_answers()
+        for url in filter(None, (self.flower_url, self.web_url)):
+            await self._until_answers(url)
 
-    async def _until_flower_answers(self) -> None:
-        """Wait for Flower too, so that it sees every call; continue if it does not answer."""
-        if self.flower_url is None:
-            return
-        port = int(self.flower_url.rpartition(":")[2])
+    async def _until_answers(self, url: str) -> None:
+        """Wait for Flower and the page too, so that they see every call; go on if they do not."""
+        port = urlsplit(url).port
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_WITHIN_S):
                 while True:
@@ -245,9 +272,9 @@ async def _is_ready(redis: Redis) -> bool:
     return all(link == b"up" for link in links) and all(bridges)
 
 
-def _free_port() -> int:
-    """Return Flower's usual port if it is free, else any free port."""
-    for wanted in (FLOWER_PORT, 0):
+def _free_port(usual: int) -> int:
+    """Return this port if it is free, else any free port."""
+    for wanted in (usual, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", wanted))

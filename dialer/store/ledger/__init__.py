@@ -11,6 +11,7 @@ from dialer.store.ledger.bridge import (
 from dialer.store.ledger.call_steps import CallSteps, Waiting
 from dialer.store.ledger.dead import DeadEntry, DeadList, Replacement, reasons_of
 from dialer.store.ledger.decisions import DecisionReads, Logged, News, write_news
+from dialer.store.ledger.in_flight import InFlight
 from dialer.store.ledger.outcomes import OutcomeReads, Outcomes, by_result
 from dialer.store.ledger.pulse import Pulsed, pulse
 from dialer.store.ledger.reads import LedgerReads
@@ -31,6 +32,7 @@ __all__ = [
     "DecisionReads",
     "Delivery",
     "Fetched",
+    "InFlight",
     "Late",
     "LedgerReads",
     "Logged",

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from dialer.multcall.keys import CellKeys
@@ -22,6 +23,9 @@ DISCARDED_AT_ONCE: Final = 10
 
 #: The trail keeps so much of an entry, in characters.
 NOTED_MAX: Final = 8_192
+
+#: Times between these years are shown.
+_YEARS: Final = (1970, 5138)
 
 #: Characters of the name of an entry.
 _NAME_CHARS: Final = 10
@@ -47,6 +51,11 @@ class DeadEntry:
         """The name by which people choose it."""
         return hashlib.sha256(self.text).hexdigest()[:_NAME_CHARS]
 
+    @property
+    def when(self) -> datetime | None:
+        """The time `at`, None if it is none."""
+        return _when(self.at)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
@@ -61,6 +70,11 @@ class Replacement:
     entry: str
     why: str = ""
 
+    @property
+    def when(self) -> datetime | None:
+        """The time `at`, None if it is none."""
+        return _when(self.at)
+
 
 @dataclass(frozen=True, slots=True)
 class DeadList:
@@ -71,12 +85,20 @@ class DeadList:
     push: Literal["right", "left"] = "right"
 
     async def newest(
-        self, at_most: int, *, reasons: Collection[str] = (), names: Collection[str] = ()
+        self,
+        at_most: int,
+        *,
+        reasons: Collection[str] = (),
+        names: Collection[str] = (),
+        among: int | None = None,
     ) -> list[DeadEntry]:
-        """Return the newest entries first; with `reasons` or `names` only those."""
+        """Return the newest entries first; with `reasons` or `names` only those.
+
+        With `among` only so many of the newest are looked at.
+        """
         found: list[DeadEntry] = []
         missing = set(names)
-        async for entry in self._all():
+        async for entry in self._all(among):
             if (names and entry.name not in missing) or (reasons and entry.reason not in reasons):
                 continue
             missing.discard(entry.name)  # of two that are alike, one
@@ -89,11 +111,12 @@ class DeadList:
         """Return how many entries there are."""
         return int(await self.steps.read("LLEN", self._keys.dead))
 
-    async def _all(self) -> AsyncIterator[DeadEntry]:
+    async def _all(self, among: int | None) -> AsyncIterator[DeadEntry]:
         """Yield every entry, the newest first. Entries that are added now may be left out."""
         end = await self.size()
-        while end > 0:
-            start = max(0, end - SLICE)
+        last = 0 if among is None else max(0, end - among)
+        while end > last:
+            start = max(last, end - SLICE)
             for text in reversed(await self.steps.read("LRANGE", self._keys.dead, start, end - 1)):
                 yield entry_of(text)
             end = start
@@ -159,6 +182,17 @@ def entry_of(text: bytes) -> DeadEntry:
     if raw is None or not all(isinstance(value, str) for value in known.values()):
         return DeadEntry(text=text, at="", source="", reason="unknown", message="", raw=text)
     return DeadEntry(text=text, raw=raw, **{name: str(value) for name, value in known.items()})
+
+
+def _when(text: str) -> datetime | None:
+    """Return a time that somebody wrote to Redis, None if a page could not show it."""
+    try:
+        found = datetime.fromisoformat(text)
+        return (
+            found.astimezone(UTC) if found.tzinfo and _YEARS[0] < found.year < _YEARS[1] else None
+        )
+    except ValueError:
+        return None
 
 
 def _raw(found: Mapping[str, Any]) -> bytes | None:

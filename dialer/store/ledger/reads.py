@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from dialer.domain.call import State
 from dialer.domain.numbers import BY_DIGITS, Numbering
@@ -16,12 +18,17 @@ from dialer.multcall.fields import PLAIN, Fields
 from dialer.multcall.keys import CellKeys
 from dialer.store.entry import Entry
 from dialer.store.keys import LedgerKeys
+from dialer.store.ledger.in_flight import (
+    FIELDS,
+    InFlight,
+    in_flight_of,
+    number_in,
+    state_in,
+)
 from dialer.store.steps import Steps, redis_time
 
 #: Entries read in one round trip: parsing them takes about 4 ms.
 SLICE: Final = 100
-
-_STATES: Final = {state.value: state for state in State}
 
 #: States in which a call has a slot of its PBX.
 _HOLDING: Final = frozenset(State) - {State.ENDED, State.DONE}
@@ -93,6 +100,44 @@ class LedgerReads:
             ]
         return found
 
+    async def in_flight(self, at_most: int) -> list[InFlight]:
+        """Return the newest calls that are not done, the newest first."""
+        return await self.flights([name for _, name in await self.newest(at_most)])
+
+    async def newest(self, at_most: int) -> list[tuple[float, str]]:
+        """Return when the newest calls that are not done were admitted, in ms, and their ids."""
+        flat = await self.steps.read("ZRANGE", self.keys.live, 0, at_most - 1, "REV", "WITHSCORES")
+        own = f"{self.cell}:"
+        return [
+            (admitted_ms if math.isfinite(admitted_ms) else 0.0, name)
+            for name, admitted_ms in scored(flat)
+            if name.startswith(own)
+        ]
+
+    async def flights(self, ids: Sequence[str]) -> list[InFlight]:
+        """Return what is shown of these calls, without those that are done in the meantime."""
+        found: list[InFlight] = []
+        for start in range(0, len(ids), SLICE):
+            some = ids[start : start + SLICE]
+            rows = await asyncio.gather(*map(self._shown, some))
+            found += map(in_flight_of, some, rows)
+        return [call for call in found if call.state is not State.DONE]
+
+    async def _shown(self, call_id: str) -> Sequence[bytes | None]:
+        """Return the values of `FIELDS`, none if the key is of another type."""
+        try:
+            row: Sequence[bytes | None] = await self.steps.read(
+                "HMGET", self.keys.call(call_id), *FIELDS
+            )
+        except ResponseError:
+            return [None] * len(FIELDS)
+        return row
+
+    async def number(self, call_id: str) -> str:
+        """Return the number of a call, '' if it is not known; that of a done call is not kept."""
+        (request,) = await self.steps.read("HMGET", self.keys.call(call_id), "request")
+        return number_in(request, call_id)
+
     async def story(self, call_id: str) -> Story | None:
         """Return the story of a call of the last 24 hours, None if there is none of that id."""
         fields = await self.steps.read("HGETALL", self.keys.call(call_id))
@@ -139,12 +184,6 @@ def scored(reply: Sequence[Any]) -> list[tuple[str, float]]:
 def names_in(ids: Iterable[bytes]) -> list[str]:
     """Return names from Redis, without those that are no text: they are not ours."""
     return [i.decode() for i in ids if i.decode(errors="replace").encode() == i]
-
-
-def state_in(field: bytes | None) -> State | None:
-    """Return the state in a call's hash, None if it is missing or no state."""
-    text = (field or b"").decode(errors="replace")
-    return _STATES.get(text)
 
 
 def is_of_one_element(error: Exception) -> bool:

@@ -125,6 +125,10 @@ class Survey:
             found |= await self._read(some, minute)
         return found
 
+    def by_minute(self, cell: str) -> Mapping[int, Outcomes]:
+        """Return the outcomes that the last reading had, by minute since 1970."""
+        return self._kept.get(cell, {})
+
     async def _minute(self) -> int:
         return int(await redis_time(self.steps)) // 60
 

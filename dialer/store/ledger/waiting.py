@@ -15,7 +15,8 @@ from dialer.domain.call import Call, State
 from dialer.domain.taking import Trial
 from dialer.store.entry import Entry
 from dialer.store.ledger.call_steps import CallSteps, Waiting
-from dialer.store.ledger.reads import is_of_one_element, names_in, state_in
+from dialer.store.ledger.in_flight import state_in
+from dialer.store.ledger.reads import is_of_one_element, names_in
 
 logger = logging.getLogger(__name__)
 

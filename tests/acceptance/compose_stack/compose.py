@@ -25,6 +25,7 @@ from tests.waiting import wait_blocking
 PROJECT = "dialer-compose"
 REDIS_PORT = 26379
 FLOWER_PORT = 25555
+WEB_PORT = 28080
 FLOWER_LOGIN = ("supervisor", "demo")  # deploy/compose/secrets/FLOWER_BASIC_AUTH
 SHIPPED_ETC = ROOT / "deploy" / "compose" / "etc"
 SHIPPED_SECRETS = ROOT / "deploy" / "compose" / "secrets"
@@ -43,6 +44,7 @@ class ComposeSite:
     project: str = PROJECT
     redis_port: int = REDIS_PORT
     flower_port: int = FLOWER_PORT
+    web_port: int = WEB_PORT
 
     def __post_init__(self) -> None:
         for shipped, name in ((SHIPPED_ETC, "etc"), (SHIPPED_SECRETS, "secrets")):
@@ -99,6 +101,7 @@ class ComposeSite:
             "DIALER_SECRETS": str(self.folder / "secrets"),
             "REDIS_LISTEN": f"127.0.0.1:{self.redis_port}",
             "FLOWER_LISTEN": f"127.0.0.1:{self.flower_port}",
+            "WEB_LISTEN": f"127.0.0.1:{self.web_port}",
         }
 
     # --- what it is --------------------------------------------------------------------

@@ -15,10 +15,12 @@ from tests.conftest import require_service
 from tests.processes import ROOT
 
 ALWAYS = {
-    "bridge", "flower", "host-pbx01", "host-pbx02", "pbx01", "pbx02", "redis", "worker-pbx01",
-    "worker-pbx02",
+    "bridge", "flower", "host-pbx01", "host-pbx02", "pbx01", "pbx02", "redis", "web",
+    "worker-pbx01", "worker-pbx02",
 }  # fmt: skip
-OURS = {"REDIS_LISTEN", "FLOWER_LISTEN", "DIALER_ETC", "DIALER_SECRETS", "ASTERISK_SITE"}
+OURS = {
+    "REDIS_LISTEN", "FLOWER_LISTEN", "WEB_LISTEN", "DIALER_ETC", "DIALER_SECRETS", "ASTERISK_SITE",
+}  # fmt: skip
 
 
 def services(*options: str, files: tuple[str, ...] = ("docker-compose.yml",)) -> dict[str, Any]:
@@ -58,7 +60,10 @@ def test_ports_are_published_on_loopback_by_default(
         for name, service in everything.items()
         for port in service.get("ports", [])
     }
-    assert ports == {("redis", "127.0.0.1", "6379"), ("flower", "127.0.0.1", "5555")}
+    assert ports == {
+        (name, "127.0.0.1", port)
+        for name, port in (("redis", "6379"), ("flower", "5555"), ("web", "8080"))
+    }
 
 
 def test_services_wait_until_their_dependencies_are_healthy(everything: dict[str, Any]) -> None:
@@ -81,7 +86,15 @@ def test_services_have_limits_and_no_needless_rights(everything: dict[str, Any])
 
 def test_one_service_builds_the_python_image_for_all(everything: dict[str, Any]) -> None:
     ours = {name for name, s in everything.items() if s["image"] == "multcall-dialer"}
-    assert ours >= {"bridge", "worker-pbx01", "worker-pbx03", "flower", "monitor", "multcall"}
+    assert ours >= {
+        "bridge",
+        "worker-pbx01",
+        "worker-pbx03",
+        "flower",
+        "monitor",
+        "multcall",
+        "web",
+    }
     assert {name for name in ours if "build" in everything[name]} == {"bridge"}
 
 

@@ -20,6 +20,7 @@ from tests.acceptance.compose_stack.compose import (
     REDIS_PORT,
     SHIPPED_SECRETS,
     THIRD_PBX,
+    WEB_PORT,
     ComposeSite,
 )
 from tests.acceptance.compose_stack.conftest import Shown
@@ -29,7 +30,7 @@ from tests.acceptance.test_dial_path import prefix
 SHORT = "SHORT"
 ALL_SERVICES = {
     "bridge", "carrier", "flower", "host-pbx01", "host-pbx02", "multcall", "pbx01", "pbx02",
-    "redis", "worker-pbx01", "worker-pbx02",
+    "redis", "web", "worker-pbx01", "worker-pbx02",
 }  # fmt: skip
 ANSWERED = {"answered": 1.0}
 
@@ -108,7 +109,9 @@ def test_services_run_confined_and_on_loopback_only(
         assert not host["Privileged"], service
         assert host["Memory"] > 0, service
         assert host["PidsLimit"] > 0, service
-        assert (host["NanoCpus"] > 0) == (service == "flower"), "who dials is not held back"
+        assert (host["NanoCpus"] > 0) == (service in {"flower", "web"}), (
+            "who dials is not held back"
+        )
         assert host["LogConfig"]["Config"] == {"max-size": "20m", "max-file": "5"}, service
         assert host["RestartPolicy"]["Name"] == "unless-stopped", service
         for ports in (host["PortBindings"] or {}).values():
@@ -116,6 +119,7 @@ def test_services_run_confined_and_on_loopback_only(
     assert published == {
         "redis": [("127.0.0.1", REDIS_PORT)],
         "flower": [("127.0.0.1", FLOWER_PORT)],
+        "web": [("127.0.0.1", WEB_PORT)],
     }
 
 
@@ -127,7 +131,7 @@ def test_all_are_healthy_and_one_that_is_not_is_seen(stack: ComposeSite) -> None
 
 
 def test_the_processes_themselves_are_nobodys_root(stack: ComposeSite) -> None:
-    for service in ("redis", "bridge", "worker-pbx01", "flower", "pbx01", "pbx02"):
+    for service in ("redis", "bridge", "worker-pbx01", "flower", "web", "pbx01", "pbx02"):
         status = stack.exec(service, "cat", "/proc/1/status")
         (uids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
         assert "0" not in uids, service
@@ -238,7 +242,8 @@ def test_dialer_monitor_runs_in_it(stack: ComposeSite) -> None:
 
 def test_the_python_image_is_one_and_small(stack: ComposeSite) -> None:
     images: dict[str, Any] = {s: c["Image"] for s, c in stack.containers().items()}
-    ours = {images[s] for s in ("bridge", "worker-pbx01", "worker-pbx02", "flower", "multcall")}
+    python = ("bridge", "worker-pbx01", "worker-pbx02", "flower", "multcall", "web")
+    ours = {images[s] for s in python}
     assert len(ours) == 1
     (image,) = json.loads(stack.docker("image", "inspect", "multcall-dialer"))
     (base,) = json.loads(stack.docker("image", "inspect", "python:3.13-slim"))

@@ -37,7 +37,7 @@ def machine(
 ) -> ComposeSite:
     """One machine of the site: its settings, its secrets, and where it finds Redis."""
     folder.mkdir()
-    site = ComposeSite(folder, project=project, redis_port=26380, flower_port=25556)
+    site = ComposeSite(folder, project=project, redis_port=26380, flower_port=25556, web_port=28081)
     site.files.append(ROOT / "deploy" / "compose" / trimmed)
     site.toml.write_text(toml, encoding="utf-8")
     secrets = folder / "secrets"
@@ -83,11 +83,11 @@ def test_a_central_machine_and_a_pbx_host_dial_calls(
     lab: Lab, image: str, machines: tuple[ComposeSite, ComposeSite]
 ) -> None:
     central, host = machines
-    central.up("redis", "bridge", "flower")
-    assert set(central.containers()) == {"redis", "bridge", "flower"}
+    central.up("redis", "bridge", "web", "flower")
+    assert set(central.containers()) == {"redis", "bridge", "web", "flower"}
     host.up("worker-pbx01")
     assert set(host.containers()) == {"worker-pbx01"}
-    central.wait_healthy("bridge", "flower")
+    central.wait_healthy("bridge", "web", "flower")
     host.wait_healthy("worker-pbx01")
     start = prefix()
     url = f"redis://:{QUOTED}@127.0.0.1:26380/0"

@@ -1,0 +1,163 @@
+"""The page of a cell: why it dials or not, outcomes, charts, parameters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dialer.domain.call import Result
+from dialer.domain.parameters import Subject
+from dialer.domain.roles import Role
+from dialer.errors import DialerError
+from dialer.monitor.why import Why, time_of, why
+from dialer.settings import Cell
+from dialer.store.ledger import Outcomes
+from dialer.web import charts
+from dialer.web.access import Page
+from dialer.web.hub import Look
+from dialer.web.live import LivePage
+from dialer.web.pages import steer
+from dialer.web.pages.overview import MINUTE_S, answer_rate, cell_row
+from dialer.web.pages.parameters import parameters_of, set_parameters
+from dialer.web.site import Site, site_of
+
+#: The charts show so many minutes, the present one too.
+MINUTES: Final = 60
+
+#: Redis has so long to say what was at a time in the past, in seconds.
+PAST_WITHIN_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minute:
+    """What became of the requests of one minute. `rate` is the share of dialed calls answered."""
+
+    at: datetime
+    dialed: int
+    rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeTable:
+    """Outcomes by result, in the columns the PBXs and all; the PBX '' is no PBX at all."""
+
+    pbxs: Sequence[str]
+    rows: Sequence[tuple[Result, Sequence[int]]]
+    totals: Sequence[int]
+
+
+async def context(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return what is shown of a cell now.
+
+    Raises:
+        ConfigError: there is no such cell.
+    """
+    cell = look.seen.live.settings.cell(names["cell"])
+    state = look.seen.snapshot.cells[cell.name]
+    minutes = minutes_of(site.collector.minutes(cell.name), look.at)
+    first = int(minutes[0].at.timestamp()) // MINUTE_S
+    return {
+        "cell": cell_row(site, look, cell.name),
+        "pbxs": cell.pbxs,
+        "since": _since(look, cell.name),
+        "outcomes": outcome_table(state.outcomes),
+        "minutes": minutes,
+        "calls": charts.bars(charts.Minutes(first=first, values=[one.dialed for one in minutes])),
+        "rates": charts.line(charts.Minutes(first=first, values=[one.rate for one in minutes])),
+    }
+
+
+async def around(request: Request) -> Mapping[str, Any]:
+    """Return the parameters of a cell, and what it did at the time that was asked for."""
+    site, name = site_of(request), request.path_params["cell"]
+    asked = request.query_params.get("at", "").strip()
+    past, trouble = await _past(site, site.file.cell(name), asked)
+    return {
+        "parameters": await parameters_of(site, Subject("cell", name)),
+        "done": steer.number_in(request.query_params.get("done", "")),
+        "asked": asked,
+        "past": past,
+        "past_trouble": trouble,
+    }
+
+
+async def _past(site: Site, cell: Cell, asked: str) -> tuple[Why | None, str]:
+    """Return what bound the cell at the time that somebody typed, or why that is not known."""
+    if not asked:
+        return None, ""
+    try:
+        async with asyncio.timeout(PAST_WITHIN_S):
+            return await why(site.file, cell.name, time_of(asked, cell)), ""
+    except DialerError as error:
+        return None, str(error)
+
+
+def minutes_of(outcomes: Mapping[int, Outcomes], now: datetime) -> list[Minute]:
+    """Return the last minutes, the present one last; `outcomes` are by minute since 1970."""
+    last = max(outcomes, default=int(now.timestamp()) // MINUTE_S)
+    found = []
+    for minute in range(last - MINUTES + 1, last + 1):
+        of_minute = outcomes.get(minute, Outcomes())
+        dialed = sum(n for (pbx, _), n in of_minute.items() if pbx)
+        at = charts.time_of(minute)
+        found.append(Minute(at=at, dialed=dialed, rate=answer_rate(of_minute)))
+    return found
+
+
+def outcome_table(outcomes: Outcomes) -> OutcomeTable:
+    """Return the outcomes as a table."""
+    counted = {key: n for key, n in outcomes.items() if n}
+    pbxs = sorted({pbx for pbx, _ in counted})
+    rows = []
+    for result in Result:
+        if any(one is result for _, one in counted):
+            numbers = [counted.get((pbx, result), 0) for pbx in pbxs]
+            rows.append((result, [*numbers, sum(numbers)]))
+    columns = [numbers for _, numbers in rows]
+    return OutcomeTable(
+        pbxs=pbxs, rows=rows, totals=[sum(one) for one in zip(*columns, strict=True)]
+    )
+
+
+def _since(look: Look, name: str) -> datetime | None:
+    """Return since when the present limit binds the cell; None if the log does not say."""
+    logged = look.seen.snapshot.cells[name].logged
+    limit = look.seen.snapshot.decision(name).limit
+    return logged.at if logged is not None and logged.decision.limit is limit else None
+
+
+def _subject(request: Request) -> Subject:
+    return Subject("cell", request.path_params["cell"])
+
+
+async def _pause(request: Request) -> Response:
+    return await steer.stop(request, _subject(request))
+
+
+async def _resume(request: Request) -> Response:
+    return await steer.resume(request, _subject(request))
+
+
+async def _set(request: Request) -> Response:
+    return await set_parameters(request, CELL, _subject(request))
+
+
+CELL: Final = LivePage(
+    path="/cells/{cell}",
+    template="cell.html",
+    live_template="cell_live.html",
+    context=context,
+    around=around,
+)
+LIVE: Sequence[LivePage] = (CELL,)
+PAGES: Sequence[Page] = (
+    Page(path="/cells/{cell}/pause", show=_pause, needs=Role.OPERATE, method="POST"),
+    Page(path="/cells/{cell}/resume", show=_resume, needs=Role.OPERATE, method="POST"),
+    Page(path="/cells/{cell}/set", show=_set, needs=Role.OPERATE, method="POST"),
+)

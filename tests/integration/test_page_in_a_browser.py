@@ -1,0 +1,328 @@
+"""`dialer web` in a real headless Chromium, on the real programs with simulated PBXs.
+
+The CSP is active, and whatever the browser's console says fails the test. axe looks at every page,
+light and dark. Pictures are kept in tests/artifacts, which git ignores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+from playwright.async_api import Browser, Dialog, Page, async_playwright
+
+from tests.conftest import require_service
+from tests.integration.stack import BIN, CELL, Program, Stack
+from tests.integration.test_flower import free_port
+from tests.processes import ROOT
+from tests.waiting import wait_until
+
+PICTURES: Final = ROOT / "tests" / "artifacts"
+PASSWORD: Final = "correct horse battery"
+WITHIN_MS: Final = 30_000
+QUIET: Final = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+OTHER: Final = "COBRANCA"
+
+#: Calls that last, so that there is something to see.
+LONG: Final[dict[str, Any]] = {"ring_time": (0.3, 0.6), "talk_time": (60.0, 90.0)}
+
+
+@dataclass(slots=True)
+class Visitor:
+    """A browser with one page. What its console says is kept."""
+
+    page: Page
+    url: str
+    said: list[str] = field(default_factory=list)
+
+    async def to(self, path: str) -> None:
+        await self.page.goto(self.url + path)
+
+    async def sees(self, text: str | re.Pattern[str]) -> None:
+        await self.page.get_by_text(text).first.wait_for()
+
+    async def press(self, name: str) -> None:
+        await self.page.get_by_role("button", name=name, exact=True).first.click()
+
+    async def picture(self, name: str) -> None:
+        PICTURES.mkdir(exist_ok=True)
+        await self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+    async def text(self, part: str) -> str:
+        """Return the text of a part of the live page."""
+        return await self.page.locator(f'[data-part="{part}"]').first.inner_text()
+
+    async def until(self, part: str, is_right: Callable[[str], bool], what: str) -> None:
+        """Wait until a part of the live page shows something, without a reload."""
+
+        async def is_shown() -> bool:
+            return is_right(await self.text(part))
+
+        await wait_until(is_shown, what, within_s=30)
+
+    async def violations(self) -> list[str]:
+        """Return what axe finds on the page, light and dark."""
+        found = []
+        for scheme in ("light", "dark"):
+            await self.page.emulate_media(color_scheme=scheme)
+            # In a world of its own: the CSP forbids scripts in the page.
+            await self.page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
+            report = await self.page.evaluate("axe.run({resultTypes: ['violations']})")
+            found += [
+                f"{scheme} {one['id']}: {node['target']} {node['failureSummary']}"
+                for one in report["violations"]
+                for node in one["nodes"]
+            ]
+        await self.page.emulate_media(color_scheme="light")
+        return found
+
+
+async def web_of(stack: Stack, port: int) -> Program:
+    program = await stack.run("web", [str(BIN / "dialer"), "web", "--port", str(port)])
+    await wait_until(lambda: "Web page ready" in program.log, "the page is served")
+    return program
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium of the machine: no download of its own."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    require_service("Chromium", None if path else "on Debian: apt-get install chromium")
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield found
+        await found.close()
+
+
+@asynccontextmanager
+async def visiting(
+    browser: Browser, url: str, *, width: int = 1400, locale: str = "en-US"
+) -> AsyncIterator[Visitor]:
+    """A visitor; at the end the console must have been silent."""
+    context = await browser.new_context(
+        viewport={"width": width, "height": 900}, locale=locale, timezone_id="America/Sao_Paulo"
+    )
+    context.set_default_timeout(WITHIN_MS)
+    visitor = Visitor(await context.new_page(), url)
+    visitor.page.on("console", lambda message: visitor.said.append(message.text))
+    visitor.page.on("pageerror", lambda error: visitor.said.append(str(error)))
+
+    async def accept(dialog: Dialog) -> None:
+        await dialog.accept()
+
+    visitor.page.on("dialog", accept)
+    yield visitor
+    await context.close()
+    assert visitor.said == []
+
+
+def link_in(program: Program) -> str:
+    found = re.search(r"link=\S*(/login\?link=[\w-]+)", program.log)
+    assert found is not None, program.log
+    return found[1]
+
+
+async def make_first_user(visitor: Visitor, path: str) -> None:
+    await visitor.to(path)
+    await visitor.page.get_by_label("Name").fill("ana")
+    for one in await visitor.page.locator("input[type=password]").all():
+        await one.fill(PASSWORD)
+    await visitor.press("Set the password and sign in")
+    await visitor.sees("Overview")
+
+
+async def sign_in(visitor: Visitor, button: str, name: str = "Name") -> None:
+    await visitor.to("/login")
+    await visitor.page.get_by_label(name, exact=True).fill("ana")
+    await visitor.page.locator("input[type=password]").fill(PASSWORD)
+    await visitor.press(button)
+
+
+def end_calls(stack: Stack, *names: str) -> None:
+    """Hang up all calls of these PBXs, or of all."""
+    for name in names or stack.pbxs:
+        floor = stack.pbxs[name].exchange.floor
+        for call in tuple(floor.live.values()):
+            floor.hang_up(call, cause=16)
+
+
+async def test_a_supervisor_watches_and_steers(tmp_path: Path, browser: Browser) -> None:
+    async with Stack(tmp_path, cell={"threads": 6}) as stack:
+        for name in ("pbx01", "pbx02"):
+            stack.add_pbx(name, **LONG)
+        await stack.start()
+        port = free_port()
+        web = await web_of(stack, port)
+        async with visiting(browser, f"http://127.0.0.1:{port}") as visitor:
+            await make_first_user(visitor, link_in(web))
+            await _numbers_change(visitor, stack)
+            await _a_pause_stops_dialing(visitor, stack)
+            await _three_at_once(visitor, stack)
+            await _a_drained_pbx_gets_no_calls(visitor, stack)
+            await _a_call_is_read_and_hung_up(visitor, stack)
+            await _a_dead_request_is_corrected(visitor, stack)
+            await _why_in_the_past(visitor)
+
+
+async def _numbers_change(visitor: Visitor, stack: Stack) -> None:
+    await visitor.sees("no requests")
+    await stack.push(20)
+    await visitor.until(f"calls-{CELL}", lambda text: text == "6", "six calls on the page")
+    await visitor.until(f"state-{CELL}", lambda text: text == "threads full", "the limit")
+    assert await visitor.text(f"waiting-{CELL}") == "14"
+    await visitor.picture("page-overview")
+
+
+async def _a_pause_stops_dialing(visitor: Visitor, stack: Stack) -> None:
+    await visitor.press(f"Pause {CELL}")
+    began = time.monotonic()
+    await visitor.until(f"state-{CELL}", lambda text: text.startswith("paused"), "paused")
+    said = await visitor.text(f"state-{CELL}")
+    assert re.search(r"ana, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said), said
+    await asyncio.sleep(max(0.0, began + 1.0 - time.monotonic()))
+    rung = stack.rings.total()
+    end_calls(stack)
+    await visitor.until(f"calls-{CELL}", lambda text: text == "0", "the calls ended")
+    assert stack.rings.total() == rung == 6
+    await visitor.press(f"Resume {CELL}")
+    await visitor.until(f"calls-{CELL}", lambda text: text == "6", "six calls again")
+
+
+async def _three_at_once(visitor: Visitor, stack: Stack) -> None:
+    await visitor.to(f"/cells/{CELL}")
+    await visitor.picture("page-cell")
+    await visitor.page.get_by_label("most calls at once").fill("3")
+    await visitor.page.locator("#set-why").fill("few operators")
+    await visitor.press("Set")
+    await visitor.sees(re.compile(r"Change \d+ is in force"))
+    end_calls(stack)
+    await visitor.until("calls", lambda text: text == "3 / 3", "three calls at once")
+    await visitor.to("/changes")
+    await visitor.sees("few operators")
+    await visitor.page.get_by_role("button", name=re.compile(r"^Undo \d+$")).first.click()
+    await visitor.sees(re.compile(r"undoes \d+"))
+    await visitor.to(f"/cells/{CELL}")
+    await visitor.until("calls", lambda text: text == "6 / 6", "six calls after the undo")
+
+
+async def _a_drained_pbx_gets_no_calls(visitor: Visitor, stack: Stack) -> None:
+    await visitor.to("/")
+    await visitor.press("Drain pbx02")
+    await visitor.until("state-pbx02", lambda text: text.startswith("drained"), "drained")
+    end_calls(stack, "pbx02")
+    await visitor.until("calls-pbx02", lambda text: text == "0", "its calls ended")
+    await visitor.press("Resume pbx02")
+    await visitor.until("state-pbx02", lambda text: text == "takes calls", "it takes calls")
+
+
+async def _a_call_is_read_and_hung_up(visitor: Visitor, stack: Stack) -> None:
+    await visitor.to("/calls")
+    await visitor.picture("page-calls")
+    row = visitor.page.locator("tbody tr", has_text="answered").first
+    name = (await row.get_by_role("link").first.inner_text()).strip()
+    await visitor.page.get_by_label("Request id").fill(name.rpartition(":")[2].strip())
+    await visitor.press("Search")
+    await visitor.sees("What it went through")
+    await visitor.until("steps", lambda text: "answered" in text, "the story has the answer")
+    await visitor.picture("page-call")
+    await visitor.press("Hang up")
+    await visitor.until("now", lambda text: "done" in text, "the call is over")
+    assert "answered" in await visitor.text("now")
+
+
+async def _a_dead_request_is_corrected(visitor: Visitor, stack: Stack) -> None:
+    element = {"IdRequisicao": "wrong-1", "Telefone": "abc"}
+    await stack.redis.rpush(f"ZancURA2.0-Request-{CELL}", json.dumps(element))
+    await visitor.to("/")
+    await visitor.until(f"dead-{CELL}", lambda text: text == "1", "a dead element")
+    await visitor.page.locator(f'[data-part="dead-{CELL}"] a').click()
+    await visitor.picture("page-dead")
+    await visitor.page.locator('a[href^="/dead/entry"]').first.click()
+    box = visitor.page.get_by_label("Element")
+    fixed = json.loads(await box.input_value()) | {"Telefone": "11988887777"}
+    await box.fill(json.dumps(fixed))
+    await visitor.page.locator("#why").fill("typed wrong")
+    await visitor.press("Send again")
+    await visitor.sees("wrong-1-c1")
+    await visitor.to(f"/cells/{CELL}")
+    end_calls(stack)
+    await wait_until(lambda: stack.rings["11988887777"] == 1, "it is dialed", within_s=40)
+    await visitor.to(f"/calls/{CELL}/wrong-1-c1")
+    await visitor.sees("Replaces")
+
+
+async def _why_in_the_past(visitor: Visitor) -> None:
+    await visitor.to(f"/cells/{CELL}")
+    moment = datetime.now(UTC) - timedelta(seconds=3)
+    await visitor.page.get_by_label(re.compile("^Time")).fill(moment.isoformat())
+    await visitor.press("Show")
+    await visitor.sees(re.compile("since"))
+
+
+async def test_every_page_has_no_violation(tmp_path: Path, browser: Browser) -> None:
+    async with Stack(tmp_path, cell={"threads": 9}) as stack:
+        stack.add_pbx("pbx01", **LONG)
+        stack.add_cell(OTHER, threads=2)
+        await stack.start()
+        port = free_port()
+        web = await web_of(stack, port)
+        await stack.push(5)
+        await stack.redis.rpush(f"ZancURA2.0-Request-{CELL}", "{}", '{"IdRequisicao": "d1"}')
+        await stack.until_live(5)
+        url = f"http://127.0.0.1:{port}"
+        async with visiting(browser, url) as visitor:
+            wrong = [f"/login {one}" for one in await _axe_of(visitor, ["/login", link_in(web)])]
+            await make_first_user(visitor, link_in(web))
+            await visitor.to("/calls")
+            call = await visitor.page.locator("tbody a").first.get_attribute("href")
+            await visitor.to(f"/dead?cell={CELL}")
+            entry = await visitor.page.locator('a[href^="/dead/entry"]').first.get_attribute("href")
+            paths = [
+                *("/", f"/cells/{CELL}", "/pbxs/pbx01", "/queues", "/calls", str(call)),
+                *(f"/dead?cell={CELL}", str(entry), "/changes", "/users", "/password", "/nothing"),
+            ]
+            # A page that is not there is an error in the console too, by the browser itself.
+            wrong += await _axe_of(visitor, paths)
+            visitor.said = [one for one in visitor.said if "404" not in one]
+            assert wrong == []
+        async with visiting(browser, url, width=360, locale="pt-BR") as visitor:
+            await _in_portuguese(visitor, [path for path in paths if path != "/nothing"])
+
+
+async def _axe_of(visitor: Visitor, paths: list[str]) -> list[str]:
+    found = []
+    for path in paths:
+        await visitor.to(path)
+        found += [f"{path} {one}" for one in await visitor.violations()]
+    return found
+
+
+async def _in_portuguese(visitor: Visitor, paths: list[str]) -> None:
+    """Sign in and look at every page at 360 px: nothing is wider than the screen."""
+    await sign_in(visitor, "Entrar", "Nome")
+    await visitor.sees("Visão geral")
+    await visitor.picture("page-overview-pt-360")
+    for path in paths:
+        await visitor.to(path)
+        assert await visitor.page.locator("html").get_attribute("lang") == "pt-BR"
+        width = await visitor.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 360, f"{path} is {width} px wide"
+    await visitor.to("/")
+    await visitor.press(f"Pausar {CELL}")
+    await visitor.until(f"state-{CELL}", lambda text: text.startswith("pausada"), "pausada")
+    await visitor.press(f"Retomar {CELL}")
+    assert await _axe_of(visitor, paths) == []
