@@ -271,6 +271,26 @@ class Stack:
         self._pbx_tables[name] = dict(table or {})
         return pbx
 
+    async def until_answered(self, calls: int) -> None:
+        """Wait until that many calls are answered."""
+
+        def reached() -> bool:
+            floors = [pbx.exchange.floor for pbx in self.pbxs.values()]
+            return sum(floor.in_dialplan for floor in floors) >= calls
+
+        await wait_until(reached, f"{calls} calls are answered")
+
+    def end_calls(self, *names: str) -> None:
+        """Hang up all calls of these PBXs, or of all, from the PBX's side.
+
+        Calls that must be up until something has happened are of 300 s and end like this: on a
+        slow machine a length that just suffices is too short.
+        """
+        for name in names or self.pbxs:
+            floor = self.pbxs[name].exchange.floor
+            for call in tuple(floor.live.values()):
+                floor.hang_up(call, cause=16)
+
     def add_cell(self, name: str, **fields: Any) -> None:
         """One more cell, or other fields of the first."""
         self._cell_tables.setdefault(name, {}).update(fields)

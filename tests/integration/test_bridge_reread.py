@@ -285,7 +285,7 @@ async def test_sighup_restarts_a_worker_and_its_calls_stay_up(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
-        stack.add_pbx("pbx01", talk_time=(9.0, 10.0))
+        stack.add_pbx("pbx01", talk_time=(300.0, 300.0))
         await stack.start()
         (bridge,) = stack.bridges
         worker = stack.workers["pbx01"]
@@ -299,18 +299,19 @@ async def test_sighup_restarts_a_worker_and_its_calls_stay_up(
         await stack.until_link("pbx01", "up", other_than=before)
         await stack.reread(bridge, write=False)
         await stack.push(3, cell=OTHER)
+        await stack.until_answered(23)
+        stack.end_calls()
         await answered(other, 3)
         assert tally(list((await each_once(stack, requests)).values())) == {"ANSWERED": 20}
         assert worker.running
-        # On a slow machine some have ended before it is up again; it answers for those too.
-        assert re.search(r"adopted=[1-9]", worker.log)
+        assert "adopted=20" in worker.log
 
 
 async def test_calls_of_a_cell_removed_before_a_restart_are_answered(
     tmp_path: Path,
 ) -> None:
     async with Stack(tmp_path) as stack:
-        stack.add_pbx("pbx01", talk_time=(14.0, 15.0))
+        stack.add_pbx("pbx01", talk_time=(300.0, 300.0))
         stack.add_cell(OTHER, limits={"calling_hours": [], "time_zone": "UTC"}, threads=25)
         await stack.start()
         other = stack.multcalls[OTHER]
@@ -320,20 +321,25 @@ async def test_calls_of_a_cell_removed_before_a_restart_are_answered(
         await wait_until(lambda: len(other.acks) == 20, "all are up")
         await stack.workers["pbx01"].kill()  # to the bridge it lives for another 10 s
         requests += await stack.push(5, cell=OTHER)
-        await wait_until(lambda: queued(stack, 5), "five are queued", within_s=5)
+        await wait_until(lambda: queued(stack, 5), "five are queued")
         stack.forget_cell(OTHER)
         stack.write_config()
         await bridge.kill()
         await stack.start_worker("pbx01")
         bridge = await stack.start_bridge()
+        await stack.until_answered(25)
+        stack.end_calls()
         await answered(other, 25)
         assert tally(other.responses) == {"ANSWERED": 25}
         assert {r["IdRequisicao"] for r in other.responses} == {r["IdRequisicao"] for r in requests}
-        assert re.search(r"adopted=[1-9]", stack.workers["pbx01"].log)
+        assert "adopted=20" in stack.workers["pbx01"].log
         assert "Removed cells still have calls" in bridge.log
         await wait_until(lambda: "Removed cell has no calls left" in bridge.log, "it says")
         await stack.at_rest()
-        await each_once(stack, await stack.push(2))
+        later = await stack.push(2)
+        await stack.until_answered(2)
+        stack.end_calls()
+        await each_once(stack, later)
         await wait_until(lambda: forgotten(stack), "its settings are forgotten")
 
 

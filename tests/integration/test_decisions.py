@@ -166,6 +166,20 @@ async def test_a_new_system_has_no_gap(site: Site) -> None:
     assert await DecisionReads(site.steps, "OTHER").kept_until() is None
 
 
+async def test_a_redis_without_memory_keeps_no_log(site: Site) -> None:
+    """A script that has deleted something may write on: what a bridge did must not matter."""
+    assert await write(site, Limit.CPS) is True
+    kept = await site.redis.zscore(LOGGERS, BRIDGE)
+    await site.redis.config_set("maxmemory", 1)
+    try:
+        for some in (Took(), Took(has_started=True)):
+            assert await site.steps.or_none_if_down(write(site, Limit.NONE, took=some)) is None
+    finally:
+        await site.redis.config_set("maxmemory", 0)
+    assert await limits(site) == [Limit.CPS]
+    assert await site.redis.zscore(LOGGERS, BRIDGE) == kept
+
+
 async def test_a_clock_that_was_set_back_keeps_the_order(site: Site) -> None:
     await logged(site, Limit.CPS, ago_s=-3600)
     await write(site, Limit.PAUSED)

@@ -93,7 +93,7 @@ async def flower_of(stack: Stack) -> AsyncIterator[Flower]:
 
 async def test_flower_shows_a_call_while_up_and_how_it_ended(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
-        stack.add_pbx("pbx01", talk_time=(5.0, 5.5))  # Flower has to see them before they end
+        stack.add_pbx("pbx01", talk_time=(300.0, 300.0))  # until Flower has seen them
         await stack.start()
         async with flower_of(stack) as flower:
             assert await flower.demands_login()
@@ -111,8 +111,15 @@ async def test_flower_shows_a_call_while_up_and_how_it_ended(tmp_path: Path) -> 
 
             await wait_until(lambda: are("STARTED"), "every call is STARTED")
             assert sum(pbx.live for pbx in stack.pbxs.values()) == 5
+            await stack.until_answered(5)
+            stack.end_calls()
             await stack.responses(6)
             await wait_until(lambda: are("SUCCESS"), "every call is SUCCESS")
+
+            async def has_failed() -> bool:
+                return (await states()).get(f"{CELL}:{refused['IdRequisicao']}") == "FAILURE"
+
+            await wait_until(has_failed, "the refused call is a FAILURE")
 
             tasks = await flower.tasks()
             by_id = {r["IdRequisicao"]: r for r in stack.multcall.responses}

@@ -152,14 +152,6 @@ async def sign_in(visitor: Visitor, button: str, name: str = "Name") -> None:
     await visitor.press(button)
 
 
-def end_calls(stack: Stack, *names: str) -> None:
-    """Hang up all calls of these PBXs, or of all."""
-    for name in names or stack.pbxs:
-        floor = stack.pbxs[name].exchange.floor
-        for call in tuple(floor.live.values()):
-            floor.hang_up(call, cause=16)
-
-
 async def test_a_supervisor_watches_and_steers(tmp_path: Path, browser: Browser) -> None:
     async with Stack(tmp_path, cell={"threads": 6}) as stack:
         for name in ("pbx01", "pbx02"):
@@ -195,7 +187,7 @@ async def _a_pause_stops_dialing(visitor: Visitor, stack: Stack) -> None:
     assert re.search(r"ana, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said), said
     await asyncio.sleep(max(0.0, began + 1.0 - time.monotonic()))
     rung = stack.rings.total()
-    end_calls(stack)
+    stack.end_calls()
     await visitor.until(f"calls-{CELL}", lambda text: text == "0", "the calls ended")
     assert stack.rings.total() == rung == 6
     await visitor.press(f"Resume {CELL}")
@@ -209,7 +201,7 @@ async def _three_at_once(visitor: Visitor, stack: Stack) -> None:
     await visitor.page.locator("#set-why").fill("few operators")
     await visitor.press("Set")
     await visitor.sees(re.compile(r"Change \d+ is in force"))
-    end_calls(stack)
+    stack.end_calls()
     await visitor.until("calls", lambda text: text == "3 / 3", "three calls at once")
     await visitor.to("/changes")
     await visitor.sees("few operators")
@@ -223,7 +215,7 @@ async def _a_drained_pbx_gets_no_calls(visitor: Visitor, stack: Stack) -> None:
     await visitor.to("/")
     await visitor.press("Drain pbx02")
     await visitor.until("state-pbx02", lambda text: text.startswith("drained"), "drained")
-    end_calls(stack, "pbx02")
+    stack.end_calls("pbx02")
     await visitor.until("calls-pbx02", lambda text: text == "0", "its calls ended")
     await visitor.press("Resume pbx02")
     await visitor.until("state-pbx02", lambda text: text == "takes calls", "it takes calls")
@@ -259,7 +251,7 @@ async def _a_dead_request_is_corrected(visitor: Visitor, stack: Stack) -> None:
     await visitor.press("Send again")
     await visitor.sees("wrong-1-c1")
     await visitor.to(f"/cells/{CELL}")
-    end_calls(stack)
+    stack.end_calls()
     await wait_until(lambda: stack.rings["11988887777"] == 1, "it is dialed", within_s=40)
     await visitor.to(f"/calls/{CELL}/wrong-1-c1")
     await visitor.sees("Replaces")

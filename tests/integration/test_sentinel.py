@@ -108,7 +108,7 @@ async def test_call_is_not_redialed_if_its_claim_died_with_the_master(
     tmp_path: Path,
 ) -> None:
     async with SentinelStack(tmp_path, cell={"timeout_command_ack": 3}) as stack:
-        stack.add_pbx("pbx01", talk_time=(5.0, 6.0))
+        stack.add_pbx("pbx01", talk_time=(300.0, 300.0))
         await stack.start()
         worker = stack.workers["pbx01"]
         worker.freeze()
@@ -121,6 +121,7 @@ async def test_call_is_not_redialed_if_its_claim_died_with_the_master(
             await wait_until(lambda: len(stack.multcall.responses) == 10, "the busy ones are over")
             await stack.watched.kill_master()
         await stack.watched.until_promoted(stack.redis)
+        stack.end_calls()
         await each_rang_once(stack, [*up, *over])
 
         by_id: dict[str, list[dict[str, Any]]] = defaultdict(list)

@@ -185,7 +185,7 @@ async def _is(size: Any, wanted: int) -> bool:
 async def test_removed_cell_gets_responses_once_its_redis_is_back(
     tmp_path: Path,
 ) -> None:
-    async with two_cells(tmp_path, talk_time=(12.0, 13.0)) as (stack, _, other):
+    async with two_cells(tmp_path, talk_time=(300.0, 300.0)) as (stack, _, other):
         stack.add_cell("LEAVES", redis_url=other.server.url())
         await stack.start()
         leaves = Place("LEAVES", other.server, other.redis, Multcall(other.redis, "LEAVES"))
@@ -200,6 +200,7 @@ async def test_removed_cell_gets_responses_once_its_redis_is_back(
         await stack.start_worker()
         await stack.start_bridge()
         await other.revive()
+        stack.end_calls()
         await leaves.all_answered()
         await cancel([playing])
         assert {r["Resultado"] for r in leaves.multcall.responses} == {"ANSWERED"}

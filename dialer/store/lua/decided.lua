@@ -10,6 +10,9 @@
 -- Of the living bridges of a cell that keep logs, the first one keeps that of the cell. An entry is
 -- added if its limit is not that of the newest, so a repeat changes nothing; its time is now.
 -- Returns for each cell 1 if the log is right now, 0 if another bridge keeps it, or the error.
+-- Redis without memory refuses a script's writes until the script has deleted something, so it writes
+-- first: else a log that has nothing new would look kept while nothing is dialed.
+redis.call('ZADD', KEYS[1], 'NX', 0, ARGV[1])
 local now = now_ms()
 local function is_past(score) return score <= now + 2000 end  -- a little ahead: its clock was set back
 local function alive(score)
