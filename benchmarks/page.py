@@ -1,7 +1,7 @@
 """What `dialer web` costs: with viewers of the overview, and with none.
 
-The server is an embedded Valkey with the keys of a running system; its bridges' heartbeats are kept
-fresh. The viewers are streams that are read as a browser reads them.
+The server is an embedded Valkey with the keys of a running system; the heartbeats of its bridge and
+workers are kept fresh. The viewers are streams that are read as a browser reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -26,6 +26,7 @@ from benchmarks.tables import Row, Table
 from benchmarks.usage import Used, rss_bytes
 from dialer.domain.roles import Role
 from dialer.simulation.valkey import EmbeddedValkey
+from dialer.store import keys
 from dialer.store.client import cancel, connect
 from dialer.store.keys import LedgerKeys
 from dialer.store.people import People
@@ -35,7 +36,7 @@ from dialer.store.steps import Steps
 SETTLED_S: Final = 4.0
 
 #: Calls of each cell.
-CALLS: Final = 20
+CALLS: Final = 200
 
 #: Pause between two heartbeats of the bridge, in seconds.
 BEAT_EVERY_S: Final = 0.5
@@ -69,12 +70,15 @@ class Site:
         return path
 
     async def beat(self) -> None:
-        """Keep the heartbeats of a bridge fresh, until cancelled."""
+        """Keep the heartbeats of a bridge and of the workers fresh, until cancelled."""
         async with Redis.from_url(self.url) as redis:
             while True:
                 pipe, now_ms = redis.pipeline(transaction=False), int(time.time() * 1000)
                 for cell in self.cells:
                     pipe.zadd(LedgerKeys(cell).bridges, {"bridge-1": now_ms})
+                for n in range(self.pbxs):
+                    beat: Any = {"link": "up", "instance": "w", "seen_ms": now_ms}
+                    pipe.hset(keys.pbx(f"pbx{n:02}"), mapping=beat | {"ready_ms": now_ms})
                 await pipe.execute()
                 await asyncio.sleep(BEAT_EVERY_S)
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +31,9 @@ SESSION_CHECKED_EVERY_S: Final = 15.0
 
 #: A viewer who does not take the stream for so long is disconnected, in seconds.
 SEND_WITHIN_S: Final = 20.0
+
+#: The script loads the page again: there is nothing more to see here.
+OVER: Final = ServerSentEvent("", event="over").encode()
 
 #: Most streams at a time.
 STREAMS_MAX: Final = 1_000
@@ -109,7 +113,7 @@ class _Made:
 
     viewers: int = 0
     number: int = 0
-    data: str = ""
+    event: bytes = b""
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -143,7 +147,7 @@ class Streams:
 
     async def _events(
         self, request: Request, live: LivePage, path: str, names: Mapping[str, str]
-    ) -> AsyncIterator[dict[str, str]]:
+    ) -> AsyncIterator[bytes]:
         site, visitor = site_of(request), visitor_of(request)
         loop = asyncio.get_running_loop()
         checked_at, number = loop.time(), 0
@@ -159,12 +163,12 @@ class Streams:
                 if loop.time() - checked_at > SESSION_CHECKED_EVERY_S:
                     checked_at = loop.time()
                     if not await self._is_still(request, visitor):
-                        yield {"event": "over", "data": ""}
+                        yield OVER
                         return
-                yield {
-                    "event": "live",
-                    "data": await self._data(site, visitor, live, names, look, made),
-                }
+                event = await self._event(site, visitor, live, names, look, made)
+                yield event
+                if event is OVER:
+                    return
         finally:
             self.open -= 1
             made.viewers -= 1
@@ -180,7 +184,7 @@ class Streams:
             return True
         return session is not None and session.user == (visitor.session and visitor.session.user)
 
-    async def _data(
+    async def _event(
         self,
         site: Site,
         visitor: Visitor,
@@ -188,22 +192,22 @@ class Streams:
         names: Mapping[str, str],
         look: Look,
         made: _Made,
-    ) -> str:
+    ) -> bytes:
         """Return the part of a page for this look; it is made once for all alike."""
         async with made.making:
             if made.number != look.number:
+                made.event = await self._rendered(site, visitor, live, names, look)
                 made.number = look.number
-                made.data = await self._rendered(site, visitor, live, names, look)
-        return made.data
+        return made.event
 
     async def _rendered(
         self, site: Site, visitor: Visitor, live: LivePage, names: Mapping[str, str], look: Look
-    ) -> str:
+    ) -> bytes:
         try:
             context = await live.context(site, look, names)
-        except ConfigError:  # the cell left the settings
-            return json.dumps({"html": "", "trouble": True})
+        except ConfigError:  # the cell left the settings; the page says so when it is loaded again
+            return OVER
         shared = Visitor(session=visitor.session, texts=visitor.texts, address="")
         fixed = {"look": look, "site": site, "visitor": shared}
         html = rendered(live.live_template, visitor.texts, fixed | dict(context))
-        return json.dumps({"html": html})
+        return ServerSentEvent(json.dumps({"html": html}), event="live").encode()

@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from gettext import GNUTranslations, NullTranslations
 from importlib import resources
 from typing import Final
@@ -57,8 +57,7 @@ class Texts:
 
     def number(self, value: float, places: int = 0) -> str:
         """Return a number with so many places after the point."""
-        shape = "#,##0" + ("." + "0" * places if places else "")
-        return str(format_decimal(value, format=shape, locale=self._locale))
+        return _decimal(self.name, value, places)
 
     def percent(self, share: float | None, places: int = 0) -> str:
         """Return a share of 1 in percent, a dash if there is none."""
@@ -84,6 +83,12 @@ class Texts:
             if seconds < limit:
                 return f"{self.number(seconds // unit)} {name}"
         return f"{self.number(seconds // 86_400)} d"
+
+
+@lru_cache(10_000)  # a page has hundreds of them, most the same as a second ago
+def _decimal(language: str, value: float, places: int) -> str:
+    shape = "#,##0" + ("." + "0" * places if places else "")
+    return str(format_decimal(value, format=shape, locale=Locale.parse(language)))
 
 
 @cache

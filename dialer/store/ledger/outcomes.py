@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from dialer.domain.call import Result
@@ -15,6 +16,9 @@ from dialer.store.keys import LedgerKeys
 from dialer.store.steps import Steps
 
 _RESULTS: Final = {result.value: result for result in Result}
+
+#: Numbers with more digits are not ours.
+DIGITS_MAX: Final = 16
 
 #: PBX and result. The PBX is '' for requests that were answered without one.
 Outcomes = Counter[tuple[str, Result]]
@@ -56,7 +60,13 @@ def outcomes_in(row: Mapping[bytes, bytes]) -> Outcomes:
     """Return the outcomes in a hash; what is not ours is ignored."""
     found = Outcomes()
     for name, value in row.items():
-        pbx, _, result = name.decode(errors="replace").rpartition(" ")
-        if result in _RESULTS and value.isdigit():
-            found[pbx, _RESULTS[result]] += int(value)
+        if (key := _key(name)) is not None and value.isdigit() and len(value) <= DIGITS_MAX:
+            found[key] = int(value)
     return found
+
+
+@lru_cache(10_000)  # the same names come again each second
+def _key(name: bytes) -> tuple[str, Result] | None:
+    """Return PBX and result in the name of a field, None if it is not ours."""
+    pbx, _, result = name.decode(errors="replace").rpartition(" ")
+    return (pbx, _RESULTS[result]) if result in _RESULTS else None

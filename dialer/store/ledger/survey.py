@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from dialer.domain.why import LATE_BRIDGE_S, Took
@@ -105,6 +106,8 @@ class Survey:
     _kept: dict[str, dict[int, Outcomes]] = field(default_factory=dict)
     #: The outcomes of each cell since the first reading, and of the minutes before it.
     counted: dict[str, Outcomes] = field(default_factory=dict)
+    #: The minutes of each cell that were read last, as they came: most are the same again.
+    _rows: dict[str, dict[int, Any]] = field(default_factory=dict)
     #: The sum of a cell's minutes before this one.
     _old: dict[str, tuple[int, Outcomes]] = field(default_factory=dict)
 
@@ -187,10 +190,11 @@ class Survey:
         )
 
     def _outcomes(self, cell: str, wanted: Sequence[int], minutes: Sequence[Any]) -> Outcomes:
-        fresh = {at: outcomes_in(pairs(row)) for at, row in zip(wanted, minutes, strict=True)}
-        if not fresh:
+        if not wanted:
             return Outcomes()
-        before = self._kept.get(cell, {})
+        before, rows = self._kept.get(cell, {}), self._rows.get(cell, {})
+        self._rows[cell] = now = dict(zip(wanted, minutes, strict=True))
+        fresh = {at: outcomes_in(pairs(row)) for at, row in now.items() if rows.get(at) != row}
         counted = self.counted.setdefault(cell, Outcomes())
         for at, outcomes in fresh.items():
             counted += outcomes - before.get(at, Outcomes())
@@ -205,13 +209,18 @@ class Survey:
 
 
 def _keys(cell: str, pbxs: Sequence[str], minutes: Sequence[int]) -> list[str]:
+    keys = LedgerKeys(cell)
+    return [*_keys_of_now(cell, tuple(pbxs)), *(keys.minute(minute) for minute in minutes)]
+
+
+@lru_cache(1_000)  # the same each second
+def _keys_of_now(cell: str, pbxs: tuple[str, ...]) -> list[str]:
     keys, wire = LedgerKeys(cell), CellKeys(cell)
     return [
         *(wire.request, wire.ack, wire.code, wire.response, wire.counter, wire.counter_ack),
         *(keys.live, keys.queued, keys.awaiting, keys.dead, keys.dropped, keys.parking),
         *(keys.bridges, keys.took, keys.decisions),
         *(key for pbx in pbxs for key in (keys.claimed(pbx), keys.worker(pbx))),
-        *(keys.minute(minute) for minute in minutes),
     ]
 
 
@@ -261,6 +270,7 @@ def _number(value: bytes | int) -> int:
     return int(text) if len(text) <= 16 and text.removeprefix("-").isdecimal() else 0
 
 
+@lru_cache(10_000)  # each worker says the same each second
 def _pid_and_host(raw: bytes) -> str:
     """Return who a worker says that it is, '' if there is none."""
     try:
