@@ -2,11 +2,12 @@
 
 import argparse
 import importlib
+import json
 import sys
 from types import ModuleType
 from typing import Final
 
-from benchmarks import gates, report
+from benchmarks import gates, ratios, report
 from benchmarks.verdict import NotMeasured, Verdict
 
 #: Name, and what it measures. `all` runs them in this order.
@@ -34,6 +35,7 @@ def main() -> int:
     commands.add_parser("all", help="all of these, with their defaults")
     commands.add_parser("report", help="write the pages in docs/ from the stored results")
     gates.add_arguments(commands.add_parser("check", help="compare with baseline.toml"))
+    commands.add_parser("cpu", help="CPU times of this tree as JSON; check runs it twice")
     asked = parser.parse_args()
     match asked.command:
         case "check":
@@ -41,11 +43,22 @@ def main() -> int:
         case "report":
             report.write()
             return 0
+        case "cpu":
+            return _cpu()
         case "all":
             verdicts = [_measured(parser.parse_args([name]), [name]) for name in BENCHMARKS]
             return max(verdicts)
         case _:
             return _measured(asked, sys.argv[1:])
+
+
+def _cpu() -> int:
+    try:
+        sys.stdout.write(f"{json.dumps(ratios.cpu())}\n")
+    except NotMeasured as reason:
+        sys.stderr.write(f"{reason}\n")
+        return 3
+    return 0
 
 
 def _measured(asked: argparse.Namespace, words: list[str]) -> int:

@@ -15,6 +15,7 @@ from benchmarks import gates, report
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.figures import Latency, rate_per_s
 from benchmarks.plan import plan
+from benchmarks.ratios import tree_of
 from benchmarks.report import PAGES, blocks, filled, stored
 from benchmarks.tables import Row, Table, cell
 from benchmarks.usage import Traffic, Used, rss_bytes
@@ -154,7 +155,7 @@ def test_plan_grows_with_what_a_call_costs() -> None:
 
 def _exit_code(figures: dict[str, float], *, record: bool = False) -> int:
     asked = argparse.Namespace(busy=True, record=record)
-    return gates.run(asked, lambda: Result(figures=figures))
+    return gates.checked(asked, lambda: Result(figures=figures), commit="a-commit")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,26 @@ def test_check_compares_with_the_recorded_figures(
     monkeypatch.setattr("benchmarks.gates.BASELINE", baseline)
     assert _exit_code({"steps": 5.0}, record=True) == 0
     assert _exit_code(figures) == code
+    assert gates.base_commit() == "a-commit"
+
+
+def test_cpu_is_recorded_as_that_of_the_commit_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = tmp_path / "baseline.toml"
+    baseline.write_text("", encoding="utf-8")
+    monkeypatch.setattr("benchmarks.verdict.BASELINE", baseline)
+    monkeypatch.setattr("benchmarks.gates.BASELINE", baseline)
+    with pytest.raises(NotMeasured, match="no commit"):
+        gates.base_commit()
+    assert _exit_code({"worker_to_base": 0.8}, record=True) == 0
+    assert _exit_code({"worker_to_base": 1.09}) == 0
+    assert _exit_code({"worker_to_base": 1.11}) == 1
+
+
+def test_a_commit_that_is_not_here_measures_nothing() -> None:
+    with pytest.raises(NotMeasured, match="cannot be checked out"), tree_of("0" * 40):
+        pass
 
 
 @pytest.mark.parametrize("record", [False, True])
@@ -177,12 +198,14 @@ def test_check_that_measured_nothing_exits_with_3(record: bool) -> None:
         raise NotMeasured("the bridges stopped admitting")
 
     before = BASELINE.read_bytes()
-    assert gates.run(argparse.Namespace(busy=True, record=record), measured) == 3
+    asked = argparse.Namespace(busy=True, record=record)
+    assert gates.checked(asked, measured, commit="a-commit") == 3
     assert BASELINE.read_bytes() == before
 
 
 def test_record_refuses_a_run_with_violations() -> None:
     before = BASELINE.read_bytes()
     broken = Result(figures={"steps": 5.0}, broken=["1 violations"])
-    assert gates.run(argparse.Namespace(busy=True, record=True), lambda: broken) == 1
+    asked = argparse.Namespace(busy=True, record=True)
+    assert gates.checked(asked, lambda: broken, commit="a-commit") == 1
     assert BASELINE.read_bytes() == before
