@@ -12,7 +12,10 @@ COPY constraints.txt pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extras = p['optional-dependencies']; \
 print('\n'.join(p['dependencies'] + extras['monitor'] + extras['web'] + extras['uvloop']))" >requirements.txt \
- && pip install -c constraints.txt hatchling -r requirements.txt
+ && pip install -c constraints.txt hatchling -r requirements.txt \
+ # Of Babel's 34 MB of languages the page needs two.
+ && find /opt/dialer/lib/python3*/site-packages/babel/locale-data -type f \
+    ! -name 'en*' ! -name 'pt*' ! -name 'root*' -delete
 COPY celeryconfig.py ./
 COPY dialer dialer
 COPY workers workers

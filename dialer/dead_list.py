@@ -5,7 +5,7 @@ Multcall got a Response for the refused request, so the corrected one has a new 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -22,6 +22,9 @@ from dialer.store.steps import redis_time
 #: New ids that are tried for one element.
 IDS_TRIED: Final = 1_000
 
+#: Newest entries among which one is sought by its reason or name, so that a long list costs little.
+SOUGHT_AMONG: Final = 10_000
+
 
 class StillWrong(DialerError):
     """The corrected element would be refused again; the sentence has every problem."""
@@ -29,11 +32,29 @@ class StillWrong(DialerError):
     code = "still_wrong"
 
 
+class SentBefore(StillWrong):
+    """An entry with the same text was sent again already: its number would ring twice.
+
+    `request_id` is the id that the other one has now. `cure`: how it is sent nevertheless.
+    """
+
+    code = "sent_before"
+
+    def __init__(self, request_id: str, cure: str) -> None:
+        super().__init__(
+            f"one like it was sent again as {request_id}: discard this one; its number may ring "
+            f"again: {cure}"
+        )
+        self.request_id = request_id
+
+
 class Handled(DialerError):
     """Somebody else sent the entry again, or discarded it."""
 
     code = "handled"
 
+
+HANDLED: Final = "somebody else sent or discarded it already"
 
 #: Fields that no two requests have alike, by our names.
 _OF_ONE_CALL: Final = ("IdRequisicao", "Telefone")
@@ -47,13 +68,15 @@ class Correction:
     """What to change in an element: JSON text by field name, None takes the field out.
 
     `element` replaces the whole element, if it is not None. `may_ring_again`: send it also if its
-    number may have been rung for it already.
+    number may have been rung for it already; if `sent_before` is not None, only if it has the ids
+    of all that were sent again and have the same text.
     """
 
     changes: Mapping[str, str | None]
     element: bytes | None = None
     why: str = ""
     may_ring_again: bool = False
+    sent_before: Collection[str] | None = None
 
 
 def changes_in(pairs: Iterable[str], wire: Wire) -> dict[str, str | None]:
@@ -97,6 +120,7 @@ class DeadElements:
 
         Raises:
             StillWrong: it would be refused, or is no request.
+            SentBefore: one like it was sent again, and nobody said that it may ring again.
             Handled: somebody else was faster. Nothing is changed then.
         """
         if entry.source != "request":
@@ -126,10 +150,31 @@ class DeadElements:
                 case "sent":
                     return request_id
                 case "gone":
-                    raise Handled("somebody else sent or discarded it already")
-                case "used" if is_new:
-                    raise StillWrong(f"the id {request_id} was used already: give another one")
+                    raise Handled(HANDLED)
+                case "used":
+                    await self._require_first(entry, request_id, correction)
+                    if is_new:
+                        raise StillWrong(f"the id {request_id} was used already: give another one")
         raise StillWrong(f"no id of {base} is free; give one with IdRequisicao=ID")
+
+    async def _require_first(
+        self, entry: DeadEntry, request_id: str, correction: Correction
+    ) -> None:
+        """Check that the request of that id is not one like this entry, or may ring again.
+
+        Raises:
+            SentBefore: it is.
+            Handled: it is this entry itself.
+        """
+        link = await self.dead.replaced_by(request_id)
+        if link is None or link.entry != entry.name:
+            return
+        known = correction.sent_before
+        if correction.may_ring_again and (known is None or request_id in known):
+            return
+        if await self.dead.newest(1, names=[entry.name], among=SOUGHT_AMONG):
+            raise SentBefore(request_id, "use --may-ring-again if it is to")
+        raise Handled(HANDLED)
 
     async def _base(self, request_id: str) -> str:
         """Return the id that the new ones are made of: that of the first element of a chain."""

@@ -29,15 +29,18 @@ def hashed(password: str) -> str:
     """Return what is kept of a password: argon2id with its salt and parameters.
 
     Raises:
-        DialerError: argon2 is not installed.
+        DialerError: it is too long, or argon2 is not installed.
     """
+    _require_not_too_long(password)
     return _hasher().hash(_plain(password))
 
 
 def is_right(password_hash: str | None, password: str) -> bool:
     """True if this is the password of that hash. Without one it takes as long, and is false.
 
-    So the time does not tell whether there is a user of some name. Nothing in a hash raises.
+    So the time does not tell whether there is a user of some name. Nothing in a hash raises. A
+    password that is too long is no user's: it is neither normalized nor hashed, which would hold
+    the GIL for seconds.
 
     Raises:
         DialerError: argon2 is not installed.
@@ -45,6 +48,8 @@ def is_right(password_hash: str | None, password: str) -> bool:
     hasher = _hasher()
     from argon2.exceptions import InvalidHashError, VerificationError
 
+    if len(password) > MOST_CHARACTERS:
+        password_hash, password = None, ""
     given = _plain(password)
     try:
         hasher.verify(password_hash or _NOBODYS, given)
@@ -61,17 +66,28 @@ def require_good(password: str) -> None:
     Raises:
         DialerError: it is too short or too long, or no text.
     """
+    _require_not_too_long(password)
     try:
         password.encode()
     except UnicodeEncodeError:
         raise DialerError(
             "the password has bytes that are no characters; type it, or send it as UTF-8"
         ) from None
-    if not LEAST_CHARACTERS <= len(password) <= MOST_CHARACTERS:
-        raise DialerError(
-            f"the password has {len(password)} characters; choose one with {LEAST_CHARACTERS} to "
-            f"{MOST_CHARACTERS}"
-        )
+    if len(password) < LEAST_CHARACTERS:
+        raise _wrong_length(password)
+
+
+def _require_not_too_long(password: str) -> None:
+    """Check it before anything that takes longer for a longer password."""
+    if len(password) > MOST_CHARACTERS:
+        raise _wrong_length(password)
+
+
+def _wrong_length(password: str) -> DialerError:
+    return DialerError(
+        f"the password has {len(password)} characters; choose one with {LEAST_CHARACTERS} to "
+        f"{MOST_CHARACTERS}"
+    )
 
 
 def _plain(password: str) -> bytes:

@@ -72,12 +72,7 @@ def metrics(
 
     from dialer.monitor.metrics import serve
 
-    try:
-        asyncio.run(serve(settings, host, port))
-    except OSError as error:
-        raise DialerError(
-            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
-        ) from None
+    asyncio.run(serve(settings, host, port))
 
 
 def web(
@@ -102,9 +97,4 @@ def web(
             f"this command needs {error.name}, which is not installed: "
             "pip install 'multcall-dialer[web]'"
         ) from None
-    try:
-        asyncio.run(serve(settings, host, port, proxy))
-    except OSError as error:
-        raise DialerError(
-            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
-        ) from None
+    asyncio.run(serve(settings, host, port, proxy))

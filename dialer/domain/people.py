@@ -14,7 +14,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
 class LastAdmin(DialerError):
-    """No admin would be left."""
+    """No admin would be left, or none with a password."""
 
     code = "last_admin"
 

@@ -11,12 +11,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-#: Seven digits or more, also with the signs that people write between them. An ISO 8601 time is
-#: none of them.
-_LIKE_A_NUMBER: Final = re.compile(
-    r"(?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(?![0-9]))"
-    r"|\d(?:[ ().\-/]{0,3}\d){6,}"
+#: Kinds of characters in `_kinds`.
+_DIGIT: Final = "0"
+_BETWEEN: Final = "-"
+_OTHER: Final = "a"
+
+#: Seven digits or more, with up to four signs between two of them, as `_kinds` writes them.
+_RUN: Final = re.compile(r"0(?:-{0,4}0){6,}")
+
+#: An ISO 8601 time. Nothing stands before or behind it that could make a number of it.
+_TIME: Final = re.compile(
+    r"(?<![\w.+/-])(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+    r"T(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?"
+    r"(?:Z|[+-](?:0[0-9]|1[0-4]):?[0-5][0-9])?(?!\w)(?![.:+/-][0-9])"
 )
+
+#: JSON escapes: UTF-16 units, or one sign.
+_ESCAPE: Final = re.compile(r'\\u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4})*|\\(?P<sign>["\\/bfnrt])')
+
+#: JSON in a JSON string has escapes of escapes; so many levels are undone.
+_ESCAPE_LEVELS: Final = 5
 
 
 def call_id(cell: str, request_id: str) -> str:
@@ -69,9 +83,33 @@ def mask(number: str) -> str:
 
 
 def mask_in(text: str) -> str:
-    """Return the text with everything masked that may be a telephone number."""
-    return _LIKE_A_NUMBER.sub(_masked, text)
+    """Return the text without JSON escapes, and with the digits masked that may be a number.
+
+    That are seven or more, in any script, with up to four signs between two of them; the last
+    four stay. A `T` is such a sign. ISO 8601 times stay.
+    """
+    for _ in range(_ESCAPE_LEVELS):
+        text = _ESCAPE.sub(_unescaped, text)
+    kinds, shown = _kinds(text), list(text)
+    for run in _RUN.finditer(kinds):
+        digits = [at for at in range(*run.span()) if kinds[at] == _DIGIT]
+        for at in digits[:-4]:
+            shown[at] = "*"
+    return "".join(shown)
 
 
-def _masked(found: re.Match[str]) -> str:
-    return found[0] if found["time"] else mask(found[0])
+def _unescaped(found: re.Match[str]) -> str:
+    if (sign := found["sign"]) is not None:
+        return sign if sign in '"\\/' else " "
+    return bytes.fromhex(found[0].replace("\\u", "")).decode("utf-16-be", "replace")
+
+
+def _kinds(text: str) -> str:
+    """Return a character for each one of the text: digit, between digits, or other."""
+    kinds = [
+        _DIGIT if one.isdigit() else _OTHER if one.isalnum() and one not in "Tt" else _BETWEEN
+        for one in text
+    ]
+    for time in _TIME.finditer(text):
+        kinds[time.start() : time.end()] = _OTHER * len(time[0])
+    return "".join(kinds)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from redis.exceptions import RedisError
 
-from dialer.errors import ConfigError
+from dialer.domain.limits import Limit
+from dialer.errors import ConfigError, StepsStopped, StoreUnavailable
 from dialer.monitor.snapshot import OUTCOMES_OF_MIN, Snapshot, take_snapshot
 from dialer.settings import Settings
 from dialer.settings.live import Live, with_parameters
@@ -22,6 +23,9 @@ from dialer.store.parameters import ParameterStore, Watch
 from dialer.store.redis_url import place_of, redacted
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
+
+#: If a cell's Redis may be away, it has so long to answer, in seconds.
+CELLS_WITHIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +46,15 @@ class Collector:
     """Reads the cells on one Redis, or all. An asynchronous context manager.
 
     `server` is `host` or `host:port` of the Redis, '' for all. `cell_urls` has the Redis of each
-    cell.
+    cell. If `needs_every_redis` is false, only the registry's Redis must answer: cells whose Redis
+    is away are unreadable until it is back. `on_stopped` is called if an unexpected error stops the
+    steps of a Redis; the owner must then end its process.
     """
 
     settings: Settings
     server: str = ""
+    needs_every_redis: bool = True
+    on_stopped: Callable[[StepsStopped], None] | None = None
     cell_urls: Mapping[str, str] = field(init=False)
     _by_url: dict[str, Steps] = field(default_factory=dict)
     _surveys: dict[str, Survey] = field(default_factory=dict)
@@ -59,17 +67,13 @@ class Collector:
 
         Raises:
             ConfigError: no cell is on the server.
-            StoreUnavailable: a Redis cannot be reached.
+            StoreUnavailable: a Redis that must answer cannot be reached.
             StoreUnfit: a Redis is too old, or a cluster.
         """
         self.cell_urls = cells_at(self.settings, self.server)
         try:
             for url in {self.settings.registry_redis_url, *self.cell_urls.values()}:
-                redis = connect(url)
-                self._by_url[url] = Steps(redis, "Redis", replicated=has_replicas(url))
-                self._stack.push_async_callback(self._by_url[url].close)
-                await require(redis, url, "the monitored Redis")
-                await require_usable(redis, url, "the monitored Redis")
+                await self._connect(url)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -79,6 +83,21 @@ class Collector:
         self._live = Live(settings=self.settings)
         self._watch = Watch(self.parameters, restores=False)
         return self
+
+    async def _connect(self, url: str) -> None:
+        where = "Redis" if self.needs_every_redis else f"Redis at {place_of(url)}"
+        steps = self._by_url[url] = Steps(
+            connect(url), where, replicated=has_replicas(url), on_stopped=self.on_stopped
+        )
+        self._stack.push_async_callback(steps.close)
+        try:
+            await require(steps.redis, url, "the monitored Redis")
+        except StoreUnavailable as error:
+            if self.needs_every_redis or url == self.settings.registry_redis_url:
+                raise
+            steps.mark_down(error.__cause__ or error)
+        else:
+            await require_usable(steps.redis, url, "the monitored Redis")
 
     async def __aexit__(
         self,
@@ -98,11 +117,12 @@ class Collector:
             live.settings.pbxs,
             [(survey, self._pbxs_of_cells(url)) for url, survey in self._surveys.items()],
             live=live,
+            cells_within_s=None if self.needs_every_redis else CELLS_WITHIN_S,
         )
         return Seen(
             live=live,
             snapshot=snapshot,
-            unfit=await self._unfit(),
+            unfit=await self._unfit(snapshot),
             counted={
                 cell: counted
                 for survey in self._surveys.values()
@@ -133,9 +153,13 @@ class Collector:
         cells = self._live.settings.cells
         return {cell.name: cell.pbxs for cell in cells if self.cell_urls.get(cell.name) == url}
 
-    async def _unfit(self) -> list[str]:
+    async def _unfit(self, snapshot: Snapshot) -> list[str]:
         found = []
+        refusing = snapshot.refusing.items()
+        away = {self.cell_urls[c] for c, one in refusing if one.limit is Limit.REDIS_AWAY}
         for url, steps in self._by_url.items():
+            if url in away:
+                continue
             with contextlib.suppress(RedisError, OSError):  # it is read again soon
                 if trouble := unfit(await read_facts(steps.redis)):
                     found.append(f"Redis at {redacted(url)} {trouble}")

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from dialer.domain.limits import Limit
+from dialer.errors import DialerError
 from dialer.monitor.collector import Collector, Seen
 from dialer.settings import Settings
 from dialer.store.registry import PbxState
@@ -182,14 +183,19 @@ async def serve(settings: Settings, host: str, port: int) -> None:
     """Serve the metrics until SIGTERM or SIGINT.
 
     Raises:
-        OSError: the port cannot be used.
+        DialerError: the port cannot be used.
         StoreUnavailable: a Redis cannot be reached at start.
         StoreUnfit: a Redis is too old, or a cluster.
     """
     async with Collector(settings) as collector:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Scrapes(collector, asyncio.get_running_loop()))
-        server, thread = start_http_server(port, host, registry)
+        try:
+            server, thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise DialerError(
+                f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
+            ) from None
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,10 @@ OUTCOMES_OF_MIN: Final = 60
 #: Unclaimed calls are a trouble from this age on, in seconds.
 LATE_NAMED_S: Final = 3.0
 
+#: What is read of a server that is known to be down waits so long, in seconds: long enough for a
+#: reply if it is back.
+DOWN_WITHIN_S: Final = 0.2
+
 #: Lifetime of the probe whether a Redis takes writes, in ms.
 PROBE_MS: Final = 1_000
 
@@ -43,7 +48,7 @@ class Snapshot:
 
     `bridges` is what each bridge says of itself, `paused` who paused a cell, `closed` has the time
     zone of each cell that is outside its calling hours. `threads` is the most calls at once.
-    `refusing` says of cells which Redis refuses to write for them.
+    `refusing` says of cells which Redis refuses to write for them, or does not answer.
     """
 
     pbxs: Mapping[str, PbxState]
@@ -85,7 +90,7 @@ class Snapshot:
             *(
                 f"{cell}: its keys in Redis cannot be read: {state.unreadable}"
                 for cell, state in self.cells.items()
-                if state.unreadable
+                if state.unreadable and cell not in self.refusing
             ),
             *(
                 f"{cell} is outside its calling hours (time zone {self.closed[cell]}), and "
@@ -169,24 +174,33 @@ async def take_snapshot(
     surveys: Sequence[tuple[Survey, PbxsOfCells]],
     *,
     live: Live | None = None,
+    cells_within_s: float | None = None,
 ) -> Snapshot:
     """Read the state of all PBXs, cells and bridges once. `live` are the settings in force.
 
-    Each server gets one step for all its cells, the registry two more.
+    Each server gets one step for all its cells, the registry two more. `cells_within_s` is how
+    long the servers of cells are waited for, in seconds: the cells on one that does not answer in
+    this time, or refuses, are unreadable. If it is None, all servers must answer.
     """
     paused, drained = (live.pauses, live.drains) if live is not None else (NOBODY, NOBODY)
     settings = {cell.name: cell for cell in live.settings.cells} if live is not None else {}
     now = datetime.now(UTC)
     limits = [replace(pbx.limits, drained=drained.get(pbx.name, "")) for pbx in pbxs]
     cells: dict[str, CellState] = {}
-    for survey, some in surveys:
-        cells |= await survey.read(some)
-    names = sorted({bridge for state in cells.values() for bridge in state.bridges})
     refusing: dict[str, Obstacle] = {}
+    if cells_within_s is None:
+        for survey, some in surveys:
+            cells |= await survey.read(some)
+    else:
+        reads = (_read_or_away(survey, some, cells_within_s) for survey, some in surveys)
+        for found, away in await asyncio.gather(*reads):
+            cells |= found
+            refusing |= dict.fromkeys(found, away) if away is not None else {}
+    names = sorted({bridge for state in cells.values() for bridge in state.bridges})
     for survey, some in surveys:
         silent = [cell for cell in some if cells[cell].is_unserved]
-        if silent and (found := await refusing_server(survey.steps, registry.steps)):
-            refusing |= dict.fromkeys(silent, found)
+        if silent and (refuses := await refusing_server(survey.steps, registry.steps)):
+            refusing |= dict.fromkeys(silent, refuses)
     return Snapshot(
         pbxs=await registry.pbxs(limits),
         cells=cells,
@@ -201,6 +215,19 @@ async def take_snapshot(
         threads={name: cell.threads for name, cell in settings.items()},
         refusing=refusing,
     )
+
+
+async def _read_or_away(
+    survey: Survey, some: PbxsOfCells, within_s: float
+) -> tuple[dict[str, CellState], Obstacle | None]:
+    """Return the cells of a server; unreadable ones, and why, if it does not answer or refuses."""
+    steps = survey.steps
+    try:
+        async with asyncio.timeout(min(within_s, DOWN_WITHIN_S) if steps.is_down else within_s):
+            return await survey.read(some), None
+    except (RedisError, OSError) as error:  # a timeout is an OSError
+        away = steps.obstacle or redis_obstacle(steps.where, error)
+    return dict.fromkeys(some, CellState(unreadable=away.reason)), away
 
 
 async def refusing_server(*servers: Steps) -> Obstacle | None:

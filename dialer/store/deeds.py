@@ -1,4 +1,4 @@
-"""The trail of deeds in the registry's Redis: what users of the web page did."""
+"""The trails of deeds in the registry's Redis: what users of the web page did, failed sign-ins."""
 
 from __future__ import annotations
 
@@ -20,20 +20,28 @@ _ID: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
 async def add_deed(steps: Steps, deed: Deed) -> None:
-    """Add a deed to the trail, at the time of Redis."""
+    """Add a deed to its trail, at the time of Redis."""
+    trail, kept = keys.DEEDS, keys.DEEDS_KEPT
+    if deed.did is Did.SIGN_IN_FAILED:
+        trail, kept = keys.SIGN_IN_FAILURES, keys.FAILURES_KEPT
     args: list[Arg] = [one_line(deed.by), deed.did, one_line(deed.what), one_line(deed.why)]
-    names = [keys.DEEDS, keys.deed_reply(secrets.token_hex(16))]
-    await steps.run("deed", names, [*args, keys.DEEDS_KEPT, keys.DEED_REPLY_RETENTION_S])
+    names = [trail, keys.deed_reply(secrets.token_hex(16))]
+    await steps.run("deed", names, [*args, kept, keys.DEED_REPLY_RETENTION_S])
 
 
-async def newest_deeds(steps: Steps, at_most: int, before: str | None) -> list[Deed]:
-    """Return the newest deeds first; with `before`, those before the deed of that `id`.
+async def newest_deeds(steps: Steps, trail: str, at_most: int, before: str | None) -> list[Deed]:
+    """Return the newest deeds of a trail first; with `before`, those before that `id`.
 
-    What cannot be read is left out.
+    What cannot be read is left out: fewer than `at_most` are the last ones.
     """
     upper = f"({before}" if before and _ID.fullmatch(before) else "+"
-    rows = await steps.run("changes", [keys.DEEDS], [upper, "-", at_most])
-    return [deed for row in rows if (deed := _deed(*row)) is not None]
+    found: list[Deed] = []
+    while rows := await steps.run("changes", [trail], [upper, "-", at_most]):
+        found += [deed for row in rows if (deed := _deed(*row)) is not None]
+        if len(found) >= at_most:
+            break
+        upper = f"({rows[-1][0].decode()}"
+    return found[:at_most]
 
 
 def _deed(raw_id: bytes, flat: Sequence[bytes]) -> Deed | None:

@@ -62,6 +62,9 @@ LINK_S: Final = 3600
 #: So many deeds of the users of the web page are kept, at least.
 DEEDS_KEPT: Final = 10_000
 
+#: So many failed sign-ins are kept, at least. Anybody can make them.
+FAILURES_KEPT: Final = 1_000
+
 #: A repeated deed is recognized for this long. In seconds.
 DEED_REPLY_RETENTION_S: Final = 3600
 
@@ -281,6 +284,12 @@ DEEDS: Final = "dialer:deeds"
 """Stream in the registry: the trail of deeds, what users of the web page did.
 
 The newest `DEEDS_KEPT`; kept.
+"""
+
+SIGN_IN_FAILURES: Final = "dialer:signinfailures"
+"""Stream in the registry: failed sign-ins, which are deeds that strangers can do at will.
+
+Apart, so that they push no other deed out. The newest `FAILURES_KEPT`; kept.
 """
 
 PARAMETERS: Final = "dialer:parameters"

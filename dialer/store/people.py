@@ -38,6 +38,9 @@ __all__ = [
 #: Stands for the hash of a user who has no password.
 _NO_PASSWORD: Final = "-"
 
+#: Lifetime of a probe, in ms.
+_PROBE_MS: Final = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class People:
@@ -83,12 +86,20 @@ class People:
         """
         return await self._set(name, role, password_hash or _NO_PASSWORD, by, "new") == "added"
 
+    async def add_first(self, name: str, role: Role, password_hash: str, *, by: str) -> bool:
+        """Add the first user; return false if there is any user.
+
+        Raises:
+            DialerError: a user cannot have that name.
+        """
+        return await self._set(name, role, password_hash, by, "first") == "added"
+
     async def put(self, name: str, role: Role, password_hash: str | None, *, by: str) -> None:
         """Add a user, or replace the one of that name.
 
         Raises:
             DialerError: a user cannot have that name.
-            LastAdmin: no admin would be left.
+            LastAdmin: no admin would be left, or none with a password.
         """
         await self._set(name, role, password_hash or _NO_PASSWORD, by, "any")
 
@@ -97,7 +108,7 @@ class People:
 
         Raises:
             NoSuchUser: there is none of that name.
-            LastAdmin: no admin would be left.
+            LastAdmin: no admin would be left, or none with a password.
         """
         await self._set(name, role, "", by, "known")
 
@@ -113,7 +124,7 @@ class People:
         """Remove a user; return false if there is none of that name.
 
         Raises:
-            LastAdmin: no admin would be left.
+            LastAdmin: no admin would be left, or none with a password.
         """
         return await self._change("user_remove", name, [name, one_line(by)]) == "removed"
 
@@ -123,7 +134,7 @@ class People:
         role: Role | Literal[""],
         password_hash: str,
         by: str,
-        must_be: Literal["new", "known", "any"],
+        must_be: Literal["new", "first", "known", "any"],
     ) -> str:
         """Add or change a user; '' leaves the role or the password as it is."""
         require_name(name)
@@ -138,7 +149,10 @@ class People:
         kept = [keys.DEEDS_KEPT, keys.DEED_REPLY_RETENTION_S]
         said: str = (await self.steps.run(step, names, [*args, *kept])).decode()
         if said == "last_admin":
-            raise LastAdmin(f"{name} is the only admin; give another user the role admin first")
+            raise LastAdmin(
+                f"besides {name} no admin has a password; give another user the role admin and a "
+                "password first"
+            )
         return said
 
     async def _rows(self, name: str) -> list[Sequence[bytes]]:
@@ -186,7 +200,8 @@ class People:
     ) -> str:
         """Make a one-time link; return its token, which is not stored. The deed is noted.
 
-        It is over when its user is removed or added, or gets another role or password.
+        It is over when its user is removed or added, or gets another role or password. One without
+        a name is for the first user: it is over when there is any.
 
         Args:
             name: of the user, '' if the person chooses it.
@@ -209,6 +224,10 @@ class People:
         """Return a one-time link that nobody has used; it stays."""
         return _link(await self.steps.run("link", [keys.link(_digest(token)), keys.USERS], [""]))
 
+    async def wait_writable(self) -> None:
+        """Wait until Redis takes writes."""
+        await self.steps.read("SET", keys.PROBE, "", "PX", _PROBE_MS)
+
     async def use_link(self, token: str) -> Link | None:
         """Use a one-time link; None if there is none, or somebody has used it."""
         use = secrets.token_hex(16)
@@ -217,12 +236,19 @@ class People:
     # --- deeds ------------------------------------------------------------------------------
 
     async def note(self, deed: Deed) -> None:
-        """Add a deed to the trail, at the time of Redis."""
+        """Add a deed to its trail, at the time of Redis: failed sign-ins have one of their own."""
         await add_deed(self.steps, deed)
 
     async def deeds(self, at_most: int, before: str | None = None) -> list[Deed]:
-        """Return the newest deeds first; with `before`, the `id` of one, those before it."""
-        return await newest_deeds(self.steps, at_most, before)
+        """Return the newest deeds first, without failed sign-ins.
+
+        With `before`, the `id` of a deed or a failure, those before it.
+        """
+        return await newest_deeds(self.steps, keys.DEEDS, at_most, before)
+
+    async def failures(self, at_most: int, before: str | None = None) -> list[Deed]:
+        """Return the newest failed sign-ins first; `before` as in `deeds`."""
+        return await newest_deeds(self.steps, keys.SIGN_IN_FAILURES, at_most, before)
 
 
 def _digest(token: str) -> str:

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Final
+
+#: Steps that somebody waits for who gave them by hand. After he was told that Redis does not take
+#: one, it is not run any more: an hour later nobody expects it.
+ORDERS: Final = frozenset(
+    {
+        "change",
+        "dead_send",
+        "dead_discard",
+        "dnc_change",
+        "user_set",
+        "user_remove",
+        "link",
+        "link_make",
+    }
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -30,19 +45,26 @@ class Step:
     behind: int = 0
 
     @property
+    def is_order(self) -> bool:
+        """True if somebody gave it by hand, see `ORDERS`."""
+        return self.name in ORDERS
+
+    @property
     def is_abandoned(self) -> bool:
         """True if its caller was cancelled and no call needs it."""
-        return not self.calls and self.done.done()
+        return self.done.done() and (self.is_order or not self.calls)
 
 
 @dataclass(slots=True)
 class StepQueue:
     """Steps to write: first those that have to run again, then new ones.
 
-    `retries` counts the steps that have to run again, those under way too.
+    `retries` counts the steps that have to run again, those under way too. `orders` counts those of
+    `ORDERS` that are not finished.
     """
 
     retries: int = 0
+    orders: int = 0
     _again: deque[Step] = field(default_factory=deque)
     _new: deque[Step] = field(default_factory=deque)
     #: Call with a step that is not finished: the steps that wait for it.
@@ -53,6 +75,7 @@ class StepQueue:
 
     def add(self, step: Step) -> None:
         """Add a new step; it waits while a call of it has one that is not finished."""
+        self.orders += step.is_order
         for call in step.calls:
             if (waiting := self._behind.get(call)) is None:
                 self._behind[call] = deque()
@@ -64,6 +87,8 @@ class StepQueue:
 
     def first(self, n: int) -> list[Step]:
         """Return up to `n` steps that may be written now, without removing them."""
+        if self.orders:
+            self._drop(lambda step: step.is_order)
         return list(islice(chain(self._again, self._new), n))
 
     def remove_first(self, n: int) -> None:
@@ -74,6 +99,7 @@ class StepQueue:
     def finish(self, step: Step, reply: Any) -> None:
         """Give a step that is under way its reply; the next of its calls may be written."""
         self.retries -= step.is_retry
+        self.orders -= step.is_order
         if step.done.done():
             pass  # its caller was cancelled
         elif isinstance(reply, Exception):
@@ -99,18 +125,28 @@ class StepQueue:
     def drop_abandoned(self) -> None:
         """Forget abandoned steps, so that they do not pile up in an outage.
 
-        One of each name remains: the server counts as available when it takes that one too.
+        One of each name remains, but for orders: the server counts as available when it takes that
+        one too.
         """
         kept: set[str] = set()
+
+        def is_surplus(step: Step) -> bool:
+            if step.is_order or step.name in kept:
+                return True
+            kept.add(step.name)
+            return False
+
+        self._drop(is_surplus)
+
+    def _drop(self, is_surplus: Callable[[Step], bool]) -> None:
+        """Finish those abandoned steps that are not needed, without running them."""
         for steps in (self._again, self._new):
             for _ in range(len(steps)):
                 step = steps.popleft()
-                if step.is_abandoned and step.name in kept:
-                    self.retries -= step.is_retry
-                    continue
-                if step.is_abandoned:
-                    kept.add(step.name)
-                steps.append(step)
+                if step.is_abandoned and is_surplus(step):
+                    self.finish(step, None)
+                else:
+                    steps.append(step)
 
     def take_all(self) -> list[Step]:
         """Remove every step; return those without a result."""
@@ -119,4 +155,5 @@ class StepQueue:
         self._again.clear()
         self._new.clear()
         self._behind.clear()
+        self.orders = 0
         return [step for step in steps if not step.done.done()]

@@ -114,7 +114,8 @@ async def _checked(page: Page, request: Request, visitor: Visitor) -> Response:
         if page.is_stream or page.method != "GET":
             return message_page(request, n_("Your session has ended: sign in again."), status=401)
         query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(f"/login?next={quote(request.url.path + query)}", status_code=303)
+        asked = quote(request.scope["path"]) + query
+        return RedirectResponse(f"/login?next={quote(asked)}", status_code=303)
     if page.method == "POST" and not _has_token(request.state.form, visitor.session):
         raise Refused(n_("The form is not of this session: load the page again."))
     if not visitor.may(page.needs):

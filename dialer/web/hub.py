@@ -48,7 +48,10 @@ class Look:
 
 @dataclass(slots=True)
 class Hub:
-    """`read` takes a snapshot. Without viewers nothing is read."""
+    """`read` takes a snapshot. Without viewers nothing is read.
+
+    A look runs in a task of its own: a viewer who leaves does not cancel it for the others.
+    """
 
     read: Callable[[], Awaitable[Seen]]
     every_s: float = LOOK_EVERY_S
@@ -57,7 +60,8 @@ class Hub:
     _tried_at: float = float("-inf")
     _tries: int = 0
     _trouble: str = ""
-    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looking: asyncio.Task[None] | None = None
 
     async def now(self, *, max_age_s: float | None = None) -> Look:
         """Return a look that is not older than `every_s`, or the last one that succeeded.
@@ -65,11 +69,13 @@ class Hub:
         Raises:
             NotRead: none ever succeeded.
         """
-        async with self._looking:
+        async with self._turn:
             if time.monotonic() - self._tried_at >= (
                 self.every_s if max_age_s is None else max_age_s
             ):
-                await self._look()
+                if self._looking is None or self._looking.done():
+                    self._looking = asyncio.create_task(self._look(), name="look at the system")
+                await asyncio.shield(self._looking)
         if self._last is None:
             raise NotRead(f"Redis does not answer ({self._trouble}): see that it runs")
         return self._last
@@ -98,5 +104,4 @@ class Hub:
             took_s = time.monotonic() - began
             self._trouble = ""
             self._last = Look(number=self._tries, seen=seen, at=datetime.now(UTC), took_s=took_s)
-        finally:
-            self._tried_at = time.monotonic()
+        self._tried_at = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,10 +18,11 @@ from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from dialer.domain.roles import Role
 from dialer.errors import ConfigError
-from dialer.web.access import NEEDED, SESSION_WITHIN_S, Page, session_of
+from dialer.web.access import NEEDED, SESSION_WITHIN_S, Page, session_of, token_of
 from dialer.web.hub import Look
 from dialer.web.rendering import message_page, page, rendered
 from dialer.web.site import Site, Visitor, site_of, visitor_of
@@ -37,6 +39,9 @@ OVER: Final = ServerSentEvent("", event="over").encode()
 
 #: Most streams at a time.
 STREAMS_MAX: Final = 1_000
+
+#: Most streams of one session at a time.
+SESSION_STREAMS_MAX: Final = 20
 
 #: What a live page shows: by the look, and the names in its path.
 Context = Callable[[Site, Look, Mapping[str, str]], Awaitable[Mapping[str, Any]]]
@@ -117,12 +122,38 @@ class _Made:
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+class _Counted(EventSourceResponse):
+    """A stream that counts for its session from the request until it has ended."""
+
+    def __init__(self, events: AsyncIterator[bytes], of_sessions: Counter[str], token: str) -> None:
+        super().__init__(
+            events,
+            ping=30,
+            send_timeout=SEND_WITHIN_S,
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+        self._of_sessions, self._token = of_sessions, token
+        of_sessions[token] += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._of_sessions[self._token] -= 1
+            if not self._of_sessions[self._token]:
+                del self._of_sessions[self._token]
+
+
 @dataclass(slots=True)
 class Streams:
-    """The streams of all viewers. `pages` are the live ones."""
+    """The streams of all viewers. `pages` are the live ones. `of_sessions` counts them by token.
+
+    At most `session_max` are of one session.
+    """
 
     pages: Sequence[LivePage]
-    open: int = 0
+    session_max: int = SESSION_STREAMS_MAX
+    of_sessions: Counter[str] = field(default_factory=Counter)
     _made: dict[tuple[str, str, Role], _Made] = field(default_factory=dict)
 
     async def show(self, request: Request) -> Response:
@@ -136,14 +167,13 @@ class Streams:
         visitor = visitor_of(request)
         if not visitor.may(live.needs):
             return message_page(request, NEEDED[live.needs], status=403)
-        if self.open >= STREAMS_MAX:
+        if self.of_sessions.total() >= STREAMS_MAX:
             return message_page(request, n_("Too many viewers: try again later."), status=503)
-        return EventSourceResponse(
-            self._events(request, live, path, names),
-            ping=30,
-            send_timeout=SEND_WITHIN_S,
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        token = token_of(request)
+        if self.of_sessions[token] >= self.session_max:
+            text = n_("Too many pages are open in this session: close some of them.")
+            return message_page(request, text, status=503)
+        return _Counted(self._events(request, live, path, names), self.of_sessions, token)
 
     async def _events(
         self, request: Request, live: LivePage, path: str, names: Mapping[str, str]
@@ -155,7 +185,6 @@ class Streams:
         kind = (path, visitor.texts.name, visitor.session.user.role)
         made = self._made.setdefault(kind, _Made())
         made.viewers += 1
-        self.open += 1
         try:
             while True:
                 look = await site.hub.after(number)
@@ -170,7 +199,6 @@ class Streams:
                 if event is OVER:
                     return
         finally:
-            self.open -= 1
             made.viewers -= 1
             if not made.viewers:
                 del self._made[kind]

@@ -78,7 +78,7 @@ def about(visitor: Visitor, request: Request) -> dict[str, Any]:
     session = visitor.session
     return {
         "visitor": visitor,
-        "path": request.url.path,
+        "path": request.scope["path"],
         "query": request.url.query,
         "csrf": session.csrf if session is not None else "",
     }

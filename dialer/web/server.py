@@ -7,14 +7,16 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import uvicorn
 
 from dialer.domain.roles import Role
+from dialer.errors import DialerError, StepsStopped
 from dialer.monitor.collector import Collector
 from dialer.settings import Settings
+from dialer.store.client import cancel
 from dialer.store.people import People
 from dialer.web.app import application
 from dialer.web.hub import Hub
@@ -46,13 +48,17 @@ async def serve(settings: Settings, host: str, port: int, proxy: str) -> None:
     `proxy` are the addresses of reverse proxies, which say who asks, and that it was HTTPS.
 
     Raises:
-        OSError: the port cannot be used.
-        StoreUnavailable: a Redis cannot be reached at start.
+        DialerError: the port cannot be used.
+        StoreUnavailable: the registry's Redis cannot be reached at start.
         StoreUnfit: a Redis is too old, or a cluster.
+        StepsStopped: an unexpected error stopped the steps of a Redis.
     """
+    stopped: asyncio.Queue[StepsStopped] = asyncio.Queue()
     listener = _listener(host, port)
     with contextlib.closing(listener):
-        async with Collector(settings) as collector:
+        async with Collector(
+            settings, needs_every_redis=False, on_stopped=stopped.put_nowait
+        ) as collector:
             people = People(collector.registry)
             site = Site(file=settings, collector=collector, hub=Hub(collector.look), people=people)
             url = _url(listener)
@@ -70,7 +76,7 @@ async def serve(settings: Settings, host: str, port: int, proxy: str) -> None:
                         "cure": "put a reverse proxy with TLS before it, see docs/operations.md"
                     },
                 )
-            await _Server(
+            server = _Server(
                 uvicorn.Config(
                     application(site),
                     log_config=None,
@@ -83,7 +89,28 @@ async def serve(settings: Settings, host: str, port: int, proxy: str) -> None:
                     timeout_graceful_shutdown=STOP_WITHIN_S,
                     ws="none",
                 )
-            ).serve(sockets=[listener])
+            )
+            await serve_until_stopped(server, [listener], stopped)
+
+
+async def serve_until_stopped(
+    server: uvicorn.Server, listeners: Sequence[socket.socket], stopped: asyncio.Queue[StepsStopped]
+) -> None:
+    """Serve until a signal, or until the steps of a Redis have stopped.
+
+    Raises:
+        StepsStopped: they have; the process must end, every later step would fail.
+    """
+    serving = asyncio.create_task(server.serve(sockets=[*listeners]), name="web server")
+    failing = asyncio.create_task(stopped.get(), name="stop of the steps")
+    try:
+        await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        if failing.done():
+            raise failing.result()
+    finally:
+        await cancel([serving, failing])
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -93,9 +120,11 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen()  # from now on nobody is refused
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise DialerError(
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port"
+        ) from None
     return listener
 
 

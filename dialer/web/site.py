@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from starlette.requests import Request
 
 from dialer.domain.roles import Role
+from dialer.errors import StoreUnavailable
 from dialer.monitor.collector import Collector
 from dialer.settings import Settings
 from dialer.steering import Steering
+from dialer.store.client import cancel
 from dialer.store.people import People, Session
 from dialer.store.steps import Steps
 from dialer.web.attempts import Attempts
@@ -19,6 +23,11 @@ from dialer.web.texts import Texts
 
 #: Redis has so long for one operation of a page, in seconds.
 WITHIN_S: Final = 5.0
+
+#: A Redis that was unavailable until now has so long to take a write, in seconds.
+AGAIN_WITHIN_S: Final = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +84,25 @@ def site_of(request: Request) -> Site:
 def visitor_of(request: Request) -> Visitor:
     """Return who asks; `access` found out."""
     return cast("Visitor", request.state.visitor)
+
+
+async def done_or_refused(steps: Steps, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, which writes by these steps; cancel it if the server does not take it.
+
+    The steps alone would wait until the server takes writes again.
+
+    Raises:
+        StoreUnavailable: the server refuses writes, or does not answer; the sentence says why.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        if steps.is_down:  # perhaps no longer: nobody may have asked it since
+            await asyncio.wait({working}, timeout=AGAIN_WITHIN_S)
+        else:
+            await steps.wait_done_or_down(working)
+        if working.done():
+            return working.result()
+        obstacle = steps.obstacle
+        raise StoreUnavailable(obstacle.reason if obstacle else f"{steps.where} is too slow")
+    finally:
+        await cancel([working])

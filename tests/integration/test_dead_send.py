@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dialer.dead_list import Correction, DeadElements, Handled, StillWrong
+from dialer.dead_list import Correction, DeadElements, Handled, SentBefore, StillWrong
 from dialer.multcall.keys import CellKeys
 from dialer.settings import load
 from dialer.store.keys import LedgerKeys
@@ -19,6 +19,7 @@ from dialer.store.ledger import DeadEntry, DeadList, Replacement, reasons_of
 from dialer.store.ledger import dead as module
 from tests.integration.cell_rig import BRIDGE, CELL, Site
 from tests.integration.stack import BIN, Program, Stack
+from tests.integration.web_site import settings_at
 from tests.waiting import wait_until
 
 KEYS, WIRE = LedgerKeys(CELL), CellKeys(CELL)
@@ -151,6 +152,39 @@ async def test_a_binary_element_is_kept(site: Site) -> None:
     assert await site.ledger.bury(site.ledger.keys.hand(BRIDGE), b"\xff\x00", entry)
     (found,) = await dead(site).newest(1)
     assert found.raw == b"\xff\x00"
+
+
+async def test_of_two_entries_that_are_alike_one_is_sent(
+    redis_url: str, site: Site, tmp_path: Path
+) -> None:
+    settings = settings_at(redis_url, tmp_path)
+    ana = DeadElements(dead(site), settings, settings.cell(CELL), "ana")
+    entry = await buried(site)
+    await site.redis.rpush(KEYS.dead, entry.text)
+    right = {"Telefone": '"11912345600"'}
+    assert await ana.send(entry, Correction(changes=right)) == "r-1-c1"
+    with pytest.raises(SentBefore, match=r"as r-1-c1: discard this one; .* --may-ring-again"):
+        await ana.send(entry, Correction(changes=right))
+    assert len(await requests(site)) == 1
+    anyway = Correction(changes=right, may_ring_again=True)
+    assert await ana.send(entry, anyway) == "r-1-c2"
+    with pytest.raises(Handled):
+        await ana.send(entry, Correction(changes=right))
+
+
+async def test_a_given_id_does_not_hide_that_one_was_sent(
+    redis_url: str, site: Site, tmp_path: Path
+) -> None:
+    settings = settings_at(redis_url, tmp_path)
+    ana = DeadElements(dead(site), settings, settings.cell(CELL), "ana")
+    entry = await buried(site)
+    await site.redis.rpush(KEYS.dead, entry.text)
+    given = {"Telefone": '"11912345600"', "IdRequisicao": '"new"'}
+    assert await ana.send(entry, Correction(changes=given)) == "new"
+    with pytest.raises(SentBefore, match="as new"):
+        await ana.send(entry, Correction(changes=given))
+    with pytest.raises(StillWrong, match="the id new was used already"):
+        await ana.send(entry, Correction(changes=given, may_ring_again=True))
 
 
 # --- with processes ---------------------------------------------------------------------

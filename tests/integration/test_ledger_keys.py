@@ -73,7 +73,7 @@ def builders() -> Iterator[Builder]:
     for name, function in inspect.getmembers(keys, inspect.isfunction):
         if function.__module__ == keys.__name__:
             yield Builder(name, function("*"), function.__doc__ or "")
-    for name in ("DO_NOT_CALL", "PARAMETERS", "CHANGES", "USERS", "DEEDS"):
+    for name in ("DO_NOT_CALL", "PARAMETERS", "CHANGES", "USERS", "DEEDS", "SIGN_IN_FAILURES"):
         yield Builder(name, getattr(keys, name), "Kept: the operator owns it.")
     yield Builder("PROBE", keys.PROBE, "A second.")
     yield Builder("LOGGERS", keys.LOGGERS, "`IDLE_RETENTION_S`.")
@@ -101,7 +101,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 44
+    assert len(every) == 45
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:
@@ -177,6 +177,7 @@ async def an_hour_of_the_web_page(people: People) -> None:
     assert await people.session(await people.begin_session(user)) is not None
     assert await people.use_link(await people.new_link("bia", Role.VIEW)) is not None
     await people.note(Deed(by="ana", did=Did.SIGNED_IN))
+    await people.note(Deed(by="ana", did=Did.SIGN_IN_FAILED))
     assert not await people.remove("bia", "ana")
 
 
@@ -195,6 +196,7 @@ async def test_no_key_leaks_when_all_calls_are_done(site: Site) -> None:
         wire.counter_ack,
         site.ledger.keys.dead,
         *(keys.DO_NOT_CALL, keys.PARAMETERS, keys.CHANGES, keys.USERS, keys.DEEDS),
+        keys.SIGN_IN_FAILURES,
     }
 
 

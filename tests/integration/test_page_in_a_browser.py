@@ -152,6 +152,11 @@ async def sign_in(visitor: Visitor, button: str, name: str = "Name") -> None:
     await visitor.press(button)
 
 
+async def in_force(stack: Stack, change: str) -> None:
+    """Wait until the bridge uses a change: before that it may start calls as it was."""
+    await wait_until(lambda: change in stack.bridges[0].log, f"in force: {change}")
+
+
 async def test_a_supervisor_watches_and_steers(tmp_path: Path, browser: Browser) -> None:
     async with Stack(tmp_path, cell={"threads": 6}) as stack:
         for name in ("pbx01", "pbx02"):
@@ -173,25 +178,25 @@ async def test_a_supervisor_watches_and_steers(tmp_path: Path, browser: Browser)
 async def _numbers_change(visitor: Visitor, stack: Stack) -> None:
     await visitor.sees("no requests")
     await stack.push(20)
-    await visitor.until(f"calls-{CELL}", lambda text: text == "6", "six calls on the page")
-    await visitor.until(f"state-{CELL}", lambda text: text == "threads full", "the limit")
-    assert await visitor.text(f"waiting-{CELL}") == "14"
+    await visitor.until(f"cell-calls-{CELL}", lambda text: text == "6", "six calls on the page")
+    await visitor.until(f"cell-state-{CELL}", lambda text: text == "threads full", "the limit")
+    assert await visitor.text(f"cell-waiting-{CELL}") == "14"
     await visitor.picture("page-overview")
 
 
 async def _a_pause_stops_dialing(visitor: Visitor, stack: Stack) -> None:
     await visitor.press(f"Pause {CELL}")
     began = time.monotonic()
-    await visitor.until(f"state-{CELL}", lambda text: text.startswith("paused"), "paused")
-    said = await visitor.text(f"state-{CELL}")
+    await visitor.until(f"cell-state-{CELL}", lambda text: text.startswith("paused"), "paused")
+    said = await visitor.text(f"cell-state-{CELL}")
     assert re.search(r"ana, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said), said
     await asyncio.sleep(max(0.0, began + 1.0 - time.monotonic()))
     rung = stack.rings.total()
     stack.end_calls()
-    await visitor.until(f"calls-{CELL}", lambda text: text == "0", "the calls ended")
+    await visitor.until(f"cell-calls-{CELL}", lambda text: text == "0", "the calls ended")
     assert stack.rings.total() == rung == 6
     await visitor.press(f"Resume {CELL}")
-    await visitor.until(f"calls-{CELL}", lambda text: text == "6", "six calls again")
+    await visitor.until(f"cell-calls-{CELL}", lambda text: text == "6", "six calls again")
 
 
 async def _three_at_once(visitor: Visitor, stack: Stack) -> None:
@@ -201,6 +206,7 @@ async def _three_at_once(visitor: Visitor, stack: Stack) -> None:
     await visitor.page.locator("#set-why").fill("few operators")
     await visitor.press("Set")
     await visitor.sees(re.compile(r"Change \d+ is in force"))
+    await in_force(stack, f"threads of cell {CELL} = 3")
     stack.end_calls()
     await visitor.until("calls", lambda text: text == "3 / 3", "three calls at once")
     await visitor.to("/changes")
@@ -214,11 +220,12 @@ async def _three_at_once(visitor: Visitor, stack: Stack) -> None:
 async def _a_drained_pbx_gets_no_calls(visitor: Visitor, stack: Stack) -> None:
     await visitor.to("/")
     await visitor.press("Drain pbx02")
-    await visitor.until("state-pbx02", lambda text: text.startswith("drained"), "drained")
+    await visitor.until("pbx-state-pbx02", lambda text: text.startswith("drained"), "drained")
+    await in_force(stack, "drained of PBX pbx02 = true")
     stack.end_calls("pbx02")
-    await visitor.until("calls-pbx02", lambda text: text == "0", "its calls ended")
+    await visitor.until("pbx-calls-pbx02", lambda text: text == "0", "its calls ended")
     await visitor.press("Resume pbx02")
-    await visitor.until("state-pbx02", lambda text: text == "takes calls", "it takes calls")
+    await visitor.until("pbx-state-pbx02", lambda text: text == "takes calls", "it takes calls")
 
 
 async def _a_call_is_read_and_hung_up(visitor: Visitor, stack: Stack) -> None:
@@ -240,8 +247,8 @@ async def _a_dead_request_is_corrected(visitor: Visitor, stack: Stack) -> None:
     element = {"IdRequisicao": "wrong-1", "Telefone": "abc"}
     await stack.redis.rpush(f"ZancURA2.0-Request-{CELL}", json.dumps(element))
     await visitor.to("/")
-    await visitor.until(f"dead-{CELL}", lambda text: text == "1", "a dead element")
-    await visitor.page.locator(f'[data-part="dead-{CELL}"] a').click()
+    await visitor.until(f"cell-dead-{CELL}", lambda text: text == "1", "a dead element")
+    await visitor.page.locator(f'[data-part="cell-dead-{CELL}"] a').click()
     await visitor.picture("page-dead")
     await visitor.page.locator('a[href^="/dead/entry"]').first.click()
     box = visitor.page.get_by_label("Element")
@@ -315,6 +322,69 @@ async def _in_portuguese(visitor: Visitor, paths: list[str]) -> None:
         assert width <= 360, f"{path} is {width} px wide"
     await visitor.to("/")
     await visitor.press(f"Pausar {CELL}")
-    await visitor.until(f"state-{CELL}", lambda text: text.startswith("pausada"), "pausada")
+    await visitor.until(f"cell-state-{CELL}", lambda text: text.startswith("pausada"), "pausada")
     await visitor.press(f"Retomar {CELL}")
     assert await _axe_of(visitor, paths) == []
+
+
+# --- a page that stays open ------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class BadGateway:
+    """A reverse proxy whose server is away: it answers 502. `asked` are the paths."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.asked.append(head.split()[1].decode())
+        gone = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        writer.write(gone)
+        await writer.drain()
+        writer.close()
+
+    @property
+    def streams(self) -> int:
+        return sum(path.startswith("/events") for path in self.asked)
+
+
+@asynccontextmanager
+async def bad_gateway(port: int) -> AsyncIterator[BadGateway]:
+    gateway = BadGateway()
+    async with await asyncio.start_server(gateway.answer, "127.0.0.1", port):
+        yield gateway
+
+
+async def test_an_open_page_outlives_a_restart(tmp_path: Path, browser: Browser) -> None:
+    async with Stack(tmp_path) as stack:
+        stack.add_pbx()
+        await stack.start(bridges=0, workers=False)
+        port = free_port()
+        web = await web_of(stack, port)
+        async with visiting(browser, f"http://127.0.0.1:{port}") as visitor:
+            await make_first_user(visitor, link_in(web))
+            await stack.push(3)
+            await visitor.until(f"cell-waiting-{CELL}", lambda text: text == "3", "three")
+            await visitor.page.evaluate("document.body.dataset.mark = 'not loaded again'")
+            await web.stop()
+            async with bad_gateway(port) as gateway:
+                await visitor.sees("No news from the server")
+                await wait_until(lambda: gateway.streams >= 2, "the page tried twice", within_s=40)
+                await visitor.sees("No news from the server")
+            web = await web_of(stack, port)
+            await stack.push(2)
+            await visitor.until(f"cell-waiting-{CELL}", lambda text: text == "5", "five")
+            await visitor.page.locator("p.lost").wait_for(state="hidden")
+            assert await visitor.page.locator("body[data-mark]").count() == 1
+
+            await web.stop()
+            async with bad_gateway(port) as gateway:
+                await wait_until(lambda: gateway.streams >= 1, "the page tried", within_s=40)
+            await stack.redis.delete(*await stack.redis.keys("dialer:session:*"))
+            await web_of(stack, port)
+            await visitor.page.get_by_role("button", name="Sign in").wait_for()
+            assert visitor.page.url.endswith("/login?next=/")
+            # The browser itself says each failed request.
+            expected = ("502", "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY")
+            visitor.said = [x for x in visitor.said if not any(one in x for one in expected)]

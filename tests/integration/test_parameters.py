@@ -97,6 +97,20 @@ async def test_a_change_is_stored_with_its_trail(store: ParameterStore) -> None:
     assert await store.change_at(2) is None
 
 
+async def test_a_change_that_was_given_up_is_not_made_later(
+    site: Site, store: ParameterStore
+) -> None:
+    await site.redis.config_set("maxmemory", 1)
+    try:
+        change = store.change(TIM, [THREE], version=0, by="ana")
+        assert await site.steps.or_none_if_down(change) is None
+    finally:
+        await site.redis.config_set("maxmemory", 0)
+    assert await store.changes(at_most=9) == []
+    assert await store.change(TIM, [THREE], version=0, by="bia") == 1
+    assert [one.by for one in await store.changes(at_most=9)] == ["bia"]
+
+
 async def test_a_removed_value_leaves_the_number_of_its_end(store: ParameterStore) -> None:
     await store.change(TIM, [THREE], version=0, by="ana")
     back = Edit(name="threads", old=3, new=50, was_live=True, is_live=False)

@@ -117,7 +117,7 @@ async def test_a_user_is_added_once(people: People) -> None:
 
 async def test_each_change_begins_a_new_generation(people: People) -> None:
     first = await ana_of(people)
-    await people.put("bia", ADMIN, None, by="ana")
+    await people.put("bia", ADMIN, "hash", by="ana")
     seen = [first]
     changes: list[Callable[[], Awaitable[object]]] = [
         lambda: people.change_role("ana", VIEW, "bia"),
@@ -151,7 +151,7 @@ async def test_the_same_role_again_changes_nothing(people: People) -> None:
 async def test_a_generation_is_not_used_again(people: People, site: Site) -> None:
     """Somebody deleted the users, or the clock of Redis was set back."""
     ana = await ana_of(people)
-    await people.put("bia", ADMIN, None, by="ana")
+    await people.put("bia", ADMIN, "hash", by="ana")
     await people.remove("ana", "bia")
     await site.redis.hset(keys.USERS, ":since", ana.since + 10**14)
     again = await ana_of(people)
@@ -186,7 +186,7 @@ async def test_a_name_that_no_user_can_have_is_refused(people: People) -> None:
 async def test_the_last_admin_stays(people: People) -> None:
     ana = await ana_of(people)
     await people.put("bia", OPERATE, None, by="ana")
-    said = "ana is the only admin; give another user the role admin first"
+    said = "besides ana no admin has a password; give another user the role admin and a password"
     for change in (
         people.remove("ana", "bia"),
         people.change_role("ana", OPERATE, "bia"),
@@ -197,9 +197,36 @@ async def test_the_last_admin_stays(people: People) -> None:
     assert await people.user("ana") == ana
     assert len(await people.deeds(9)) == 2
     await people.set_password("ana", "hash-2", "ana")
-    await people.change_role("bia", ADMIN, "ana")
+    await people.put("bia", ADMIN, "hash", by="ana")
     assert await people.remove("ana", "bia")
     assert [user.name for user in await people.users()] == ["bia"]
+
+
+async def test_the_last_admin_with_a_password_stays(people: People) -> None:
+    ana = await ana_of(people)
+    await people.put("bia", ADMIN, None, by="ana")
+    for change in (
+        people.remove("ana", "bia"),
+        people.change_role("ana", OPERATE, "bia"),
+        people.put("ana", ADMIN, None, by="bia"),
+    ):
+        with pytest.raises(LastAdmin, match="besides ana no admin has a password"):
+            await change
+    assert await people.user("ana") == ana
+    assert await people.remove("bia", "ana")
+    await people.put("bia", ADMIN, "hash", by="ana")
+    await people.put("ana", ADMIN, None, by="bia")
+    assert await people.remove("ana", "bia")
+
+
+async def test_of_admins_without_a_password_one_stays(people: People) -> None:
+    """As in the demo, whose only user enters by a link."""
+    for _ in range(2):
+        await people.put("demo", ADMIN, None, by="demo")
+    with pytest.raises(LastAdmin):
+        await people.remove("demo", "demo")
+    await people.put("eva", ADMIN, None, by="demo")
+    assert await people.remove("demo", "eva")
 
 
 async def test_users_may_change_while_there_is_no_admin(people: People) -> None:
@@ -213,7 +240,7 @@ async def test_of_two_admins_who_remove_each_other_one_stays(
     people: People, repeated: People
 ) -> None:
     await ana_of(people)
-    await people.put("bia", ADMIN, None, by="ana")
+    await people.put("bia", ADMIN, "hash", by="ana")
     said = await asyncio.gather(
         people.remove("ana", "bia"), repeated.remove("bia", "ana"), return_exceptions=True
     )
@@ -239,7 +266,7 @@ async def test_a_session_has_its_user(people: People) -> None:
 
 async def test_a_session_ends_when_its_user_changes(people: People) -> None:
     ana = await ana_of(people)
-    await people.put("bia", ADMIN, None, by="ana")
+    await people.put("bia", ADMIN, "hash", by="ana")
     changes: list[Callable[[], Awaitable[object]]] = [
         lambda: people.change_role("ana", VIEW, "bia"),
         lambda: people.set_password("ana", "hash-2", "bia"),
@@ -258,7 +285,7 @@ async def test_a_session_ends_when_its_user_changes(people: People) -> None:
 
 
 async def test_a_session_does_not_outlive_a_user_who_is_added_again(people: People) -> None:
-    await people.put("bia", ADMIN, None, by="ops")
+    await people.put("bia", ADMIN, "hash", by="ops")
     token = await people.begin_session(await ana_of(people))
     await people.remove("ana", "bia")
     await ana_of(people)
@@ -330,6 +357,16 @@ async def test_a_link_used_by_two_at_once_is_used_once(people: People, repeated:
     uses = [who.use_link(token) for who in (people, repeated) * 8]
     found = [link for link in await asyncio.gather(*uses) if link is not None]
     assert found == [Link(name="", role=ADMIN, enters=False)]
+
+
+async def test_a_link_for_the_first_user_ends_with_the_first_user(people: People) -> None:
+    first, second = [await people.new_link("", ADMIN) for _ in range(2)]
+    assert await people.use_link(first) is not None
+    assert await people.add_first("ana", ADMIN, "hash", by="ana")
+    assert not await people.add_first("bia", ADMIN, "hash", by="bia")
+    assert await people.link(second) is None
+    assert await people.use_link(second) is None
+    assert await people.use_link(await people.new_link("", ADMIN)) is None
 
 
 async def test_a_link_may_sign_a_user_in(people: People) -> None:
@@ -428,12 +465,35 @@ async def test_the_trail_of_deeds_is_bounded(
     people: People, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys, "DEEDS_KEPT", 10)
-    one = Deed(by="ana", did=Did.SIGN_IN_FAILED)
+    one = Deed(by="ana", did=Did.HUNG_UP)
     await asyncio.gather(*(people.note(one) for _ in range(300)))
     assert 10 <= await site.redis.xlen(keys.DEEDS) < 250  # whole nodes of a stream are dropped
     await people.put("ana", VIEW, None, by="ops")
     await people.new_link("ana", VIEW)
     assert await site.redis.xlen(keys.DEEDS) < 250
+
+
+async def test_failures_of_strangers_push_no_deed_out(
+    people: People, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "DEEDS_KEPT", 10)
+    monkeypatch.setattr(keys, "FAILURES_KEPT", 10)
+    await people.note(Deed(by="ana", did=Did.HUNG_UP))
+    failed = Deed(by="unknown name", did=Did.SIGN_IN_FAILED)
+    await asyncio.gather(*(people.note(failed) for _ in range(300)))
+    assert [deed.did for deed in await people.deeds(9)] == [Did.HUNG_UP]
+    assert 10 <= await site.redis.xlen(keys.SIGN_IN_FAILURES) < 250
+    newest, second = await people.failures(2)
+    assert (newest.did, newest.by) == (Did.SIGN_IN_FAILED, "unknown name")
+    assert await people.failures(1, newest.id) == [second]
+
+
+async def test_deeds_behind_unreadable_ones_are_found(people: People, site: Site) -> None:
+    """A newer version of the program noted what this one does not know."""
+    await people.note(Deed(by="ana", did=Did.HUNG_UP))
+    for _ in range(5):
+        await site.redis.xadd(keys.DEEDS, {"did": "flown"})
+    assert [deed.did for deed in await people.deeds(2)] == [Did.HUNG_UP]
 
 
 # --- repeats and garbage --------------------------------------------------------------------
@@ -610,7 +670,7 @@ async def test_a_step_writes_over_keys_of_another_type(
 ) -> None:
     ana = await ana_of(people)
     token = await people.begin_session(ana)
-    await people.put("bia", ADMIN, None, by="ops")
+    await people.put("bia", ADMIN, "hash", by="ops")
     steps: list[tuple[Did | None, Callable[[], Awaitable[object]]]] = [
         (None if is_with_users else Did.USER_REMOVED, lambda: people.remove("bia", "ana")),
         (Did.SIGNED_IN, lambda: people.note(Deed(by="ana", did=Did.SIGNED_IN))),

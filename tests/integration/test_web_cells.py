@@ -230,6 +230,23 @@ async def test_who_may_only_look_changes_nothing(web: Web, what: str) -> None:
         assert 'method="post" action="/' not in (await web.shown(path)).replace('"/logout"', "")
 
 
+async def test_a_change_that_redis_refuses_is_not_made_later(web: Web) -> None:
+    """What the page answered with an error must not come true when Redis takes writes again."""
+    store = web.site.collector.parameters
+    await store.steps.redis.config_set("maxmemory", 1)
+    try:
+        paused = await web.post(f"{AT_CELL}/pause")
+        assert paused.status_code == 409
+        assert "refuses to write" in paused.text
+        changed = await web.post(f"{AT_CELL}/set", {"threads": "3", "was-threads": "50"})
+        assert changed.status_code == 409
+    finally:
+        await store.steps.redis.config_set("maxmemory", 0)
+    await web.site.people.users()
+    assert (await store.read()).version == 0
+    assert (await web.post(f"{AT_CELL}/pause")).status_code == 303
+
+
 async def test_a_cell_that_is_not_there_cannot_be_paused(web: Web) -> None:
     assert (await web.post("/cells/nope/pause")).status_code == 422
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from dialer.domain.parameters import Subject
 from dialer.domain.people import Deed, Did
 from dialer.domain.roles import Role
+from dialer.store.steps import redis_time
 from dialer.web.pages import changes
 from dialer.web.pages.changes import shown_changes
 from tests.integration.web_site import CELL, Web, settings_at, web_site
@@ -118,3 +120,41 @@ async def test_deeds_are_for_administrators(web: Web) -> None:
     assert "looked at a telephone number" in html
     assert "&lt;b&gt;ASR_TIM:r-1" in html
     assert "looked at a telephone number" not in await web.shown("/changes?of=pbx01")
+
+
+async def test_failed_sign_ins_are_among_the_deeds_by_time(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "ON_A_PAGE", 3)
+    await web.sign_in(Role.ADMIN)
+    people = web.site.people
+    for n in range(8):
+        did = Did.SIGN_IN_FAILED if n % 2 else Did.HUNG_UP
+        await people.note(Deed(by="eva", did=did, what=f"deed-{n}"))
+        await passed(web, ms=2)
+    path, html = "/changes", ""
+    seen: list[str] = []
+    while path:
+        html = await web.shown(path)
+        on_page = re.findall(r"deed-\d", html)
+        assert len(on_page) <= 3
+        seen += on_page
+        older = re.search(r'href="(/changes\?before=[^"#]+)#deeds">Older', html)
+        path = older[1] if older is not None else ""
+    assert seen == [f"deed-{n}" for n in reversed(range(8))]
+    assert 'href="/changes#deeds"' in html
+
+
+async def passed(web: Web, *, ms: int) -> None:
+    """Wait until the clock of Redis is later by this."""
+    steps = web.site.people.steps
+    until = await redis_time(steps) + ms / 1000
+    while await redis_time(steps) < until:
+        pass
+
+
+@pytest.mark.parametrize("before", ["x", "-", "1-", "9" * 500, "%00"])
+async def test_a_bad_place_shows_the_newest_deeds(web: Web, before: str) -> None:
+    await web.sign_in(Role.ADMIN)
+    await web.site.people.note(Deed(by="eva", did=Did.HUNG_UP, what="deed-1"))
+    assert "deed-1" in await web.shown(f"/changes?before={before}")

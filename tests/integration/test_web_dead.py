@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from dialer.dead_list import SOUGHT_AMONG
 from dialer.domain.parameters import Subject
 from dialer.domain.people import Did
 from dialer.domain.roles import Role
+from dialer.errors import StoreUnavailable
+from dialer.monitor.collector import Seen
 from dialer.multcall.keys import CellKeys
 from dialer.settings import load
 from dialer.store.keys import LedgerKeys
 from dialer.store.ledger import DeadList
+from dialer.store.people import People
+from dialer.web.access import PAGE_WITHIN_S, SESSION_WITHIN_S
 from dialer.web.pages.dead import actions, elements
 from dialer.web.texts import NOTHING
 from tests.integration.cell_rig import CELL, Site
+from tests.integration.slow_proxy import SlowProxy
 from tests.integration.web_site import Web, settings_at, web_site
 from tests.processes import PbxPlace, site_toml
 
@@ -84,7 +93,7 @@ async def test_the_list_counts_by_reason_and_masks(web: Web, site: Site) -> None
     assert 'reason=duplicate_request">duplicate_request</a> 1,' in html
     assert f"Newest entries of {CELL}" in html, "the first cell with entries"
     assert NUMBER not in html
-    assert html.count("*********4321") == 4
+    assert html.count("*********4321") == 1, "of the message; elements show nothing of it"
     assert "2026-11-27 06:00:00" in html, "in the zone of the cell"
     assert "/dead/send" not in html
     assert await deeds(web) == []
@@ -135,6 +144,56 @@ async def test_a_strange_time_is_not_shown(web: Web, site: Site, at: str) -> Non
 async def test_a_list_of_another_type_is_said(web: Web, site: Site) -> None:
     await site.redis.set(KEYS.dead, "x")
     assert "WRONGTYPE" in await web.shown(f"/dead?cell={CELL}")
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["11,98888,7777", "11\u201198888\u20117777", "11\t98888_7777", "11/98888/7777",
+     "11    98888    7777", "2011-98-88T77:77", "1 1 9 8 8 8 8 x 7 7 7 7"],
+)  # fmt: skip
+@pytest.mark.parametrize("is_ascii", [True, False])
+async def test_viewers_see_no_number(web: Web, site: Site, number: str, is_ascii: bool) -> None:
+    for name in ("Telefone", "telefone", "Dados"):
+        if name == "Dados" and "x" in number:
+            continue
+        raw = json.dumps({name: number}, ensure_ascii=is_ascii).replace("/", "\\/")
+        entry = {"at": "", "source": "request", "reason": "invalid_request",
+                 "message": number.replace("x", ""), "raw": raw, "raw_base64": None}  # fmt: skip
+        await site.redis.rpush(KEYS.dead, json.dumps(entry))
+    await web.sign_in(Role.VIEW, "bia")
+    html = await web.shown("/dead")
+    cells = "".join(re.findall(r'<td[^>]*class="excerpt">(.*?)</td>', html, re.DOTALL))
+    assert cells.count("&#34;***&#34;") == 2
+    assert {*re.findall(r"[0-9]", cells.replace("&#34;", ""))} <= {"7"}
+    assert "&#34;Dados&#34;" in cells or "x" in number
+
+
+async def test_entries_that_are_alike_have_one_row(web: Web, site: Site) -> None:
+    name = await buried(site)
+    await site.redis.rpush(KEYS.dead, (await DeadList(site.steps, CELL).newest(1))[0].text)
+    await buried(site, "r-2")
+    html = await web.shown("/dead")
+    assert html.count(f'name="entry.{name}"') == 1
+    assert html.count("(2 times)") == 1
+    assert "The newest 3 of 3." in html
+    assert "Choose all 2 that are shown" in html
+
+
+async def test_the_list_says_how_old_its_figures_are(
+    web: Web, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await buried(site)
+    html = await web.shown("/dead")
+    assert "As of" in html
+    assert "these figures are old" not in html
+
+    async def fail() -> Seen:
+        raise StoreUnavailable("the registry is away")
+
+    monkeypatch.setattr(web.site.hub, "read", fail)
+    html = await web.shown("/dead")
+    assert "these figures are old" in html
+    assert "the registry is away" in html
 
 
 # --- one entry ------------------------------------------------------------------------------
@@ -224,6 +283,52 @@ async def test_an_entry_that_is_gone_is_said(web: Web, name: str) -> None:
     assert await deeds(web) == []
 
 
+async def test_only_the_newest_entries_are_read(web: Web, site: Site) -> None:
+    name = await buried(site)
+    for _ in range(10):
+        await site.redis.rpush(KEYS.dead, *(f"x{n}" for n in range(SOUGHT_AMONG // 10)))
+    answer = await web.get(f"/dead/entry?cell={CELL}&name={name}")
+    assert answer.status_code == 404
+    assert GONE in answer.text
+    assert GONE in (await send(web, name)).text
+    assert GONE in (await send(web, name, element="{}")).text
+    assert (await web.post("/dead/discard", {f"entry.{name}": "on"}, cell=CELL)).text.count(GONE)
+
+
+@pytest.mark.parametrize("name", ["", "<b>", "x" * 300, "ABCDEF0123"])
+async def test_what_is_no_name_is_not_sought(site: Site, name: str) -> None:
+    await buried(site)
+    await site.steps.read("CONFIG", "RESETSTAT")
+    assert await elements.named(DeadList(site.steps, CELL), [name]) == []
+    assert "cmdstat_llen" not in await site.redis.info("commandstats")
+
+
+async def test_an_entry_like_one_that_was_sent_is_not_sent_by_mistake(web: Web, site: Site) -> None:
+    """A double click, a second try or F5 must not ring the number of the twin."""
+    name = await buried(site)
+    (entry,) = await DeadList(site.steps, CELL).newest(1)
+    await site.redis.rpush(KEYS.dead, entry.text, entry.text)
+    element = entry.raw.decode()
+    assert "sent as" in (await send(web, name, element=element)).text
+    again = await send(web, name)
+    assert "one like it was sent again as r-1-c1: discard this one" in again.text
+    assert "open it, and decide there" in again.text
+    again = await send(web, name, element=element)
+    assert again.status_code == 422
+    assert "may ring again: tick the box" in again.text
+    assert 'name="sent_before" value="r-1-c1"' in again.text
+    again = await send(web, name, element=element, may_ring_again="1", sent_before="")
+    assert again.status_code == 422, "the tick was not for this"
+    assert len(await sent(site)) == 1
+    ticked = {"element": element, "may_ring_again": "1", "sent_before": "r-1-c1"}
+    assert "r-1-c2" in (await send(web, name, **ticked)).text
+    again = await send(web, name, **ticked)
+    assert again.status_code == 422, "a second click with the tick"
+    assert 'value="r-1-c1 r-1-c2"' in again.text
+    assert [one["IdRequisicao"] for one in await sent(site)] == ["r-1-c1", "r-1-c2"]
+    assert await DeadList(site.steps, CELL).size() == 1
+
+
 # --- many -----------------------------------------------------------------------------------
 
 
@@ -240,15 +345,90 @@ async def test_many_are_sent_with_one_change(web: Web, site: Site) -> None:
     assert (did, what.partition(":")[0]) == (Did.DEAD_SENT, f"3 of {CELL}")
 
 
+@asynccontextmanager
+async def slow_web(redis_url: str, tmp_path: Path, delay_s: float) -> AsyncIterator[Web]:
+    """Serve a page whose Redis is slow from the first look on."""
+    port = urlsplit(redis_url).port
+    assert port is not None
+    async with SlowProxy(port, delay_s=0.0) as slow:
+        url = redis_url.replace(str(port), str(slow.port))
+        async with web_site(settings_at(url, tmp_path)) as web:
+            await web.sign_in(Role.OPERATE, "ana")
+            await web.shown("/")
+            slow.delay_s = delay_s
+            yield web
+
+
 async def test_a_slow_redis_leaves_the_rest(
+    redis_url: str, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [await buried(site, f"r-{n}") for n in range(9)]
+    monkeypatch.setattr(actions, "ACTION_S", 4.0)
+    async with slow_web(redis_url, tmp_path, delay_s=0.3) as web:
+        answer = await send(web, *names)
+        done, left = (answer.text.count(said) for said in ("sent as", "not tried"))
+        assert done > 0
+        assert left > 0
+        assert len(names) - done - left <= 1, "Redis has not answered for one"
+        assert len(await sent(site)) - done <= 1
+        ((_, did, what, _),) = await deeds(web)
+        assert (did, what.partition(":")[0]) == (Did.DEAD_SENT, f"{done} of {CELL}")
+
+
+async def test_outcomes_are_said_before_the_page_must_answer(
+    redis_url: str, site: Site, tmp_path: Path
+) -> None:
+    """So slow that session, look, entries, sending and trail together would take too long."""
+    assert SESSION_WITHIN_S + actions.ACTION_S + actions.NOTE_S < PAGE_WITHIN_S
+    names = [await buried(site, f"r-{n}") for n in range(3)]
+    async with slow_web(redis_url, tmp_path, delay_s=1.6) as web:
+        answer = await send(web, *names)
+    assert answer.status_code == 200
+    assert all(name in answer.text for name in names)
+    assert "not tried" in answer.text
+
+
+async def test_outcomes_are_said_if_the_trail_fails(
     web: Web, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [await buried(site, f"r-{n}") for n in range(3)]
-    monkeypatch.setattr(actions, "SENDING_S", -1.0)
-    answer = await send(web, *names)
-    assert answer.text.count("not tried") == 3
+    async def refuse(*_: object) -> None:
+        raise StoreUnavailable("the registry refuses to write")
+
+    monkeypatch.setattr(People, "note", refuse)
+    answer = await send(web, await buried(site))
+    assert answer.status_code == 200
+    assert "sent as" in answer.text
+    assert "the trail of the web page has nothing of this: the registry refuses" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("/dead/send", "maxmemory"),
+        ("/dead/send", "min-replicas-to-write"),
+        ("/dead/discard", "min-replicas-to-write"),
+    ],
+)
+async def test_what_redis_refuses_is_not_done_later(
+    web: Web, site: Site, path: str, setting: str
+) -> None:
+    name, other = await buried(site, "r-1"), await buried(site, "r-2")
+    await site.redis.config_set(setting, 1)
+    try:
+        async with asyncio.timeout(4):
+            answer = await web.post(
+                path, {f"entry.{name}": "on", f"entry.{other}": "on"}, cell=CELL
+            )
+        assert answer.status_code == 200
+        assert "refuses to write" in answer.text
+        assert "look at the list" in answer.text
+    finally:
+        await site.redis.config_set(setting, 0)
+    await web.shown("/dead")
+    await web.site.people.put("rui", Role.VIEW, None, by="test")  # Redis takes writes again
+    assert await DeadList(site.steps, CELL).size() == 2
     assert await sent(site) == []
-    assert await deeds(web) == []
+    assert "r-1-c1" in (await send(web, name)).text
 
 
 async def test_all_that_are_shown_can_be_sent(web: Web, site: Site) -> None:

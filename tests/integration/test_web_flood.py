@@ -111,7 +111,7 @@ async def test_random_names_leave_a_bounded_trail(web: Web, redis: Redis) -> Non
     assert await flooded(300, ask) <= {401, 429}
     after = await load_of(redis)
     assert (after.connections, after.ever) == (before.connections, before.ever)
-    assert len(await web.site.people.deeds(1_000)) == 10
+    assert len(await web.site.people.failures(1_000)) == 10
     assert after.keys <= before.keys + 11  # the trail, and the replies to its deeds
 
 

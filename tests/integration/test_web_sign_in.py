@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from dialer.domain.people import Did
+from dialer.domain.people import Did, Link
 from dialer.domain.roles import Role
 from dialer.passwords import hashed
+from dialer.store.people import People
 from dialer.web.access import COOKIE, LANGUAGE_COOKIE
-from tests.integration.web_site import Web, settings_at, web_site
+from dialer.web.app import application
+from tests.integration.web_site import ORIGIN, Web, settings_at, web_site
 
 PASSWORD = "correct horse battery"
 NEW = "another horse battery"
@@ -30,7 +34,20 @@ async def signed_in(web: Web, **fields: str) -> httpx.Response:
 
 
 async def did(web: Web) -> list[tuple[Did, str, str]]:
-    return [(deed.did, deed.by, deed.what) for deed in await web.site.people.deeds(5)]
+    people = web.site.people
+    found = [*await people.failures(5), *await people.deeds(5)]
+    return [(deed.did, deed.by, deed.what) for deed in found]
+
+
+class RemovedInBetween(People):
+    """People who remove the user ana right after a link was used."""
+
+    __slots__ = ()
+
+    async def use_link(self, token: str) -> Link | None:
+        found = await People.use_link(self, token)
+        await self.remove("ana", "boss")
+        return found
 
 
 async def test_form_has_what_password_managers_need(web: Web) -> None:
@@ -125,6 +142,7 @@ async def test_link_that_enters_works_once(web: Web) -> None:
 
 
 async def test_first_link_makes_a_user(web: Web) -> None:
+    await web.site.people.remove("ana", "test")
     token = await web.site.people.new_link("", Role.ADMIN)
     form = {"link": token, "name": "root", "password": NEW, "again": NEW}
     assert (await web.post("/login", form)).status_code == 303
@@ -135,10 +153,31 @@ async def test_first_link_makes_a_user(web: Web) -> None:
     assert (await signed_in(web, name="root", password=NEW)).status_code == 303
 
 
+async def test_two_first_links_make_one_user(web: Web) -> None:
+    await web.site.people.remove("ana", "test")
+    tokens = [await web.site.people.new_link("", Role.ADMIN) for _ in range(3)]
+    form = {"password": NEW, "again": NEW}
+    posts = [web.post("/login", form, link=token, name=f"root-{token}") for token in tokens]
+    codes = sorted([answer.status_code for answer in await asyncio.gather(*posts)])
+    assert codes == [303, 410, 410]
+    assert len(await web.site.people.users()) == 1
+
+
+async def test_user_removed_in_between_does_not_come_back(web: Web) -> None:
+    steps = web.site.people.steps
+    app = application(replace(web.site, people=RemovedInBetween(steps)))
+    token = await web.site.people.new_link("ana", Role.ADMIN)
+    form = {"link": token, "password": NEW, "again": NEW}
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+        answer = await client.post("/login", data=form, headers={"Origin": ORIGIN})
+    assert answer.status_code == 410
+    assert await web.site.people.user("ana") is None
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"name": "ana"}, "There is a user of this name"),
         ({"name": "a b"}, "cannot be the name of a user"),
         ({"name": "<b>"}, "&lt;b&gt;"),
         ({"again": "another"}, "The two passwords differ."),
@@ -149,15 +188,14 @@ async def test_first_link_makes_a_user(web: Web) -> None:
 async def test_wrong_form_does_not_use_the_link_up(
     web: Web, fields: dict[str, str], sentence: str
 ) -> None:
+    await web.site.people.remove("ana", "test")
     token = await web.site.people.new_link("", Role.VIEW)
     form = {"link": token, "name": "bob", "password": NEW, "again": NEW}
     response = await web.post("/login", form | fields)
     assert response.status_code == 422
     assert sentence in response.text
     assert NEW not in response.text
-    user = await web.site.people.user("ana")
-    assert user is not None
-    assert user.role is Role.OPERATE
+    assert await web.site.people.is_empty()
     assert (await web.post("/login", form)).status_code == 303
 
 
@@ -207,7 +245,7 @@ async def test_unknown_language_is_not_kept(web: Web) -> None:
 
 
 async def test_language_form_leads_back_to_the_link(web: Web) -> None:
-    token = await web.site.people.new_link("", Role.VIEW)
+    token = await web.site.people.new_link("bob", Role.VIEW)
     assert f'name="back" value="/login?link={token}"' in await web.shown(f"/login?link={token}")
 
 

@@ -74,7 +74,7 @@ class Web:
 @asynccontextmanager
 async def web_site(settings: Settings, *, attempts: Attempts | None = None) -> AsyncIterator[Web]:
     """Serve these settings. Every page is made of a new look at the system."""
-    async with Collector(settings) as collector:
+    async with Collector(settings, needs_every_redis=False) as collector:
         site = Site(
             file=settings,
             collector=collector,

@@ -45,6 +45,33 @@ def test_bytes_that_are_no_text_raise_nothing_at_a_sign_in() -> None:
     assert not is_right(hashed(PASSWORD), "\udcff" * 12)
 
 
+LONG = "a" + "\u0300\u0323" * 98_000
+
+
+def test_a_long_password_takes_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    plain = passwords._plain
+
+    def noted(text: str) -> bytes:
+        given.append(text)
+        return plain(text)
+
+    monkeypatch.setattr(passwords, "_plain", noted)
+    kept = hashed(PASSWORD)
+    for use in (hashed, require_good):
+        with pytest.raises(DialerError, match="has 196001 characters"):
+            use(LONG)
+    assert not is_right(kept, LONG)
+    assert not is_right(None, LONG)
+    assert LONG not in given
+    assert len(given) == 3, "a hash is verified all the same"
+
+
+def test_a_password_that_is_too_long_is_never_right() -> None:
+    kept = PasswordHasher().hash("x" * 201)
+    assert not is_right(kept, "x" * 201)
+
+
 @pytest.mark.parametrize("length", [10, 200])
 def test_a_password_of_good_length_is_accepted(length: int) -> None:
     require_good("x" * length)

@@ -103,6 +103,21 @@ async def test_one_abandoned_step_of_each_name_remains() -> None:
     assert queue.retries == 1
 
 
+async def test_an_order_nobody_waits_for_is_not_run() -> None:
+    refused, next_of_call = step("dead_send", call="a"), step("claim", call="a")
+    unsent, wanted = step("change"), step("change")
+    queue = queue_of(refused, next_of_call)
+    queue.put_back(take(queue))
+    queue.add(unsent)
+    queue.add(wanted)
+    refused.done.cancel()
+    unsent.done.cancel()
+    assert take(queue) == [wanted, next_of_call]
+    assert queue.retries == 0
+    queue.finish(wanted, 7)
+    assert (wanted.done.result(), queue.orders) == (7, 0)
+
+
 async def test_taking_all_returns_what_has_no_result() -> None:
     again, new, behind, gone = step(call="a"), step(), step(call="a"), step()
     queue = queue_of(again, behind)

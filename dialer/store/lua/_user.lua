@@ -22,11 +22,13 @@ local function all_users(users)
   for i = 1, #flat, 2 do table.insert(found, user_of(flat[i], flat[i + 1])) end
   return found
 end
--- is_last_admin(users, user): true if no other user is an admin.
+-- is_last_admin(users, user): true if no other admin could take the place of this one. Another admin
+-- without a password cannot take the place of one who has one.
 local function is_last_admin(users, user)
   if user[2] ~= 'admin' then return false end
   for _, other in ipairs(all_users(users)) do
-    if other[2] == 'admin' and other[1] ~= user[1] then return false end
+    local is_equal = other[5] ~= '-' or user[5] == '-'
+    if other[2] == 'admin' and other[1] ~= user[1] and is_equal then return false end
   end
   return true
 end

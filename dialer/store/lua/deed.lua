@@ -1,6 +1,6 @@
--- Add a deed to the trail of deeds.
+-- Add a deed to the trail of deeds, or to that of failed sign-ins.
 -- Include: _time _sound _deed
--- KEYS 1 stream deeds   2 string reply to this deed
+-- KEYS 1 stream deeds or failures   2 string reply to this deed
 -- ARGV 1 who   2 did   3 what   4 why   5 deeds to keep   6 lifetime of the reply, s
 -- Returns 1. A repeat (its reply was lost) adds nothing.
 sound(KEYS[1], 'stream')

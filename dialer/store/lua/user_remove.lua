@@ -2,8 +2,8 @@
 -- Include: _time _sound _user _deed
 -- KEYS 1 hash users   2 stream deeds   3 string reply to this change
 -- ARGV 1 name   2 who does it   3 deeds to keep   4 lifetime of the reply, s
--- Returns 'removed' | 'gone' (there is no such user) | 'last_admin' (no admin would be left). A repeat
--- of the same change (its reply was lost) returns the same.
+-- Returns 'removed' | 'gone' (there is no such user) | 'last_admin' (no admin would be left, or none
+-- with a password). A repeat of the same change (its reply was lost) returns the same.
 sound(KEYS[1], 'hash')
 sound(KEYS[2], 'stream')
 local before = redis.call('GET', KEYS[3])

@@ -22,10 +22,13 @@ from dialer.web.access import Page
 from dialer.web.hub import Look
 from dialer.web.live import LivePage, shown
 from dialer.web.rendering import page
-from dialer.web.site import WITHIN_S, Site, site_of, visitor_of
+from dialer.web.site import WITHIN_S, Site, done_or_refused, site_of, visitor_of
 
 #: A live part waits so long for Redis, in seconds: less than until the page says that it is old.
 LIVE_WITHIN_S: Final = 2.0
+
+#: An order to hang up waits so long for the trail, in seconds: people may be annoyed meanwhile.
+NOTED_WITHIN_S: Final = 2.0
 
 #: No id is longer.
 ID_MAX: Final = 129
@@ -41,7 +44,7 @@ async def story(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[str
         ConfigError: there is no such cell.
     """
     cell, trouble, found = site.file.cell(names["cell"]).name, look.trouble, None
-    if not trouble:
+    if not trouble and len(names["id"]) <= ID_MAX:
         try:
             async with asyncio.timeout(LIVE_WITHIN_S):
                 found = await told(site.steps_of(cell), cell, names["id"])
@@ -71,9 +74,9 @@ async def missing(request: Request) -> Response | None:
 
 
 async def hang_up_call(request: Request) -> Response:
-    """Hang up the call that the form names."""
+    """Hang up the call that the form names. If the trail cannot be written, the page says so."""
     cell, request_id = _named(request)
-    why = request.state.form.get("why", "")
+    why, not_noted = request.state.form.get("why", ""), ""
     try:
         found = await _told(request, cell, request_id)
         if found is None:
@@ -81,13 +84,16 @@ async def hang_up_call(request: Request) -> Response:
         if not found.story.is_dialed:
             raise DialerError(f"{found.story.call_id} is not dialed now: it is {found.story.state}")
         # First: an order may be carried out although its reply is lost.
-        await note(request, Did.HUNG_UP, found.story.call_id, why)
+        not_noted = await _why_not_noted(request, Did.HUNG_UP, found.story.call_id, why)
         from dialer.hangup import hang_up  # it makes the Celery app
 
         await asyncio.to_thread(hang_up, found.story.call_id, found.story.pbx)
     except DialerError as error:
-        names = {"cell": cell, "id": request_id}
-        return await shown(STORY, request, status=409, names=names, trouble=str(error), why=why)
+        trouble = f"{error}; {not_noted}" if not_noted else str(error)
+        return await _story_again(request, cell, request_id, 409, trouble=trouble, why=why)
+    if not_noted:
+        trouble = f"The call was hung up, but {not_noted}"
+        return await _story_again(request, cell, request_id, 200, trouble=trouble)
     return RedirectResponse(path_of(cell, request_id), status_code=303)
 
 
@@ -121,11 +127,35 @@ async def _told(request: Request, cell: str, request_id: str) -> Told | None:
         return await told(site_of(request).steps_of(cell), cell, request_id)
 
 
+async def _story_again(
+    request: Request, cell: str, request_id: str, status: int, **around: Any
+) -> Response:
+    """Show the page of a call in answer to its form."""
+    names = {"cell": cell, "id": request_id}
+    return await shown(STORY, request, status=status, names=names, **around)
+
+
 async def note(request: Request, did: Did, what: str, why: str) -> None:
-    """Write to the trail what the visitor does."""
+    """Write to the trail what the visitor does.
+
+    Raises:
+        StoreUnavailable: Redis does not take it.
+        TimeoutError: it does not answer in time.
+    """
+    people = site_of(request).people
     deed = Deed(by=visitor_of(request).name, did=did, what=what, why=why)
     async with asyncio.timeout(WITHIN_S):
-        await site_of(request).people.note(deed)
+        await done_or_refused(people.steps, people.note(deed))
+
+
+async def _why_not_noted(request: Request, did: Did, what: str, why: str) -> str:
+    """Write to the trail what the visitor does; return why that is not possible, '' if it is."""
+    try:
+        async with asyncio.timeout(NOTED_WITHIN_S):
+            await note(request, did, what, why)
+    except AWAY as error:
+        return f"the trail has nothing of it: {said(error)}"
+    return ""
 
 
 def path_of(cell: str, request_id: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final
 from urllib.parse import urlencode
 
@@ -18,9 +19,10 @@ from dialer.errors import DialerError
 from dialer.steering import NoSuchChange, words
 from dialer.store.keys import CHANGES_KEPT
 from dialer.store.parameters import WHY_AT_MOST, ParameterStore
+from dialer.store.people import People
 from dialer.web.access import Page
 from dialer.web.live import LivePage
-from dialer.web.pages.steer import number_in, reason, seen_at, sentences
+from dialer.web.pages.steer import number_in, reason, seen_at, sentences, steered
 from dialer.web.rendering import page
 from dialer.web.site import site_of, visitor_of
 
@@ -43,6 +45,18 @@ class Shown:
     of: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownDeeds:
+    """One page of deeds. `older`: the next page begins before this deed, '' if it is the last.
+
+    `before`: it begins before this deed itself, '' if it is the first.
+    """
+
+    deeds: Sequence[Deed]
+    before: str
+    older: str
+
+
 async def _show(request: Request) -> Response:
     return await _page(request)
 
@@ -50,12 +64,12 @@ async def _show(request: Request) -> Response:
 async def _undo(request: Request) -> Response:
     """Undo a change; say it beside the changes if that is not possible."""
     text, of = request.path_params["number"], request.state.form.get("of", "")
-    steering = site_of(request).steering(visitor_of(request).name)
     try:
         number = number_in(text)
         if number is None:
             raise NoSuchChange(f"there is no change {text[:20]}")
-        await steering.undo(number, why=reason(request))
+        undone = number
+        await steered(request, lambda steering: steering.undo(undone, why=reason(request)))
     except DialerError as error:
         return await _page(request, of=of, status=409, troubles=sentences(error))
     return await seen_at(request, f"/changes?{urlencode({'of': of})}" if of else "/changes")
@@ -78,12 +92,25 @@ async def _page(
         shown=await shown_changes(site.collector.parameters, of=of, below=below),
         below=below,
         names=sorted({*names, *([of] if of else [])}),
-        deeds=await site.people.deeds(ON_A_PAGE) if has_deeds else None,
+        deeds=await shown_deeds(site.people, asked.get("before", "")) if has_deeds else None,
         troubles=troubles,
         words_of=_words,
         at=_at,
         why_at_most=WHY_AT_MOST,
     )
+
+
+async def shown_deeds(people: People, before: str = "") -> ShownDeeds:
+    """Return the newest deeds and failed sign-ins; with `before`, an `id`, those before it."""
+    trails = [await read(ON_A_PAGE + 1, before) for read in (people.deeds, people.failures)]
+    found = sorted(chain(*trails), key=_place, reverse=True)
+    older = found[ON_A_PAGE - 1].id if len(found) > ON_A_PAGE else ""
+    return ShownDeeds(deeds=found[:ON_A_PAGE], before=before, older=older)
+
+
+def _place(deed: Deed) -> tuple[int, ...]:
+    """Return what sorts the deeds of several trails: Redis gives an id by its time."""
+    return tuple(map(int, deed.id.split("-")))
 
 
 async def shown_changes(store: ParameterStore, *, of: str = "", below: int = 0) -> Shown:

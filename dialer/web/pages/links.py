@@ -10,13 +10,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from dialer.domain.people import Link, require_name
+from dialer.domain.people import Link, NoSuchUser, require_name
 from dialer.errors import DialerError
 from dialer.passwords import require_good
+from dialer.store.people import People
 from dialer.web.access import TOKEN_LENGTH
 from dialer.web.pages.new_session import signed_in
 from dialer.web.rendering import page
-from dialer.web.site import site_of
+from dialer.web.site import done_or_refused, site_of
 
 
 async def form(request: Request, token: str) -> Response:
@@ -32,47 +33,60 @@ async def use(request: Request, token: str) -> Response:
         return _over(request)
     if link.enters:
         return await _enter(request, token, link)
-    name = link.name or request.state.form.get("name", "")
+    fields = request.state.form
+    name, password = link.name or fields.get("name", ""), fields.get("password", "")
     try:
-        wrong = await _wrong(request, link, name)
+        require_name(name)
+        if password != fields.get("again", ""):
+            return _shown(request, token, link, name=name, has_two=True, status=422)
+        require_good(password)
     except DialerError as error:
         return _shown(request, token, link, name=name, sentence=str(error), status=422)
-    if wrong:
-        return _shown(request, token, link, name=name, wrong=wrong, status=422)
     return await _join(request, token, link, name)
-
-
-async def _wrong(request: Request, link: Link, name: str) -> str:
-    """Return what is wrong with name or password, '' if nothing.
-
-    Raises:
-        DialerError: a user cannot have that name or password.
-    """
-    form = request.state.form
-    require_name(name)
-    if not link.name and await site_of(request).people.user(name) is not None:
-        return "taken"
-    if form.get("password") != form.get("again"):
-        return "differ"
-    require_good(form.get("password", ""))
-    return ""
 
 
 async def _join(request: Request, token: str, link: Link, name: str) -> Response:
     """Set the password, and sign in. A user who is there keeps the role."""
     site = site_of(request)
     kept = await site.attempts.hashed(request.state.form["password"])
-    if await site.people.use_link(token) is None:
+    is_known = await site.people.user(name) is not None
+    if not await _used_up(request, token):
         return _over(request)
-    if link.name and await site.people.user(name) is not None:
-        await site.people.set_password(name, kept, name)
-    elif not await site.people.add(name, link.role, kept, by=name):
-        return _over(request)  # somebody took the name in the meantime
+    if not await done_or_refused(site.people.steps, _set(site.people, link, name, kept, is_known)):
+        return _over(request)
     return await _enter_as(request, name)
 
 
+async def _set(people: People, link: Link, name: str, kept: str, is_known: bool) -> bool:
+    """Set the password of a new user, or of the one that `is_known`.
+
+    Returns false if somebody added or removed the user since the link was used.
+    """
+    if not link.name:
+        return await people.add_first(name, link.role, kept, by=name)
+    if not is_known:
+        return await people.add(name, link.role, kept, by=name)
+    try:
+        await people.set_password(name, kept, name)
+    except NoSuchUser:
+        return False
+    return True
+
+
+async def _used_up(request: Request, token: str) -> bool:
+    """Use the link; return false if it is over.
+
+    Raises:
+        StoreUnavailable: Redis does not take it; the link stays.
+    """
+    people = site_of(request).people
+    # A step that was given up may still run, so the link is not tried before.
+    await done_or_refused(people.steps, people.wait_writable())
+    return await done_or_refused(people.steps, people.use_link(token)) is not None
+
+
 async def _enter(request: Request, token: str, link: Link) -> Response:
-    if await site_of(request).people.use_link(token) is None:
+    if not await _used_up(request, token):
         return _over(request)
     return await _enter_as(request, link.name)
 
@@ -91,7 +105,7 @@ async def _looked_at(request: Request, token: str) -> Link | None:
 def _shown(
     request: Request, token: str, link: Link, *, status: int = 200, **more: Any
 ) -> HTMLResponse:
-    context = {"name": link.name, "wrong": "", "sentence": ""} | more
+    context = {"name": link.name, "has_two": False, "sentence": ""} | more
     return page(request, "link.html", status=status, link=link, token=token,
                 query=f"link={token}", **context)  # fmt: skip
 

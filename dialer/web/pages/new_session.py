@@ -9,23 +9,34 @@ from starlette.responses import RedirectResponse, Response
 
 from dialer.domain.people import Deed, Did, User
 from dialer.web.access import sign_in, token_of
-from dialer.web.site import site_of, visitor_of
+from dialer.web.site import done_or_refused, site_of, visitor_of
 
 
 async def signed_in(request: Request, user: User, to: str) -> Response:
-    """Note that somebody signed in, and begin a session."""
-    address = visitor_of(request).address
-    await site_of(request).people.note(Deed(by=user.name, did=Did.SIGNED_IN, what=address))
-    return await with_new_session(request, user, to)
+    """Begin a session, and note that somebody signed in.
+
+    Raises:
+        StoreUnavailable: Redis does not take it.
+    """
+    people, address = site_of(request).people, visitor_of(request).address
+    # The browser has no session until it has this response.
+    response = await with_new_session(request, user, to)
+    deed = Deed(by=user.name, did=Did.SIGNED_IN, what=address)
+    await done_or_refused(people.steps, people.note(deed))
+    return response
 
 
 async def with_new_session(request: Request, user: User, to: str) -> Response:
-    """Begin a session, end the one that the browser had, and go to a path of this site."""
+    """Begin a session, end the one that the browser had, and go to a path of this site.
+
+    Raises:
+        StoreUnavailable: Redis does not take it.
+    """
     people = site_of(request).people
     if old := token_of(request):
-        await people.end_session(old)
+        await done_or_refused(people.steps, people.end_session(old))
     response = RedirectResponse(to, status_code=303)
-    sign_in(response, await people.begin_session(user))
+    sign_in(response, await done_or_refused(people.steps, people.begin_session(user)))
     return response
 
 

@@ -14,7 +14,7 @@ from dialer.web.hub import Look
 from dialer.web.live import LivePage
 from dialer.web.site import Site
 
-#: The present minute is not over, so the rate is that of the minute before.
+#: Seconds of a minute.
 MINUTE_S = 60
 
 
@@ -35,11 +35,12 @@ def cell_row(site: Site, look: Look, name: str) -> dict[str, Any]:
         "name": name,
         "decision": seen.snapshot.decision(name),
         "counts": seen.snapshot.cells[name].counts,
+        "is_read": not seen.snapshot.cells[name].unreadable,
         "threads": seen.snapshot.threads.get(name, 0),
         "paused": paused,
         "paused_at": when(paused),
         "zone": seen.live.settings.cell(name).limits.time_zone,
-        "per_minute": _per_minute(site.collector.minutes(name), look.at),
+        "per_minute": _per_minute(site.collector.minutes(name)),
         "answer_rate": answer_rate(seen.snapshot.cells[name].outcomes),
     }
 
@@ -68,8 +69,12 @@ def answer_rate(outcomes: Outcomes) -> float | None:
     return dialed[Result.ANSWERED] / total if total else None
 
 
-def _per_minute(minutes: Mapping[int, Outcomes], at: datetime) -> int:
-    last = minutes.get(int(at.timestamp()) // MINUTE_S - 1, Outcomes())
+def _per_minute(minutes: Mapping[int, Outcomes]) -> int:
+    """Return the calls of the last full minute; the newest minute that was read is the present one.
+
+    The minutes are those of Redis's clock, which may differ from ours.
+    """
+    last = minutes.get(max(minutes, default=0) - 1, Outcomes())
     return sum(n for (pbx, _), n in last.items() if pbx)
 
 

@@ -24,8 +24,8 @@ from dialer.store.parameters import WHY_AT_MOST
 from dialer.web.live import LivePage
 from dialer.web.live import shown as shown_page
 from dialer.web.pages.overview import when
-from dialer.web.pages.steer import reason, seen_at, sentences
-from dialer.web.site import Site, site_of, visitor_of
+from dialer.web.pages.steer import reason, seen_at, sentences, steered
+from dialer.web.site import Site, site_of
 
 #: Values that are one of some words.
 CHOICES: Final[Mapping[str, Sequence[str]]] = {
@@ -114,15 +114,14 @@ async def parameters_of(site: Site, subject: Subject, attempt: Attempt = NO_ATTE
 
 async def set_parameters(request: Request, live_page: LivePage, subject: Subject) -> Response:
     """Set what the person changed in the form; show the page again if it is not valid."""
-    site, form = site_of(request), request.state.form
-    typed = changed(subject.kind, form)
+    typed = changed(subject.kind, request.state.form)
     fresh, wrong = values(subject.kind, typed)
     why = reason(request)
     if wrong:
         attempt = Attempt(typed=typed, why=why, troubles=[*wrong.values()], wrong=[*wrong])
         return await _again(request, live_page, subject, attempt, status=422)
     try:
-        made = await site.steering(visitor_of(request).name).set(subject, fresh, why=why)
+        made = await steered(request, lambda steering: steering.set(subject, fresh, why=why))
     except DialerError as error:
         fields = [one.field for one in error.problems] if isinstance(error, SettingsRefused) else []
         attempt = Attempt(typed=typed, why=why, troubles=sentences(error), wrong=fields)

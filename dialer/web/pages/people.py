@@ -11,14 +11,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dialer.domain.people import NoSuchUser, require_name
 from dialer.domain.roles import Role
-from dialer.errors import DialerError
+from dialer.errors import DialerError, StoreUnavailable
 from dialer.passwords import require_good
 from dialer.web.access import Page
 from dialer.web.attempts import TooMany
 from dialer.web.live import LivePage
 from dialer.web.pages.new_session import with_new_session
 from dialer.web.rendering import page
-from dialer.web.site import site_of, visitor_of
+from dialer.web.site import done_or_refused, site_of, visitor_of
 
 
 async def _list(request: Request) -> Response:
@@ -38,21 +38,26 @@ async def _add(request: Request) -> Response:
         if password:
             require_good(password)
         kept = await site.attempts.hashed(password) if password else None
-        if not await site.people.add(name, role, kept, by=by):
+        adding = site.people.add(name, role, kept, by=by)
+        if not await done_or_refused(site.people.steps, adding):
             return await _shown(request, at="add", wrong="taken", typed=typed, status=422)
+    except StoreUnavailable:
+        raise
     except DialerError as error:
         return await _shown(request, at="add", sentence=str(error), typed=typed, status=422)
     return _back() if password else await _with_link(request, name, role)
 
 
 async def _change_role(request: Request) -> Response:
-    form, visitor = request.state.form, visitor_of(request)
+    form, visitor, people = request.state.form, visitor_of(request), site_of(request).people
     name = form.get("name", "")
     if name == visitor.name:
         return await _shown(request, at="list", wrong="own_role", status=422)
     try:
         role = _role(form.get("role", ""))
-        await site_of(request).people.change_role(name, role, visitor.name)
+        await done_or_refused(people.steps, people.change_role(name, role, visitor.name))
+    except StoreUnavailable:
+        raise
     except DialerError as error:
         return await _shown(request, at="list", sentence=str(error), status=422)
     return _back()
@@ -69,11 +74,14 @@ async def _make_link(request: Request) -> Response:
 
 async def _remove(request: Request) -> Response:
     name, by = request.state.form.get("name", ""), visitor_of(request).name
+    people = site_of(request).people
     if name == by:
         return await _shown(request, at="list", wrong="self", status=422)
     try:
-        if not await site_of(request).people.remove(name, by):
+        if not await done_or_refused(people.steps, people.remove(name, by)):
             return await _shown(request, at="list", wrong="gone", status=422)
+    except StoreUnavailable:
+        raise
     except DialerError as error:
         return await _shown(request, at="list", sentence=str(error), status=422)
     return _back()
@@ -81,8 +89,8 @@ async def _remove(request: Request) -> Response:
 
 async def _with_link(request: Request, name: str, role: Role) -> Response:
     """Show a new link. Nobody can see it again."""
-    by = visitor_of(request).name
-    token = await site_of(request).people.new_link(name, role, by=by)
+    by, people = visitor_of(request).name, site_of(request).people
+    token = await done_or_refused(people.steps, people.new_link(name, role, by=by))
     link = f"{request.url.scheme}://{request.headers.get('host', '')}/login?link={token}"
     return await _shown(request, link=link, link_for=name)
 
@@ -139,11 +147,14 @@ async def _change_password(request: Request) -> Response:
         if not is_right:
             return _password_shown(request, wrong="old", status=422)
         kept = await site.attempts.hashed(password)
-        await site.people.set_password(visitor.name, kept, visitor.name)
+        setting = site.people.set_password(visitor.name, kept, visitor.name)
+        await done_or_refused(site.people.steps, setting)
     except TooMany as error:
         response = _password_shown(request, wait_s=error.wait_s, status=429)
         response.headers["Retry-After"] = str(error.wait_s)
         return response
+    except StoreUnavailable:
+        raise
     except DialerError as error:
         return _password_shown(request, sentence=str(error), status=422)
     user = await site.people.user(visitor.name)

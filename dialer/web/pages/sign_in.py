@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,14 +11,15 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dialer.domain.people import Deed, Did, User
 from dialer.domain.roles import Role
+from dialer.errors import StoreUnavailable
 from dialer.web.access import LANGUAGE_COOKIE, Page, sign_out, token_of
 from dialer.web.attempts import TooMany
 from dialer.web.live import LivePage
 from dialer.web.pages import links
 from dialer.web.pages.new_session import can_keep_cookie, signed_in
 from dialer.web.paths import safe_path
-from dialer.web.rendering import page
-from dialer.web.site import site_of, visitor_of
+from dialer.web.rendering import message_page, page
+from dialer.web.site import done_or_refused, site_of, visitor_of
 from dialer.web.texts import LANGUAGES
 
 #: The browser keeps the chosen language for a year, in seconds.
@@ -38,8 +40,21 @@ async def _sign_in(request: Request) -> Response:
     if not can_keep_cookie(request):
         return _only_over_https(request)
     form = request.state.form
-    if "link" in form:
-        return await links.use(request, form["link"])
+    try:
+        if "link" in form:
+            return await links.use(request, form["link"])
+        return await _with_password(request)
+    except StoreUnavailable as error:
+        return message_page(request, str(error), status=503)
+
+
+async def _with_password(request: Request) -> Response:
+    """Check name and password, and begin a session.
+
+    Raises:
+        StoreUnavailable: Redis does not take it.
+    """
+    form = request.state.form
     site, address = site_of(request), visitor_of(request).address
     name, to = form.get("name", "").strip(), safe_path(form.get("next", ""))
     user: User | None = None
@@ -67,13 +82,16 @@ async def _note_failure(request: Request, name: str) -> None:
     site, address = site_of(request), visitor_of(request).address
     if site.attempts.spend_note():
         by = name or "unknown name"
-        await site.people.note(Deed(by=by, did=Did.SIGN_IN_FAILED, what=address))
+        deed = Deed(by=by, did=Did.SIGN_IN_FAILED, what=address)
+        await done_or_refused(site.people.steps, site.people.note(deed))
 
 
 async def _sign_out(request: Request) -> Response:
     people, visitor = site_of(request).people, visitor_of(request)
-    await people.end_session(token_of(request))
-    await people.note(Deed(by=visitor.name, did=Did.SIGNED_OUT, what=visitor.address))
+    await done_or_refused(people.steps, people.end_session(token_of(request)))
+    deed = Deed(by=visitor.name, did=Did.SIGNED_OUT, what=visitor.address)
+    with contextlib.suppress(StoreUnavailable):  # signed out all the same
+        await done_or_refused(people.steps, people.note(deed))
     response = RedirectResponse("/login", status_code=303)
     sign_out(response)
     return response

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -12,9 +13,10 @@ from starlette.responses import RedirectResponse, Response
 from dialer.domain.parameters import Subject
 from dialer.errors import DialerError
 from dialer.settings.problems import SettingsRefused
+from dialer.steering import Made, Steering
 from dialer.web.hub import NotRead
 from dialer.web.paths import safe_path
-from dialer.web.site import site_of, visitor_of
+from dialer.web.site import done_or_refused, site_of, visitor_of
 
 #: Numbers of changes, as in addresses.
 NUMBER: Final = re.compile(r"[0-9]{1,14}")
@@ -22,16 +24,27 @@ NUMBER: Final = re.compile(r"[0-9]{1,14}")
 
 async def stop(request: Request, subject: Subject) -> Response:
     """Pause a cell, or drain a PBX."""
-    steering = site_of(request).steering(visitor_of(request).name)
-    await steering.stop(subject, why=reason(request))
+    await steered(request, lambda steering: steering.stop(subject, why=reason(request)))
     return await seen_at(request, way_back(request))
 
 
 async def resume(request: Request, subject: Subject) -> Response:
     """End the pause of a cell, or the draining of a PBX."""
-    steering = site_of(request).steering(visitor_of(request).name)
-    await steering.resume(subject, why=reason(request))
+    await steered(request, lambda steering: steering.resume(subject, why=reason(request)))
     return await seen_at(request, way_back(request))
+
+
+async def steered(
+    request: Request, operation: Callable[[Steering], Coroutine[Any, Any, Made]]
+) -> Made:
+    """Do an operation in the name of the visitor.
+
+    Raises:
+        StoreUnavailable: Redis does not take it, and nothing is changed later.
+    """
+    site = site_of(request)
+    work = operation(site.steering(visitor_of(request).name))
+    return await done_or_refused(site.collector.registry, work)
 
 
 def reason(request: Request) -> str:

@@ -3,6 +3,7 @@
 
 const live = document.getElementById("live");
 const STALE_AFTER_MS = 5000;
+const AGAIN_AFTER_MS = 5000;
 let heardAt = Date.now();
 
 function parts(root) {
@@ -56,17 +57,34 @@ function showNewest() {
   newest = null;
 }
 
-function setRunning(isRunning) {
-  source?.close();
-  source = isRunning ? new EventSource("/events?page=" + encodeURIComponent(live.dataset.page)) : null;
-  heardAt = Date.now();
-  newest = null;
-  source?.addEventListener("live", (event) => {
+function listen() {
+  source = new EventSource("/events?page=" + encodeURIComponent(live.dataset.page));
+  source.addEventListener("live", (event) => {
     heardAt = Date.now();
     newest = JSON.parse(event.data).html;
     showNewest();
   });
-  source?.addEventListener("over", () => location.reload());
+  source.addEventListener("over", () => location.reload());
+  source.addEventListener("error", (event) => {
+    if (event.target.readyState === EventSource.CLOSED) setTimeout(listenAgain, AGAIN_AFTER_MS);
+  });
+}
+
+// The browser gives a stream up after one other answer than 200: of a proxy, or without a session.
+async function listenAgain() {
+  const asked = { method: "HEAD", redirect: "manual", signal: AbortSignal.timeout(AGAIN_AFTER_MS) };
+  const answer = await fetch("/", asked).catch(() => null);
+  if (source?.readyState !== EventSource.CLOSED) return; // stopped or started in the meantime
+  if (answer?.type === "opaqueredirect") location.reload(); // it leads to the sign-in
+  else listen();
+}
+
+function setRunning(isRunning) {
+  source?.close();
+  source = null;
+  heardAt = Date.now();
+  newest = null;
+  if (isRunning) listen();
   document.body.classList.toggle("stopped", !isRunning);
 }
 

@@ -16,23 +16,26 @@ from dialer.dead_list import (
     Correction,
     DeadElements,
     Handled,
+    SentBefore,
     StillWrong,
     changes_in,
     require_for_many,
 )
 from dialer.domain.people import Did
-from dialer.errors import ConfigError, DialerError, InvalidRequest
+from dialer.errors import ConfigError, DialerError, InvalidRequest, StoreUnavailable
 from dialer.store.ledger import DeadEntry
 from dialer.store.parameters import one_line
-from dialer.web.pages.call import note, said
-from dialer.web.pages.dead.elements import FIELD, elements, named, names_in
-from dialer.web.pages.dead.entry import GONE, entry_page
+from dialer.web.pages.call import AWAY, note, said
+from dialer.web.pages.dead.elements import FIELD, GONE, elements, named, names_in
+from dialer.web.pages.dead.entry import entry_page
 from dialer.web.pages.dead.listing import listing
 from dialer.web.rendering import page
-from dialer.web.site import WITHIN_S, site_of
+from dialer.web.site import WITHIN_S, done_or_refused, site_of
 
-#: No entry is begun later than this after the first one of a form, in seconds.
-SENDING_S: Final = 5.0
+#: A form has so long for all its entries, and the trail for its deed, in seconds. Together with the
+#: session less than a page may take, so that what was done is always said.
+ACTION_S: Final = 8.0
+NOTE_S: Final = 3.0
 
 NOT_TRIED: Final = "not tried, because Redis is slow: send it once more"
 
@@ -41,22 +44,21 @@ NOT_TRIED: Final = "not tried, because Redis is slow: send it once more"
 class Outcome:
     """What became of an entry: the id that it was sent as, or `said` in a sentence.
 
-    `is_unsure`: Redis did not answer.
+    `is_away`: Redis did not take it, or did not answer.
     """
 
     name: str
     sent_as: str = ""
     said: str = ""
-    is_unsure: bool = False
+    is_away: bool = False
 
 
 async def send(request: Request) -> Response:
     """Send the entries of the form again; one with the element that the form has."""
-    form = request.state.form
-    look = await site_of(request).hub.now()
-    it = elements(request, look, form.get("cell", ""))
+    form, until = request.state.form, _deadline()
+    it = await _elements(request, until)
     if "element" in form:
-        return await _send_one(request, it)
+        return await _send_one(request, it, until)
     try:
         names = names_in(form)
         typed, wire = form.get("set", "").strip(), it.settings.multcall.wire
@@ -65,24 +67,24 @@ async def send(request: Request) -> Response:
             require_for_many(changes, wire)
     except (ConfigError, InvalidRequest) as error:
         return await _again(request, error)
-    return await _send_all(request, it, names, Correction(changes=changes, why=_why(form)))
+    correction = Correction(changes=changes, why=_why(form))
+    return await _send_all(request, it, names, correction, until)
 
 
 async def discard(request: Request) -> Response:
     """Take the entries of the form out for good."""
-    form = request.state.form
-    look = await site_of(request).hub.now()
-    it = elements(request, look, form.get("cell", ""))
+    form, until = request.state.form, _deadline()
+    it = await _elements(request, until)
     try:
         names = names_in(form)
     except ConfigError as error:
         return await _again(request, error)
-    entries = await named(it.dead, names)
+    entries = await _named(it, names, until)
     try:
-        async with asyncio.timeout(WITHIN_S):
-            n = await it.discard(entries[::-1], _why(form))
-    except (RedisError, OSError) as error:
-        unsure = f"Redis does not answer ({said(error)}): some may be discarded"
+        async with asyncio.timeout_at(until):
+            n = await done_or_refused(it.dead.steps, it.discard(entries[::-1], _why(form)))
+    except (RedisError, OSError, StoreUnavailable) as error:
+        unsure = f"{_away(error)}: some may be discarded, look at the list"
         return await _done(request, it, [Outcome(name=name, said=unsure) for name in names])
     found = {entry.name for entry in entries}
     outcomes = [Outcome(name=name, said="discarded" if name in found else GONE) for name in names]
@@ -92,7 +94,7 @@ async def discard(request: Request) -> Response:
     return await _done(request, it, outcomes)
 
 
-async def _send_one(request: Request, it: DeadElements) -> Response:
+async def _send_one(request: Request, it: DeadElements, until: float) -> Response:
     """Send one entry as it was corrected; show the form again if it is still wrong.
 
     Raises:
@@ -100,51 +102,65 @@ async def _send_one(request: Request, it: DeadElements) -> Response:
         Handled: somebody else was faster.
     """
     form = request.state.form
-    entries = await named(it.dead, names_in(form)[:1])
+    entries = await _named(it, names_in(form)[:1], until)
     if not entries:
         raise Handled(GONE)
     (entry,) = entries
+    known = frozenset(form.get("sent_before", "").split())
     correction = Correction(
         changes={},
         element=form["element"].encode("utf-8", "replace"),
         why=_why(form),
         may_ring_again=bool(form.get("may_ring_again")),
+        sent_before=known,
     )
     try:
-        outcome = await _sent(it, entry, correction, cure="tick the box if it is to be rung again")
+        outcome = await _sent(
+            it, entry, correction, until=until, cure="tick the box if it is to be rung again"
+        )
     except StillWrong as error:
+        if isinstance(error, SentBefore):
+            known |= {error.request_id}
         look = await site_of(request).hub.now()
         typed = {"element": form["element"], "why": form.get("why", "")}
-        return entry_page(request, look, it, entry, status=422, trouble=str(error), **typed)
+        return entry_page(
+            request, look, it, entry, status=422, trouble=str(error), sent_before=known, **typed
+        )
     return await _done_sending(request, it, [outcome])
 
 
 async def _send_all(
-    request: Request, it: DeadElements, names: Sequence[str], correction: Correction
+    request: Request,
+    it: DeadElements,
+    names: Sequence[str],
+    correction: Correction,
+    until: float,
 ) -> Response:
     """Send entries, the oldest first, as many as Redis takes in time."""
-    entries = await named(it.dead, names)
+    entries = await _named(it, names, until)
     gone = {*names} - {entry.name for entry in entries}
     outcomes = [Outcome(name=name, said=GONE) for name in sorted(gone)]
     now = asyncio.get_running_loop().time
-    begun, is_away = now(), False
+    is_away = False
     for entry in entries:
-        if is_away or now() - begun > SENDING_S:
+        if is_away or now() > until:
             outcomes.append(Outcome(name=entry.name, said=NOT_TRIED))
             continue
         try:
-            one = await _sent(it, entry, correction, cure="open it, and decide there")
+            one = await _sent(it, entry, correction, until=until, cure="open it, and decide there")
         except DialerError as error:
             one = Outcome(name=entry.name, said=str(error))
         outcomes.append(one)
-        is_away = one.is_unsure
+        is_away = one.is_away
     return await _done_sending(request, it, outcomes)
 
 
 async def _sent(
-    it: DeadElements, entry: DeadEntry, correction: Correction, *, cure: str
+    it: DeadElements, entry: DeadEntry, correction: Correction, *, until: float, cure: str
 ) -> Outcome:
     """Send one entry again. `cure` is what to do if its number may have been rung.
+
+    `until` is when to give up, by the clock of the event loop.
 
     Raises:
         StillWrong: it would be refused again, or rung again.
@@ -153,11 +169,41 @@ async def _sent(
     if entry.reason in MAY_HAVE_RUNG and not correction.may_ring_again:
         raise StillWrong(f"its number may have been rung already ({entry.reason}): {cure}")
     try:
-        async with asyncio.timeout(WITHIN_S):
-            return Outcome(name=entry.name, sent_as=await it.send(entry, correction))
-    except (RedisError, OSError) as error:
-        unsure = f"Redis does not answer ({said(error)}): it may have been sent, look at the list"
-        return Outcome(name=entry.name, said=unsure, is_unsure=True)
+        async with asyncio.timeout_at(until), asyncio.timeout(WITHIN_S):
+            sent_as = await done_or_refused(it.dead.steps, it.send(entry, correction))
+    except SentBefore as error:
+        raise SentBefore(error.request_id, cure) from None
+    except (RedisError, OSError, StoreUnavailable) as error:
+        unsure = f"{_away(error)}: it may have been sent, look at the list"
+        return Outcome(name=entry.name, said=unsure, is_away=True)
+    return Outcome(name=entry.name, sent_as=sent_as)
+
+
+def _deadline() -> float:
+    """Return when the form that came now must have done its work, by the event loop's clock."""
+    return asyncio.get_running_loop().time() + ACTION_S
+
+
+async def _elements(request: Request, until: float) -> DeadElements:
+    """Return what the visitor can do with the dead elements of the cell of the form."""
+    async with asyncio.timeout_at(until):
+        look = await site_of(request).hub.now()
+    return elements(request, look, request.state.form.get("cell", ""))
+
+
+async def _named(it: DeadElements, names: Sequence[str], until: float) -> list[DeadEntry]:
+    """Return the entries that the form chose. Nothing is sent or discarded if it is too late."""
+    async with asyncio.timeout_at(until):
+        return await named(it.dead, names)
+
+
+def _away(error: BaseException) -> str:
+    """Return in a sentence that Redis did not take something, and why."""
+    return (
+        str(error)
+        if isinstance(error, StoreUnavailable)
+        else f"Redis does not answer ({said(error)})"
+    )
 
 
 async def _again(request: Request, error: DialerError) -> Response:
@@ -195,8 +241,9 @@ async def _done(
     trouble = ""
     if did is not None:
         try:
-            await note(request, did, what, _why(request.state.form))
-        except (RedisError, OSError) as error:
+            async with asyncio.timeout(NOTE_S):
+                await note(request, did, what, _why(request.state.form))
+        except AWAY as error:
             trouble = f"the trail of the web page has nothing of this: {said(error)}"
     return page(request, "dead_done.html", cell=it.cell.name, outcomes=outcomes, trouble=trouble)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from dialer.dead_list import DeadElements
+from dialer.dead_list import HANDLED, SOUGHT_AMONG, DeadElements
 from dialer.errors import ConfigError
 from dialer.store.ledger import DeadEntry, DeadList
 from dialer.web.hub import Look
@@ -20,6 +20,9 @@ MANY: Final = 200
 
 #: The field of an entry in a form is this with the entry's name.
 FIELD: Final = "entry."
+
+#: What is said of an entry that is not found.
+GONE: Final = f"{HANDLED}, or it is not among the newest {SOUGHT_AMONG:,}"
 
 _NAME: Final = re.compile(r"[0-9a-f]{10}")
 
@@ -54,7 +57,13 @@ def names_in(form: Mapping[str, str]) -> list[str]:
 
 
 async def named(dead: DeadList, names: Sequence[str]) -> list[DeadEntry]:
-    """Return the entries of these names that are still there, the oldest first."""
+    """Return the entries of these names that are still there, the oldest first.
+
+    They are sought among the newest. What cannot be a name is not sought.
+    """
+    sought = [name for name in names if _NAME.fullmatch(name)]
+    if not sought:
+        return []
     async with asyncio.timeout(WITHIN_S):
-        found = await dead.newest(len(names), names=names)
+        found = await dead.newest(len(sought), names=sought, among=SOUGHT_AMONG)
     return found[::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Collection
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,11 +15,9 @@ from dialer.store.ledger import DeadEntry
 from dialer.store.parameters import WHY_AT_MOST
 from dialer.web.hub import Look
 from dialer.web.pages.call import note, zone_of
-from dialer.web.pages.dead.elements import FIELD, elements, named
+from dialer.web.pages.dead.elements import FIELD, GONE, elements, named
 from dialer.web.rendering import message_page, page
 from dialer.web.site import site_of
-
-GONE: Final = "somebody else sent or discarded it already"
 
 
 async def show_entry(request: Request) -> Response:
@@ -49,9 +47,11 @@ def entry_page(
     trouble: str = "",
     element: str | None = None,
     why: str = "",
+    sent_before: Collection[str] = (),
 ) -> Response:
     """Return the page of an entry. `element` and `why` are what was typed, `trouble` what is wrong.
 
+    `sent_before` are the ids as which entries like it were sent, as far as the visitor knows.
     The caller has noted that the visitor sees the number, or the visitor typed it.
     """
     is_request = entry.source == "request"
@@ -68,7 +68,8 @@ def entry_page(
         problems=it.problems(raw) if is_request and not trouble else (),
         can_be_sent=is_request and len(entry.raw) <= ELEMENT_MAX_BYTES,
         is_too_long=len(entry.raw) > ELEMENT_MAX_BYTES,
-        may_have_rung=entry.reason in MAY_HAVE_RUNG,
+        may_have_rung=entry.reason in MAY_HAVE_RUNG or bool(sent_before),
+        sent_before=sorted(sent_before),
         trouble=trouble,
         why=why,
         why_max=WHY_AT_MOST,

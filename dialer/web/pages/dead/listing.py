@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, get_args
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dialer.domain.request import mask_in
+from dialer.dead_list import SOUGHT_AMONG
 from dialer.multcall.answers import DeadReason
+from dialer.multcall.fields import Fields
 from dialer.store.ledger import DeadEntry, DeadList, reasons_of
 from dialer.store.parameters import WHY_AT_MOST
 from dialer.web.hub import Look
-from dialer.web.pages.call import zone_of
+from dialer.web.pages.call import said, zone_of
 from dialer.web.pages.dead.elements import FIELD, MANY
+from dialer.web.pages.dead.excerpts import excerpt, masked
 from dialer.web.rendering import page
 from dialer.web.site import WITHIN_S, Site, site_of
 
@@ -27,11 +30,7 @@ SIZES: Final = (50, 100, MANY)
 LOOKED_AT: Final = 1_000
 LOOKED_AT_IN_ALL: Final = 10_000
 
-#: Entries among which those of one reason are sought.
-SOUGHT_AMONG: Final = 10_000
-
-#: Characters of an element and of a message that are shown.
-EXCERPT_MAX: Final = 200
+#: Characters of a message that are shown.
 MESSAGE_MAX: Final = 300
 
 REASONS: Final = (*get_args(DeadReason), "unknown")
@@ -80,7 +79,10 @@ async def listing(
         at_most=at_most,
         sought_among=SOUGHT_AMONG,
         size=next(row["size"] for row in rows if row["cell"] == cell),
-        entries=[_row(entry) for entry in entries],
+        entries=_rows(entries, look.seen.live.settings.multcall.wire.fields),
+        shown=len(entries),
+        look=look,
+        site=site,
         unread=unread,
         zone=zone_of(look, cell),
         why_max=WHY_AT_MOST,
@@ -110,7 +112,12 @@ async def _by_reason(site: Site, look: Look) -> tuple[list[Mapping[str, Any]], i
         found = await asyncio.gather(*map(of_cell, filled))
     counts = dict(zip(filled, found, strict=True))
     rows: list[Mapping[str, Any]] = [
-        {"cell": cell, "size": size, "reasons": counts.get(cell, {})}
+        {
+            "cell": cell,
+            "size": size,
+            "reasons": counts.get(cell, {}),
+            "unreadable": states[cell].unreadable,
+        }
         for cell, size in sizes.items()
     ]
     return rows, looked_at
@@ -130,22 +137,22 @@ async def _entries(
     try:
         async with asyncio.timeout(WITHIN_S):
             return await dead.newest(at_most, reasons=reasons, among=among), ""
-    except ResponseError as error:
-        return [], str(error)
+    except (RedisError, OSError) as error:
+        return [], said(error)
 
 
-def _row(entry: DeadEntry) -> Mapping[str, Any]:
-    return {
-        "name": entry.name,
-        "when": entry.when,
-        "source": entry.source,
-        "reason": entry.reason,
-        "message": _masked(entry.message, MESSAGE_MAX),
-        "excerpt": _masked(entry.raw[: 8 * EXCERPT_MAX].decode(errors="replace"), EXCERPT_MAX),
-    }
-
-
-def _masked(text: str, at_most: int) -> str:
-    """Return the beginning of a text with its numbers masked, also one that goes on behind it."""
-    masked = mask_in(text[: 2 * at_most])
-    return masked if len(masked) <= at_most else f"{masked[:at_most]}…"
+def _rows(entries: Sequence[DeadEntry], fields: Fields) -> list[Mapping[str, Any]]:
+    """Return a row for each entry; one for those with the same text, because nothing differs."""
+    times = Counter(entry.name for entry in entries)
+    return [
+        {
+            "name": entry.name,
+            "times": times[entry.name],
+            "when": entry.when,
+            "source": entry.source,
+            "reason": entry.reason,
+            "message": masked(entry.message, MESSAGE_MAX),
+            "excerpt": excerpt(entry.raw, fields),
+        }
+        for entry in {entry.name: entry for entry in entries}.values()
+    ]
