@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from contextlib import closing
 from typing import Any
@@ -15,7 +16,8 @@ from dialer.cli import programs
 from dialer.errors import DialerError, StepsStopped
 from dialer.monitor import metrics
 from dialer.web import server as web_server
-from dialer.web.server import _listener, _Server, serve_until_stopped
+from dialer.web.server import CONNECTIONS_MAX, _listener, _Server, serve_until_stopped
+from tests.processes import ROOT
 from tests.unit.stand_ins import a
 from tests.waiting import wait_until
 
@@ -64,3 +66,10 @@ def test_another_error_of_the_system_stays_itself(
     more = {"proxy": ""} if command == "web" else {}
     with pytest.raises(OSError, match="the disk is full"):  # a DialerError is no OSError
         run(host="127.0.0.1", port=1, **more)
+
+
+def test_the_unit_allows_a_file_for_each_connection() -> None:
+    unit = (ROOT / "deploy" / "systemd" / "dialer-web.service").read_text(encoding="utf-8")
+    limit = re.search(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)
+    assert limit is not None
+    assert int(limit[1]) > 2 * CONNECTIONS_MAX
