@@ -38,9 +38,6 @@ __all__ = [
 #: Stands for the hash of a user who has no password.
 _NO_PASSWORD: Final = "-"
 
-#: Lifetime of a probe, in ms.
-_PROBE_MS: Final = 1_000
-
 
 @dataclass(frozen=True, slots=True)
 class People:
@@ -223,10 +220,6 @@ class People:
     async def link(self, token: str) -> Link | None:
         """Return a one-time link that nobody has used; it stays."""
         return _link(await self.steps.run("link", [keys.link(_digest(token)), keys.USERS], [""]))
-
-    async def wait_writable(self) -> None:
-        """Wait until Redis takes writes."""
-        await self.steps.read("SET", keys.PROBE, "", "PX", _PROBE_MS)
 
     async def use_link(self, token: str) -> Link | None:
         """Use a one-time link; None if there is none, or somebody has used it."""

@@ -13,18 +13,13 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Final
 
-#: Steps that somebody waits for who gave them by hand. After he was told that Redis does not take
-#: one, it is not run any more: an hour later nobody expects it.
-ORDERS: Final = frozenset(
+#: Steps that are not run any more when their caller no longer waits. Somebody who gave an order by
+#: hand was told that Redis does not take it: an hour later he does not expect it. A decision log
+#: that is written late would say that it was kept in the meantime.
+TIMELY: Final = frozenset(
     {
-        "change",
-        "dead_send",
-        "dead_discard",
-        "dnc_change",
-        "user_set",
-        "user_remove",
-        "link",
-        "link_make",
+        *("change", "dnc_change", "dead_send", "dead_discard"),
+        *("user_set", "user_remove", "link", "link_make", "decided"),
     }
 )
 
@@ -45,26 +40,26 @@ class Step:
     behind: int = 0
 
     @property
-    def is_order(self) -> bool:
-        """True if somebody gave it by hand, see `ORDERS`."""
-        return self.name in ORDERS
+    def is_timely(self) -> bool:
+        """True if it must not run later than its caller waits, see `TIMELY`."""
+        return self.name in TIMELY
 
     @property
     def is_abandoned(self) -> bool:
         """True if its caller was cancelled and no call needs it."""
-        return self.done.done() and (self.is_order or not self.calls)
+        return self.done.done() and (self.is_timely or not self.calls)
 
 
 @dataclass(slots=True)
 class StepQueue:
     """Steps to write: first those that have to run again, then new ones.
 
-    `retries` counts the steps that have to run again, those under way too. `orders` counts those of
-    `ORDERS` that are not finished.
+    `retries` counts the steps that have to run again, those under way too. `timely` counts those of
+    `TIMELY` that are not finished.
     """
 
     retries: int = 0
-    orders: int = 0
+    timely: int = 0
     _again: deque[Step] = field(default_factory=deque)
     _new: deque[Step] = field(default_factory=deque)
     #: Call with a step that is not finished: the steps that wait for it.
@@ -75,7 +70,7 @@ class StepQueue:
 
     def add(self, step: Step) -> None:
         """Add a new step; it waits while a call of it has one that is not finished."""
-        self.orders += step.is_order
+        self.timely += step.is_timely
         for call in step.calls:
             if (waiting := self._behind.get(call)) is None:
                 self._behind[call] = deque()
@@ -87,8 +82,8 @@ class StepQueue:
 
     def first(self, n: int) -> list[Step]:
         """Return up to `n` steps that may be written now, without removing them."""
-        if self.orders:
-            self._drop(lambda step: step.is_order)
+        if self.timely:
+            self._drop(lambda step: step.is_timely)
         return list(islice(chain(self._again, self._new), n))
 
     def remove_first(self, n: int) -> None:
@@ -99,7 +94,7 @@ class StepQueue:
     def finish(self, step: Step, reply: Any) -> None:
         """Give a step that is under way its reply; the next of its calls may be written."""
         self.retries -= step.is_retry
-        self.orders -= step.is_order
+        self.timely -= step.is_timely
         if step.done.done():
             pass  # its caller was cancelled
         elif isinstance(reply, Exception):
@@ -125,13 +120,13 @@ class StepQueue:
     def drop_abandoned(self) -> None:
         """Forget abandoned steps, so that they do not pile up in an outage.
 
-        One of each name remains, but for orders: the server counts as available when it takes that
-        one too.
+        One of each name remains, but of timely ones: the server counts as available when it takes
+        that one too.
         """
         kept: set[str] = set()
 
         def is_surplus(step: Step) -> bool:
-            if step.is_order or step.name in kept:
+            if step.is_timely or step.name in kept:
                 return True
             kept.add(step.name)
             return False
@@ -155,5 +150,5 @@ class StepQueue:
         self._again.clear()
         self._new.clear()
         self._behind.clear()
-        self.orders = 0
+        self.timely = 0
         return [step for step in steps if not step.done.done()]

@@ -180,6 +180,17 @@ async def test_a_redis_without_memory_keeps_no_log(site: Site) -> None:
     assert await site.redis.zscore(LOGGERS, BRIDGE) == kept
 
 
+async def test_a_log_that_was_refused_is_not_written_later(site: Site) -> None:
+    """Else the log looks kept, and the time in which Redis refused is no gap."""
+    await write(site, Limit.CPS)
+    kept = await site.redis.zscore(LOGGERS, BRIDGE)
+    await site.redis.config_set("maxmemory", 1)
+    assert await site.steps.or_none_if_down(write(site, Limit.NONE)) is None
+    await site.redis.config_set("maxmemory", 0)
+    await site.ledger.take_over("bridge-2")  # the steps work again
+    assert await site.redis.zscore(LOGGERS, BRIDGE) == kept
+
+
 async def test_a_clock_that_was_set_back_keeps_the_order(site: Site) -> None:
     await logged(site, Limit.CPS, ago_s=-3600)
     await write(site, Limit.PAUSED)

@@ -103,7 +103,7 @@ async def test_one_abandoned_step_of_each_name_remains() -> None:
     assert queue.retries == 1
 
 
-async def test_an_order_nobody_waits_for_is_not_run() -> None:
+async def test_a_timely_step_nobody_waits_for_is_not_run() -> None:
     refused, next_of_call = step("dead_send", call="a"), step("claim", call="a")
     unsent, wanted = step("change"), step("change")
     queue = queue_of(refused, next_of_call)
@@ -115,7 +115,7 @@ async def test_an_order_nobody_waits_for_is_not_run() -> None:
     assert take(queue) == [wanted, next_of_call]
     assert queue.retries == 0
     queue.finish(wanted, 7)
-    assert (wanted.done.result(), queue.orders) == (7, 0)
+    assert (wanted.done.result(), queue.timely) == (7, 0)
 
 
 async def test_taking_all_returns_what_has_no_result() -> None:

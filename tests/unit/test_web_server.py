@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 import uvicorn
+from sse_starlette.sse import AppStatus
 from starlette.applications import Starlette
 
 from dialer.cli import programs
@@ -20,6 +22,13 @@ from dialer.web.server import CONNECTIONS_MAX, _listener, _Server, serve_until_s
 from tests.processes import ROOT
 from tests.unit.stand_ins import a
 from tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def end_of_a_server_is_forgotten() -> Iterator[None]:
+    """sse-starlette notes for the whole process that a server ends, and ends later streams."""
+    yield
+    AppStatus.should_exit = False
 
 
 def made() -> uvicorn.Server:

@@ -80,8 +80,6 @@ async def _used_up(request: Request, token: str) -> bool:
         StoreUnavailable: Redis does not take it; the link stays.
     """
     people = site_of(request).people
-    # A step that was given up may still run, so the link is not tried before.
-    await done_or_refused(people.steps, people.wait_writable())
     return await done_or_refused(people.steps, people.use_link(token)) is not None
 
 
