@@ -100,6 +100,7 @@ def _hasher() -> PasswordHasher:
         from argon2 import PasswordHasher
     except ImportError:
         raise DialerError(
-            "this command needs argon2, which is not installed: pip install 'multcall-dialer[web]'"
+            "this command needs argon2, which is not installed: in the checkout, "
+            "/opt/dialer/bin/pip install -c constraints.txt '.[web]'"
         ) from None
     return PasswordHasher()

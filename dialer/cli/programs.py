@@ -35,7 +35,7 @@ def demo(
     except ModuleNotFoundError as error:
         raise DialerError(
             f"this command needs {error.name}, which is not installed: "
-            "pip install 'multcall-dialer[demo]'"
+            "in the checkout, pip install -c constraints.txt '.[demo]'"
         ) from None
     run(calls=calls, keep=keep)
 
@@ -95,6 +95,6 @@ def web(
     except ModuleNotFoundError as error:
         raise DialerError(
             f"this command needs {error.name}, which is not installed: "
-            "pip install 'multcall-dialer[web]'"
+            "in the checkout, /opt/dialer/bin/pip install -c constraints.txt '.[web]'"
         ) from None
     asyncio.run(serve(settings, host, port, proxy))

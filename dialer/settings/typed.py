@@ -204,7 +204,7 @@ def _decimal(name: str, text: str) -> Value:
 
 def _hours(text: str) -> list[dict[str, Value]]:
     """Read hours such as `mon-fri 08:00-20:00; sat 08:00-14:00`, or `any time`."""
-    plain = re.sub("[\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}]", "-", text)
+    plain = re.sub("[\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}]", "-", text).strip("'\" ")
     if plain.casefold() in {"any time", "[]"}:
         return []
     found = []

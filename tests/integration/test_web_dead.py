@@ -99,6 +99,14 @@ async def test_the_list_counts_by_reason_and_masks(web: Web, site: Site) -> None
     assert await deeds(web) == []
 
 
+async def test_enter_in_a_field_sends_nothing(web: Web, site: Site) -> None:
+    """A browser presses the first button of a form; a disabled one does nothing."""
+    name = await buried(site, "r-1")
+    for path in (f"/dead?cell={CELL}", f"/dead/entry?cell={CELL}&name={name}"):
+        form = (await web.shown(path)).partition('action="/dead/send"')[2]
+        assert form.index("<button disabled hidden>") == form.index("<button")
+
+
 async def test_entries_are_chosen_by_reason(web: Web, site: Site) -> None:
     one, other = await buried(site, "r-1"), await buried(site, "r-2", reason="internal_error")
     html = await web.shown(f"/dead?cell={CELL}&reason=internal_error&limit=200")

@@ -167,6 +167,7 @@ WEEK = ["mon", "tue", "wed", "thu", "fri"]
         (TIM, "limits.outside_hours=hold", "limits/outside_hours", "hold"),
         (TIM, "calling_hours=[]", "limits/calling_hours", []),
         (TIM, "calling_hours=any time", "limits/calling_hours", []),
+        (TIM, "calling_hours='any time'", "limits/calling_hours", []),  # as the sentence shows it
         (TIM, "amd=Pass", "amd", "pass"),
         (TIM, "outside_hours=EXPIRE", "limits/outside_hours", "expire"),
         (TIM, "pbxs=pbx02;pbx01", "pbxs", ["pbx02", "pbx01"]),

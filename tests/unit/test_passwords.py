@@ -97,5 +97,6 @@ def test_a_missing_argon2_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(DialerError) as missing:
             use()
         assert str(missing.value) == (
-            "this command needs argon2, which is not installed: pip install 'multcall-dialer[web]'"
+            "this command needs argon2, which is not installed: in the checkout, "
+            "/opt/dialer/bin/pip install -c constraints.txt '.[web]'"
         )
