@@ -179,7 +179,7 @@ class Decision:
 
     @property
     def is_dialing(self) -> bool:
-        """True if calls are placed, even if a limit allows no more of them."""
+        """True if calls are placed, also if a limit allows no further ones now."""
         if self.limit is Limit.NONE:
             return bool(self.numbers.get("calls") or self.numbers.get("started"))
         return self.limit in DIALING

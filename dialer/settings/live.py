@@ -40,7 +40,8 @@ from dialer.settings.problems import (
 from dialer.settings.tables import Cell, Pbx
 from dialer.settings.typed import KNOBS, in_words
 
-_TABLES: Final[Mapping[Kind, str]] = {"cell": "cells", "pbx": "pbxs"}
+#: The table of dialer.toml that each kind is in.
+TABLES: Final[Mapping[Kind, str]] = {"cell": "cells", "pbx": "pbxs"}
 
 _Member = Cell | Pbx
 _Around = list[dict[str, Any]]
@@ -103,7 +104,7 @@ def edits(
     if not _is_in(file, subject) and subject in parameters.of:
         return _edits_of_removed(parameters, subject, wanted)
     live = with_parameters(file, parameters)
-    before, present = _member(live.settings, subject), parameters.settings(subject)
+    before, present = member_of(live.settings, subject), parameters.settings(subject)
     overrides = {**live.overrides.get(subject, {})}
     for name, value in wanted.items():
         if value is OF_FILE:
@@ -111,7 +112,7 @@ def edits(
         elif name != STATES[subject.kind]:
             overrides[name] = value
     around = _trunks_of(live.settings)
-    after, problems = _overlaid(_member(file, subject), subject, overrides, around)
+    after, problems = _overlaid(member_of(file, subject), subject, overrides, around)
     if after is None:
         typed = {name: value for name, value in wanted.items() if value is not OF_FILE}
         found = [in_words(problem, subject, typed) for problem in problems]
@@ -164,7 +165,12 @@ def _states(kind: Kind, parameters: Parameters) -> dict[str, Setting]:
     return {name: state for name, state in found.items() if state is not None}
 
 
-def _member(settings: Settings, subject: Subject) -> _Member:
+def member_of(settings: Settings, subject: Subject) -> _Member:
+    """Return the cell or PBX.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     if subject.kind == "cell":
         return settings.cell(subject.name)
     return settings.pbx(subject.name)
@@ -211,7 +217,7 @@ def _overlaid(
         return _checked(member, subject, overrides, around)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         # Whoever writes to Redis, or a newer release: no bridge or worker may end because of it.
-        field = f"{_TABLES[subject.kind]}[{subject.name}]"
+        field = f"{TABLES[subject.kind]}[{subject.name}]"
         return None, [
             Problem(field=field, text=f"a value of a wrong kind ({type(error).__name__})")
         ]
@@ -225,7 +231,7 @@ def _checked(
     if problems:
         return None, problems
     data = overlay(table, overrides)
-    plural = _TABLES[subject.kind]
+    plural = TABLES[subject.kind]
     if data.get("amd") != "message":
         data.pop("amd_message", None)  # it belongs to "message", and the file may have it
     elif "amd_message" not in data:
@@ -263,7 +269,7 @@ def _unknown(subject: Subject, overrides: Mapping[str, Value]) -> Iterator[Probl
     """Yield the names that are no knobs: a newer release wrote them, or somebody else."""
     for name in overrides:
         if name not in KNOBS[subject.kind]:
-            field = f"{_TABLES[subject.kind]}[{subject.name}]"
+            field = f"{TABLES[subject.kind]}[{subject.name}]"
             yield Problem(field=field, text=f"{name!r} is no live parameter of this release")
 
 

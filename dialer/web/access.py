@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -39,7 +39,7 @@ PAGE_WITHIN_S: Final = 15.0
 #: Redis has so long to find a session, in seconds.
 SESSION_WITHIN_S: Final = 3.0
 
-#: Length of the cookie's token; others are not looked up.
+#: Length of the token of a session or a link.
 TOKEN_LENGTH: Final = 43
 
 #: What is said to somebody without this role.
@@ -77,18 +77,11 @@ def guarded(page: Page, *, within_s: float = PAGE_WITHIN_S) -> Show:
 
     async def endpoint(request: Request) -> Response:
         # Known before anything can fail, so that errors are in the right language.
-        language = language_for(
-            request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
-        )
-        address = request.client.host if request.client is not None else ""
-        request.state.visitor = Visitor(session=None, texts=texts(language), address=address)
+        request.state.visitor = visitor = stranger(request)
         try:
             async with asyncio.timeout(within_s):
-                return await _checked(page, request, Visitor(
-                    session=await session_of(request) if page.needs is not None else None,
-                    texts=texts(language),
-                    address=address,
-                ))  # fmt: skip
+                session = await session_of(request) if page.needs is not None else None
+                return await _checked(page, request, replace(visitor, session=session))
         except Refused as error:
             return message_page(request, str(error), status=403)
         except ConfigError as error:  # no such cell, or a value that is not valid
@@ -101,6 +94,15 @@ def guarded(page: Page, *, within_s: float = PAGE_WITHIN_S) -> Show:
             return message_page(request, text, status=503)
 
     return endpoint
+
+
+def stranger(request: Request) -> Visitor:
+    """Return who asks, as if without a session."""
+    language = language_for(
+        request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
+    )
+    address = request.client.host if request.client is not None else ""
+    return Visitor(session=None, texts=texts(language), address=address)
 
 
 async def _checked(page: Page, request: Request, visitor: Visitor) -> Response:
@@ -134,7 +136,12 @@ async def session_of(request: Request) -> Session | None:
 def token_of(request: Request) -> str:
     """Return the token of the cookie, '' if there is none or it is of another shape."""
     token = request.cookies.get(COOKIE, "")
-    return token if len(token) == TOKEN_LENGTH and token.isascii() else ""
+    return token if is_token(token) else ""
+
+
+def is_token(text: str) -> bool:
+    """True if a text has the shape of a token; Redis is not asked for others."""
+    return len(text) == TOKEN_LENGTH and text.isascii()
 
 
 def require_own_origin(request: Request) -> None:

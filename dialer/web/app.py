@@ -13,12 +13,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dialer.domain.roles import Role
-from dialer.web.access import LANGUAGE_COOKIE, Page, guarded
+from dialer.web.access import Page, guarded, stranger
 from dialer.web.live import Streams
 from dialer.web.pages import calls, cells, changes, dead, overview, pbxs, people, queues, sign_in
 from dialer.web.rendering import HEADERS, message_page
-from dialer.web.site import Site, Visitor, site_of
-from dialer.web.texts import language_for, n_, texts
+from dialer.web.site import Site, site_of
+from dialer.web.texts import n_
 
 _MODULES = (overview, cells, pbxs, queues, calls, dead, changes, people, sign_in)
 
@@ -55,22 +55,15 @@ async def _health(request: Request) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """Say that there is no such page, or not this method."""
     assert isinstance(error, HTTPException)
-    _as_stranger(request)
+    request.state.visitor = stranger(request)
     text = n_("There is no such page.") if error.status_code == 404 else str(error.detail)
     return message_page(request, text, status=error.status_code)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     """Say that a page failed; Starlette raises the error for the log."""
-    _as_stranger(request)
+    request.state.visitor = stranger(request)
     return message_page(request, n_("The page failed; its log has the reason."), status=500)
-
-
-def _as_stranger(request: Request) -> None:
-    language = language_for(
-        request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
-    )
-    request.state.visitor = Visitor(session=None, texts=texts(language), address="")
 
 
 class WithHeaders:

@@ -266,7 +266,7 @@ async def test_a_value_is_set_with_who_and_why(web: Web) -> None:
     assert [edit.name for edit in change.edits] == ["threads"], "and nothing else"
 
 
-async def test_what_another_changed_meanwhile_stays(web: Web) -> None:
+async def test_what_another_person_changed_stays(web: Web) -> None:
     form = filled(await web.shown(AT_CELL), threads="30")
     await web.site.steering("bia").set(TIM, {"retries": 5})
     await web.post(f"{AT_CELL}/set", form)

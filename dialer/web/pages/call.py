@@ -27,7 +27,7 @@ from dialer.web.site import WITHIN_S, Site, done_or_refused, site_of, visitor_of
 #: A live part waits so long for Redis, in seconds: less than until the page says that it is old.
 LIVE_WITHIN_S: Final = 2.0
 
-#: An order to hang up waits so long for the trail, in seconds: people may be annoyed meanwhile.
+#: Longest wait for the trail before a call is hung up, in seconds: the customer is on the line.
 NOTED_WITHIN_S: Final = 2.0
 
 #: No id is longer.

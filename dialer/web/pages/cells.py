@@ -9,11 +9,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from dialer.domain.call import Result
 from dialer.domain.parameters import Subject
-from dialer.domain.roles import Role
 from dialer.errors import DialerError
 from dialer.monitor.why import Why, time_of, why
 from dialer.settings import Cell
@@ -24,7 +22,7 @@ from dialer.web.hub import Look
 from dialer.web.live import LivePage
 from dialer.web.pages import steer
 from dialer.web.pages.overview import MINUTE_S, answer_rate, cell_row
-from dialer.web.pages.parameters import parameters_of, set_parameters
+from dialer.web.pages.parameters import operations, parameters_of
 from dialer.web.site import Site, site_of
 
 #: The charts show so many minutes, the present one too.
@@ -132,22 +130,6 @@ def _since(look: Look, name: str) -> datetime | None:
     return logged.at if logged is not None and logged.decision.limit is limit else None
 
 
-def _subject(request: Request) -> Subject:
-    return Subject("cell", request.path_params["cell"])
-
-
-async def _pause(request: Request) -> Response:
-    return await steer.stop(request, _subject(request))
-
-
-async def _resume(request: Request) -> Response:
-    return await steer.resume(request, _subject(request))
-
-
-async def _set(request: Request) -> Response:
-    return await set_parameters(request, CELL, _subject(request))
-
-
 CELL: Final = LivePage(
     path="/cells/{cell}",
     template="cell.html",
@@ -156,8 +138,4 @@ CELL: Final = LivePage(
     around=around,
 )
 LIVE: Sequence[LivePage] = (CELL,)
-PAGES: Sequence[Page] = (
-    Page(path="/cells/{cell}/pause", show=_pause, needs=Role.OPERATE, method="POST"),
-    Page(path="/cells/{cell}/resume", show=_resume, needs=Role.OPERATE, method="POST"),
-    Page(path="/cells/{cell}/set", show=_set, needs=Role.OPERATE, method="POST"),
-)
+PAGES: Sequence[Page] = operations(CELL, "cell", stop="pause")

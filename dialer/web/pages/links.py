@@ -14,7 +14,7 @@ from dialer.domain.people import Link, NoSuchUser, require_name
 from dialer.errors import DialerError
 from dialer.passwords import require_good
 from dialer.store.people import People
-from dialer.web.access import TOKEN_LENGTH
+from dialer.web.access import is_token
 from dialer.web.pages.new_session import signed_in
 from dialer.web.rendering import page
 from dialer.web.site import done_or_refused, site_of
@@ -95,9 +95,7 @@ async def _enter_as(request: Request, name: str) -> Response:
 
 
 async def _looked_at(request: Request, token: str) -> Link | None:
-    if len(token) != TOKEN_LENGTH or not token.isascii():
-        return None  # Redis is not asked
-    return await site_of(request).people.link(token)
+    return await site_of(request).people.link(token) if is_token(token) else None
 
 
 def _shown(

@@ -15,14 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dialer.domain.parameters import Kind, Setting, Subject, Wanted
+from dialer.domain.roles import Role
 from dialer.errors import ConfigError, DialerError
-from dialer.settings.live import value_of, with_parameters
+from dialer.settings.live import TABLES, member_of, value_of, with_parameters
 from dialer.settings.problems import SettingsRefused
-from dialer.settings.tables import Cell, Limits, Pbx
+from dialer.settings.tables import Cell, Limits
 from dialer.settings.typed import KNOBS, shown, value_words, wanted
 from dialer.store.parameters import WHY_AT_MOST
+from dialer.web.access import Page
 from dialer.web.live import LivePage
 from dialer.web.live import shown as shown_page
+from dialer.web.pages import steer
 from dialer.web.pages.overview import when
 from dialer.web.pages.steer import reason, seen_at, sentences, steered
 from dialer.web.site import Site, site_of
@@ -33,8 +36,6 @@ CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "limits/outside_hours": get_args(Limits.model_fields["outside_hours"].annotation),
     "governor": ("true", "false"),
 }
-
-_TABLES: Final[Mapping[Kind, str]] = {"cell": "cells", "pbx": "pbxs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +88,7 @@ async def parameters_of(site: Site, subject: Subject, attempt: Attempt = NO_ATTE
     stored = await site.collector.parameters.read()
     live = with_parameters(site.file, stored)
     in_force, settings = live.overrides.get(subject, {}), stored.settings(subject)
-    member: Cell | Pbx = (
-        live.settings.cell(subject.name)
-        if subject.kind == "cell"
-        else live.settings.pbx(subject.name)
-    )
+    member = member_of(live.settings, subject)
     rows = []
     for name in KNOBS[subject.kind]:
         value = value_words(name, value_of(member, name))
@@ -107,9 +104,31 @@ async def parameters_of(site: Site, subject: Subject, attempt: Attempt = NO_ATTE
                 is_wrong=shown(name) in attempt.wrong,
             )
         )
-    of_subject = f"{_TABLES[subject.kind]}[{subject.name}]"
+    of_subject = f"{TABLES[subject.kind]}[{subject.name}]"
     invalid = [str(one) for one in live.problems if one.field.startswith(of_subject)]
     return Shown(subject=subject, rows=rows, invalid=invalid, attempt=attempt)
+
+
+def operations(live_page: LivePage, kind: Kind, *, stop: str) -> list[Page]:
+    """Return what the buttons of a cell or PBX do; `stop` is the word for it in the path."""
+
+    def subject(request: Request) -> Subject:
+        return Subject(kind, request.path_params[kind])
+
+    async def stopped(request: Request) -> Response:
+        return await steer.stop(request, subject(request))
+
+    async def resumed(request: Request) -> Response:
+        return await steer.resume(request, subject(request))
+
+    async def set_(request: Request) -> Response:
+        return await set_parameters(request, live_page, subject(request))
+
+    shows = {stop: stopped, "resume": resumed, "set": set_}
+    return [
+        Page(path=f"{live_page.path}/{word}", show=show, needs=Role.OPERATE, method="POST")
+        for word, show in shows.items()
+    ]
 
 
 async def set_parameters(request: Request, live_page: LivePage, subject: Subject) -> Response:

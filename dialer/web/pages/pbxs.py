@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from dialer.domain.parameters import Subject
-from dialer.domain.roles import Role
 from dialer.monitor import troubles
 from dialer.settings.tables import Pbx
 from dialer.store.registry import PbxState, Registry
@@ -19,7 +17,7 @@ from dialer.web.hub import Look
 from dialer.web.live import LivePage
 from dialer.web.pages import steer
 from dialer.web.pages.overview import pbx_row
-from dialer.web.pages.parameters import parameters_of, set_parameters
+from dialer.web.pages.parameters import operations, parameters_of
 from dialer.web.site import Site, site_of
 
 
@@ -82,22 +80,6 @@ def trunks_of(pbx: Pbx, state: PbxState) -> list[Trunk]:
     ]
 
 
-def _subject(request: Request) -> Subject:
-    return Subject("pbx", request.path_params["pbx"])
-
-
-async def _drain(request: Request) -> Response:
-    return await steer.stop(request, _subject(request))
-
-
-async def _resume(request: Request) -> Response:
-    return await steer.resume(request, _subject(request))
-
-
-async def _set(request: Request) -> Response:
-    return await set_parameters(request, PBX, _subject(request))
-
-
 PBX: Final = LivePage(
     path="/pbxs/{pbx}",
     template="pbx.html",
@@ -106,8 +88,4 @@ PBX: Final = LivePage(
     around=around,
 )
 LIVE: Sequence[LivePage] = (PBX,)
-PAGES: Sequence[Page] = (
-    Page(path="/pbxs/{pbx}/drain", show=_drain, needs=Role.OPERATE, method="POST"),
-    Page(path="/pbxs/{pbx}/resume", show=_resume, needs=Role.OPERATE, method="POST"),
-    Page(path="/pbxs/{pbx}/set", show=_set, needs=Role.OPERATE, method="POST"),
-)
+PAGES: Sequence[Page] = operations(PBX, "pbx", stop="drain")
