@@ -72,7 +72,8 @@ def _run(sandbox: Sandbox, test_file: str) -> FileMap:
     data = sandbox.folder / ".coverage"
     for left in (report, data):
         left.unlink(missing_ok=True)
-    options = ("--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0")
+    config = ("--cov", "--cov-config=tests/mutants/coverage.ini", "--cov-fail-under=0")
+    options = (*config, "--cov-context=test", "--cov-report=")
     sandbox.pytest([*options, f"--junitxml={report}", test_file], within_s=TEST_FILE_WITHIN_S)
     found = FileMap()
     if report.exists():

@@ -194,9 +194,9 @@ def project(tmp_path: Path) -> Path:
     """A project of one function, whose test lacks the boundary and one branch."""
     root = tmp_path / "project"
     (root / "held").mkdir(parents=True)
-    (root / "tests").mkdir()
+    (root / "tests/mutants").mkdir(parents=True)
     (root / "pytest.ini").write_text(PYTEST_INI)
-    (root / ".coveragerc").write_text("[run]\nsource = held\n")
+    (root / "tests/mutants/coverage.ini").write_text("[run]\nsource = held\n")
     (root / "held/rooms.py").write_text(CODE)
     (root / "tests/test_rooms.py").write_text(TESTED)
     return root

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.domain.room import CellRoom, Pace, PbxLimits, PbxLoad, Room
+from dialer.domain.room import CellRoom, Pace, PbxLimits, PbxLoad, Room, trunk_pace
 
 NOW_US = 1_700_000_000_000_000
 
@@ -30,6 +30,27 @@ def room(*pbxs: PbxLoad, threads: int = 100, live: int = 0, in_hand: int = 0) ->
 )
 def test_pace_is_one_gap_and_a_tenth_of_a_second(cps: float, gap_us: int, burst: int) -> None:
     assert PbxLimits(name="a", max_calls=1, cps=cps).pace == Pace(gap_us=gap_us, burst=burst)
+
+
+@pytest.mark.parametrize(
+    ("limit", "gap_us", "burst"),
+    [
+        (0, 10_000, 10),  # no limit of the governor
+        (100, 10_000, 10),  # one that limits nothing
+        (24, 41_667, 6),  # a quarter of a second
+        (90, 11_111, 10),  # never more than without it
+        (2, 500_000, 2),  # never less than two, for one alone waits for each turn
+    ],
+)
+def test_governed_pace_lets_a_quarter_second_start(limit: float, gap_us: int, burst: int) -> None:
+    pbx = PbxLimits(name="a", max_calls=1, cps=100)
+
+    assert pbx.pace_at(limit) == Pace(gap_us=gap_us, burst=burst)
+
+
+@pytest.mark.parametrize(("limit", "gap_us", "burst"), [(5, 200_000, 1), (40, 25_000, 4)])
+def test_governed_trunk_starts_a_tenth_of_a_second(limit: float, gap_us: int, burst: int) -> None:
+    assert trunk_pace(limit) == Pace(gap_us=gap_us, burst=burst)
 
 
 @given(st.integers(1, 10_000_000), st.integers(1, 100), st.integers(-(10**9), 10**9))
