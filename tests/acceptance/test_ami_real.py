@@ -132,7 +132,7 @@ async def test_a_channel_is_found_by_its_uniqueid_alone(version: Version, lab: L
 
     link = AmiLink(pbx, WANTED_EVENTS, lambda _: None, on_up)
     running = asyncio.create_task(link.run())
-    await wait_until(lambda: link.ready or running.done(), "the link is up", within_s=30)
+    await wait_until(lambda: link.ready or running.done(), "the link is up")
     fields: dict[str, str | list[str]] = {
         "Channel": f"PJSIP/{prefix()}30@carrier",  # answers and clears after three seconds
         "ChannelId": call_id,

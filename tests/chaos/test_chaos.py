@@ -12,7 +12,7 @@ from tests.chaos.faults import STEPS
 from tests.chaos.run import parsed, rehearse
 from tests.conftest import require_service
 
-ARGUMENTS = "--seed 20261123 --runs 1 --faults 60 --calls 500"
+ARGUMENTS = "--seed 20261123 --runs 1 --faults 40 --calls 350"
 
 
 def test_every_step_that_writes_is_named_in_steps() -> None:

@@ -39,16 +39,12 @@ from redis.exceptions import RedisError
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BIN: Final = Path(sys.executable).parent
 CELL: Final = "ASR_TIM"
 SECRET: Final = "a-pbx-secret"
-
-#: Starting takes a second or two of processor on an idle machine, in seconds.
-START_WITHIN_S: Final = 30.0
-EXIT_WITHIN_S: Final = 20.0
 
 #: Ends the processes whose ids it was told when its standard input ends without a `bye`.
 GUARD: Final = """
@@ -104,12 +100,12 @@ class Program:
         self._signal(signal.SIGKILL)
         await self.process.wait()
 
-    async def stop(self, within_s: float = EXIT_WITHIN_S) -> int:
+    async def stop(self, within_s: float = PATIENCE_S) -> int:
         """SIGTERM; return the exit code."""
         self._signal(signal.SIGTERM)
         return await self.exit_code(within_s)
 
-    async def exit_code(self, within_s: float = EXIT_WITHIN_S) -> int:
+    async def exit_code(self, within_s: float = PATIENCE_S) -> int:
         """Wait until it ends by itself; return the exit code."""
         async with asyncio.timeout(within_s):
             return await self.process.wait()
@@ -487,7 +483,7 @@ class Stack:
             word, instance = await self.heartbeat(name)
             return word == link.encode() and instance != other_than
 
-        await wait_until(says, f"{name} is {link}", within_s=START_WITHIN_S)
+        await wait_until(says, f"{name} is {link}", within_s=PATIENCE_S)
 
     async def heartbeat(self, name: str) -> list[bytes | None]:
         """The PBX's link and its worker's instance."""
@@ -504,9 +500,9 @@ class Stack:
             assert bridge.running, f"{bridge.name} has ended"
             return "Bridge ready" in bridge.log
 
-        await wait_until(ready, f"{bridge.name} is ready", within_s=START_WITHIN_S)
+        await wait_until(ready, f"{bridge.name} is ready", within_s=PATIENCE_S)
 
-    async def until_live(self, calls: int, *, within_s: float = START_WITHIN_S) -> None:
+    async def until_live(self, calls: int, *, within_s: float = PATIENCE_S) -> None:
         """Wait until at least that many calls are up on the PBXs together; 0: until none is."""
 
         def reached() -> bool:
@@ -519,19 +515,19 @@ class Stack:
             within_s=within_s,
         )
 
-    async def until_dialed(self, calls: int, *, within_s: float = START_WITHIN_S) -> None:
+    async def until_dialed(self, calls: int, *, within_s: float = PATIENCE_S) -> None:
         """Wait until at least that many calls were dialed since the start."""
         await wait_until(
             lambda: self.rings.total() >= calls, f"{calls} calls are dialed", within_s=within_s
         )
 
-    async def responses(self, n: int, *, within_s: float = START_WITHIN_S) -> list[dict[str, Any]]:
+    async def responses(self, n: int, *, within_s: float = PATIENCE_S) -> list[dict[str, Any]]:
         """Wait until the first cell has got `n` Responses; return them, in their order."""
         got = self.multcall.responses
         await wait_until(lambda: len(got) >= n, f"{n} Responses, not {len(got)}", within_s=within_s)
         return got
 
-    async def at_rest(self, *, slots: bool = True, within_s: float = START_WITHIN_S) -> None:
+    async def at_rest(self, *, slots: bool = True, within_s: float = PATIENCE_S) -> None:
         """Wait until nothing is under way and both counters and all slots are back.
 
         `slots` false: without the PBXs' slots. One that a killed worker left behind comes back

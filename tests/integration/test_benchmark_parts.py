@@ -21,11 +21,11 @@ from dialer.simulation.pbx.server import SimulatedPbx
 from dialer.simulation.valkey import EmbeddedValkey
 from tests.integration.stack import CELL, QUICK, SECRET
 from tests.processes import ROOT, Program
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.integration
 
 ANSWERED, BUSY = 60, 70
-WITHIN_S = 15.0
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def test_bare_client_counts_answered_calls_only() -> None:
     async with SimulatedPbx(secret=SECRET, **QUICK) as pbx:
         manager = Manager(host=pbx.host, port=pbx.port, username="dialer", secret=SECRET)
         client = BareClient(run="t", trunk="PJSIP/{number}@tim", at_once=4)
-        calls = await client.dial(manager, numbers, 200.0, WITHIN_S)
+        calls = await client.dial(manager, numbers, 200.0, PATIENCE_S)
         assert pbx.peak_live <= 4
     assert Counter(call.is_good for call in calls.values()) == {True: 6, False: 3}
     assert all(call.ended_at and call.accepted_at for call in calls.values())
@@ -50,7 +50,7 @@ async def test_bare_client_refuses_to_measure_a_refused_login() -> None:
         manager = Manager(host=pbx.host, port=pbx.port, username="dialer", secret="wrong")
         client = BareClient(run="t", trunk="PJSIP/{number}@tim", at_once=4)
         with pytest.raises(ConnectionError):
-            await client.dial(manager, ["+551190000060"], 10.0, WITHIN_S)
+            await client.dial(manager, ["+551190000060"], 10.0, PATIENCE_S)
 
 
 async def test_caller_subtracts_its_own_commands(valkey: EmbeddedValkey) -> None:
@@ -92,7 +92,7 @@ async def test_old_script_answers_as_the_dialer_does(
         try:
             async with Caller(valkey.url(0), [CELL]) as caller:
                 asked = requests(secrets.token_hex(2), 10, ANSWERED, [CELL])
-                assert await caller.call(asked, 50.0, WITHIN_S), script.said()
+                assert await caller.call(asked, 50.0, PATIENCE_S), script.said()
         finally:
             await asyncio.to_thread(script.stop)
     checker = caller.checked()

@@ -181,7 +181,7 @@ async def test_removed_pbx_runs_empty_and_its_waiting_calls_move(
         assert waiting > 0
         stack.forget_pbx("pbx02")
         await stack.reread(bridge)
-        await stack.until_dialed(40, within_s=5)
+        await stack.until_dialed(40)
         await wait_until(
             lambda: bridge.log.count("Call moved to another PBX") == waiting, "each move is logged"
         )

@@ -25,9 +25,7 @@ from dialer.store.ledger import Survey
 from dialer.store.registry import Registry
 from dialer.store.steps import Steps
 from tests.integration.stack import CELL, Stack
-from tests.waiting import wait_until
-
-WITHIN_S = 40.0
+from tests.waiting import PATIENCE_S, wait_until
 
 
 async def troubles(stack: Stack) -> list[str]:
@@ -46,7 +44,7 @@ async def until(stack: Stack, what: str, holds: Callable[[list[str]], bool]) -> 
     async def it_holds() -> bool:
         return holds(await troubles(stack))
 
-    await wait_until(it_holds, what, within_s=WITHIN_S)
+    await wait_until(it_holds, what, within_s=PATIENCE_S)
 
 
 def says(words: str, troubles: list[str]) -> bool:
@@ -56,7 +54,7 @@ def says(words: str, troubles: list[str]) -> bool:
 async def answered(stack: Stack, calls: int) -> None:
     before = len(stack.multcall.responses)
     await stack.push(calls)
-    responses = await stack.responses(before + calls, within_s=WITHIN_S)
+    responses = await stack.responses(before + calls, within_s=PATIENCE_S)
     assert {r["Resultado"] for r in responses[before:]} == {"ANSWERED"}
     assert max(stack.rings.values()) == 1
 
@@ -125,5 +123,5 @@ async def test_a_changed_password_is_named_and_heals(stack: tuple[Stack, Embedde
             await until(site, said, partial(says, said))
         await redis.config_set("requirepass", "")
     await until(site, "all is well again", lambda said: said == [])
-    await site.responses(4, within_s=WITHIN_S)
+    await site.responses(4, within_s=PATIENCE_S)
     await answered(site, 3)

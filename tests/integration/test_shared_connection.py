@@ -346,7 +346,7 @@ async def test_frozen_server_is_noticed_within_the_timeout(
         try:
             began = loop.time()
             waiting = [asyncio.create_task(slot(steps, f"x{i}")) for i in range(10)]
-            await wait_until(lambda: steps.is_down, "the silence is noticed", within_s=5)
+            await wait_until(lambda: steps.is_down, "the silence is noticed")
             assert loop.time() - began > 0.9
         finally:
             os.kill(valkey_server.pid, signal.SIGCONT)

@@ -17,8 +17,8 @@ from redis.exceptions import RedisError
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.client import connect
-from tests.integration.stack import CELL, START_WITHIN_S, Multcall, Stack, cancel
-from tests.waiting import wait_until
+from tests.integration.stack import CELL, Multcall, Stack, cancel
+from tests.waiting import PATIENCE_S, wait_until
 
 OTHER = "ura-novoteste2"
 
@@ -53,7 +53,7 @@ class Place:
         await wait_until(
             lambda: len(responses) >= len(self.pushed),
             f"every Response of {self.cell}",
-            within_s=START_WITHIN_S,
+            within_s=PATIENCE_S,
         )
         assert Counter(r["IdRequisicao"] for r in responses) == Counter(self.pushed)
         await wait_until(self._is_at_rest, f"{self.cell} is at rest")

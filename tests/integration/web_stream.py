@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Scope
 
 from tests.integration.web_site import Web
+from tests.waiting import PATIENCE_S
 
 
 @dataclass(slots=True)
@@ -21,7 +22,7 @@ class Stream:
     text: str = ""
 
 
-async def first_event(web: Web, page: str, *, within_s: float = 10.0) -> Stream:
+async def first_event(web: Web, page: str, *, within_s: float = PATIENCE_S) -> Stream:
     """Open the stream of a page as the browser of `web`, and close it after the first event."""
     found, is_enough = Stream(), asyncio.Event()
     cookie = "; ".join(f"{one.name}={one.value}" for one in web.client.cookies.jar)

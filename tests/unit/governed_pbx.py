@@ -14,10 +14,15 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final, cast
 
+import pytest
+
 from dialer.domain.channel import AmiEvent, ChannelCreated, HungUp
 from workers.ami import AmiLink
 from workers.pbx.governor import EVERY_S, PbxGovernor
 from workers.pbx.turns import Turns
+
+#: For tests that run for minutes of virtual time: coverage makes them take three times as long.
+in_virtual_time = pytest.mark.no_cover
 
 #: One step of virtual time, in seconds.
 STEP_S: Final = 0.01

@@ -27,11 +27,11 @@ from dialer.domain.governor import (
     p95,
     trunk_at_cps,
 )
-from tests.unit.governed_pbx import GovernedPbx
+from tests.unit.governed_pbx import GovernedPbx, in_virtual_time
 
 AMPLE = 1e6
 #: Shrinking a failure would run for minutes: the example says enough.
-on_a_pbx = settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])
+few = settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])
 FINE = Window(length_s=0.5, sent=5, started=5, answers={"channel": 0.01})
 SLOW = Window(length_s=0.5, sent=50, started=25, waiting=25, answers={"channel": 0.5})
 
@@ -88,7 +88,8 @@ def test_any_limit_is_gone_after_30_s_without_slowness(
 # --- on a PBX --------------------------------------------------------------------------
 
 
-@on_a_pbx
+@in_virtual_time
+@few
 @given(st.sampled_from([10.0, 20.0, 50.0, 100.0]), st.floats(0.3, 0.9), st.floats(1.2, 3))
 def test_a_slow_pbx_gets_nine_tenths_of_what_it_can(
     cps: float, share: float, overload: float
@@ -101,6 +102,7 @@ def test_a_slow_pbx_gets_nine_tenths_of_what_it_can(
     assert pbx.starved(25) == 0
 
 
+@in_virtual_time
 @pytest.mark.parametrize("share", [0.6, 0.8, 0.9, 0.97])
 @pytest.mark.parametrize("cps", [3.0, 5.0, 7.0, 10.0, 20.0, 50.0])
 def test_a_pbx_a_little_too_slow_gets_no_long_queue(cps: float, share: float) -> None:
@@ -110,6 +112,7 @@ def test_a_pbx_a_little_too_slow_gets_no_long_queue(cps: float, share: float) ->
     assert pbx.rate(30, 120) >= 0.9 * share * cps
 
 
+@in_virtual_time
 @pytest.mark.parametrize("lost", [0.01, 0.05])
 @pytest.mark.parametrize("cps", [1.0, 5.0, 7.0, 20.0])
 def test_lost_calls_hardly_slow_the_others(cps: float, lost: float) -> None:
@@ -120,6 +123,7 @@ def test_lost_calls_hardly_slow_the_others(cps: float, lost: float) -> None:
     assert pbx.rate(20, 200) >= 0.85 * cps
 
 
+@in_virtual_time
 @pytest.mark.parametrize("cps", [5.0, 7.0, 20.0])
 def test_a_dead_pbx_that_answers_pings_stays_limited(cps: float) -> None:
     pbx = GovernedPbx(cps, lambda at: 0 if 60 < at < 180 else AMPLE, cps)
@@ -129,7 +133,8 @@ def test_a_dead_pbx_that_answers_pings_stays_limited(cps: float) -> None:
     assert pbx.limits[-1][1] == cps
 
 
-@on_a_pbx
+@in_virtual_time
+@few
 @given(rates, st.floats(0.03, 0.9))
 def test_full_rate_is_back_30_s_after_slowness(cps: float, share: float) -> None:
     pbx = GovernedPbx(cps, lambda at: cps * share if 10 < at < 50 else AMPLE, cps)
@@ -137,7 +142,8 @@ def test_full_rate_is_back_30_s_after_slowness(cps: float, share: float) -> None
     assert pbx.limits[-1][1] == cps
 
 
-@on_a_pbx
+@in_virtual_time
+@few
 @given(rates, st.floats(0.2, 0.9))
 def test_the_limit_swings_within_bounds(cps: float, share: float) -> None:
     capacity = max(1.5, cps * share)
@@ -149,7 +155,8 @@ def test_the_limit_swings_within_bounds(cps: float, share: float) -> None:
     assert min(settled) >= min(0.7 * capacity, capacity - 1)
 
 
-@on_a_pbx
+@in_virtual_time
+@few
 @given(rates, st.integers(0, 1000))
 def test_normal_variance_limits_nothing(cps: float, seed: int) -> None:
     def noise(draw: random.Random) -> float:
@@ -161,6 +168,7 @@ def test_normal_variance_limits_nothing(cps: float, seed: int) -> None:
     assert {limit for _, limit in pbx.limits} == {cps}
 
 
+@in_virtual_time
 def test_without_a_governor_calls_starve() -> None:
     pbx = GovernedPbx(100, lambda at: 50 if at > 10 else AMPLE, 100, has_governor=False)
     pbx.run(100)
@@ -168,6 +176,7 @@ def test_without_a_governor_calls_starve() -> None:
     assert pbx.starved(25) > 3000
 
 
+@in_virtual_time
 def test_a_pbx_slower_in_steps_is_followed_down_and_up() -> None:
     steps = [AMPLE, 60, 30, 15, 30, 60, AMPLE]
     pbx = GovernedPbx(100, lambda at: steps[min(6, int(at // 40))], 100)
@@ -343,7 +352,8 @@ def test_without_a_limit_bridges_lease_by_cps_unless_too_many_wait() -> None:
     assert Governor(cps=0.5).leased(waiting=0) == 0
 
 
-@on_a_pbx
+@in_virtual_time
+@few
 @given(st.sampled_from([20.0, 50.0, 100.0, 300.0]), st.floats(0.1, 0.9))
 def test_few_calls_wait_for_their_turn(cps: float, share: float) -> None:
     capacity = max(5, cps * share)

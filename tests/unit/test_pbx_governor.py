@@ -21,7 +21,7 @@ from dialer.domain.channel import (
 from dialer.domain.governor import TrunkGovernor
 from dialer.errors import AmiUnavailable, OriginateOutcomeUnknown, OriginateRefused
 from tests.unit.captured import CALL_ID, UNIQUEID
-from tests.unit.governed_pbx import GovernedPbx, PongsOnly
+from tests.unit.governed_pbx import GovernedPbx, PongsOnly, in_virtual_time
 from tests.unit.parts import entry, parts
 from tests.waiting import wait_until
 from workers.ami import AmiLink
@@ -388,6 +388,7 @@ def limited_until(pbx: GovernedPbx) -> float:
     return max((at for at, limit in pbx.limits if limit < pbx.cps), default=0.0)
 
 
+@in_virtual_time
 @pytest.mark.parametrize("rtt_s", [0.0, 0.26, 0.5, 1.5])
 @pytest.mark.parametrize("cps", [1.0, 2.0, 10.0, 100.0])
 def test_a_far_pbx_gets_its_full_rate(cps: float, rtt_s: float) -> None:
@@ -397,12 +398,14 @@ def test_a_far_pbx_gets_its_full_rate(cps: float, rtt_s: float) -> None:
     assert pbx.rate(120, 240) >= 0.95 * cps
 
 
+@in_virtual_time
 def test_a_large_far_pbx_gets_its_full_rate() -> None:
     pbx = GovernedPbx(1000, lambda _: AMPLE, 1000, ami_s=lambda _: 1.5)
     pbx.run(130)
     assert limited_until(pbx) <= 120
 
 
+@in_virtual_time
 @pytest.mark.parametrize("cps", [2.0, 20.0, 100.0])
 def test_a_pbx_that_stays_slow_gets_its_full_rate_again(cps: float) -> None:
     pbx = GovernedPbx(cps, lambda _: AMPLE, cps, ami_s=lambda at: 1.5 if at > 60 else 0.005)
@@ -410,6 +413,7 @@ def test_a_pbx_that_stays_slow_gets_its_full_rate_again(cps: float) -> None:
     assert limited_until(pbx) <= 180
 
 
+@in_virtual_time
 @pytest.mark.parametrize("late_s", [0.3, 0.5])
 @pytest.mark.parametrize("demand", [5.0, 20.0])
 def test_a_host_that_becomes_slow_for_other_reasons_dials_on(demand: float, late_s: float) -> None:
@@ -419,6 +423,7 @@ def test_a_host_that_becomes_slow_for_other_reasons_dials_on(demand: float, late
     assert pbx.rate(80, 120) >= 0.95 * demand
 
 
+@in_virtual_time
 @pytest.mark.parametrize("channel_s", [0.15, 0.2, 0.24, 0.35])
 @pytest.mark.parametrize("cps", [2.0, 5.0, 7.0, 10.0, 20.0])
 @pytest.mark.parametrize("idle_s", [0.0, 10.0])
@@ -431,12 +436,14 @@ def test_slow_channels_behind_quick_pings_are_normal(
     assert pbx.rate(120, 240) >= 0.95 * cps
 
 
+@in_virtual_time
 def test_a_far_pbx_that_was_idle_is_not_limited() -> None:
     pbx = GovernedPbx(1, lambda _: AMPLE, 1, ami_s=lambda _: 0.5, idle_s=60)
     pbx.run(240)
     assert limited_until(pbx) == 0
 
 
+@in_virtual_time
 @pytest.mark.parametrize("at", [60 + i / 10 for i in range(8)])
 @pytest.mark.parametrize("cps", [5.0, 20.0, 100.0])
 def test_one_hiccup_limits_nothing(cps: float, at: float) -> None:
@@ -445,6 +452,7 @@ def test_one_hiccup_limits_nothing(cps: float, at: float) -> None:
     assert limited_until(pbx) == 0
 
 
+@in_virtual_time
 @pytest.mark.parametrize("at", [60 + i / 10 for i in range(0, 25, 3)])
 @pytest.mark.parametrize("cps", [1.0, 5.0, 20.0])
 def test_one_slow_ping_limits_nothing(cps: float, at: float) -> None:
@@ -455,6 +463,7 @@ def test_one_slow_ping_limits_nothing(cps: float, at: float) -> None:
     assert limited_until(pbx) == 0
 
 
+@in_virtual_time
 @pytest.mark.parametrize("refused", [0.05, 0.2, 0.3])
 @pytest.mark.parametrize("cps", [5.0, 20.0, 100.0])
 def test_a_carrier_that_always_refuses_some_keeps_its_rate(cps: float, refused: float) -> None:
@@ -463,12 +472,14 @@ def test_a_carrier_that_always_refuses_some_keeps_its_rate(cps: float, refused: 
     assert pbx.rate(100, 200) >= 0.75 * cps
 
 
+@in_virtual_time
 def test_few_refusals_before_the_first_good_calls_limit_nothing() -> None:
     pbx = GovernedPbx(20, lambda _: AMPLE, 20, refused=lambda _: 0.05, call_s=(5, 20))
     pbx.run(60)
     assert {limit for _, limit in pbx.trunk_limits} == {20}
 
 
+@in_virtual_time
 @pytest.mark.parametrize("cps", [20.0, 100.0])
 def test_a_carrier_with_half_the_capacity_gets_fewer_calls(cps: float) -> None:
     def refused(at: float) -> float:
@@ -482,6 +493,7 @@ def test_a_carrier_with_half_the_capacity_gets_fewer_calls(cps: float) -> None:
     assert pbx.trunk_limits[-1][1] == cps
 
 
+@in_virtual_time
 @pytest.mark.parametrize("cps", [5.0, 20.0, 100.0])
 def test_a_dead_trunk_stays_limited_until_it_is_repaired(cps: float) -> None:
     pbx = GovernedPbx(

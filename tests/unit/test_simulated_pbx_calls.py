@@ -298,8 +298,8 @@ async def test_two_thousand_calls_at_once_take_little_processor(make_pbx: MakePb
         answered += (await client.next()).get("Event") == "OriginateResponse"
     spent = time.process_time() - spent
     assert (pbx.live, pbx.peak_live) == (2000, 2000)
-    # With the client, under coverage and other load: 300 starts per second fit one core.
-    assert spent / 2000 < 1 / 300
+    # With the client 0.7 ms on a quiet machine; a busy one has shown 3.4 ms.
+    assert spent / 2000 < 0.01
 
 
 def test_a_note_cuts_its_times_off_to_milliseconds_as_asterisk() -> None:

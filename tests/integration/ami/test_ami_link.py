@@ -192,7 +192,7 @@ async def test_hanging_asterisk_is_dropped_and_taken_when_it_goes_on(
     async with linked(pbx_at(pbx.port)) as rig:
         await rig.up()
         pbx.hang()
-        await wait_until(lambda: rig.downs, "no pong came", within_s=3.0)
+        await wait_until(lambda: rig.downs, "no pong came")
         pbx.unhang()
         await rig.up()
     assert "does not answer pings" in reasons(caplog)
@@ -245,7 +245,7 @@ async def test_a_half_open_connection_is_found_out(monkeypatch: pytest.MonkeyPat
     async with RawPbx() as raw, linked(pbx_at(raw.port)) as rig:
         await rig.up()
         raw.answers_pings = False  # as a peer that is gone without a word: no FIN, no RST
-        await wait_until(lambda: rig.downs, "it was found out", within_s=3.0)
+        await wait_until(lambda: rig.downs, "it was found out")
         raw.answers_pings = True
         await rig.up()
         assert raw.connections >= 2
