@@ -18,7 +18,7 @@ from dialer.settings import Settings
 from dialer.settings.live import Live, with_parameters
 from dialer.store.client import connect, has_replicas, require
 from dialer.store.fitness import read_facts, require_usable, unfit
-from dialer.store.ledger import Outcomes, Survey
+from dialer.store.ledger import Minute, Outcomes, Survey
 from dialer.store.parameters import ParameterStore, Watch
 from dialer.store.redis_url import place_of, redacted
 from dialer.store.registry import Registry
@@ -144,8 +144,8 @@ class Collector:
         """Return the steps of the Redis at the URL of a cell."""
         return self._by_url[url]
 
-    def minutes(self, cell: str) -> Mapping[int, Outcomes]:
-        """Return the outcomes of the last hour by minute since 1970, as the last look read them."""
+    def minutes(self, cell: str) -> Mapping[int, Minute]:
+        """Return what the last look read of the last hour, by minute since 1970."""
         return self._surveys[self.cell_urls[cell]].by_minute(cell)
 
     def _pbxs_of_cells(self, url: str) -> dict[str, tuple[str, ...]]:

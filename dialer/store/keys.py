@@ -37,7 +37,8 @@ PRESENT_S: Final = 5
 #: What a bridge says of itself is kept this long. In seconds.
 BRIDGE_SHOWN_S: Final = 60
 
-#: Outcomes are kept by minute for so long, then by hour. In seconds, as in `_finish.lua`.
+#: Outcomes are kept by minute for so long, then by hour. In seconds, as in `_minute.lua` and
+#: `_finish.lua`.
 MINUTES_RETENTION_S: Final = 7 * 24 * 3600
 HOURS_RETENTION_S: Final = 400 * 24 * 3600
 
@@ -107,6 +108,14 @@ class LedgerKeys:
         return f"dialer:queued:{self.cell}"
 
     @property
+    def ended(self) -> str:
+        """List: `<ended, ms> <result> <pbx> <call id>` of calls that are done, the newest first.
+
+        The newest `ENDED_KEPT` of `_finish.lua`. `DONE_RETENTION_S`.
+        """
+        return f"dialer:ended:{self.cell}"
+
+    @property
     def awaiting(self) -> str:
         """Sorted set: call id by the deadline of its code, ms. Gone when empty."""
         return f"dialer:awaiting:{self.cell}"
@@ -174,7 +183,7 @@ class LedgerKeys:
         return f"dialer:deadtrail:{self.cell}"
 
     def minute(self, minute: int | str) -> str:
-        """Hash: Responses of a minute since 1970, by `<pbx> <result>`. `MINUTES_RETENTION_S`."""
+        """Hash: what `_minute.lua` counts in a minute since 1970. `MINUTES_RETENTION_S`."""
         return f"dialer:minute:{self.cell}:{minute}"
 
     def hour(self, hour: int | str) -> str:

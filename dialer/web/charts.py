@@ -67,11 +67,14 @@ class Time:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart. `lines` are the points of lines; `dots` are single minutes, (x, y)."""
+    """A chart. `lines` has the points of lines and the series of each, 0 for the first.
+
+    `dots` are single minutes of a series, (x, y, series).
+    """
 
     bars: Sequence[Bar] = ()
-    lines: Sequence[str] = ()
-    dots: Sequence[tuple[float, float]] = ()
+    lines: Sequence[tuple[str, int]] = ()
+    dots: Sequence[tuple[float, float, int]] = ()
     levels: Sequence[Level]
     times: Sequence[Time]
     width: int = WIDTH
@@ -98,15 +101,20 @@ def bars(minutes: Minutes) -> Chart:
     return Chart(bars=found, levels=place.levels(), times=place.times(minutes.first))
 
 
-def line(minutes: Minutes, *, most: float = 1.0) -> Chart:
-    """Return a chart with a line from 0 to `most`; it has a gap where there is no number."""
-    place = _Place.of(minutes, most=most)
-    runs = list(_runs(place, minutes.values))
+def lines(first: int, *series: Sequence[float | None], most: float = 0.0) -> Chart:
+    """Return a chart with a line for each series of minutes, which have the same length.
+
+    The scale goes from 0 to `most`, or to a round number above the highest. A line has a gap where
+    there is no number. Infinite numbers are at the top.
+    """
+    highest = max([0.0, *(v for one in series for v in one if v is not None and v < math.inf)])
+    place = _Place.of(Minutes(first=first, values=series[0]), most=most or _round_up(highest, 0.1))
+    runs = [(run, n) for n, values in enumerate(series) for run in _runs(place, values)]
     return Chart(
-        lines=[" ".join(f"{x:g},{y:g}" for x, y in run) for run in runs if len(run) > 1],
-        dots=[run[0] for run in runs if len(run) == 1],
+        lines=[(" ".join(f"{x:g},{y:g}" for x, y in run), n) for run, n in runs if len(run) > 1],
+        dots=[(*run[0], n) for run, n in runs if len(run) == 1],
         levels=place.levels(),
-        times=place.times(minutes.first),
+        times=place.times(first),
     )
 
 
@@ -158,10 +166,10 @@ def _runs(place: _Place, values: Sequence[float | None]) -> Iterator[list[tuple[
             yield [(place.x(n), place.y(value)) for n, value in run if value is not None]
 
 
-def _round_up(value: float) -> float:
-    """Return 1, 2 or 5 times a power of ten, not less than the value and than 2."""
-    if value <= 2:
-        return 2.0
+def _round_up(value: float, least: float = 2.0) -> float:
+    """Return 1, 2 or 5 times a power of ten, not less than the value and than `least`."""
+    if value <= least:
+        return least
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
 

@@ -51,6 +51,7 @@ def environment(language: str) -> Environment:
     made.filters |= {
         "number": of_language.number,
         "percent": of_language.percent,
+        "delay": of_language.delay,
         "duration": of_language.duration,
         "time": of_language.time,
         "moment": of_language.moment,

@@ -7,6 +7,7 @@ none is missing.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ from babel.dates import format_datetime, format_time
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
+
+from dialer.store.ledger.outcomes import ACKS_MEASURED_S
 
 #: The languages, the first for browsers that want another one. `lang` of HTML is the value.
 LANGUAGES: Final = {"en": "en", "pt_BR": "pt-BR"}
@@ -65,6 +68,16 @@ class Texts:
             return NOTHING
         shape = "#,##0" + ("." + "0" * places if places else "") + "%"
         return str(format_percent(share, format=shape, locale=self._locale))
+
+    def delay(self, seconds: float | None) -> str:
+        """Return the time until an ACK: 50 ms, 1.5 s, > 30 s if infinite, a dash for None."""
+        if seconds is None:
+            return NOTHING
+        if math.isinf(seconds):
+            return f"> {ACKS_MEASURED_S} s"
+        return (
+            f"{self.number(seconds * 1000)} ms" if seconds < 1 else f"{self.number(seconds, 1)} s"
+        )
 
     def time(self, at: datetime, zone: str) -> str:
         """Return a time of the day in a time zone."""

@@ -1,7 +1,8 @@
-"""Outcomes: each Response is counted once, by PBX, result, minute and hour."""
+"""What is counted: each Response once, by PBX, result, minute and hour; ACKs, calls at once."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,7 +13,16 @@ import pytest
 
 from dialer.domain.call import Result
 from dialer.store import keys
-from dialer.store.ledger import OutcomeReads, Outcomes, Survey, by_result
+from dialer.store.entry import Entry
+from dialer.store.ledger import (
+    LedgerReads,
+    Minute,
+    OutcomeReads,
+    Outcomes,
+    Survey,
+    by_result,
+    pulse,
+)
 from tests.integration.cell_rig import BRIDGE, BUSY, CELL, Site, code_element, element
 from tests.integration.stack import Stack
 from tests.integration.test_worker_process import each_once
@@ -74,9 +84,84 @@ async def test_a_key_of_another_type_holds_no_response_up(site: Site) -> None:
     seconds, _ = await site.redis.time()
     for minute in (seconds // 60, seconds // 60 + 1):
         await site.redis.set(site.ledger.keys.minute(minute), "x")
-    await site.admitted()
+    await site.redis.set(site.ledger.keys.ended, "x")
+    await site.accepted()
+    await site.code()
+    await pulsed(site)
     assert await site.end() == "done"
     assert len(await site.responses()) == 1
+
+
+async def minute_of(site: Site) -> Minute:
+    """What was counted in this minute and the one before."""
+    survey = Survey(site.steps, 2)
+    await survey.read({CELL: ()})
+    both = survey.by_minute(CELL).values()
+    acks = sum((Counter(one.acks) for one in both), Counter[float]())
+    return Minute(peak=max(one.peak for one in both), acks=acks)
+
+
+async def claimed(site: Site, request_id: str) -> Entry:
+    """A call that was admitted and claimed."""
+    await site.admitted(request_id)
+    entry = await site.claimed(request_id)
+    assert entry is not None
+    return entry
+
+
+async def pulsed(site: Site) -> None:
+    await pulse(site.steps, BRIDGE, [site.ledger.keys], is_renewal=False)
+
+
+async def test_acks_are_counted_by_their_time_from_the_admission(site: Site) -> None:
+    entry = await claimed(site, "soon")
+    assert await site.accept(entry)
+    await site.accept(entry)  # its reply was lost
+    late = await claimed(site, "late")
+    key = site.ledger.keys.call(late.call.call_id)
+    await site.redis.hincrby(key, "admitted_ms", -60_000)
+    assert await site.accept(late)
+    found = (await minute_of(site)).acks
+    assert found[math.inf] == 1
+    assert sum(found.values()) == 2
+    assert min(found) < 30_000
+
+
+async def test_a_bridge_notes_the_most_calls_at_once(site: Site) -> None:
+    assert (await minute_of(site)).peak == 0
+    for name in ("a", "b", "c"):
+        await site.admitted(name)
+    await pulsed(site)
+    await site.end("a")
+    await pulsed(site)
+    assert (await minute_of(site)).peak == 3
+
+
+async def test_ended_calls_are_listed_the_newest_first(site: Site) -> None:
+    await site.admitted("busy", pbx="pbx02")
+    await site.end("busy")
+    await site.accepted("coded")
+    await site.end("coded", ANSWERED)
+    reads = LedgerReads(site.steps, CELL)
+    assert [one.call_id for one in await reads.ended(9)] == [f"{CELL}:busy"], "its code is awaited"
+    await site.code(code_element("coded"))
+    found = await reads.ended(9)
+    assert [(one.call_id, one.result, one.pbx) for one in found] == [
+        (f"{CELL}:coded", Result.ANSWERED, "pbx01"),
+        (f"{CELL}:busy", Result.BUSY, "pbx02"),
+    ]
+    assert [one.call_id for one in await reads.ended(1)] == [f"{CELL}:coded"]
+
+
+async def test_the_list_of_ended_calls_is_bounded_and_forgotten(site: Site) -> None:
+    key = site.ledger.keys.ended
+    await site.redis.rpush(key, *(f"{n} BUSY pbx01 {CELL}:x" for n in range(1_200)))
+    await site.admitted()
+    await site.end()
+    assert await site.redis.llen(key) == 1_000
+    assert keys.DONE_RETENTION_S - 60 < await site.redis.ttl(key) <= keys.DONE_RETENTION_S
+    (newest,) = await LedgerReads(site.steps, CELL).ended(1)
+    assert newest.call_id == f"{CELL}:r-1"
 
 
 async def test_what_is_not_ours_is_not_counted(site: Site) -> None:

@@ -72,6 +72,19 @@ async def test_the_newest_of_many_are_shown(
     assert f"/calls/{CELL}/r-0" not in html
 
 
+async def test_ended_calls_are_listed_the_newest_first(web: Web, site: Site) -> None:
+    await site.admitted("r:1")
+    await site.end("r:1")
+    async with Site(site.url, OTHER) as other:
+        await other.admitted("r-2", pbx="pbx02")
+        await other.end("r-2")
+    html = await web.shown("/calls")
+    first, second = f'id="ended-{OTHER}:r-2"', f'id="ended-{CELL}:r:1"'
+    assert 0 < html.find(first) < html.find(second)
+    assert f'href="/calls/{CELL}/r%3A1"' in html
+    assert "busy" in html
+
+
 async def test_a_broken_cell_hides_no_other(web: Web, site: Site) -> None:
     await site.admitted("r-1")
     await site.redis.set(LedgerKeys(OTHER).live, "x")

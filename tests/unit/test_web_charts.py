@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.web.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Minutes, bars, line
+from dialer.web.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Minutes, bars, lines
 
 FLOOR_Y = HEIGHT - BOTTOM
 
@@ -21,7 +21,7 @@ def chart(*values: float | None, first: int = 0) -> Chart:
 
 
 def share(*values: float | None) -> Chart:
-    return line(Minutes(first=0, values=values))
+    return lines(0, values, most=1.0)
 
 
 def test_a_bar_is_as_high_as_its_share_of_the_scale() -> None:
@@ -59,12 +59,25 @@ def test_times_are_marked_each_quarter_of_an_hour() -> None:
 def test_a_line_has_a_gap_where_there_is_no_number() -> None:
     found = share(0.5, 1.0, None, 0.25, None, 0.0, 0.0)
     assert len(found.lines) == 2
-    assert len(found.lines[0].split()) == 2
+    assert len(found.lines[0][0].split()) == 2
     assert len(found.dots) == 1
 
 
 def test_a_share_is_marked_in_halves() -> None:
     assert [level.value for level in share(0.1).levels] == [0, 0.5, 1]
+
+
+def test_a_second_line_has_the_scale_of_the_first() -> None:
+    found = lines(0, [0.04, 0.02], [0.3, math.inf])
+    assert [level.value for level in found.levels] == [0, 0.25, 0.5]
+    (first, a), (second, b) = found.lines
+    assert (a, b) == (0, 1)
+    assert second.endswith(f",{TOP}"), "what is too late to be measured is at the top"
+    assert float(first.split(",")[-1]) > float(second.split(",")[1].split()[0])
+
+
+def test_the_scale_of_short_times_is_not_below_a_tenth() -> None:
+    assert lines(0, [0.002, 0.003]).levels[-1].value == 0.1
 
 
 def test_an_hour_without_any_minute_is_an_empty_chart() -> None:
@@ -79,9 +92,9 @@ def test_everything_is_inside_the_picture(values: list[float | None]) -> None:
         assert bar.x + bar.width <= WIDTH - RIGHT + 0.1
         assert TOP - 0.1 <= bar.y <= FLOOR_Y
         assert 0 <= bar.height <= FLOOR_Y
-    drawn = line(minutes)
-    points = [tuple(map(float, p.split(","))) for one in drawn.lines for p in one.split()]
-    for x, y in [*points, *drawn.dots]:
+    drawn = lines(0, values)
+    points = [tuple(map(float, p.split(","))) for one, _ in drawn.lines for p in one.split()]
+    for x, y in [*points, *((x, y) for x, y, _ in drawn.dots)]:
         assert LEFT <= x <= WIDTH - RIGHT
         assert TOP <= y <= FLOOR_Y
     assert len(points) + len(drawn.dots) == sum(value is not None for value in values)

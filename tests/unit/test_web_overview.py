@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dialer.domain.call import Result
-from dialer.store.ledger import Outcomes
+from dialer.store.ledger import Minute, Outcomes
 from dialer.web.pages.overview import _per_minute
 
 SOME = Outcomes(
@@ -12,7 +12,7 @@ SOME = Outcomes(
 
 
 def test_calls_a_minute_are_those_before_the_newest_minute() -> None:
-    minutes = {28_000_000: Outcomes(), 27_999_999: SOME, 27_999_998: Outcomes()}
+    minutes = {28_000_000: Minute(), 27_999_999: Minute(outcomes=SOME)}
     assert _per_minute(minutes) == 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -13,11 +14,12 @@ from dialer.domain.call import Result
 from dialer.domain.parameters import CELL_KNOBS, OF_FILE, PBX_KNOBS
 from dialer.domain.people import Did
 from dialer.settings.typed import shown
-from dialer.store.ledger import Outcomes
+from dialer.store.ledger import Minute, Outcomes
 from dialer.web import words
 from dialer.web.pages.cells import minutes_of, outcome_table
 from dialer.web.pages.parameters import CHOICES, changed, values
 from dialer.web.pages.steer import number_in, way_back
+from dialer.web.texts import NOTHING, texts
 
 NOW = datetime(2026, 11, 27, 10, 42, 30, tzinfo=UTC)
 
@@ -117,7 +119,7 @@ def of(**pbxs: dict[Result, int]) -> Outcomes:
 def test_the_last_minute_is_the_present_one() -> None:
     present = int(NOW.timestamp()) // 60
     dialed = of(pbx01={Result.ANSWERED: 3, Result.BUSY: 1})
-    found = minutes_of({present: dialed, present - 59: Outcomes()}, NOW)
+    found = minutes_of({present: Minute(outcomes=dialed), present - 59: Minute()}, NOW)
     assert [found[0].at, found[-1].at] == [
         datetime(2026, 11, 27, 9, 43, tzinfo=UTC),
         datetime(2026, 11, 27, 10, 42, tzinfo=UTC),
@@ -128,8 +130,30 @@ def test_the_last_minute_is_the_present_one() -> None:
 
 def test_requests_without_a_pbx_were_not_dialed() -> None:
     present = int(NOW.timestamp()) // 60
-    found = minutes_of({present: of(_={Result.EXPIRED: 9})}, NOW)
+    found = minutes_of({present: Minute(outcomes=of(_={Result.EXPIRED: 9}))}, NOW)
     assert (found[-1].dialed, found[-1].rate) == (0, None)
+
+
+def test_a_minute_says_how_soon_its_acks_came() -> None:
+    present = int(NOW.timestamp()) // 60
+    found = minutes_of({present: Minute(peak=7, acks={5: 98, 20: 1, math.inf: 1})}, NOW)[-1]
+    assert (found.peak, found.ack_p50_s, found.ack_p99_s) == (7, 0.005, 0.02)
+    assert (found.rate, minutes_of({}, NOW)[0].ack_p50_s) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, NOTHING),
+        (0.0, "0 ms"),
+        (0.005, "5 ms"),
+        (1.5, "1.5 s"),
+        (30.0, "30.0 s"),
+        (math.inf, "> 30 s"),
+    ],
+)
+def test_times_until_an_ack_have_their_unit(seconds: float | None, said: str) -> None:
+    assert texts("en").delay(seconds) == said
 
 
 def test_without_outcomes_the_minutes_are_those_of_now() -> None:

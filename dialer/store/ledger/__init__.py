@@ -11,8 +11,8 @@ from dialer.store.ledger.bridge import (
 from dialer.store.ledger.call_steps import CallSteps, Waiting
 from dialer.store.ledger.dead import DeadEntry, DeadList, Replacement, reasons_of
 from dialer.store.ledger.decisions import DecisionReads, Logged, News, write_news
-from dialer.store.ledger.in_flight import InFlight
-from dialer.store.ledger.outcomes import OutcomeReads, Outcomes, by_result
+from dialer.store.ledger.in_flight import Ended, InFlight
+from dialer.store.ledger.outcomes import Minute, OutcomeReads, Outcomes, by_result
 from dialer.store.ledger.pulse import Pulsed, pulse
 from dialer.store.ledger.reads import LedgerReads
 from dialer.store.ledger.survey import LATE_AFTER_S, CellCounts, CellState, Late, Survey
@@ -31,11 +31,13 @@ __all__ = [
     "DeadList",
     "DecisionReads",
     "Delivery",
+    "Ended",
     "Fetched",
     "InFlight",
     "Late",
     "LedgerReads",
     "Logged",
+    "Minute",
     "News",
     "OutcomeReads",
     "Outcomes",

@@ -1,4 +1,4 @@
-"""What is shown of a call that is not done, by some fields of its hash."""
+"""What a list shows of a call: by its hash if it is not done, else by a line of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from dialer.domain.call import State
+from dialer.domain.call import Result, State
 from dialer.domain.request import cell_of
 from dialer.errors import InvalidRequest
 from dialer.multcall.request import parse_request
@@ -23,6 +23,7 @@ FIELDS: Final = (
 _MS: Final = re.compile(rb"[0-9]{1,14}")
 
 _STATES: Final = {state.value: state for state in State}
+_RESULTS: Final = {result.value: result for result in Result}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,27 @@ def in_flight_of(call_id: str, row: Sequence[bytes | None]) -> InFlight:
         accepted_at=accepted_at,
         answered_at=answered_at,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A call that is done. `pbx` is '' if none had it."""
+
+    call_id: str
+    result: Result
+    pbx: str
+    at: datetime
+
+
+def ended_in(line: bytes, cell: str) -> Ended | None:
+    """Return the call in a line of a cell's ended calls, None if the line is not ours."""
+    at_ms, result, pbx, call_id = [*line.split(b" ", 3), b"", b"", b""][:4]
+    known, at = _RESULTS.get(result.decode(errors="replace")), _time(at_ms)
+    name = call_id.decode(errors="replace")
+    if known is None or at is None or not name.startswith(f"{cell}:"):
+        return None
+    where = pbx.decode(errors="replace")
+    return Ended(call_id=name, result=known, pbx="" if where == "-" else where, at=at)
 
 
 def number_in(request: bytes | None, call_id: str) -> str:

@@ -20,7 +20,9 @@ from dialer.store.entry import Entry
 from dialer.store.keys import LedgerKeys
 from dialer.store.ledger.in_flight import (
     FIELDS,
+    Ended,
     InFlight,
+    ended_in,
     in_flight_of,
     number_in,
     state_in,
@@ -113,6 +115,11 @@ class LedgerReads:
             for name, admitted_ms in scored(flat)
             if name.startswith(own)
         ]
+
+    async def ended(self, at_most: int) -> list[Ended]:
+        """Return the calls that ended last, the newest first."""
+        rows = await self.steps.read("LRANGE", self.keys.ended, 0, at_most - 1)
+        return [call for row in rows if (call := ended_in(row, self.cell)) is not None]
 
     async def flights(self, ids: Sequence[str]) -> list[InFlight]:
         """Return what is shown of these calls, without those that are done in the meantime."""

@@ -14,7 +14,7 @@ from dialer.multcall.keys import CellKeys
 from dialer.store.entry import pairs
 from dialer.store.keys import CALL_PREFIX, LedgerKeys
 from dialer.store.ledger.decisions import Logged, entry_in, together
-from dialer.store.ledger.outcomes import Outcomes, outcomes_in
+from dialer.store.ledger.outcomes import Minute, Outcomes, minute_in
 from dialer.store.steps import Arg, Steps, redis_time
 
 #: A call that waits longer to be claimed is late, in seconds.
@@ -103,7 +103,7 @@ class Survey:
 
     steps: Steps
     minutes: int = 0
-    _kept: dict[str, dict[int, Outcomes]] = field(default_factory=dict)
+    _kept: dict[str, dict[int, Minute]] = field(default_factory=dict)
     #: The outcomes of each cell since the first reading, and of the minutes before it.
     counted: dict[str, Outcomes] = field(default_factory=dict)
     #: The minutes of each cell that were read last, as they came: most are the same again.
@@ -128,8 +128,8 @@ class Survey:
             found |= await self._read(some, minute)
         return found
 
-    def by_minute(self, cell: str) -> Mapping[int, Outcomes]:
-        """Return the outcomes that the last reading had, by minute since 1970."""
+    def by_minute(self, cell: str) -> Mapping[int, Minute]:
+        """Return what the last reading had, by minute since 1970."""
         return self._kept.get(cell, {})
 
     async def _minute(self) -> int:
@@ -194,18 +194,18 @@ class Survey:
             return Outcomes()
         before, rows = self._kept.get(cell, {}), self._rows.get(cell, {})
         self._rows[cell] = now = dict(zip(wanted, minutes, strict=True))
-        fresh = {at: outcomes_in(pairs(row)) for at, row in now.items() if rows.get(at) != row}
+        fresh = {at: minute_in(pairs(row)) for at, row in now.items() if rows.get(at) != row}
         counted = self.counted.setdefault(cell, Outcomes())
-        for at, outcomes in fresh.items():
-            counted += outcomes - before.get(at, Outcomes())
+        for at, minute in fresh.items():
+            counted += minute.outcomes - before.get(at, Minute()).outcomes
         kept = before | fresh
         last = max(kept)
         self._kept[cell] = kept = {at: n for at, n in kept.items() if at > last - self.minutes}
         old_until, old = self._old.get(cell, (0, Outcomes()))
         if old_until != last - 1:  # the sum of all minutes but the last two changes once a minute
-            old = sum((n for at, n in kept.items() if at < last - 1), Outcomes())
+            old = sum((one.outcomes for at, one in kept.items() if at < last - 1), Outcomes())
             self._old[cell] = last - 1, old
-        return old + kept.get(last - 1, Outcomes()) + kept[last]
+        return old + kept.get(last - 1, Minute()).outcomes + kept[last].outcomes
 
 
 def _keys(cell: str, pbxs: Sequence[str], minutes: Sequence[int]) -> list[str]:

@@ -6,7 +6,7 @@
 --      4 Response before the code   5 Response after the code   6 Resultado
 --      7 RPUSH|LPUSH   8 retention, s   9 Erro.Codigo or ''
 -- Returns 'done' | 'ended' (the code is awaited) | 'void' (the call was over, or has changed).
--- Needs _time, _list, _state and _finish.
+-- Needs _time, _list, _state, _minute and _finish.
 local function end_call()
   local f = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'code_state')
   if not is_legal(f[1], ARGV[2]) or f[2] ~= ARGV[3] then return 'void' end

@@ -1,18 +1,28 @@
--- Needs _time.
--- count_outcome(call, pbx, result): count a Response, by minute and by hour of this server, in the
--- hashes dialer:minute:<cell>:<minutes since 1970> and dialer:hour:<cell>:<hours since 1970>. The
--- cell is in the name of the call's key. A key of another type is left: no Response waits for it.
-local MINUTES_KEPT_S, HOURS_KEPT_S = 604800, 34560000
+-- Needs _time and _minute.
+-- count_outcome(call, pbx, result): count a Response, by minute and by hour of this server: in the
+-- hash of _minute and in dialer:hour:<cell>:<hours since 1970>.
+local HOURS_KEPT_S = 34560000
 local function count_outcome(call, pbx, result)
-  local cell = string.match(call, '^dialer:call:([^:]+):')
+  local cell = cell_of(call)
   if not cell then return end
-  local minute, field = math.floor(now_ms() / 60000), (pbx or '') .. ' ' .. result
-  for key, kept_s in pairs({
-    [string.format('dialer:minute:%s:%d', cell, minute)] = MINUTES_KEPT_S,
-    [string.format('dialer:hour:%s:%d', cell, math.floor(minute / 60))] = HOURS_KEPT_S,
-  }) do
-    if redis.pcall('HINCRBY', key, field, 1) == 1 then redis.pcall('EXPIRE', key, kept_s) end
-  end
+  local now, field = now_ms(), (pbx or '') .. ' ' .. result
+  count(minute_of(cell, now), field, MINUTES_KEPT_S)
+  count(string.format('dialer:hour:%s:%d', cell, math.floor(now / 3600000)), field, HOURS_KEPT_S)
+end
+
+-- list_ended(call, id, ended_ms, result, pbx, kept_s): put a call at the head of its cell's list of
+-- ended calls, dialer:ended:<cell>, as '<ended, ms> <result> <pbx> <id>'. The newest ENDED_KEPT are
+-- kept, and up to ENDED_SPARE more, so that the list is not cut for each call. A key of another type
+-- is left.
+local ENDED_KEPT, ENDED_SPARE = 1000, 100
+local function list_ended(call, id, ended_ms, result, pbx, kept_s)
+  local cell = cell_of(call)
+  if not cell then return end
+  local key = 'dialer:ended:' .. cell
+  local length = redis.pcall('LPUSH', key, table.concat({ended_ms, result, pbx or '-', id}, ' '))
+  if type(length) == 'table' or length % ENDED_SPARE ~= 1 then return end
+  redis.pcall('LTRIM', key, 0, ENDED_KEPT - 1)
+  redis.pcall('EXPIRE', key, kept_s)
 end
 
 -- keep_done(call, result, ended_ms, retention_s, error): reduce the entry of a done call to its
@@ -40,7 +50,7 @@ local function keep_done(call, result, ended_ms, retention_s, error)
 end
 
 -- finish(...): send the Response of an ended call, mark it as done, free its slot of the cell and
--- set Counter. The outcome is counted.
+-- set Counter. The outcome is counted, and the call listed.
 --   call     hash          dialer:call:<id>
 --   live     sorted set    dialer:live:<cell>
 --   counter  string        ZancURA2.0-Counter-<cell>
@@ -49,6 +59,7 @@ local function finish(call, live, counter, response, id, push, retention_s)
   local f = redis.call('HMGET', call, 'head', 'code', 'tail', 'result', 'ended_ms', 'error', 'pbx')
   redis.call(push, response, f[1] .. (f[2] or 'null') .. f[3])
   count_outcome(call, f[7], f[4])
+  list_ended(call, id, f[5], f[4], f[7], retention_s)
   keep_done(call, f[4], f[5], retention_s, f[6])
   redis.call('ZREM', live, id)
   redis.call('SET', counter, redis.call('ZCARD', live))

@@ -1,6 +1,6 @@
 -- Store the code of a call and remove it from the bridge's hand. If the call has ended, send its
 -- Response now.
--- Include: _time _list _state _finish
+-- Include: _time _list _state _minute _finish
 -- KEYS 1 list code hand   2 hash call   3 zset live   4 zset awaiting
 --      5 string Counter   6 string CounterACK   7 list Response
 -- ARGV 1 raw element   2 call id   3 the code, JSON   4 RPUSH|LPUSH   5 retention, s

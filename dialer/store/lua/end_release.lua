@@ -1,5 +1,5 @@
 -- End a call as `end` does and release its slot, where ledger and registry share a server.
--- Include: _time _list _state _finish _end _sound _fence _release
+-- Include: _time _list _state _minute _finish _end _sound _fence _release
 -- KEYS 1-6 as in _end   7 zset slots   8 hash heartbeat   9 string fence
 -- ARGV 1-9 as in _end   10 fencing number   11 lifetime of the fence, s
 -- Returns 'done' | 'ended' (the code is awaited) | 'void' (the call was over, or has changed). The

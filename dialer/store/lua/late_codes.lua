@@ -1,5 +1,5 @@
 -- Time out overdue codes. Send the Responses of calls that have ended.
--- Include: _time _list _finish
+-- Include: _time _list _minute _finish
 -- KEYS 1 zset awaiting   2 zset live   3 string Counter   4 string CounterACK   5 list Response
 -- ARGV 1 prefix of a call's key   2 RPUSH|LPUSH   3 retention, s   4 at most
 -- Returns the ids of the calls.

@@ -1,5 +1,5 @@
 -- Record the heartbeat of a bridge in many cells, and tell which of them have anything to do.
--- Include: _time _sound
+-- Include: _time _minute _sound
 -- KEYS for each cell: 1 zset bridges   2 zset live   3 set trunks with parked requests   4 list hand
 --      5 list code hand   6 zset awaiting   7 zset queued   8 list Request
 -- ARGV 1 this bridge   2 dead after, ms   3 forgotten after, ms   4 lifetime of the bridges, s
@@ -12,7 +12,8 @@
 --   code    ms until the first code is overdue, call: ms since the oldest unclaimed call was last
 --           published; -1 if there is none
 --   live    number of calls, waiting: number of requests in Multcall's list; 0 if quiet
--- An idle cell costs two commands, if all cells are idle. It changes nothing but the heartbeat.
+-- An idle cell costs two commands, if all cells are idle. It changes nothing but the heartbeat; of a
+-- cell with calls it keeps the most calls at once of this minute.
 local now = now_ms()
 local function first(key)
   return tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
@@ -35,9 +36,11 @@ local function pulse(k, a)
   if are_all_quiet or redis.call('EXISTS', unpack(KEYS, k + 1, k + 6)) == 0 then
     return {1, taking, -1, -1, 0, 0}
   end
+  local live = redis.call('ZCARD', KEYS[k + 1])
+  note_peak(string.match(KEYS[k + 1], '[^:]+$'), live, now)
   local code, call = first(KEYS[k + 5]), first(KEYS[k + 6])
   return {0, taking, code and math.max(0, code - now) or -1, call and math.max(0, now - call) or -1,
-    redis.call('ZCARD', KEYS[k + 1]), redis.call('LLEN', KEYS[k + 7])}
+    live, redis.call('LLEN', KEYS[k + 7])}
 end
 local out = {}
 for i = 1, #KEYS / 8 do

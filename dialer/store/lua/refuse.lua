@@ -1,5 +1,5 @@
 -- Answer a request that is not dialed. Remove it from its list.
--- Include: _time _list _dead _finish
+-- Include: _time _list _dead _minute _finish
 -- KEYS 1 list hand or parked   2 hash call   3 list dead   4 list Response   5 string dropped
 -- ARGV 1 raw element   2 dead entry ('' for none)   3 Response ('' if no id could be read)
 --      4 RPUSH|LPUSH   5 retention, s   6 Resultado

@@ -1,4 +1,4 @@
-"""Calls in flight over all cells, and the search for one."""
+"""Calls in flight and the last ended ones over all cells, and the search for one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from dialer.domain.request import cell_of, mask
 from dialer.monitor.stories import Told, not_found, stories
-from dialer.store.ledger import InFlight, LedgerReads
+from dialer.store.ledger import Ended, InFlight, LedgerReads
 from dialer.web.access import Page
 from dialer.web.hub import Look
 from dialer.web.live import LivePage, shown
@@ -28,14 +28,16 @@ CALLS_SHOWN: Final = 100
 
 
 async def in_flight(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the newest calls of all cells."""
+    """Return the newest calls of all cells, and those that ended last."""
     cells = look.seen.snapshot.cells
     calls, trouble = ([], look.trouble) if look.trouble else await _newest(site, [*cells])
+    ended = [] if look.trouble else await _ended(site, [*cells])
     return {
         "total": sum(state.counts.live for state in cells.values()),
         "calls": [_row(look, one) for one in calls],
         "calls_shown": CALLS_SHOWN,
         "calls_trouble": trouble,
+        "ended": [_ended_row(look, one) for one in ended],
     }
 
 
@@ -62,6 +64,27 @@ async def _newest(site: Site, cells: Sequence[str]) -> tuple[list[InFlight], str
     return [calls[name] for _, name in named if name in calls], trouble
 
 
+async def _ended(site: Site, cells: Sequence[str]) -> list[Ended]:
+    """Return the calls that ended last; those of a cell that cannot be read are missing.
+
+    Why it cannot is said of the calls in flight.
+    """
+
+    async def of(cell: str) -> list[Ended]:
+        try:
+            return await LedgerReads(site.steps_of(cell), cell).ended(CALLS_SHOWN)
+        except ResponseError:
+            return []
+
+    try:
+        async with asyncio.timeout(LIVE_WITHIN_S):
+            found = await asyncio.gather(*map(of, cells))
+    except AWAY:
+        return []
+    calls = {one.call_id: one for of_cell in found for one in of_cell}
+    return sorted(calls.values(), key=lambda one: one.at, reverse=True)[:CALLS_SHOWN]
+
+
 async def _newest_of(reads: LedgerReads) -> tuple[list[tuple[float, str]], str]:
     """Return the newest calls of a cell; none, and why, if Redis refuses."""
     try:
@@ -79,6 +102,18 @@ def _row(look: Look, one: InFlight) -> dict[str, Any]:
         "pbx": one.pbx,
         "since": one.since,
         "number": mask(one.number),
+        "zone": zone_of(look, cell),
+    }
+
+
+def _ended_row(look: Look, one: Ended) -> dict[str, Any]:
+    cell, _, request_id = one.call_id.partition(":")
+    return {
+        "cell": cell,
+        "id": request_id,
+        "result": one.result,
+        "pbx": one.pbx,
+        "at": one.at,
         "zone": zone_of(look, cell),
     }
 

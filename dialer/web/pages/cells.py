@@ -15,7 +15,7 @@ from dialer.domain.parameters import Subject
 from dialer.errors import DialerError
 from dialer.monitor.why import Why, time_of, why
 from dialer.settings import Cell
-from dialer.store.ledger import Outcomes
+from dialer.store.ledger import Minute, Outcomes
 from dialer.web import charts
 from dialer.web.access import Page
 from dialer.web.hub import Look
@@ -33,12 +33,19 @@ PAST_WITHIN_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Minute:
-    """What became of the requests of one minute. `rate` is the share of dialed calls answered."""
+class MinuteRow:
+    """What became of the requests of one minute. `rate` is the share of dialed calls answered.
+
+    `peak` is the most calls at once. Half of the ACKs came within `ack_p50_s` after the admission,
+    99 % within `ack_p99_s`; None if there were none, infinite if too late to be measured.
+    """
 
     at: datetime
     dialed: int
     rate: float | None
+    peak: int
+    ack_p50_s: float | None
+    ack_p99_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,11 @@ async def context(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[s
         "outcomes": outcome_table(state.outcomes),
         "minutes": minutes,
         "calls": charts.bars(charts.Minutes(first=first, values=[one.dialed for one in minutes])),
-        "rates": charts.line(charts.Minutes(first=first, values=[one.rate for one in minutes])),
+        "rates": charts.lines(first, [one.rate for one in minutes], most=1.0),
+        "peaks": charts.bars(charts.Minutes(first=first, values=[one.peak for one in minutes])),
+        "acks": charts.lines(
+            first, [one.ack_p50_s for one in minutes], [one.ack_p99_s for one in minutes]
+        ),
     }
 
 
@@ -96,16 +107,23 @@ async def _past(site: Site, cell: Cell, asked: str) -> tuple[Why | None, str]:
         return None, str(error)
 
 
-def minutes_of(outcomes: Mapping[int, Outcomes], now: datetime) -> list[Minute]:
-    """Return the last minutes, the present one last; `outcomes` are by minute since 1970."""
-    last = max(outcomes, default=int(now.timestamp()) // MINUTE_S)
-    found = []
-    for minute in range(last - MINUTES + 1, last + 1):
-        of_minute = outcomes.get(minute, Outcomes())
-        dialed = sum(n for (pbx, _), n in of_minute.items() if pbx)
-        at = charts.time_of(minute)
-        found.append(Minute(at=at, dialed=dialed, rate=answer_rate(of_minute)))
-    return found
+def minutes_of(counted: Mapping[int, Minute], now: datetime) -> list[MinuteRow]:
+    """Return the last minutes, the present one last; `counted` is by minute since 1970."""
+    last = max(counted, default=int(now.timestamp()) // MINUTE_S)
+    minutes = range(last - MINUTES + 1, last + 1)
+    return [_row(minute, counted.get(minute, Minute())) for minute in minutes]
+
+
+def _row(minute: int, counted: Minute) -> MinuteRow:
+    p50_ms, p99_ms = counted.acks_within_ms(0.5), counted.acks_within_ms(0.99)
+    return MinuteRow(
+        at=charts.time_of(minute),
+        dialed=sum(n for (pbx, _), n in counted.outcomes.items() if pbx),
+        rate=answer_rate(counted.outcomes),
+        peak=counted.peak,
+        ack_p50_s=None if p50_ms is None else p50_ms / 1000,
+        ack_p99_s=None if p99_ms is None else p99_ms / 1000,
+    )
 
 
 def outcome_table(outcomes: Outcomes) -> OutcomeTable:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dialer.domain.call import Result
 from dialer.domain.parameters import Setting
-from dialer.store.ledger import Outcomes, by_result
+from dialer.store.ledger import Minute, Outcomes, by_result
 from dialer.web.access import Page
 from dialer.web.hub import Look
 from dialer.web.live import LivePage
@@ -69,13 +69,13 @@ def answer_rate(outcomes: Outcomes) -> float | None:
     return dialed[Result.ANSWERED] / total if total else None
 
 
-def _per_minute(minutes: Mapping[int, Outcomes]) -> int:
+def _per_minute(minutes: Mapping[int, Minute]) -> int:
     """Return the calls of the last full minute; the newest minute that was read is the present one.
 
     The minutes are those of Redis's clock, which may differ from ours.
     """
-    last = minutes.get(max(minutes, default=0) - 1, Outcomes())
-    return sum(n for (pbx, _), n in last.items() if pbx)
+    last = minutes.get(max(minutes, default=0) - 1, Minute())
+    return sum(n for (pbx, _), n in last.outcomes.items() if pbx)
 
 
 LIVE: Sequence[LivePage] = (
