@@ -1,4 +1,4 @@
-"""Long-running programs: `dialer bridge`, `monitor`, `metrics`, `web`, `demo`."""
+"""Long-running programs: `dialer bridge`, `monitor`, `metrics`, `traces`, `web`, `demo`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,27 @@ def metrics(
     from dialer.monitor.metrics import serve
 
     asyncio.run(serve(settings, host, port))
+
+
+def traces(
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="The collector's OTLP over HTTP.")
+    ] = "http://127.0.0.1:4318",
+) -> None:
+    """Send each call that ended to an OpenTelemetry collector, as a trace."""
+    settings = settings_with_log("traces")
+    import asyncio
+
+    try:
+        from dialer.monitor.traces import serve
+    except ModuleNotFoundError as error:
+        raise DialerError(
+            f"this command needs {error.name}, which is not installed: "
+            "in the checkout, /opt/dialer/bin/pip install -c constraints.txt '.[traces]'"
+        ) from None
+    if not endpoint.startswith(("http://", "https://")):
+        raise DialerError(f"{endpoint} is not a URL: give --endpoint http://HOST:4318")
+    asyncio.run(serve(settings, endpoint))
 
 
 def web(

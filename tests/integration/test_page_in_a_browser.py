@@ -20,8 +20,9 @@ from typing import Any, Final, Literal
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.async_api import Browser, Dialog, Page, async_playwright
+from playwright.async_api import Browser, Dialog, Locator, Page, async_playwright
 
+from dialer.web.texts import Texts, language_for, texts
 from tests.conftest import require_service
 from tests.integration.stack import BIN, CELL, Program, Stack
 from tests.integration.test_flower import free_port
@@ -43,24 +44,42 @@ LONG: Final[dict[str, Any]] = {"ring_time": (0.3, 0.6), "talk_time": (60.0, 90.0
 
 @dataclass(slots=True)
 class Visitor:
-    """A browser with one page. What its console says is kept."""
+    """A browser with one page. What its console says is kept.
+
+    Texts of the page are given in English, and sought in the language of the visitor.
+    """
 
     page: Page
     url: str
+    texts: Texts
     said: list[str] = field(default_factory=list)
 
     async def to(self, path: str) -> None:
         await self.page.goto(self.url + path)
 
-    async def sees(self, text: str | re.Pattern[str]) -> None:
-        await self.page.get_by_text(text).first.wait_for()
+    def say(self, text: str) -> str:
+        return self.texts.translate(text)
 
-    async def press(self, name: str) -> None:
-        await self.page.get_by_role("button", name=name, exact=True).first.click()
+    async def sees(self, text: str) -> None:
+        await self.page.get_by_text(self.say(text)).first.wait_for()
+
+    async def press(self, name: str, of: str = "") -> None:
+        """Press a button; `of` is the cell or PBX that it names."""
+        found = f"{self.say(name)} {of}".strip()
+        await self.page.get_by_role("button", name=found, exact=True).first.click()
+
+    async def sees_like(self, text: str) -> None:
+        """See a text whose variables may be anything."""
+        parts = re.split(r"%\(\w+\)s", self.say(text))
+        await self.page.get_by_text(re.compile(".*".join(map(re.escape, parts)))).first.wait_for()
+
+    def labeled(self, label: str) -> Locator:
+        return self.page.get_by_label(self.say(label), exact=True)
 
     async def picture(self, name: str) -> None:
         PICTURES.mkdir(exist_ok=True)
-        await self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+        suffix = "" if self.texts.lang == "en" else f"-{self.texts.lang}-360"
+        await self.page.screenshot(path=PICTURES / f"{name}{suffix}.png", full_page=True)
 
     async def text(self, part: str) -> str:
         """Return the text of a part of the live page."""
@@ -121,7 +140,7 @@ async def visiting(
         viewport={"width": width, "height": 900}, locale=locale, timezone_id="America/Sao_Paulo"
     )
     context.set_default_timeout(WITHIN_MS)
-    visitor = Visitor(await context.new_page(), url)
+    visitor = Visitor(await context.new_page(), url, texts(language_for("", locale)))
     visitor.page.on("console", lambda message: visitor.said.append(message.text))
     visitor.page.on("pageerror", lambda error: visitor.said.append(str(error)))
 
@@ -142,18 +161,18 @@ def link_in(program: Program) -> str:
 
 async def make_first_user(visitor: Visitor, path: str) -> None:
     await visitor.to(path)
-    await visitor.page.get_by_label("Name").fill("ana")
+    await visitor.labeled("Name").fill("ana")
     for one in await visitor.page.locator("input[type=password]").all():
         await one.fill(PASSWORD)
     await visitor.press("Set the password and sign in")
     await visitor.sees("Overview")
 
 
-async def sign_in(visitor: Visitor, button: str, name: str = "Name") -> None:
+async def sign_in(visitor: Visitor) -> None:
     await visitor.to("/login")
-    await visitor.page.get_by_label(name, exact=True).fill("ana")
+    await visitor.labeled("Name").fill("ana")
     await visitor.page.locator("input[type=password]").fill(PASSWORD)
-    await visitor.press(button)
+    await visitor.press("Sign in")
 
 
 async def in_force(stack: Stack, change: str) -> None:
@@ -161,14 +180,18 @@ async def in_force(stack: Stack, change: str) -> None:
     await wait_until(lambda: change in stack.bridges[0].log, f"in force: {change}")
 
 
-async def test_a_supervisor_watches_and_steers(tmp_path: Path, browser: Browser) -> None:
+@pytest.mark.parametrize(("locale", "width"), [("en-US", 1400), ("pt-BR", 360)])
+async def test_a_supervisor_watches_and_steers(
+    tmp_path: Path, browser: Browser, locale: str, width: int
+) -> None:
     async with Stack(tmp_path, cell={"threads": 6}) as stack:
         for name in ("pbx01", "pbx02"):
             stack.add_pbx(name, **LONG)
         await stack.start()
         port = free_port()
         web = await web_of(stack, port)
-        async with visiting(browser, f"http://127.0.0.1:{port}") as visitor:
+        url = f"http://127.0.0.1:{port}"
+        async with visiting(browser, url, width=width, locale=locale) as visitor:
             await make_first_user(visitor, link_in(web))
             await _numbers_change(visitor, stack)
             await _a_pause_stops_dialing(visitor, stack)
@@ -183,68 +206,74 @@ async def _numbers_change(visitor: Visitor, stack: Stack) -> None:
     await visitor.sees("no requests")
     await stack.push(20)
     await visitor.until(f"cell-calls-{CELL}", lambda text: text == "6", "six calls on the page")
-    await visitor.until(f"cell-state-{CELL}", lambda text: text == "threads full", "the limit")
+    full = visitor.say("threads full")
+    await visitor.until(f"cell-state-{CELL}", lambda text: text == full, "the limit")
     assert await visitor.text(f"cell-waiting-{CELL}") == "14"
     await visitor.picture("page-overview")
 
 
 async def _a_pause_stops_dialing(visitor: Visitor, stack: Stack) -> None:
-    await visitor.press(f"Pause {CELL}")
-    began = time.monotonic()
-    await visitor.until(f"cell-state-{CELL}", lambda text: text.startswith("paused"), "paused")
+    await visitor.press("Pause", CELL)
+    began, paused = time.monotonic(), visitor.say("paused")
+    await visitor.until(f"cell-state-{CELL}", lambda text: text.startswith(paused), "paused")
     said = await visitor.text(f"cell-state-{CELL}")
-    assert re.search(r"ana, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said), said
+    assert re.search(r"ana, (\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4}) \d\d:\d\d:\d\d", said), said
     await asyncio.sleep(max(0.0, began + 1.0 - time.monotonic()))
     rung = stack.rings.total()
     stack.end_calls()
     await visitor.until(f"cell-calls-{CELL}", lambda text: text == "0", "the calls ended")
     assert stack.rings.total() == rung == 6
-    await visitor.press(f"Resume {CELL}")
+    await visitor.press("Resume", CELL)
     await visitor.until(f"cell-calls-{CELL}", lambda text: text == "6", "six calls again")
 
 
 async def _three_at_once(visitor: Visitor, stack: Stack) -> None:
     await visitor.to(f"/cells/{CELL}")
     await visitor.picture("page-cell")
-    await visitor.page.get_by_label("most calls at once").fill("3")
+    await visitor.labeled("most calls at once").fill("3")
     await visitor.page.locator("#set-why").fill("few operators")
     await visitor.press("Set")
-    await visitor.sees(re.compile(r"Change \d+ is in force"))
+    await visitor.sees_like("Change %(number)s is in force everywhere within a second.")
     await in_force(stack, f"threads of cell {CELL} = 3")
     stack.end_calls()
     await visitor.until("calls", lambda text: text == "3 / 3", "three calls at once")
     await visitor.to("/changes")
     await visitor.sees("few operators")
-    await visitor.page.get_by_role("button", name=re.compile(r"^Undo \d+$")).first.click()
-    await visitor.sees(re.compile(r"undoes \d+"))
+    undo = re.compile(rf"^{visitor.say('Undo')} \d+$")
+    await visitor.page.get_by_role("button", name=undo).first.click()
+    await visitor.sees("undoes")
     await visitor.to(f"/cells/{CELL}")
     await visitor.until("calls", lambda text: text == "6 / 6", "six calls after the undo")
 
 
 async def _a_drained_pbx_gets_no_calls(visitor: Visitor, stack: Stack) -> None:
     await visitor.to("/")
-    await visitor.press("Drain pbx02")
-    await visitor.until("pbx-state-pbx02", lambda text: text.startswith("drained"), "drained")
+    await visitor.press("Drain", "pbx02")
+    drained, takes = visitor.say("drained"), visitor.say("takes calls")
+    await visitor.until("pbx-state-pbx02", lambda text: text.startswith(drained), "drained")
     await in_force(stack, "drained of PBX pbx02 = true")
     stack.end_calls("pbx02")
     await visitor.until("pbx-calls-pbx02", lambda text: text == "0", "its calls ended")
-    await visitor.press("Resume pbx02")
-    await visitor.until("pbx-state-pbx02", lambda text: text == "takes calls", "it takes calls")
+    await visitor.press("Resume", "pbx02")
+    await visitor.until("pbx-state-pbx02", lambda text: text == takes, "it takes calls")
 
 
 async def _a_call_is_read_and_hung_up(visitor: Visitor, stack: Stack) -> None:
     await visitor.to("/calls")
     await visitor.picture("page-calls")
-    row = visitor.page.locator("tbody tr", has_text="answered").first
+    answered, done = visitor.say("answered"), visitor.say("done")
+    row = visitor.page.locator('tbody[data-part="calls"] tr', has_text=answered).first
     name = (await row.get_by_role("link").first.inner_text()).strip()
-    await visitor.page.get_by_label("Request id").fill(name.rpartition(":")[2].strip())
+    await visitor.labeled("Request id").fill(name.rpartition(":")[2].strip())
     await visitor.press("Search")
     await visitor.sees("What it went through")
-    await visitor.until("steps", lambda text: "answered" in text, "the story has the answer")
+    await visitor.until("steps", lambda text: answered in text, "the story has the answer")
     await visitor.picture("page-call")
     await visitor.press("Hang up")
-    await visitor.until("now", lambda text: "done" in text, "the call is over")
-    assert "answered" in await visitor.text("now")
+    await visitor.until("now", lambda text: done in text, "the call is over")
+    assert answered in await visitor.text("now")
+    await visitor.to("/calls")
+    await visitor.until("ended", lambda text: name in text, "it is among the ended ones")
 
 
 async def _a_dead_request_is_corrected(visitor: Visitor, stack: Stack) -> None:
@@ -255,7 +284,7 @@ async def _a_dead_request_is_corrected(visitor: Visitor, stack: Stack) -> None:
     await visitor.page.locator(f'[data-part="cell-dead-{CELL}"] a').click()
     await visitor.picture("page-dead")
     await visitor.page.locator('a[href^="/dead/entry"]').first.click()
-    box = visitor.page.get_by_label("Element")
+    box = visitor.labeled("Element")
     fixed = json.loads(await box.input_value()) | {"Telefone": "11988887777"}
     await box.fill(json.dumps(fixed))
     await visitor.page.locator("#why").fill("typed wrong")
@@ -271,9 +300,9 @@ async def _a_dead_request_is_corrected(visitor: Visitor, stack: Stack) -> None:
 async def _why_in_the_past(visitor: Visitor) -> None:
     await visitor.to(f"/cells/{CELL}")
     moment = datetime.now(UTC) - timedelta(seconds=3)
-    await visitor.page.get_by_label(re.compile("^Time")).fill(moment.isoformat())
+    await visitor.labeled("Time, as 10:42 or 2026-11-27T10:42").fill(moment.isoformat())
     await visitor.press("Show")
-    await visitor.sees(re.compile("since"))
+    await visitor.sees("since")
 
 
 async def test_every_page_has_no_violation(tmp_path: Path, browser: Browser) -> None:
@@ -316,18 +345,13 @@ async def _axe_of(visitor: Visitor, paths: list[str]) -> list[str]:
 
 async def _in_portuguese(visitor: Visitor, paths: list[str]) -> None:
     """Sign in and look at every page at 360 px: nothing is wider than the screen."""
-    await sign_in(visitor, "Entrar", "Nome")
-    await visitor.sees("Visão geral")
-    await visitor.picture("page-overview-pt-360")
+    await sign_in(visitor)
+    await visitor.sees("Overview")
     for path in paths:
         await visitor.to(path)
         assert await visitor.page.locator("html").get_attribute("lang") == "pt-BR"
         width = await visitor.page.evaluate("document.documentElement.scrollWidth")
         assert width <= 360, f"{path} is {width} px wide"
-    await visitor.to("/")
-    await visitor.press(f"Pausar {CELL}")
-    await visitor.until(f"cell-state-{CELL}", lambda text: text.startswith("pausada"), "pausada")
-    await visitor.press(f"Retomar {CELL}")
     assert await _axe_of(visitor, paths) == []
 
 
