@@ -30,6 +30,10 @@ STOP_WITHIN_S: Final = 2
 #: Most connections at a time; more get 503 at once.
 CONNECTIONS_MAX: Final = 2_000
 
+#: What a viewer has not taken yet waits in the kernel, up to twice this. Without a limit that is up
+#: to 4 MB for each of a thousand viewers who are slow.
+SENT_AHEAD_BYTES: Final = 65_536
+
 
 class _Server(uvicorn.Server):
     """Uvicorn whose signals are ours: the settings and the log are too."""
@@ -117,6 +121,7 @@ def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD_BYTES)
     try:
         listener.bind((host, port))
         listener.listen()  # from now on nobody is refused
