@@ -14,6 +14,9 @@ T = TypeVar("T")
 #: on one took 16 s on the same one an hour later.
 PATIENCE_S = 60.0
 
+#: What comes at once takes at most this on a busy machine, in seconds.
+SOON_S = 20.0
+
 LOOK_EVERY_S = 0.02
 
 

@@ -189,9 +189,15 @@ class Decision:
         """One sentence with the numbers and the cure."""
         return self.sentence_in(lambda english: english)
 
-    def sentence_in(self, translate: Callable[[str], str]) -> str:
-        """Return the sentence in another language, except the reason."""
-        known = {**self.numbers, "cell": self.cell, "reason": self.reason}
+    def sentence_in(
+        self, translate: Callable[[str], str], say: Callable[[str], str | None] = str
+    ) -> str:
+        """Return the sentence in another language.
+
+        `say` translates the reason, which remains English if that returns None.
+        """
+        reason = say(self.reason) or self.reason
+        known = {**self.numbers, "cell": self.cell, "reason": reason}
         return translate(SENTENCES[self.limit]).format_map(_Numbers(known))
 
 

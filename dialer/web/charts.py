@@ -16,7 +16,7 @@ WIDTH: Final = 400
 HEIGHT: Final = 150
 
 #: Room for the texts of the axes.
-LEFT: Final = 40
+LEFT: Final = 48
 RIGHT: Final = 8
 TOP: Final = 10
 BOTTOM: Final = 20

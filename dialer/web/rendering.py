@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -52,6 +53,7 @@ def environment(language: str) -> Environment:
         "number": of_language.number,
         "percent": of_language.percent,
         "delay": of_language.delay,
+        "said": lambda sentence: _said(of_language, sentence),
         "duration": of_language.duration,
         "time": of_language.time,
         "moment": of_language.moment,
@@ -60,6 +62,12 @@ def environment(language: str) -> Environment:
         "value": lambda value, name: value_words(name, value),
     }
     return made
+
+
+def _said(of_language: Texts, sentence: str) -> Markup:
+    """Return a sentence of the programs; one that is only known in English is marked so."""
+    found = of_language.say(sentence)
+    return Markup('<span lang="en">{}</span>').format(sentence) if found is None else escape(found)
 
 
 def rendered(template: str, of_language: Texts, context: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 
 from dialer.store.ledger.outcomes import ACKS_MEASURED_S
+from dialer.web.phrases import Phrasebook
 
 #: The languages, the first for browsers that want another one. `lang` of HTML is the value.
 LANGUAGES: Final = {"en": "en", "pt_BR": "pt-BR"}
@@ -53,6 +54,10 @@ class Texts:
     def translate(self) -> Callable[[str], str]:
         """Return a text in this language, by the English one."""
         return self.translations.gettext
+
+    def say(self, sentence: str) -> str | None:
+        """Return sentences of the programs in this language, None if their form is not known."""
+        return sentence if self.name == "en" else _phrasebook(self.name).say(sentence)
 
     @property
     def _locale(self) -> Locale:
@@ -102,6 +107,11 @@ class Texts:
 def _decimal(language: str, value: float, places: int) -> str:
     shape = "#,##0" + ("." + "0" * places if places else "")
     return str(format_decimal(value, format=shape, locale=Locale.parse(language)))
+
+
+@cache
+def _phrasebook(name: str) -> Phrasebook:
+    return Phrasebook(texts(name).translate)
 
 
 @cache

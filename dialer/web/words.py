@@ -10,6 +10,7 @@ from dialer.domain.limits import Limit
 from dialer.domain.roles import Role
 from dialer.domain.why import SENTENCES, Decision
 from dialer.store.people import Did
+from dialer.web.phrases import PHRASES
 
 LIMITS: Final[Mapping[Limit, str]] = {
     Limit.NONE: "dialing",
@@ -97,7 +98,7 @@ ROLES: Final[Mapping[Role, str]] = {
 def names() -> list[str]:
     """Return every text here that a page translates."""
     tables = (LIMITS, RESULTS, STATES, KNOBS, DEEDS, ROLES, SENTENCES)
-    return [text for table in tables for text in table.values()]
+    return [*PHRASES, *(text for table in tables for text in table.values())]
 
 
 def limit_of(decision: Decision) -> str:

@@ -368,8 +368,14 @@ async def test_idle_wait_costs_one_command_per_second(redis_url: str) -> None:
                 return int(other.info("clients")["blocked_clients"]) > 0
 
         await wait_until(is_blocked, "the reader blocks")
-        pushed_at = time.monotonic()
-        await client.rpush(lists.wire.ack, "a")
-        assert await first == [b"a"]
-        assert time.monotonic() - pushed_at < 0.9, "not at the end of the second"
+        took_s = []
+        for _ in range(5):  # the machine may be busy at one of them
+            pushed_at = time.monotonic()
+            await client.rpush(lists.wire.ack, "a")
+            assert await first == [b"a"]
+            took_s.append(time.monotonic() - pushed_at)
+            first = asyncio.ensure_future(anext(reader))
+            await wait_until(is_blocked, "the reader blocks again")
+        assert min(took_s) < 0.5, "not at the end of the second"
+        await cancel([first])
         await reader.aclose()  # type: ignore[attr-defined]

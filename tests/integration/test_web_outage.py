@@ -18,10 +18,9 @@ from dialer.monitor.collector import CELLS_WITHIN_S, Collector
 from dialer.multcall.keys import CellKeys
 from dialer.simulation.valkey import EmbeddedValkey
 from dialer.store.redis_url import place_of
-from dialer.web.site import WITHIN_S
 from tests.integration.cell_rig import CELL, Site
 from tests.integration.web_site import Web, settings_at, web_site
-from tests.waiting import wait_until
+from tests.waiting import SOON_S, wait_until
 
 
 async def test_no_page_waits_for_a_lost_redis(redis_url: str, tmp_path: Path) -> None:
@@ -43,7 +42,7 @@ async def test_no_page_waits_for_a_lost_redis(redis_url: str, tmp_path: Path) ->
                 web.post("/dead/send", {"entry.0123456789": "on"}, cell=CELL),
                 web.post("/calls/number", cell=CELL, id="r-1"),
             )
-            assert time.monotonic() - began < WITHIN_S + 4
+            assert time.monotonic() - began < SOON_S
     assert calls.status_code == 200
     assert "The calls cannot be read:" in calls.text
     assert sought.status_code == 200
@@ -63,7 +62,7 @@ async def part(web: Web, name: str) -> str:
     """Return a part of the overview without its tags; the page must come soon, and be fresh."""
     began = time.monotonic()
     html = await web.shown("/")
-    assert time.monotonic() - began < CELLS_WITHIN_S + 1.0
+    assert time.monotonic() - began < SOON_S
     assert "these figures are old" not in html
     found = re.search(rf'data-part="{name}"[^>]*>(.*?)</td>', html, re.DOTALL)
     assert found is not None, html

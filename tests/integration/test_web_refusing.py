@@ -18,6 +18,7 @@ from dialer.simulation.valkey import EmbeddedValkey
 from dialer.web.access import COOKIE, SESSION_WITHIN_S
 from tests.integration.cell_rig import CELL, Site
 from tests.integration.web_site import Web, settings_at, web_site
+from tests.waiting import SOON_S
 
 PASSWORD = "correct horse battery"
 NEW = "another horse battery"
@@ -67,7 +68,7 @@ async def test_people_look_while_redis_refuses_writes(web: Web, redis: Redis, na
     for path in ("/", f"/cells/{CELL}", "/queues", "/changes", "/users"):
         began = time.monotonic()
         assert (await web.get(path)).status_code == 200, path
-        assert time.monotonic() - began < SESSION_WITHIN_S
+        assert time.monotonic() - began < SOON_S
 
 
 async def test_a_session_that_has_ended_is_none_while_redis_refuses(web: Web, redis: Redis) -> None:
@@ -96,7 +97,7 @@ async def test_a_sign_in_that_redis_refuses_is_said_at_once(
     for form in forms:
         began = time.monotonic()
         answer = await web.post("/login", form)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < SOON_S
         assert says_why(answer, 503), answer.text
         assert COOKIE not in web.client.cookies
     await take(redis, name)
@@ -124,7 +125,7 @@ async def test_users_do_not_change_after_redis_refused_it(
     ):
         began = time.monotonic()
         assert says_why(await web.post(path, form), 409), path
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < SOON_S
     await take(redis, name)
     assert await people.users() == before
 
@@ -152,7 +153,7 @@ async def test_a_call_is_hung_up_while_redis_refuses_writes(
         await refuse(redis, "min-replicas-to-write")
         began = time.monotonic()
         answer = await web.post("/calls/hangup", cell=CELL, id="r-1", why="annoyed")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < SOON_S
         assert answer.status_code == 200
         assert "The call was hung up, but the trail has nothing of it" in answer.text
         assert orders == [(f"{CELL}:r-1", "pbx01")]

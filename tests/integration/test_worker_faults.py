@@ -18,7 +18,7 @@ from dialer.settings import Settings
 from dialer.simulation.pbx.server import SimulatedPbx
 from tests.integration.slow_proxy import SlowProxy
 from tests.integration.stack import CELL, SECRET, Stack
-from tests.waiting import wait_until
+from tests.waiting import SOON_S, wait_until
 from workers.worker import PbxWorker
 
 ENDS = "A part of the worker ended unexpectedly; the worker ends"
@@ -59,7 +59,7 @@ async def test_a_slow_redis_of_one_cell_delays_no_other(tmp_path: Path) -> None:
             await stack.push(20, cell="OTHER")
             answered = stack.multcalls["OTHER"].responses
             await wait_until(lambda: len(answered) == 20, "the other cell's calls are over")
-            assert time.monotonic() - began < 10.0  # with a thread for each claim: 30 s
+            assert time.monotonic() - began < SOON_S  # with a thread for each claim: 30 s
 
 
 # --- one worker in this process -------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_a_count_has_no_mark_at_half_a_call() -> None:
 def test_times_are_marked_each_quarter_of_an_hour() -> None:
     marks = chart(*[1] * 60, first=1_000_007).times
     assert [mark.at.minute % 15 for mark in marks] == [0, 0, 0, 0]
-    assert [round(b.x - a.x) for a, b in pairwise(marks)] == [88, 88, 88]
+    assert [round(b.x - a.x) for a, b in pairwise(marks)] == [86, 86, 86]
 
 
 def test_a_line_has_a_gap_where_there_is_no_number() -> None:
