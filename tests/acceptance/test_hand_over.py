@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from typing import Any, Final
 
 import pytest
 from redis import Redis
 
+from dialer.domain.limits import Limit
+from dialer.monitor.why import why
 from dialer.multcall.keys import CellKeys
+from dialer.settings import load
 from tests.acceptance.conftest import CELL, MakeSite
 from tests.acceptance.lab.lab import Lab, Version
 from tests.acceptance.test_dial_path import prefix
@@ -53,6 +58,10 @@ class Wire:
     def heartbeat(self, pbx: str, field: str) -> str:
         return str(self.redis.hget(f"dialer:pbx:{pbx}", field) or "")
 
+    def limit(self) -> Limit:
+        """What keeps the cell from dialing, as `dialer why` says."""
+        return asyncio.run(why(load(self.site.folder / "dialer.toml"), CELL)).decision.limit
+
     def lacking(self, pbx: str) -> str:
         """Why calls of the cell are not dialed on that PBX."""
         return str(json.loads(self.heartbeat(pbx, "lacking") or "{}").get(CELL, ""))
@@ -91,14 +100,23 @@ def test_a_cell_dials_only_while_its_queue_has_an_operator(
     wire = Wire(redis_url, site)
     site.wait_until(lambda: said in wire.lacking(pbx), "nobody is there")
     number = wire.push(STAYS)
+    assert wire.limit() is Limit.NO_AGENTS
     try:
         lab.cli(version, f"queue add member {OPERATOR} to EMPTY")
         assert error_of(wire.told()[0]) == ("ANSWERED", None)
         assert lab.rings()[number] == 1
         lab.cli(version, f"queue pause member {OPERATOR} queue EMPTY")
-        site.wait_until(lambda: said in wire.lacking(pbx), "the only operator pauses")
+        began = time.monotonic()
+        site.wait_until(lambda: wire.limit() is Limit.NO_AGENTS, "why names the pause")
+        assert said in wire.lacking(pbx)
+        named_s, began = time.monotonic() - began, time.monotonic()
         lab.cli(version, f"queue unpause member {OPERATOR} queue EMPTY")
-        site.wait_until(lambda: wire.lacking(pbx) == "", "the operator is back")
+        site.wait_until(lambda: wire.limit() is not Limit.NO_AGENTS, "the operator is back")
+        gone_s = time.monotonic() - began
+        print(
+            f"Asterisk {version}: no_agents named after {named_s:.1f} s, gone after {gone_s:.1f} s"
+        )
+        assert wire.lacking(pbx) == ""
         wire.redis.delete(wire.keys.ack, wire.keys.response)
         wire.push(RINGS_FIRST)
         wire.until_accepted()

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from dialer.domain.governor import Governed
+from dialer.domain.limits import Limit
+from dialer.monitor.why import why
 from dialer.multcall.keys import CellKeys
 from dialer.settings import load
 from dialer.simulation.pbx.server import SimulatedPbx
@@ -107,6 +109,11 @@ async def test_a_pbx_slower_by_steps_starves_no_calls(tmp_path: Path) -> None:
         pbx = stack.add_pbx(table={"max_calls": 400, "cps": CPS})
         await stack.start()
         demand = Demand(stack)
+
+        async def is_named() -> bool:
+            found = await why(load(stack.config_path), CELL)
+            return found.decision.limit is Limit.GOVERNED
+
         pushing = asyncio.create_task(demand.run())
         try:
             floor = pbx.exchange.floor
@@ -122,6 +129,7 @@ async def test_a_pbx_slower_by_steps_starves_no_calls(tmp_path: Path) -> None:
                 assert max(rates) >= 0.9 * capacity, (capacity, rates, limited)
                 assert floor.starved == starved, (capacity, limited)
                 assert 0 < limited.rate < CPS
+                await wait_until(is_named, "why names the governor")
             assert "Asterisk is slow" in stack.workers["pbx01"].log
             pbx.slow_down(None)
 
