@@ -33,10 +33,7 @@ def demo(
     try:
         from dialer.simulation.demo.run import run
     except ModuleNotFoundError as error:
-        raise DialerError(
-            f"this command needs {error.name}, which is not installed: "
-            "in the checkout, pip install -c constraints.txt '.[demo]'"
-        ) from None
+        raise _lacks(error, "pip", "demo") from None
     run(calls=calls, keep=keep)
 
 
@@ -87,10 +84,7 @@ def traces(
     try:
         from dialer.monitor.traces import serve
     except ModuleNotFoundError as error:
-        raise DialerError(
-            f"this command needs {error.name}, which is not installed: "
-            "in the checkout, /opt/dialer/bin/pip install -c constraints.txt '.[traces]'"
-        ) from None
+        raise _lacks(error, "/opt/dialer/bin/pip", "traces") from None
     if not endpoint.startswith(("http://", "https://")):
         raise DialerError(f"{endpoint} is not a URL: give --endpoint http://HOST:4318")
     asyncio.run(serve(settings, endpoint))
@@ -114,8 +108,13 @@ def web(
     try:
         from dialer.web.server import serve
     except ModuleNotFoundError as error:
-        raise DialerError(
-            f"this command needs {error.name}, which is not installed: "
-            "in the checkout, /opt/dialer/bin/pip install -c constraints.txt '.[web]'"
-        ) from None
+        raise _lacks(error, "/opt/dialer/bin/pip", "web") from None
     asyncio.run(serve(settings, host, port, proxy))
+
+
+def _lacks(error: ModuleNotFoundError, pip: str, extra: str) -> DialerError:
+    """Return the error of a command whose packages are not installed, with the cure."""
+    return DialerError(
+        f"this command needs {error.name}, which is not installed: "
+        f"in the checkout, {pip} install -c constraints.txt '.[{extra}]'"
+    )

@@ -155,10 +155,10 @@ class Traces:
             sent = await asyncio.to_thread(self.exporter.export, spans)
             if sent is not SpanExportResult.SUCCESS:
                 error = "it takes no traces: see that it runs, and --endpoint"
-                self._trouble("collector", error, is_there=True)
+                self._trouble("collector", error)
                 self._drop()
                 return
-            self._trouble("collector", "", is_there=False)
+            self._trouble("collector", "")
             for name in names:
                 del self._waiting[name]
 
@@ -169,11 +169,11 @@ class Traces:
             new = [one for one in reversed(ended) if seen is not None and one not in seen]
             stories = await asyncio.gather(*map(reads.story, new))
         except (RedisError, OSError, DialerError) as error:
-            self._trouble(reads.cell, str(error) or "Redis does not answer", is_there=True)
+            self._trouble(reads.cell, str(error) or "Redis does not answer")
             return
-        self._trouble(reads.cell, "", is_there=False)
+        self._trouble(reads.cell, "")
         self._seen[reads.cell] = set(ended)
-        if seen and len(new) >= ENDED_KEPT:
+        if len(new) >= ENDED_KEPT:
             logger.warning(
                 "More calls ended than can be traced; some have no trace",
                 extra={"cell": reads.cell, "calls": len(new)},
@@ -190,12 +190,12 @@ class Traces:
         if dropped:
             logger.warning("Traces dropped; too many wait", extra={"calls": len(dropped)})
 
-    def _trouble(self, of: str, error: str, *, is_there: bool) -> None:
-        """Log that something does not work, and that it does again, once each."""
-        if is_there and of not in self._troubles:
+    def _trouble(self, of: str, error: str) -> None:
+        """Log what does not work, and with an empty error that it works again, once each."""
+        if error and of not in self._troubles:
             self._troubles.add(of)
             logger.error("Traces wait; trying again", extra={"of": of, "error": error})
-        elif not is_there and of in self._troubles:
+        elif not error and of in self._troubles:
             self._troubles.discard(of)
             logger.info("Traces go on", extra={"of": of})
 
@@ -219,7 +219,8 @@ async def serve(settings: Settings, endpoint: str) -> None:
         loop.add_signal_handler(number, stop.set)
     async with Collector(settings, needs_every_redis=False) as collector:
         reads = [
-            LedgerReads(collector.steps_at(url), cell) for cell, url in collector.cell_urls.items()
+            LedgerReads(collector.steps_at(redis_url), cell)
+            for cell, redis_url in collector.cell_urls.items()
         ]
         traces = Traces(reads, exporter)
         await traces.look()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from benchmarks.usage import rss_bytes
 from dialer.domain.roles import Role
 from dialer.store.client import connect
 from dialer.store.people import People
@@ -84,11 +84,6 @@ class Viewer:
             self.events += line.startswith(b"event: live")
 
 
-def memory(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 async def test_hundreds_of_viewers_cost_no_memory_and_no_call(tmp_path: Path) -> None:
     async with Stack(tmp_path, cell={"threads": 100}) as stack, AsyncExitStack() as opened:
         stack.add_pbx(talk_time=(300.0, 300.0))
@@ -114,12 +109,12 @@ async def test_hundreds_of_viewers_cost_no_memory_and_no_call(tmp_path: Path) ->
             )
 
         await until(STUCK)
-        before = memory(web.pid)
+        before = rss_bytes(web.pid)
         stack.end_calls()
         await stack.push(100)
         await stack.responses(100)
         await stack.until_live(100)  # the next ones are dialed beside all those viewers
         await until(STUCK + EVENTS)
-        grown = memory(web.pid) - before
+        grown = rss_bytes(web.pid) - before
         print(f"{IDLE} idle and {SLOW} slow viewers: {before / 1e6:.0f} MB, {grown / 1e6:+.1f} MB")
         assert grown < GROWTH_MAX

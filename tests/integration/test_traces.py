@@ -96,11 +96,15 @@ async def test_traces_wait_for_a_collector_that_is_away(
     ]
 
 
+@pytest.mark.parametrize("before", [["before"], []])
 async def test_calls_that_ended_too_fast_are_named(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    before: list[str],
 ) -> None:
     monkeypatch.setattr(traces, "ENDED_KEPT", 2)
-    await ended(site, "before")
+    await ended(site, *before)
     found, exported = await looking(site)
     await ended(site, "a", "b", "c")
     await found.look()

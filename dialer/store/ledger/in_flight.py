@@ -13,6 +13,7 @@ from dialer.domain.request import cell_of
 from dialer.errors import InvalidRequest
 from dialer.multcall.request import parse_request
 from dialer.store.entry import from_ms
+from dialer.store.ledger.outcomes import RESULTS
 
 #: The fields that are read, in the order of `in_flight_of`.
 FIELDS: Final = (
@@ -23,7 +24,6 @@ FIELDS: Final = (
 _MS: Final = re.compile(rb"[0-9]{1,14}")
 
 _STATES: Final = {state.value: state for state in State}
-_RESULTS: Final = {result.value: result for result in Result}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Ended:
 def ended_in(line: bytes, cell: str) -> Ended | None:
     """Return the call in a line of a cell's ended calls, None if the line is not ours."""
     at_ms, result, pbx, call_id = [*line.split(b" ", 3), b"", b"", b""][:4]
-    known, at = _RESULTS.get(result.decode(errors="replace")), _time(at_ms)
+    known, at = RESULTS.get(result.decode(errors="replace")), _time(at_ms)
     name = call_id.decode(errors="replace")
     if known is None or at is None or not name.startswith(f"{cell}:"):
         return None

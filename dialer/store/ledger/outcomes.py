@@ -16,7 +16,8 @@ from dialer.domain.call import Result
 from dialer.store.keys import LedgerKeys
 from dialer.store.steps import Steps
 
-_RESULTS: Final = {result.value: result for result in Result}
+#: Results by their name.
+RESULTS: Final = {result.value: result for result in Result}
 
 #: The last step of the times until an ACK, in seconds, as in `_minute.lua`.
 ACKS_MEASURED_S: Final = 30
@@ -103,4 +104,4 @@ def _ack_bound(name: bytes) -> float | None:
 def _key(name: bytes) -> tuple[str, Result] | None:
     """Return PBX and result in the name of a field, None if it is not ours."""
     pbx, _, result = name.decode(errors="replace").rpartition(" ")
-    return (pbx, _RESULTS[result]) if result in _RESULTS else None
+    return (pbx, RESULTS[result]) if result in RESULTS else None

@@ -30,8 +30,11 @@ CALLS_SHOWN: Final = 100
 async def in_flight(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[str, Any]:
     """Return the newest calls of all cells, and those that ended last."""
     cells = look.seen.snapshot.cells
-    calls, trouble = ([], look.trouble) if look.trouble else await _newest(site, [*cells])
-    ended = [] if look.trouble else await _ended(site, [*cells])
+    calls, trouble, ended = list[InFlight](), look.trouble, list[Ended]()
+    if not trouble:
+        (calls, trouble), ended = await asyncio.gather(
+            _newest(site, [*cells]), _ended(site, [*cells])
+        )
     return {
         "total": sum(state.counts.live for state in cells.values()),
         "calls": [_row(look, one) for one in calls],
