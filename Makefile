@@ -28,7 +28,7 @@ PYTEST_ARGS ?=
 BACKEND := hatchling editables
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-real lint unit integration acceptance fuzz chaos mutants bench bench-check image docs constraints clean
+.PHONY: help demo test bytecode test-code test-real test-hosts lint unit integration acceptance fuzz chaos mutants bench bench-check image docs constraints clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -68,18 +68,36 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(VENV)/bin/dialer demo
 
-# The two halves wait much, for processes and for containers, so they run side by side. The first
-# shows its progress, the second prints its output when it ends. Tests with real Asterisk and Docker
-# run one after the other and without coverage, which would slow them down.
-test: lint
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-code test-real
+# The three parts wait much, for processes and for containers, so they run side by side. The first
+# shows its progress, the others print their output when they end. The tests of a part with Docker
+# run one after the other and without coverage, which would slow them down; those of `test-hosts`
+# use no Asterisk of the lab.
+test: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs=2 lint bytecode
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going test-code test-real test-hosts
 
 test-code: $(STAMP)
 	@$(PYTEST) tests/unit tests/integration -n 3 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
+HOSTS := tests/acceptance/test_systemd.py tests/acceptance/test_prometheus.py
+
 test-real: $(STAMP)
-	@out=$$(mktemp); trap 'cat $$out; rm -f $$out' EXIT; trap 'exit 143' INT TERM; \
-	$(PYTEST) tests/acceptance tests/chaos $(PYTEST_ARGS) >$$out 2>&1
+	$(call PRINT_AT_THE_END,tests/acceptance tests/chaos $(addprefix --ignore=,$(HOSTS)))
+
+test-hosts: $(STAMP)
+	$(call PRINT_AT_THE_END,$(HOSTS))
+
+define PRINT_AT_THE_END
+@out=$$(mktemp); trap 'cat $$out; rm -f $$out' EXIT; trap 'exit 143' INT TERM; \
+$(PYTEST) $(1) $(PYTEST_ARGS) >$$out 2>&1
+endef
+
+# The tests start hundreds of processes, and each would compile what it imports: so the bytecode is
+# kept, even where the environment says not to. Four pytests would also rewrite the same asserts.
+test bytecode test-code test-real test-hosts: export PYTHONDONTWRITEBYTECODE =
+
+bytecode: $(STAMP)
+	@$(PYTEST) tests --collect-only -qq >/dev/null 2>&1 || : # test-code says what is wrong
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

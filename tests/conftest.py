@@ -33,6 +33,9 @@ hypothesis.settings.load_profile("dialer")
 # starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# A run that is ended by SIGTERM, as `timeout` does it, ends the programs and containers that it
+# started: left behind, they would take the calls of the next run.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class RequireService(Protocol):
