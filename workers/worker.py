@@ -34,6 +34,7 @@ from dialer.settings.broker_url import is_rabbitmq
 from dialer.settings.kept import cells_of
 from dialer.settings.live import with_parameters
 from dialer.steering import Made, Steering
+from dialer.store.agents import AgentStore, agents_text
 from dialer.store.cells import CellBook
 from dialer.store.client import cancel
 from dialer.store.fitness import check_broker
@@ -45,8 +46,10 @@ from dialer.store.registry import HEARTBEAT_EVERY_S, Registry
 from dialer.store.servers import Servers
 from dialer.store.steps import Steps
 from workers.ami import AmiLink
+from workers.ami.agent_events import AGENT_EVENTS
 from workers.ami.connection import Fields
 from workers.ami.events import WANTED_EVENTS, translate
+from workers.calls.agent_watch import AgentWatch
 from workers.calls.calls import Calls
 from workers.calls.cells import Cells
 from workers.calls.journal import Journal
@@ -118,6 +121,7 @@ class PbxWorker:
     _tracker: Tracker = field(init=False)
     _reconciler: Reconciler = field(init=False)
     _targets: Targets = field(init=False)
+    _agents: AgentWatch = field(init=False)
     _originator: Originator = field(init=False)
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     _stopping: asyncio.Task[None] | None = None
@@ -126,7 +130,7 @@ class PbxWorker:
     _dialing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        wanted = WANTED_EVENTS | QUEUE_EVENTS
+        wanted = WANTED_EVENTS | QUEUE_EVENTS | AGENT_EVENTS
         self.link = AmiLink(self.pbx, wanted, self._on_event, self._on_up)
         self.state = PbxState(self.pbx.name, self.link)
         self.governor = PbxGovernor(
@@ -168,11 +172,13 @@ class PbxWorker:
         for steps in self._servers.known.values():
             await steps.or_none_if_down(self._add_removed_cells(steps))
             steps.on_recovered = partial(self._on_redis_back, steps)
+        await self._registry.steps.or_none_if_down(self._agents.restore())
         link = self._run("AMI link", self.link.run())
         self._run("heartbeat", self._retry_refused(self._beat))
         self._run("check of long calls", self._check_long_calls())
         self._run("check of targets", self._check_targets_again())
         self._run("governor", self.governor.run())
+        self._run("operators", self._retry_refused(self._agents.run))
         self._run("live parameters", self._live.run(self._apply))
         self._run("Redis", self._servers.watch())
         for steps in self._servers.known.values():
@@ -263,7 +269,19 @@ class PbxWorker:
         )  # fmt: skip
         state.answered = calls.answered
         hand_overs = HandOvers(state)
-        self._targets = Targets(self.pbx, state, link, hand_overs, Questions(link))
+        questions = Questions(link)
+        self._agents = AgentWatch(
+            state,
+            questions,
+            cells,
+            calls,
+            AgentStore(self._registry.steps),
+            self._fence,
+            beat=self._beat_once,
+        )
+        state.without_agent = self._agents.why_not
+        known = self._agents.has_operator
+        self._targets = Targets(self.pbx, state, link, hand_overs, questions, known)
         self._tracker = Tracker(
             state,
             link,
@@ -411,7 +429,10 @@ class PbxWorker:
     # --- the AMI link --------------------------------------------------------------
 
     def _on_event(self, fields: Fields) -> None:
-        if fields.get("Event") in QUEUE_EVENTS:
+        name = fields.get("Event")
+        if name in AGENT_EVENTS:
+            self._agents.on_event(fields)
+        if name in QUEUE_EVENTS:
             self._targets.on_event(fields)
             return
         event = translate(fields)
@@ -437,6 +458,7 @@ class PbxWorker:
                 "target; replace it by deploy/asterisk/dialer.conf and reload the dialplan",
                 extra={"pbx": self.pbx.name},
             )
+        await self._agents.list_all()
         await self._check_targets()
         logger.info(
             "PBX ready",
@@ -517,6 +539,7 @@ class PbxWorker:
 
     async def _write_heartbeat(self) -> None:
         sent_at = time.monotonic()
+        without_agent = self._agents.obstacles()
         beat = await self._registry.heartbeat(
             self.pbx.name,
             instance=self.state.instance,
@@ -527,10 +550,21 @@ class PbxWorker:
                 "calls": len(self._calls),
                 "boot": self.state.boot,
                 "include": int(self.state.has_include),
-                "lacking": json.dumps(self.state.refusals() | self.state.lacking),
+                "lacking": json.dumps(
+                    {name: one.reason for name, one in without_agent.items()}
+                    | self.state.refusals()
+                    | self.state.lacking
+                ),
+                "agents": agents_text(
+                    self._agents.teams(), self._agents.rooms(), self.state.instance
+                ),
                 "trouble": self.state.trouble or self.link.trouble,
                 "limits": json.dumps(
-                    {"instance": self.state.instance, "of": self.state.known_limits}
+                    {
+                        "instance": self.state.instance,
+                        "of": {name: one.limit for name, one in without_agent.items()}
+                        | self.state.known_limits,
+                    }
                 ),
                 "cap": self.state.cap,
                 "skew_ms": self.state.clock.skew_ms,
@@ -556,7 +590,7 @@ class PbxWorker:
                 for one in self._cells.ledgers()
                 if one.steps is steps and one.cell not in self.state.paused
             ]
-            cells = [cell for cell in served if not self.state.reason_not_to_dial(cell)]
+            cells = [cell for cell in served if not self.state.reason_not_to_claim(cell)]
             if len(cells) < len(served):
                 able_since = time.monotonic()
             try:

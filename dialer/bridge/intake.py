@@ -102,6 +102,7 @@ class Intake:
         )
         self.parked = fetched.parked
         counts = CellRoom(threads=cell.settings.threads, live=fetched.live, in_hand=fetched.in_hand)
+        loads = tuple(load.with_queued(fetched.unclaimed) for load in loads)
         return Room(cell=counts, pbxs=loads), fetched
 
     async def handle(self, room: Room, fetched: Fetched, *, is_alone: bool = False) -> Room | None:

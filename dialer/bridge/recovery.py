@@ -109,7 +109,8 @@ class Recovery:
             # Calls with no PBX, or one that the cell no longer lists, have no slot there.
             homeless = [w for w in due if w.pbx not in states]
             await self._move([*left, *homeless], entries, states)
-        await self.judge.judge_unclaimed(states, late)
+        if not self.cell.settings.reserves_agents:  # else they may have waited for an operator
+            await self.judge.judge_unclaimed(states, late)
 
     async def move_from_unready_pbxs(self, states: States) -> None:
         """Move unclaimed calls from PBXs that take no calls to PBXs of the cell with room.

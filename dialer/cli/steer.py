@@ -34,7 +34,8 @@ Why = Annotated[str, typer.Option("--why", help="The reason, for the audit trail
 #: What `set` takes, below its help. Blank lines keep the lines apart.
 _CELL_VALUES = """threads=30 · pbxs=pbx01,pbx02 · trunk=tim (none: the default of each PBX) ·
 retries=2 · ring_timeout=30 (seconds) · queue_timeout=60 (s) · timeout_command_response=20 (s) ·
-timeout_command_ack=10 (s) · amd=off|hangup|pass · outside_hours=hold|expire ·
+timeout_command_ack=10 (s) · mode=ura|progressive|power · power_ratio=1.5 (calls for each free
+operator) · amd=off|hangup|pass · outside_hours=hold|expire ·
 'calling_hours=mon-fri 08:00-20:00; sat 08:00-14:00' ('calling_hours=any time': always)
 
 KEY= without a value: the value of dialer.toml again.

@@ -28,6 +28,8 @@ class Limit(StrEnum):
     MISSING_TARGET = "missing_target"
     ASTERISK_FULL = "asterisk_full"
     NO_AGENTS = "no_agents"
+    STALE_AGENTS = "stale_agents"
+    AGENTS_RESERVED = "agents_reserved"
     DO_NOT_CALL = "do_not_call"
     REFUSED = "refused"
     REDIS_AWAY = "redis_away"
@@ -37,5 +39,8 @@ class Limit(StrEnum):
 
 #: With these limits calls are placed, as many as they allow.
 DIALING: frozenset[Limit] = frozenset(
-    {Limit.NONE, Limit.THREADS_FULL, Limit.MAX_CALLS, Limit.CPS, Limit.GOVERNED}
+    {
+        *(Limit.NONE, Limit.THREADS_FULL, Limit.MAX_CALLS, Limit.CPS, Limit.GOVERNED),
+        Limit.AGENTS_RESERVED,
+    }
 )

@@ -34,7 +34,7 @@ Wanted = Value | _OfFile
 #: Values that `dialer.toml` may have and an operator may change; `/` leads into a table.
 CELL_KNOBS: Final = (
     *("threads", "pbxs", "trunk", "retries", "ring_timeout", "queue_timeout", "amd"),
-    *("timeout_command_response", "timeout_command_ack"),
+    *("mode", "power_ratio", "timeout_command_response", "timeout_command_ack"),
     *("limits/calling_hours", "limits/outside_hours"),
 )
 PBX_KNOBS: Final = ("max_calls", "cps", "governor", "trunks")

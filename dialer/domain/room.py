@@ -100,7 +100,8 @@ class PbxLoad:
     `recent_starts` is how many starts of the last seconds count as load. `is_held`: the bridges'
     verdict is that it takes no calls; then it gets one call, if `is_trial_due`. `start_in_s` is how
     soon its pace allows the next start. `trunk_starts` has for each trunk that the governor limits
-    how many calls may start over it now.
+    how many calls may start over it now. `agents` is how many calls its free operators allow the
+    cell, None if the cell does not reserve operators.
     """
 
     name: str
@@ -115,6 +116,7 @@ class PbxLoad:
     start_in_s: float = 0.0
     default_trunk: str = ""
     trunk_starts: Mapping[str, int] = field(default_factory=dict)
+    agents: int | None = None
 
     @property
     def room(self) -> int:
@@ -122,6 +124,8 @@ class PbxLoad:
         if not self.ready:
             return 0
         most = int(self.is_trial_due) if self.is_held else self.starts
+        if self.agents is not None:
+            most = min(most, self.agents)
         return max(0, min(self.max_calls - self.calls, self.starts, most))
 
     @property
@@ -139,7 +143,16 @@ class PbxLoad:
             starts=max(0, self.starts - started),
             recent_starts=self.recent_starts + started,
             is_trial_due=False,
+            agents=self.agents and max(0, self.agents - started),
         )
+
+    def with_queued(self, queued: int) -> PbxLoad:
+        """Return its state if so many calls of the cell are queued that no worker has claimed.
+
+        They have no operator yet in what the worker said. All count here: which PBX each is queued
+        to is not known.
+        """
+        return replace(self, agents=max(0, self.agents - queued)) if self.agents else self
 
     def trunk_of(self, trunk: str | None) -> str:
         """Return the trunk that a call takes here that needs this one, None for any."""
@@ -213,7 +226,9 @@ class Room:
         Then a reading that is a little old is good enough for one more request.
         """
         ready = [p for p in self.pbxs if p.ready]
-        has_room = all(p.room and p.is_taking_calls and not p.trunk_starts for p in ready)
+        has_room = all(
+            p.room and p.is_taking_calls and not p.trunk_starts and p.agents is None for p in ready
+        )
         return bool(ready) and has_room and self.cell.to_fetch > 0
 
     def after(self, started: Mapping[str, int], left: int) -> Room:

@@ -24,6 +24,9 @@ LATE_HEARTBEAT_S: Final = 1.8
 #: A call that a ready PBX does not claim for so long is named, in seconds.
 UNCLAIMED_S: Final = 1.5
 
+#: One that waits for a free operator may be unclaimed for so long, in seconds.
+RESERVED_S: Final = 60.0
+
 #: A bridge sends its heartbeat each second. One that is late by so much is named, in seconds.
 LATE_BRIDGE_S: Final = 1.8
 
@@ -40,6 +43,8 @@ _FIRST: Final = (
     Limit.NOT_CLAIMING,
     Limit.ASTERISK_FULL,
     Limit.MISSING_TARGET,
+    Limit.STALE_AGENTS,
+    Limit.AGENTS_RESERVED,
     Limit.NO_AGENTS,
 )
 
@@ -70,8 +75,9 @@ class PbxFacts:
 
     @property
     def is_late(self) -> bool:
-        """True if it leaves calls unclaimed, and its governor is not why."""
-        return self.late_s >= UNCLAIMED_S and not self.governed
+        """True if it leaves calls unclaimed, and neither its governor nor operators are why."""
+        within_s = UNCLAIMED_S if self.load.agents is None else RESERVED_S
+        return self.late_s >= within_s and not self.governed
 
     @property
     def name(self) -> str:
@@ -245,9 +251,12 @@ SENTENCES: Final[Mapping[Limit, str]] = {
         (
             *(Limit.NO_WORKER, Limit.NOT_CONSUMING, Limit.NOT_CLAIMING, Limit.AMI_DOWN),
             *(Limit.CLOCK_SKEW, Limit.TWO_WORKERS, Limit.MISSING_TARGET, Limit.NO_AGENTS),
-            *(Limit.DRAINED, Limit.ASTERISK_FULL),
+            *(Limit.DRAINED, Limit.ASTERISK_FULL, Limit.STALE_AGENTS),
         ),
         "no PBX takes calls of {cell}: {reason}",
+    ),
+    Limit.AGENTS_RESERVED: (
+        "each free operator of {cell} has a call on its way, and {waiting} requests wait: {reason}"
     ),
     Limit.REDIS_AWAY: "{reason}",
     Limit.REDIS_REFUSES: "{reason}",
@@ -278,6 +287,8 @@ def stopped_by(room: Room) -> Limit:
     ready = [pbx for pbx in room.pbxs if pbx.is_taking_calls]
     if room.of_pbxs or not ready:
         return Limit.NONE
+    if all(pbx.agents == 0 for pbx in ready):
+        return Limit.AGENTS_RESERVED
     has_slot = any(pbx.calls < pbx.max_calls for pbx in ready)
     return Limit.CPS if has_slot else Limit.MAX_CALLS
 
@@ -372,6 +383,10 @@ def _of_trunk(now: Situation, trunk: str) -> Obstacle | None:
 
 def _of_room(taking: Sequence[PbxFacts], took: Took) -> Obstacle | None:
     """Return why none of these PBXs, which take calls, has room; None if one has."""
+    if took.stopped_by is Limit.AGENTS_RESERVED or all(pbx.load.agents == 0 for pbx in taking):
+        names = ", ".join(pbx.name for pbx in taking)
+        reason = f"calls are queued on {names} for all of them"
+        return Obstacle(limit=Limit.AGENTS_RESERVED, reason=reason)
     free = [pbx for pbx in taking if pbx.load.calls < pbx.load.max_calls]
     if not free or took.stopped_by is Limit.MAX_CALLS:
         return Obstacle(limit=Limit.MAX_CALLS, reason=", ".join(map(_full, taking)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +48,7 @@ def _cell(
         "lists": dict(counts.lists),
         "outcomes": by_result(snapshot.cells[name].outcomes),
         "outcomes_of_s": OUTCOMES_OF_MIN * 60,
+        "agents": asdict(team) if (team := snapshot.team(name)) is not None else None,
     }
 
 

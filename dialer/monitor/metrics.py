@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -80,6 +80,13 @@ def _of_cells(seen: Seen) -> Iterator[Metric]:
     )
     yield each("dialer_threads", "Most calls at once.", lambda c: snapshot.threads.get(c, 0))
     yield each("dialer_dead_elements", "Entries on the dead list.", lambda c: cells[c].counts.dead)
+    teams = {cell: team for cell in cells if (team := snapshot.team(cell)) is not None}
+    yield _gauge(
+        "dialer_agents",
+        "Operators of the queue by what they do; reason is available, ringing, busy and so on.",
+        ("cell", "reason"),
+        [((cell, what), n) for cell, team in teams.items() for what, n in asdict(team).items()],
+    )
     yield each(
         "dialer_bridges",
         "Bridges that live.",

@@ -7,11 +7,14 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
 from types import MappingProxyType
 from typing import Final
 
 from redis.exceptions import NoPermissionError, RedisError
 
+from dialer.domain.agents import Team
+from dialer.domain.limits import Limit
 from dialer.domain.why import Decision, Obstacle, decide
 from dialer.monitor import troubles
 from dialer.settings.live import Live
@@ -47,7 +50,8 @@ class Snapshot:
     """State at one moment. `pbxs_of_cells` has the PBXs that each cell may use.
 
     `bridges` is what each bridge says of itself, `paused` who paused a cell, `closed` has the time
-    zone of each cell that is outside its calling hours. `threads` is the most calls at once.
+    zone of each cell that is outside its calling hours. `threads` is the most calls at once,
+    `queues` the queue of each cell that has one; those in `reserving` dial only for free operators.
     `refusing` says of cells which Redis refuses to write for them, or does not answer.
     """
 
@@ -58,6 +62,8 @@ class Snapshot:
     paused: Mapping[str, str] = field(default_factory=dict)
     closed: Mapping[str, str] = field(default_factory=dict)
     threads: Mapping[str, int] = field(default_factory=dict)
+    queues: Mapping[str, str] = field(default_factory=dict)
+    reserving: Collection[str] = ()
     refusing: Mapping[str, Obstacle] = field(default_factory=dict)
 
     def decision(self, cell: str) -> Decision:
@@ -116,7 +122,7 @@ class Snapshot:
                 for name, pbx in self.pbxs.items()
                 if pbx.load.ready
                 for cell, reason in pbx.lacking.items()
-                if name in self.pbxs_of_cells.get(cell, ())
+                if name in self.pbxs_of_cells.get(cell, ()) and not self._is_usual(cell, pbx)
             ),
             *(
                 f"{name}: {counts.waiting} requests wait, and no PBX takes calls"
@@ -138,6 +144,22 @@ class Snapshot:
                 if counts.dead
             ),
         ]
+
+    def team(self, cell: str) -> Team | None:
+        """Return the operators of a cell on all its PBXs; None if it has no queue."""
+        queue = self.queues.get(cell)
+        if queue is None:
+            return None
+        teams = [pbx.team(queue) for pbx in self._pbxs_of(cell)]
+        return reduce(Team.and_, (team for team in teams if team is not None), Team())
+
+    def _is_usual(self, cell: str, pbx: PbxState) -> bool:
+        """True if it is no trouble that a PBX takes no calls of a cell: its operators work."""
+        limit, team = pbx.limits.get(cell), pbx.team(self.queues.get(cell))
+        is_working = team is not None and bool(team.ringing or team.busy or team.wrapup)
+        return limit is Limit.AGENTS_RESERVED or (
+            cell in self.reserving and limit is Limit.NO_AGENTS and is_working
+        )
 
     def state_of(self, cell: str) -> str:
         """Return `paused`, `closed` or '': why a cell places no calls on purpose."""
@@ -213,6 +235,8 @@ async def take_snapshot(
             if not cell.limits.is_open(now)
         },
         threads={name: cell.threads for name, cell in settings.items()},
+        queues={name: cell.queue for name, cell in settings.items() if cell.queue},
+        reserving=[name for name, cell in settings.items() if cell.reserves_agents],
         refusing=refusing,
     )
 

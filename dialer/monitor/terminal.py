@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from rich.console import Console, Group
@@ -13,6 +13,7 @@ from rich.live import Live as LiveDisplay
 from rich.table import Table
 from rich.text import Text
 
+from dialer.domain.agents import Team
 from dialer.domain.call import Result
 from dialer.domain.limits import Limit
 from dialer.monitor.as_json import as_json
@@ -83,7 +84,10 @@ def render(
     snapshot: Snapshot, of_servers: Sequence[str] = (), cell_urls: Mapping[str, str] = NOBODY
 ) -> Group:
     """Return the snapshot as tables, followed by the problems."""
-    parts = [_pbxs(snapshot), _cells(snapshot), _outcomes(snapshot), _lists(snapshot, cell_urls)]
+    parts = [
+        *(_pbxs(snapshot), _cells(snapshot), _operators(snapshot), _outcomes(snapshot)),
+        _lists(snapshot, cell_urls),
+    ]
     troubles = [Text(trouble, style="bold red") for trouble in (*of_servers, *snapshot.troubles())]
     well = [Text("All is well.", style="green")]
     return Group(*(part for part in parts if part.row_count), *(troubles or well))
@@ -111,6 +115,29 @@ def _cells(snapshot: Snapshot) -> Table:
         state = Text(word, style="green" if decision.is_dialing else "bold red")
         cells.add_row(name, state, str(counts.waiting), *map(str, columns))
     return cells
+
+
+def _operators(snapshot: Snapshot) -> Table:
+    """Return what the operators of cells with a queue do; no rows if there is no such cell."""
+    states = [field.name for field in fields(Team)]
+    table = Table("cell", *(_STATES.get(state, state) for state in states), title="Operators")
+    for name in snapshot.cells:
+        if (team := snapshot.team(name)) is not None:
+            numbers = {state: str(getattr(team, state)) for state in states}
+            free = Text(numbers.pop("available"), style="green" if team.available else "")
+            stale = Text(numbers.pop("stale"), style="bold red" if team.stale else "")
+            table.add_row(name, free, *numbers.values(), stale)
+    return table
+
+
+#: How states of agents are said in a head.
+_STATES: Final = {
+    "available": "free",
+    "ringing": "ring",
+    "busy": "talk",
+    "wrapup": "wrap up",
+    "stale": "not known",
+}
 
 
 def _outcomes(snapshot: Snapshot) -> Table:

@@ -476,6 +476,9 @@ class Cell(_Table):
     `queue_timeout` seconds; else to `context`. `amd` is the treatment of answering machines;
     "off" disables their detection. `amd_message` is a sound file without its extension.
 
+    `mode` says how many calls are dialed for the operators of `queue`: "ura" as many as the other
+    limits allow; "progressive" one for each free operator; "power" `power_ratio` for each.
+
     A request may set the variables in `variables` and those that begin with `MC_`, and send its
     answered call to `contexts`, `extensions` and `priorities` in addition to the cell's own.
     """
@@ -506,6 +509,13 @@ class Cell(_Table):
     ] = ()
     queue: Name | None = None
     queue_timeout: Annotated[Whole, _whole(1, 3600)] = 60
+    mode: Annotated[
+        Literal["ura", "progressive", "power"],
+        Field(description='"ura", "progressive" or "power"'),
+    ] = "ura"
+    power_ratio: Annotated[
+        Decimal, Field(ge=1, le=10, description="calls for each free operator, 1 to 10")
+    ] = 1.5
     amd: Annotated[
         Literal["off", "hangup", "message", "pass"],
         Field(description='"off", "hangup", "message" or "pass"'),
@@ -528,7 +538,22 @@ class Cell(_Table):
             raise ValueError(
                 'amd = "message" and amd_message belong together; set both, or neither'
             )
+        if self.mode != "ura" and self.queue is None:
+            raise ValueError(
+                f'has mode = "{self.mode}" and no queue, so that it has no operators; set queue, '
+                'or mode = "ura"'
+            )
         return self
+
+    @property
+    def reserves_agents(self) -> bool:
+        """True if a call is dialed only for a free operator."""
+        return self.mode != "ura"
+
+    @property
+    def calls_per_agent(self) -> float:
+        """How many calls may be on their way for each free operator, if it reserves them."""
+        return self.power_ratio if self.mode == "power" else 1.0
 
     @property
     def name(self) -> str:

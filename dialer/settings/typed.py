@@ -27,18 +27,21 @@ _HOURS_KNOB: Final = "limits/calling_hours"
 
 #: Values that are whole numbers, decimal numbers, true or false, lists of names.
 _WHOLE: Final = frozenset({"threads", "retries", "ring_timeout", "queue_timeout", "max_calls"})
-_DECIMAL: Final = frozenset({"cps", "timeout_command_response", "timeout_command_ack"})
+_DECIMAL: Final = frozenset(
+    {"cps", "power_ratio", "timeout_command_response", "timeout_command_ack"}
+)
 _FLAGS: Final = frozenset({"governor"})
 _LISTS: Final = frozenset({"pbxs", "trunks"})
 
 #: Values that are one of some words.
-_WORDS: Final = frozenset({"amd", "limits/outside_hours"})
+_WORDS: Final = frozenset({"amd", "mode", "limits/outside_hours"})
 
 #: What a value takes, for an operator; the sentences of the file have its quotes and brackets.
 _TAKES: Final[Mapping[str, str]] = {
     "pbxs": "names of PBXs with commas, as pbxs=pbx01,pbx02",
     "trunk": "a trunk of its PBXs, or none for the default of each PBX",
     "amd": "off, hangup, message or pass",
+    "mode": "ura, progressive or power",
     "limits/outside_hours": "hold or expire",
     _HOURS_KNOB: "days and times in quotes, as 'mon-fri 08:00-20:00; sat 08:00-14:00'",
     "governor": "true or false",

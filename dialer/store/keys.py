@@ -42,6 +42,9 @@ BRIDGE_SHOWN_S: Final = 60
 MINUTES_RETENTION_S: Final = 7 * 24 * 3600
 HOURS_RETENTION_S: Final = 400 * 24 * 3600
 
+#: Agents are shown for so long after the last change of one of them. In seconds.
+AGENTS_RETENTION_S: Final = 24 * 3600
+
 #: What a bridge did lately is kept this long. In seconds.
 TOOK_S: Final = 60
 
@@ -221,6 +224,14 @@ CELLS: Final = "dialer:cells"
 def pbx(name: str) -> str:
     """Hash in the registry: heartbeat and lease of a PBX's worker. `IDLE_RETENTION_S`."""
     return f"dialer:pbx:{name}"
+
+
+def agents(pbx_name: str) -> str:
+    """Hash in the registry: agents of the PBX's queues by interface, as JSON.
+
+    `AGENTS_RETENTION_S` after the last change of one.
+    """
+    return f"dialer:agents:{pbx_name}"
 
 
 def slots(pbx_name: str) -> str:

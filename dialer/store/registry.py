@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
+from dialer.domain.agents import Team
 from dialer.domain.governor import Governed, TrunkLimit
 from dialer.domain.limits import Limit
 from dialer.domain.numbers import BY_DIGITS, Numbering
@@ -26,6 +27,7 @@ from dialer.domain.taking import (
 )
 from dialer.domain.why import LATE_HEARTBEAT_S, Obstacle, PbxFacts
 from dialer.store import keys
+from dialer.store.agents import rooms_in, teams_in
 from dialer.store.steps import Arg, Steps
 
 #: A worker sends its heartbeat this often, in seconds.
@@ -75,9 +77,10 @@ class PbxState:
     `governed` is what the worker's governor limits. `drained` says who drained the PBX. `limits`
     has the limit that `trouble` is, as that of '', and those of cells that lack something, if it is
     no target. `rival` is another worker that wants this PBX, '' if there was none in the last
-    `RIVAL_SHOWN_S`.
-    Workers of older releases write none of `trouble`, `skew_s`, `cap`, `results`, `governed` and
-    `limits`.
+    `RIVAL_SHOWN_S`. `teams` has the agents of each queue of its cells,
+    `rooms` how many more calls they allow each cell that reserves them.
+    Workers of older releases write none of `trouble`, `skew_s`, `cap`, `results`, `governed`,
+    `limits` and `teams`.
     """
 
     load: PbxLoad
@@ -98,17 +101,27 @@ class PbxState:
     drained: str = ""
     limits: Mapping[str, Limit] = field(default_factory=dict)
     rival: str = ""
+    teams: Mapping[str, Team] = field(default_factory=dict)
+    rooms: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_alive(self) -> bool:
         """True if the worker's heartbeat is recent and the worker is not stopping."""
         return self.silent_s < PBX_DEAD_AFTER_S and self.link != "stopping"
 
+    def team(self, queue: str | None) -> Team | None:
+        """Return the agents of a queue here, None if it is not known; silent ones are stale."""
+        team = self.teams.get(queue or "")
+        if team is None or (self.link == "up" and self.silent_s < PBX_SILENT_AFTER_S):
+            return team
+        return Team(stale=team.logged_in, gone=team.gone)
+
     def for_cell(self, cell: str | None) -> PbxState:
         """Return the state for the calls of one cell: not ready if it lacks a target of it."""
-        if cell not in self.lacking:
-            return self
-        return replace(self, load=replace(self.load, ready=False))
+        if cell in self.lacking:
+            return replace(self, load=replace(self.load, ready=False))
+        room = self.rooms.get(cell or "")
+        return self if room is None else replace(self, load=replace(self.load, agents=room))
 
     def why_not_taking(self, cell: str | None = None) -> str:
         """Return why the PBX takes no calls, or none of that cell; '' if it takes them.
@@ -121,7 +134,7 @@ class PbxState:
     def facts(self, cell: str, *, late_s: float = 0.0) -> PbxFacts:
         """Return the PBX as a cell sees it. `late_s`: how long a call of it is unclaimed here."""
         return PbxFacts(
-            load=self.load,
+            load=replace(self.load, agents=self.rooms.get(cell)),
             obstacle=self.obstacle(cell),
             cps=self.cps,
             governed=self.governed.rate,
@@ -512,7 +525,7 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
     seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor, *later = map(
         _text, beat
     )
-    limits, rival, rival_ms = later
+    limits, rival, rival_ms, agents = later
     lacking = _mapping(lacks)
     wanted_s = now_us / 1e6 - _number(rival_ms) / 1e3
     silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
@@ -556,6 +569,8 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
         drained=pbx.drained,
         limits=_limits(limits, instance),
         rival=rival if 0 <= wanted_s < RIVAL_SHOWN_S else "",
+        teams=teams_in(agents, instance),
+        rooms=rooms_in(agents, instance),
     )
 
 

@@ -111,6 +111,14 @@ PHRASES: Final = (
     "{pbx} cannot detect answering machines, but cell {cell} has amd: put "
     "deploy/asterisk/amd.conf into /etc/asterisk and load app_amd.so",
     "{pbx} has no queue {name}: add it to queues.conf and load it, or correct queue of cell {cell}",
+    "nobody is free in queue {name} of {pbx}: {phrase}",
+    "all free operators of queue {name} of {pbx} ({n}) have calls on their way",
+    "calls are queued on {pbxs} for all of them",
+    "what the operators of queue {name} of {pbx} do is not known: no count of Asterisk confirmed "
+    "it for {seconds} s; see that the AMI user has read = agent, and that Asterisk answers",
+    *("{n} rings", "{n} ring", "{n} talks", "{n} talk", "{n} wraps up", "{n} wrap up"),
+    *("{n} is paused", "{n} are paused", "{n} is gone", "{n} are gone"),
+    *("{n} is not known", "{n} are not known", "none is logged in"),
     "queue {name} of {pbx} has no available member: have an operator of it log in or end a pause",
     "{pbx} has no context {name}: add it to the dialplan, or correct context of cell {cell}",
     "{pbx} did not hand over the last answered calls of cell {cell}: {reason}",

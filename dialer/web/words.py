@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from dialer.domain.agents import AgentState
 from dialer.domain.call import Result
 from dialer.domain.limits import Limit
 from dialer.domain.roles import Role
@@ -33,6 +34,8 @@ LIMITS: Final[Mapping[Limit, str]] = {
     Limit.MISSING_TARGET: "target missing",
     Limit.ASTERISK_FULL: "Asterisk full",
     Limit.NO_AGENTS: "no operators",
+    Limit.STALE_AGENTS: "operators not known",
+    Limit.AGENTS_RESERVED: "operators called",
     Limit.DO_NOT_CALL: "do not call",
     Limit.REFUSED: "requests refused",
     Limit.REDIS_AWAY: "Redis away",
@@ -55,6 +58,17 @@ STATES: Final[Mapping[str, str]] = {
     "done": "done",
 }
 
+#: What an operator does.
+AGENTS: Final[Mapping[str, str]] = {
+    AgentState.AVAILABLE: "free",
+    AgentState.RINGING: "rings",
+    AgentState.BUSY: "talks",
+    AgentState.WRAPUP: "wraps up",
+    AgentState.PAUSED: "pauses",
+    AgentState.GONE: "gone",
+    "stale": "not known",
+}
+
 #: What a live parameter is.
 KNOBS: Final[Mapping[str, str]] = {
     "threads": "most calls at once",
@@ -64,6 +78,8 @@ KNOBS: Final[Mapping[str, str]] = {
     "ring_timeout": "longest ringing, s",
     "queue_timeout": "longest wait for an operator, s",
     "amd": "answering machines",
+    "mode": "calls for operators",
+    "power_ratio": "calls for each free operator (power)",
     "timeout_command_response": "wait for CODLIGACAO, s",
     "timeout_command_ack": "lifetime of an ACK, s",
     "calling_hours": "calling hours",
@@ -97,7 +113,7 @@ ROLES: Final[Mapping[Role, str]] = {
 
 def names() -> list[str]:
     """Return every text here that a page translates."""
-    tables = (LIMITS, RESULTS, STATES, KNOBS, DEEDS, ROLES, SENTENCES)
+    tables = (LIMITS, RESULTS, STATES, AGENTS, KNOBS, DEEDS, ROLES, SENTENCES)
     return [*PHRASES, *(text for table in tables for text in table.values())]
 
 

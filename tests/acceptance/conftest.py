@@ -85,6 +85,7 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
             broker_url: str = "",
             trunks: Mapping[str, str] = TRUNKS,
             ports: Mapping[str, int] | None = None,
+            more_cells: Mapping[str, Mapping[str, object]] | None = None,
             **cell: object,
         ) -> Site:
             for version in ("16", "22"):
@@ -106,7 +107,10 @@ def make_site(lab: Lab, redis_url: str, tmp_path: Path) -> Iterator[MakeSite]:
                 redis_url,
                 broker_url or redis_url.removesuffix("/0") + "/1",
                 places,
-                cells={CELL: {"ring_timeout": 5, "variables": ["LAB_*"], **cell}},
+                cells={
+                    CELL: {"ring_timeout": 5, "variables": ["LAB_*"], **cell},
+                    **(more_cells or {}),
+                },
             )
             site = Site(tmp_path, toml, redis_url, pbxs, bridges=bridges)
             return stack.enter_context(running(site))

@@ -40,14 +40,17 @@ Scenario = Callable[["Manager"], Awaitable[None]]
 class Manager:
     """One AMI connection that keeps every byte it receives."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = 0
+    ) -> None:
         self.received = b""
+        self.port = port
         self._reader = reader
         self._writer = writer
 
-    async def login(self, secret: str = SECRET) -> None:
+    async def login(self, secret: str = SECRET, username: str = USERNAME) -> None:
         """Ask to be let in."""
-        await self.send("Login", Username=USERNAME, Secret=secret)
+        await self.send("Login", Username=username, Secret=secret)
 
     async def send(self, action: str, *variables: str, **headers: str | int) -> None:
         """Send one action; each variable becomes a `Variable:` header."""
@@ -238,6 +241,105 @@ async def queue_note(manager: Manager) -> None:
     await manager.until(ActionID="ask#2")
 
 
+class Operators:
+    """The lab's telephones op1 to op4 log in and out, with all rights, over another connection."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._n = 0
+
+    async def send(self, action: str, **headers: str | int) -> None:
+        """Send one action and wait for the answer."""
+        self._n += 1
+        await self._manager.send(action, ActionID=f"op#{self._n}", **headers)
+        await self._manager.until(ActionID=f"op#{self._n}")
+
+    async def log_in(self, phone: str, name: str, *queues: str) -> None:
+        """Add a member to these queues."""
+        for queue in queues:
+            await self.send("QueueAdd", Queue=queue, Interface=f"PJSIP/{phone}", MemberName=name)
+
+    async def pause(self, phone: str, reason: str = "") -> None:
+        """Pause a member in all its queues; without a reason end the pause."""
+        paused = "true" if reason else "false"
+        await self.send("QueuePause", Interface=f"PJSIP/{phone}", Paused=paused, Reason=reason)
+
+    async def log_out(self, phone: str, *queues: str) -> None:
+        """Remove a member from these queues."""
+        for queue in queues:
+            await self.send("QueueRemove", Queue=queue, Interface=f"PJSIP/{phone}")
+
+
+def of_operators(part: Callable[[Manager, Operators], Awaitable[None]]) -> Scenario:
+    """A scenario in which operators do something besides."""
+
+    async def scenario(manager: Manager) -> None:
+        port = manager.port
+        other = Manager(*await asyncio.open_connection("127.0.0.1", port), port)
+        try:
+            await other.login(username="observer")
+            await other.until(Event="FullyBooted")
+            await part(manager, Operators(other))
+        finally:
+            other.close()
+
+    return scenario
+
+
+async def counted(manager: Manager, queue: str, n: int) -> None:
+    """How many members of a queue are free, and how many of them do not wrap up."""
+    for option in ("free", "ready"):
+        function = f"QUEUE_MEMBER({queue},{option})"
+        await manager.send("Getvar", function, ActionID=f"{option}#{n}")
+        await manager.until(ActionID=f"{option}#{n}")
+
+
+def in_queue(queue: str) -> tuple[str, str]:
+    """The variables of a call that goes to a queue."""
+    return f"DIALER_QUEUE={queue}", "DIALER_QUEUE_TIMEOUT=30"
+
+
+async def agent_pauses_and_wraps_up(manager: Manager, operators: Operators) -> None:
+    """An operator logs in, pauses, takes a call, wraps up for 4 s and logs out."""
+    await operators.log_in("op1", "Ana", "TEAM1")
+    await counted(manager, "TEAM1", 1)
+    await operators.pause("op1", "almoço")
+    await counted(manager, "TEAM1", 2)
+    await operators.pause("op1")
+    await call(trunk("20"), *in_queue("TEAM1"))(manager)
+    await counted(manager, "TEAM1", 3)
+    await asyncio.sleep(5)
+    await counted(manager, "TEAM1", 4)
+    await operators.log_out("op1", "TEAM1")
+
+
+async def agent_hangs_up(manager: Manager, operators: Operators) -> None:
+    """An operator ends the call after 2 s."""
+    await operators.log_in("op3", "Bia", "TEAM1")
+    await call(trunk("90"), *in_queue("TEAM1"))(manager)
+    await operators.log_out("op3", "TEAM1")
+
+
+async def agent_does_not_answer(manager: Manager, operators: Operators) -> None:
+    """An operator lets it ring twice; the customer gives up during the second time."""
+    await operators.log_in("op4", "Caio", "TEAM1")
+    await call(trunk("50"), *in_queue("TEAM1"))(manager)
+    await operators.log_out("op4", "TEAM1")
+
+
+async def agent_of_three_queues(manager: Manager, operators: Operators) -> None:
+    """An operator of three queues takes a call of one, and pauses in it."""
+    queues = ("TEAM1", "TEAM2", "TEAM3")
+    await operators.log_in("op2", "Duda", *queues)
+    await manager.originate(trunk("30"), *in_queue("TEAM2"))
+    await manager.until(Event="AgentConnect", Queue="TEAM2")
+    await operators.pause("op2", "banheiro")
+    await manager.ended()
+    await manager.send("QueueStatus", ActionID="ask#1", Queue="TEAM2")
+    await manager.until(Event="QueueStatusComplete", ActionID="ask#1")
+    await operators.log_out("op2", *queues)
+
+
 AMD = ("DIALER_CONTEXT=dialer-ura-amd", "DIALER_EXTEN=s", "DIALER_PRIORITY=1", "LAB_TALK_S=1")
 
 SCENARIOS: dict[str, Scenario] = {
@@ -279,6 +381,14 @@ SCENARIOS: dict[str, Scenario] = {
     "getvar_dialplan_exists": getvar_dialplan_exists,
 }
 
+#: The simulated PBX has no operators of its own.
+AGENTS: dict[str, Scenario] = {
+    "agent_pauses_and_wraps_up": of_operators(agent_pauses_and_wraps_up),
+    "agent_hangs_up": of_operators(agent_hangs_up),
+    "agent_does_not_answer": of_operators(agent_does_not_answer),
+    "agent_of_three_queues": of_operators(agent_of_three_queues),
+}
+
 
 #: Needs an Asterisk with maxcalls = 1 in asterisk.conf, so it is recorded only if it is named.
 async def cut_off_by_maxcalls(manager: Manager) -> None:
@@ -296,7 +406,7 @@ ON_DEMAND: dict[str, Scenario] = {"cut_off_by_maxcalls": cut_off_by_maxcalls}
 
 async def record(pbx: str, name: str) -> None:
     """Play one scenario on one Asterisk and write what it said."""
-    manager = Manager(*await asyncio.open_connection("127.0.0.1", PORTS[pbx]))
+    manager = Manager(*await asyncio.open_connection("127.0.0.1", PORTS[pbx]), PORTS[pbx])
     try:
         if name == "wrong_secret":
             await manager.login("not the secret")
@@ -304,7 +414,7 @@ async def record(pbx: str, name: str) -> None:
         else:
             await manager.login()
             await manager.until(Event="FullyBooted")
-            await (SCENARIOS | ON_DEMAND)[name](manager)
+            await (SCENARIOS | AGENTS | ON_DEMAND)[name](manager)
         await manager.quiet()
     finally:
         manager.close()
@@ -315,7 +425,7 @@ async def record(pbx: str, name: str) -> None:
 
 async def main() -> None:
     """Record what the command line asks for, one scenario after the other."""
-    names = [*SCENARIOS, "wrong_secret"]
+    names = [*SCENARIOS, *AGENTS, "wrong_secret"]
     parser = argparse.ArgumentParser(description="Record AMI captures from the lab.")
     parser.add_argument("--pbx", choices=sorted(PORTS), action="append")
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=", ".join(names))

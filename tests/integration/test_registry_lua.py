@@ -107,7 +107,7 @@ async def test_only_a_heartbeat_with_the_link_up_is_ready(site: Site) -> None:
 async def test_what_nobody_wrote_is_the_empty_text(site: Site) -> None:
     names = [f"dialer:{what}:pbx01" for what in ("pbx", "slots", "pace", "starts", "verdict")]
     _, row = await site.steps.run("loads", names)
-    assert row == [[b""] * 13, 0, 0, [b""] * 2, [b""] * 7, []]
+    assert row == [[b""] * 14, 0, 0, [b""] * 2, [b""] * 7, []]
 
 
 async def test_a_stopped_worker_is_told_as_such(site: Site) -> None:

@@ -25,7 +25,7 @@ class Site:
         self.hand = [b"h1", b"h2"]
         self.is_paused = self.is_parking = False
         self.states: dict[str, Any] = {"pbx01": a(load=load(starts=4)), "pbx02": a(load=load())}
-        self.unreadable, self.refused = 0, 0
+        self.unreadable, self.refused, self.unclaimed = 0, 0, 0
         keys = a(hand=lambda bridge: f"hand of {bridge}", parked=lambda trunk: f"parked {trunk}")
         ledger = a(
             keys=keys,
@@ -55,7 +55,7 @@ class Site:
         self.intake.refusals, self.intake.admissions = refusals, admissions
 
     def fetched(self) -> Any:
-        return a(parked=self.parked, hand=self.hand, live=7, in_hand=2)
+        return a(parked=self.parked, hand=self.hand, live=7, in_hand=2, unclaimed=self.unclaimed)
 
     def candidates(self, *trunks: str | None, source: str = "hand of b") -> list[Candidate]:
         return [

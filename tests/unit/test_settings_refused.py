@@ -360,6 +360,7 @@ WHERE: dict[tuple[str, str], Callable[[Tables, str, object], object]] = {
             "timeout_command_response",
             "timeout_command_ack",
             "retries",
+            "power_ratio",
         )
     },
     ("Cell", "priorities"): lambda c, k, v: c["cells"][0].update({k: [v]}),

@@ -24,7 +24,7 @@ def beat(**fields: Any) -> dict[str, Any]:
     """A heartbeat of now: the fields that `loads` reads, in its order."""
     known = {"seen": NOW_S * 1000, "link": "up", "instance": "i1", "ready": NOW_S * 1000}
     later = ("lacking", "trouble", "skew_ms", "cap", "results", "governor")
-    latest = ("limits", "rival", "rival_ms")
+    latest = ("limits", "rival", "rival_ms", "agents")
     return known | dict.fromkeys((*later, *latest), "") | fields
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dialer.domain.agents import Team
 from dialer.domain.limits import Limit
 from dialer.domain.parameters import Setting, Subject, state_words
 from dialer.domain.room import PbxLoad
@@ -67,6 +68,21 @@ def test_what_is_wrong_with_a_pbx_is_said(name: str) -> None:
     assert [one for one in found if PT.say(one) in {None, one}] == []
 
 
+@pytest.mark.parametrize(
+    "team",
+    [
+        Team(),
+        *(Team(**{name: n}) for name in Team.__slots__ for n in (1, 7)),
+        Team(busy=2, paused=1),
+    ],
+)
+def test_what_operators_do_is_said(team: Team) -> None:
+    words = f"nobody is free in queue Q of pbx01: {team.in_words()}"
+    said = PT.say(words)
+    assert said is not None
+    assert not {"talk", "paused", "logged", "known", "gone"} & {*said.replace(",", "").split()}
+
+
 def test_late_calls_and_bridges_are_said() -> None:
     late = {"pbx01": Late(calls=1, oldest_s=3.0), "pbx02": Late(calls=4, oldest_s=3.0)}
     unsaid = Results(claimed=40, unannounced=40)
@@ -95,6 +111,7 @@ SITUATIONS = [
         Situation(cell="ASR", threads=5, waiting=9, pbxs=pbxs, parked=parked)
         for pbxs, parked in [
             ([PbxFacts(load=LOAD, late_s=4.0)], {}),
+            ([PbxFacts(load=replace(LOAD, agents=0))], {}),
             ([PbxFacts(load=replace(LOAD, calls=10))], {}),
             ([PbxFacts(load=replace(LOAD, calls=10), is_capped=True)], {}),
             ([PbxFacts(load=replace(LOAD, starts=0), cps=10)], {}),

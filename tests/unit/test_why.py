@@ -253,7 +253,9 @@ def test_numbers_are_values_of_json() -> None:
 
 
 def test_cells_dial_within_their_limits_of_speed() -> None:
-    assert set(map(str, DIALING)) == {"none", "threads_full", "max_calls", "cps", "governed"}
+    assert set(map(str, DIALING)) == {
+        *("none", "threads_full", "max_calls", "cps", "governed", "agents_reserved")
+    }
 
 
 def test_what_two_bridges_did_is_one_answer() -> None:

@@ -78,6 +78,10 @@ class Calls:
             if not self._claiming[call_id]:
                 del self._claiming[call_id]
 
+    def being_claimed(self) -> list[str]:
+        """Return the ids of calls whose claim, or its return, is awaited."""
+        return [*self._claiming]
+
     def is_claiming(self, call_id: str) -> bool:
         """True while the reply to a claim, or to its return, is awaited."""
         return call_id in self._claiming

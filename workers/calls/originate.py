@@ -103,7 +103,7 @@ class Originator:
             RedisError: the cell's Redis refused the claim; the call stays queued.
         """
         cell = self.cells.get(cell_of(call_id))
-        if cell is None or self.state.reason_not_to_dial(cell.name) is not None:
+        if cell is None or self.state.reason_not_to_claim(cell.name) is not None:
             return  # it stays queued, and the bridge publishes or moves it
         turns, key = self.governor.turns, (call_id, epoch)
         if not await turns.take(key):  # wait before the claim: the call may expire or move
@@ -120,7 +120,7 @@ class Originator:
         self, cell: Cell, call_id: str, epoch: int
     ) -> tuple[Followed, Cell] | None:
         """Claim the call; return it, with the settings of its cell, if it is to be dialed now."""
-        if self.state.reason_not_to_dial(cell.name) is not None:
+        if self.state.reason_not_to_claim(cell.name) is not None:
             return None
         began = self.monotonic()
         with self.calls.claiming(call_id):

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dialer.domain.agents import Member
 from workers.ami import AmiLink
+from workers.ami.agent_events import member_of
+from workers.ami.connection import plain
 
 #: Device states (`Status` of QueueMember) of a member who cannot be reached: AST_DEVICE_INVALID
 #: and AST_DEVICE_UNAVAILABLE. All others can take a call, now or after their present one.
@@ -70,8 +73,26 @@ class Questions:
             return True
         if await self._value(f"QUEUE_MEMBER({queue},logged)") == "0":
             return False
-        messages = await self.link.ask({"Action": "QueueStatus", "Queue": queue})
-        return any(can_take_calls(m) for m in messages if m.event == "QueueMember")
+        return any(can_take_calls(member) for member in await self._members(queue))
+
+    async def members(self, queue: str) -> list[Member]:
+        """Return all members of a queue; none if there is no such queue. It locks the queue."""
+        return [member_of(plain(member)) for member in await self._members(queue)]
+
+    async def _members(self, queue: str) -> list[Any]:
+        """Return the rows of a queue's members; none if app_queue is not loaded."""
+        reply = await self.link.ask({"Action": "QueueStatus", "Queue": queue})
+        rows = reply if isinstance(reply, list) else [reply]
+        return [row for row in rows if row.event == "QueueMember"]
+
+    async def free_and_ready(self, queue: str) -> tuple[int, int]:
+        """Return how many members are free, and how many of them do not wrap up.
+
+        A free one is not in use and not paused. Both are 0 if there is no such queue.
+        """
+        counts = [await self._value(f"QUEUE_MEMBER({queue},{what})") for what in ("free", "ready")]
+        free, ready = (int(_number(count)) for count in counts)
+        return free, ready
 
     async def redirect_method(self, endpoint: str) -> str:
         """Return `redirect_method` of a PJSIP endpoint; empty if Asterisk does not tell it.

@@ -34,7 +34,8 @@ class PbxState:
     `has_include` is true if the dialplan include was loaded when the link came up, `confirms` if it
     reports the hand-over. `answered` counts the followed calls that are answered now. `lacking` has
     a sentence with the cure for each cell whose target is missing here, `paused` for each cell that
-    an operator paused; `limits` has the limit of each of those that lacks another thing than a
+    an operator paused; `without_agent` says why the operators of the queue prevent a call of a
+    cell, '' if they do not; `limits` has the limit of each of those that lacks another thing than a
     target. `looks` are the looks for what prevents all calls although the link may be up, each with
     its limit: it returns a sentence with the cure, or ''. `cap` is how many calls `maxcalls` of
     asterisk.conf leaves room for, 0 for no limit. `instance` changes whenever nudges to this PBX
@@ -50,6 +51,7 @@ class PbxState:
     answered: Callable[[], int] = lambda: 0
     lacking: dict[str, str] = field(default_factory=dict)
     paused: Mapping[str, str] = field(default_factory=dict)
+    without_agent: Callable[[str], str] = lambda _: ""
     limits: dict[str, Limit] = field(default_factory=dict)
     looks: list[tuple[Limit, Callable[[], str]]] = field(default_factory=list)
     cap: int = 0
@@ -106,6 +108,13 @@ class PbxState:
             or self.lacking.get(cell)
             or self.refusals().get(cell)
         )
+
+    def reason_not_to_claim(self, cell: str) -> str | None:
+        """Return why no further call of a cell may be claimed now, None if one may be.
+
+        A claimed call has its operator, so that only this looks for a free one.
+        """
+        return self.reason_not_to_dial(cell) or self.without_agent(cell) or None
 
     def refuse(self, cell: str, error: Exception) -> None:
         """Note that the cell's Redis refused a command: its calls wait or go elsewhere."""

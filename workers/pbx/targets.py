@@ -54,13 +54,17 @@ def endpoint_of(dial_string: str) -> str | None:
 
 @dataclass(slots=True)
 class Targets:
-    """Checker of targets; updates `state.lacking`. Belongs to the worker's event loop."""
+    """Checker of targets; updates `state.lacking`. Belongs to the worker's event loop.
+
+    `known_operator` tells if a queue has an operator, None if Asterisk must be asked.
+    """
 
     pbx: Pbx
     state: PbxState
     link: AmiLink
     hand_overs: HandOvers
     questions: Questions
+    known_operator: Callable[[str], bool | None] = lambda _: None
     _asked: int = 0
     _missing: dict[str, str] = field(default_factory=dict)
     _is_due: asyncio.Event = field(default_factory=asyncio.Event)
@@ -206,13 +210,17 @@ class Targets:
         """Return the first missing thing, None if nothing is missing."""
         if sentence := await self._lacks_target(cell, ask):
             return Obstacle(limit=Limit.MISSING_TARGET, reason=sentence)
-        if cell.queue is not None and not await ask(self.questions.has_operator, cell.queue):
+        if cell.queue is not None and not await self._has_operator(cell.queue, ask):
             return Obstacle(
                 limit=Limit.NO_AGENTS,
                 reason=f"queue {cell.queue} of {self.state.name} has no available member: have an "
                 "operator of it log in or end a pause",
             )
         return None
+
+    async def _has_operator(self, queue: str, ask: Ask) -> bool:
+        known = self.known_operator(queue)
+        return await ask(self.questions.has_operator, queue) if known is None else known
 
     async def _lacks_target(self, cell: Cell, ask: Ask) -> str | None:
         """Return the first missing part of the target as a sentence with the cure."""

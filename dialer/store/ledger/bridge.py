@@ -58,13 +58,15 @@ class Fetched:
     """Result of `fetch`: this bridge's hand, oldest first, and the counts of the cell.
 
     `live` is how many calls are not done, `in_hand` how many requests all bridges have in hand,
-    `parked` how many requests wait for each trunk.
+    `parked` how many requests wait for each trunk, `unclaimed` how many calls no worker has
+    claimed.
     """
 
     hand: list[bytes]
     live: int = 0
     in_hand: int = 0
     parked: Mapping[str, int] = field(default_factory=dict)
+    unclaimed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +114,12 @@ class BridgeLedger(WaitingCalls):
         The hand gets at most `at_most` elements, and only as many as the cell's `threads` allow.
         """
         keys = self.keys
-        live, in_hand, hand, parked = await self.steps.run(
+        live, in_hand, hand, parked, unclaimed = await self.steps.run(
             "fetch",
-            [self.wire.request, keys.hand(bridge), keys.live, keys.bridges, keys.parking],
+            [
+                *(self.wire.request, keys.hand(bridge), keys.live, keys.bridges, keys.parking),
+                keys.queued,
+            ],
             [
                 at_most,
                 self.head,
@@ -131,6 +136,7 @@ class BridgeLedger(WaitingCalls):
             live=int(live),
             in_hand=int(in_hand),
             parked=dict(sorted(zip(names, map(int, parked[1::2]), strict=True))),
+            unclaimed=int(unclaimed),
         )
 
     async def fetch_codes(self, bridge: str, *, at_most: int) -> list[bytes]:

@@ -2,12 +2,13 @@
 -- Enforces what dialer/domain/room.py decides (Room.to_fetch).
 -- Include: _time
 -- KEYS 1 list Request   2 list the bridge's hand   3 zset live calls   4 zset bridges
---      5 set trunks with parked requests
+--      5 set trunks with parked requests   6 zset unclaimed calls
 -- ARGV 1 how many elements the hand may have   2 'LEFT'|'RIGHT' the head   3 threads of the cell
 --      4 prefix of every bridge's hand   5 this bridge   6 lifetime of the bridges, s
 --      7 prefix of every parked list
 -- Returns how many calls are live; how many requests are in all hands; the whole hand, so that the
--- next reply also has what a lost reply had; then trunk, number of parked requests, trunk, …
+-- next reply also has what a lost reply had; trunk, number of parked requests, trunk, …; how many
+-- calls no worker has claimed.
 -- A bridge that was considered dead and forgotten is registered again, so that another bridge can
 -- take over its hand.
 local now = now_ms()
@@ -34,4 +35,4 @@ for _, trunk in ipairs(redis.call('SMEMBERS', KEYS[5])) do
     parked[#parked + 1] = waiting
   end
 end
-return {live, in_hand, redis.call('LRANGE', KEYS[2], 0, -1), parked}
+return {live, in_hand, redis.call('LRANGE', KEYS[2], 0, -1), parked, redis.call('ZCARD', KEYS[6])}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.requests import Request
 
+from dialer.domain.agents import Agent, AgentState
 from dialer.domain.call import Result
 from dialer.domain.parameters import Subject
 from dialer.errors import DialerError
 from dialer.monitor.why import Why, time_of, why
 from dialer.settings import Cell
+from dialer.store.agents import AgentStore
 from dialer.store.ledger import Minute, Outcomes
 from dialer.web import charts
 from dialer.web.access import Page
@@ -57,6 +59,22 @@ class OutcomeTable:
     totals: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorRow:
+    """An operator of the cell's queue. `for_s` is how long it is in that state, in seconds.
+
+    `state` is an AgentState, or `stale` if nothing confirms it. `look` is how it is shown.
+    """
+
+    name: str
+    pbx: str
+    state: str
+    for_s: float
+    calls: int
+    reason: str
+    look: str
+
+
 async def context(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[str, Any]:
     """Return what is shown of a cell now.
 
@@ -70,6 +88,9 @@ async def context(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[s
     return {
         "cell": cell_row(site, look, cell.name),
         "pbxs": cell.pbxs,
+        "queue": cell.queue,
+        "operators": await _operators(site, look, cell),
+        "team_words": _team_words(look, cell.name),
         "since": _since(look, cell.name),
         "outcomes": outcome_table(state.outcomes),
         "minutes": minutes,
@@ -80,6 +101,44 @@ async def context(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[s
             first, [one.ack_p50_s for one in minutes], [one.ack_p99_s for one in minutes]
         ),
     }
+
+
+async def _operators(site: Site, look: Look, cell: Cell) -> list[OperatorRow]:
+    """Return the operators of a cell's queue, those who are free first."""
+    if cell.queue is None:
+        return []
+    registry = site.collector.registry
+    found = await registry.or_none_if_down(AgentStore(registry).read(cell.pbxs)) or {}
+    now, rows = datetime.now(UTC).timestamp(), []
+    for pbx, agents in found.items():
+        team = look.seen.snapshot.pbxs[pbx].team(cell.queue)
+        is_stale = team is None or team.stale > 0
+        for agent in agents:
+            if (state := agent.queues.get(cell.queue)) is not None:
+                is_unsure = is_stale and state is not AgentState.GONE
+                rows.append(_operator(agent, pbx, "stale" if is_unsure else state, now))
+    order = [*AgentState, "stale"]
+    return sorted(rows, key=lambda row: (order.index(row.state), row.name.casefold()))
+
+
+def _operator(agent: Agent, pbx: str, state: str, now: float) -> OperatorRow:
+    return OperatorRow(
+        name=agent.name,
+        pbx=pbx,
+        state=state,
+        for_s=max(0.0, now - agent.since),
+        calls=agent.calls,
+        reason=agent.reason if state == AgentState.PAUSED else "",
+        look={AgentState.AVAILABLE: "good", "stale": "bad"}.get(state, ""),
+    )
+
+
+def _team_words(look: Look, name: str) -> list[tuple[str, int]]:
+    """Return how many operators are in each state, without those in which there are none."""
+    team = look.seen.snapshot.team(name)
+    return (
+        [(what, n) for what, n in asdict(team).items() if n or what == "available"] if team else []
+    )
 
 
 async def around(request: Request) -> Mapping[str, Any]:

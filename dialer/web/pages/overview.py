@@ -42,6 +42,7 @@ def cell_row(site: Site, look: Look, name: str) -> dict[str, Any]:
         "zone": seen.live.settings.cell(name).limits.time_zone,
         "per_minute": _per_minute(site.collector.minutes(name)),
         "answer_rate": answer_rate(seen.snapshot.cells[name].outcomes),
+        "team": seen.snapshot.team(name),
     }
 
 
