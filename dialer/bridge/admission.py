@@ -72,7 +72,7 @@ class Admissions:
             admissions = await self.cell.ledger.admit_many(
                 [self._admissible(c) for c in planned],
                 pbx=pbx.name,
-                threads=self.cell.settings.threads,
+                threads=self.cell.threads,
                 registry=lease_parts(pbx),
                 trunks=[self.cell.trunk(c.request) or pbx.default_trunk for c in planned],
             )
@@ -111,7 +111,7 @@ class Admissions:
 
     async def _run_step(self, pbx: str, candidate: Candidate) -> Admission:
         return await self.cell.ledger.admit(
-            self._admissible(candidate), pbx=pbx, threads=self.cell.settings.threads
+            self._admissible(candidate), pbx=pbx, threads=self.cell.threads
         )
 
     async def _answer(self, candidate: Candidate, admission: Admission) -> None:

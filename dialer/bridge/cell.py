@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.nudges import Nudge
+from dialer.domain.agents import STALE_AFTER_S, Team, calls_allowed
 from dialer.domain.request import CallRequest, mask
 from dialer.domain.room import PbxLimits
 from dialer.multcall.wire import STRICT, Wire
@@ -27,7 +30,8 @@ class BridgeCell:
     `clock` has the time of the cell's Redis, which must reply within `reply_within_s`.
 
     Live parameters change `settings`, `pbxs` and `paused` at any await: who needs the same value
-    twice keeps it. `paused` says who paused the cell, '' if nobody did.
+    twice keeps it. `paused` says who paused the cell, '' if nobody did. `operators` are those that
+    Multcall tells, with the time of the event loop when they were read.
     """
 
     bridge: str
@@ -41,11 +45,26 @@ class BridgeCell:
     clock: RedisClock = field(default_factory=RedisClock)
     reply_within_s: float = REPLY_TIMEOUT_S
     paused: str = ""
+    operators: tuple[Team, float] = (Team(), -math.inf)
 
     @property
     def name(self) -> str:
         """The cell's name."""
         return self.settings.name
+
+    @property
+    def threads(self) -> int:
+        """How many calls the cell may have at once: by its settings, and by Multcall's operators.
+
+        None, while it is not known what they do.
+        """
+        threads = self.settings.threads
+        if not self.settings.asks_multcall:
+            return threads
+        team, read_at = self.operators
+        if asyncio.get_running_loop().time() - read_at > STALE_AFTER_S:
+            return 0
+        return min(threads, calls_allowed(team, self.settings.calls_per_agent))
 
     @property
     def is_on_one_server(self) -> bool:

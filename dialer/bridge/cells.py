@@ -19,6 +19,7 @@ from dialer.bridge.cell import BridgeCell
 from dialer.bridge.decisions import Deciding, Decisions
 from dialer.bridge.dispatch import Dispatcher
 from dialer.bridge.life import BLOCK_QUIET_S
+from dialer.bridge.operators import Operators, Watched
 from dialer.bridge.own_state import OwnState
 from dialer.bridge.plans import CellPlan, in_force, plan_of
 from dialer.bridge.pulse import Beating, Pulse
@@ -59,6 +60,7 @@ class Served:
     live: Watch | None = None
     _pulses: dict[str, Pulse] = field(default_factory=dict)
     _decisions: dict[str, Decisions] = field(default_factory=dict)
+    _operators: dict[str, Operators] = field(default_factory=dict)
     _is_stopping: bool = False
 
     @classmethod
@@ -106,6 +108,7 @@ class Served:
                     plan.redis_url, Pulse(bridge, steps, RedisClock())
                 )
                 served._decisions.setdefault(plan.redis_url, Decisions(bridge, steps, registry))
+                served._operators.setdefault(plan.redis_url, Operators(steps))
                 served._add(
                     plan,
                     BridgeCell(
@@ -143,6 +146,7 @@ class Served:
         self._pulses[plan.redis_url].cells.append(
             Beating(served.life, served.recovery, lambda: not served.is_ending)
         )
+        self._operators[plan.redis_url].cells.append(Watched(cell, lambda: not served.is_ending))
         # Those that are drained too: of two bridges that beat for a cell one keeps its log.
         self._decisions[plan.redis_url].cells.append(
             Deciding(cell, served.intake, served.life, lambda: not served.is_ending)
@@ -205,6 +209,8 @@ class Served:
             self._supervise(asyncio.create_task(self._own_state.run(), name="own state"))
         for pulse in self._pulses.values():
             self._supervise(asyncio.create_task(pulse.run(), name="heartbeat"))
+        for operators in self._operators.values():
+            self._supervise(asyncio.create_task(operators.run(), name="operators of Multcall"))
         for decisions in self._decisions.values():
             self._supervise(asyncio.create_task(decisions.run(), name="decision log"))
         for cell in self.cells:

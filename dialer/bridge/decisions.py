@@ -102,6 +102,7 @@ class Deciding:
         """True if a quiet cell has the limit that it had, so that nothing of it must be read."""
         return (
             self.life.is_quiet
+            and not self.cell.settings.asks_multcall
             and now - self.compared_at < COMPARED_EVERY_S
             and self.own(now) == self.took == Took()
             and self.known is not None
@@ -135,6 +136,7 @@ class Deciding:
                 closed=self._closed,
                 broker=self.cell.dispatcher.problem,
                 took=took,
+                per_agent=self.cell.settings.calls_of_multcall,
             )
         )
 

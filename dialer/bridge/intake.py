@@ -92,16 +92,15 @@ class Intake:
         cell = self.cell
         self._read_at = asyncio.get_running_loop().time()
         states = await cell.registry.pbxs(cell.pbxs, cell.name)
+        threads = cell.threads
         now_us = int(asyncio.get_running_loop().time() * 1e6)
         loads = self._returns.level((state.load for state in states.values()), now_us)
         of_pbxs = sum(load.room for load in loads)
         if cell.is_paused(self.cell.clock.now()):
             of_pbxs = 0
-        fetched = await cell.ledger.fetch(
-            cell.bridge, at_most=min(BATCH, of_pbxs), threads=cell.settings.threads
-        )
+        fetched = await cell.ledger.fetch(cell.bridge, at_most=min(BATCH, of_pbxs), threads=threads)
         self.parked = fetched.parked
-        counts = CellRoom(threads=cell.settings.threads, live=fetched.live, in_hand=fetched.in_hand)
+        counts = CellRoom(threads=threads, live=fetched.live, in_hand=fetched.in_hand)
         loads = tuple(load.with_queued(fetched.unclaimed) for load in loads)
         return Room(cell=counts, pbxs=loads), fetched
 

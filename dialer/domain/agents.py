@@ -212,6 +212,14 @@ class Team:
         return ", ".join(parts) or "none is logged in"
 
 
+def calls_allowed(team: Team, per_agent: float) -> int:
+    """Return how many calls a cell may have at once for operators that only Multcall knows.
+
+    Each that talks or rings has one; each free one may get `per_agent`.
+    """
+    return int(per_agent * team.available) + team.ringing + team.busy
+
+
 _FIELDS: Final = (*(state.value for state in AgentState), "stale")
 
 

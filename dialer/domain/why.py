@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dialer.domain.agents import Team, calls_allowed
 from dialer.domain.limits import DIALING, Limit
 from dialer.domain.room import PbxLoad, Room
 
@@ -151,6 +152,7 @@ class Situation:
     `live` are its calls, `waiting` its requests; `parked` says how many of them wait for each
     trunk. `paused` says who paused the cell, `closed` is its time zone outside the calling hours,
     `redis` why a Redis cannot be used, `broker` why the broker takes no tasks; '' otherwise.
+    `agents` is why operators that Multcall tells prevent calls, None if they do not.
     `bridge_silent_s` is the time since the last heartbeat of a bridge, infinite if there never was
     one. `pbxs` are those of the cell in its order.
     """
@@ -162,6 +164,7 @@ class Situation:
     parked: Mapping[str, int] = field(default_factory=dict)
     paused: str = ""
     closed: str = ""
+    agents: Obstacle | None = None
     redis: Obstacle | None = None
     broker: str = ""
     bridge_silent_s: float = 0.0
@@ -339,6 +342,22 @@ def _of_claims(now: Situation) -> Obstacle | None:
     return Obstacle(limit=Limit.NOT_CLAIMING, reason=reason)
 
 
+def of_operators(team: Team, per_agent: float, live: int) -> Obstacle | None:
+    """Return why operators that Multcall tells prevent the next of `live` calls, None if not."""
+    if live < calls_allowed(team, per_agent):
+        return None
+    if not team.available:
+        limit = Limit.STALE_AGENTS if team.stale else Limit.NO_AGENTS
+        words = team.in_words()
+        return Obstacle(limit=limit, reason=f"nobody is free, as Multcall tells it: {words}")
+    reason = f"all free operators ({team.available}), as Multcall tells it, have calls on their way"
+    return Obstacle(limit=Limit.AGENTS_RESERVED, reason=reason)
+
+
+def _of_operators(now: Situation) -> Obstacle | None:
+    return now.agents
+
+
 def _of_waiting(now: Situation) -> Obstacle | None:
     """Return why requests wait although PBXs take calls."""
     if not now.waiting:
@@ -424,6 +443,7 @@ _LOOKS: Final[Sequence[Callable[[Situation], Obstacle | None]]] = (
     _of_cell,
     _of_pbxs,
     _of_claims,
+    _of_operators,
     _of_waiting,
     _of_requests,
 )

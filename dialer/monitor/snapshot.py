@@ -52,6 +52,7 @@ class Snapshot:
     `bridges` is what each bridge says of itself, `paused` who paused a cell, `closed` has the time
     zone of each cell that is outside its calling hours. `threads` is the most calls at once,
     `queues` the queue of each cell that has one; those in `reserving` dial only for free operators.
+    `of_multcall` are the cells whose operators Multcall tells, with the calls for each free one.
     `refusing` says of cells which Redis refuses to write for them, or does not answer.
     """
 
@@ -64,6 +65,7 @@ class Snapshot:
     threads: Mapping[str, int] = field(default_factory=dict)
     queues: Mapping[str, str] = field(default_factory=dict)
     reserving: Collection[str] = ()
+    of_multcall: Mapping[str, float] = field(default_factory=dict)
     refusing: Mapping[str, Obstacle] = field(default_factory=dict)
 
     def decision(self, cell: str) -> Decision:
@@ -83,6 +85,7 @@ class Snapshot:
                 redis=self.refusing.get(cell),
                 broker=next((one.broker for one in of_cell if one.broker), ""),
                 bridge_silent_s=min(state.bridges.values(), default=math.inf) if is_read else 0.0,
+                per_agent=self.of_multcall.get(cell, 0.0),
             )
         )
 
@@ -118,6 +121,11 @@ class Snapshot:
             *troubles.of_bridges({c: one.bridges for c, one in self.cells.items()}, self.bridges),
             *(sentence for cell in self.cells for sentence in self._late_calls(cell)),
             *(
+                f"{cell}: {len(found)} of Multcall's operators cannot be read: {found[0]}"
+                for cell in self.of_multcall
+                if cell in self.cells and (found := self.cells[cell].operators.problems)
+            ),
+            *(
                 f"{name} takes no calls of {cell}: {reason}"
                 for name, pbx in self.pbxs.items()
                 if pbx.load.ready
@@ -146,7 +154,9 @@ class Snapshot:
         ]
 
     def team(self, cell: str) -> Team | None:
-        """Return the operators of a cell on all its PBXs; None if it has no queue."""
+        """Return the operators of a cell on all its PBXs; None if it has none."""
+        if cell in self.of_multcall:
+            return self.cells[cell].operators.team
         queue = self.queues.get(cell)
         if queue is None:
             return None
@@ -237,6 +247,11 @@ async def take_snapshot(
         threads={name: cell.threads for name, cell in settings.items()},
         queues={name: cell.queue for name, cell in settings.items() if cell.queue},
         reserving=[name for name, cell in settings.items() if cell.reserves_agents],
+        of_multcall={
+            name: cell.calls_of_multcall
+            for name, cell in settings.items()
+            if cell.agents == "multcall"
+        },
         refusing=refusing,
     )
 

@@ -1,6 +1,6 @@
 """Names of the Redis keys that Multcall and the dialer share.
 
-Owns the prefix and the six key names of a cell. Does not know the content of the keys
+Owns the prefix and the key names of a cell. Does not know the content of the keys
 (the other modules of this package) or Redis itself (`dialer.store`).
 """
 
@@ -15,7 +15,7 @@ PREFIX: Final = "ZancURA2.0-"
 
 @dataclass(frozen=True, slots=True)
 class CellKeys:
-    """The six keys of one cell; its name is used exactly as configured, hyphens included."""
+    """The keys of one cell; its name is used exactly as configured, hyphens included."""
 
     cell: str
 
@@ -50,6 +50,14 @@ class CellKeys:
         List, dialer → Multcall. An element lives until Multcall takes it.
         """
         return f"{PREFIX}Response-{self.cell}"
+
+    @property
+    def agents(self) -> str:
+        """What each operator does, of cells with `agents = "multcall"`.
+
+        Hash, Multcall → dialer, operator to JSON. Kept by Multcall.
+        """
+        return f"{PREFIX}Operadores-{self.cell}"
 
     @property
     def counter(self) -> str:

@@ -1,4 +1,4 @@
-"""JSON Schemas of the five messages, generated from the pydantic models that validate them.
+"""JSON Schemas of the messages, generated from the pydantic models that validate them.
 
 `python -m dialer.multcall.schema docs/schemas` writes them.
 """
@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from dialer.multcall.agents import Operador
 from dialer.multcall.answers import Ack, Dead, Response
 from dialer.multcall.code import CodeMessage
 from dialer.multcall.request import Request
@@ -25,6 +26,7 @@ MESSAGES: Final[Mapping[str, type[BaseModel]]] = {
     "codligacao.schema.json": CodeMessage,
     "response.schema.json": Response,
     "dead.schema.json": Dead,
+    "operador.schema.json": Operador,
 }
 
 
@@ -42,7 +44,7 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Write all five schemas into `folder`; create the folder if it is missing."""
+    """Write all schemas into `folder`; create the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, model in MESSAGES.items():

@@ -476,8 +476,9 @@ class Cell(_Table):
     `queue_timeout` seconds; else to `context`. `amd` is the treatment of answering machines;
     "off" disables their detection. `amd_message` is a sound file without its extension.
 
-    `mode` says how many calls are dialed for the operators of `queue`: "ura" as many as the other
-    limits allow; "progressive" one for each free operator; "power" `power_ratio` for each.
+    `mode` says how many calls are dialed for operators: "ura" as many as the other limits allow;
+    "progressive" one for each free operator; "power" `power_ratio` for each. `agents` says who
+    tells what they do: Asterisk's `queue`, or Multcall.
 
     A request may set the variables in `variables` and those that begin with `MC_`, and send its
     answered call to `contexts`, `extensions` and `priorities` in addition to the cell's own.
@@ -513,6 +514,9 @@ class Cell(_Table):
         Literal["ura", "progressive", "power"],
         Field(description='"ura", "progressive" or "power"'),
     ] = "ura"
+    agents: Annotated[Literal["queue", "multcall"], Field(description='"queue" or "multcall"')] = (
+        "queue"
+    )
     power_ratio: Annotated[
         Decimal, Field(ge=1, le=10, description="calls for each free operator, 1 to 10")
     ] = 1.5
@@ -538,10 +542,10 @@ class Cell(_Table):
             raise ValueError(
                 'amd = "message" and amd_message belong together; set both, or neither'
             )
-        if self.mode != "ura" and self.queue is None:
+        if self.mode != "ura" and self.queue is None and self.agents == "queue":
             raise ValueError(
                 f'has mode = "{self.mode}" and no queue, so that it has no operators; set queue, '
-                'or mode = "ura"'
+                'or agents = "multcall", or mode = "ura"'
             )
         return self
 
@@ -551,9 +555,24 @@ class Cell(_Table):
         return self.mode != "ura"
 
     @property
+    def asks_asterisk(self) -> bool:
+        """True if a call is dialed only for a free member of its queue."""
+        return self.reserves_agents and self.agents == "queue"
+
+    @property
+    def asks_multcall(self) -> bool:
+        """True if a call is dialed only for an operator that Multcall says is free."""
+        return self.reserves_agents and self.agents == "multcall"
+
+    @property
     def calls_per_agent(self) -> float:
         """How many calls may be on their way for each free operator, if it reserves them."""
         return self.power_ratio if self.mode == "power" else 1.0
+
+    @property
+    def calls_of_multcall(self) -> float:
+        """`calls_per_agent` if it asks Multcall for its operators, else 0."""
+        return self.calls_per_agent if self.asks_multcall else 0.0
 
     @property
     def name(self) -> str:

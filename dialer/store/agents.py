@@ -47,11 +47,9 @@ class AgentStore:
         return {pbx: agents_in(row) for pbx, row in zip(pbxs, rows, strict=True)}
 
 
-def agents_in(row: Sequence[bytes]) -> list[Agent]:
+def agents_in(row: Mapping[bytes, bytes]) -> list[Agent]:
     """Return the agents in a hash of the registry; entries that are none are left out."""
-    found = (
-        _agent(_text(name), _text(value)) for name, value in zip(*[iter(row)] * 2, strict=True)
-    )
+    found = (_agent(_text(name), _text(value)) for name, value in row.items())
     return [agent for agent in found if agent is not None]
 
 

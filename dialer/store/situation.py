@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dialer.domain.limits import Limit
-from dialer.domain.why import Obstacle, Situation, Took
+from dialer.domain.why import Obstacle, Situation, Took, of_operators
 from dialer.store.ledger import CellState
 from dialer.store.registry import PbxState
 
@@ -22,19 +22,28 @@ def situation_of(
     broker: str = "",
     bridge_silent_s: float = 0.0,
     took: Took | None = None,
+    per_agent: float = 0.0,
 ) -> Situation:
-    """Return the situation of a cell; `took` is what a bridge did besides what the state says."""
+    """Return the situation of a cell; `took` is what a bridge did besides what the state says.
+
+    `per_agent`: it gets so many calls for each free operator that Multcall tells, 0 if it does not
+    ask Multcall.
+    """
     if state.unreadable and redis is None:
         redis = Obstacle(
             limit=Limit.REDIS_REFUSES,
             reason=f"the keys of {cell} in Redis cannot be used ({state.unreadable}): delete the "
             "one of a wrong type",
         )
+    live, agents = state.counts.live, None
+    if per_agent and not state.unreadable:
+        agents = of_operators(state.operators.team, per_agent, live)
     late = {pbx: one.oldest_s for pbx, one in state.late.items()}
     return Situation(
         cell=cell,
         threads=threads,
-        live=state.counts.live,
+        live=live,
+        agents=agents,
         waiting=state.counts.waiting,
         parked=state.counts.parked,
         paused=paused,

@@ -114,6 +114,9 @@ PHRASES: Final = (
     "nobody is free in queue {name} of {pbx}: {phrase}",
     "all free operators of queue {name} of {pbx} ({n}) have calls on their way",
     "calls are queued on {pbxs} for all of them",
+    "nobody is free, as Multcall tells it: {phrase}",
+    "all free operators ({n}), as Multcall tells it, have calls on their way",
+    "{cell}: {n} of Multcall's operators cannot be read: {reason}",
     "what the operators of queue {name} of {pbx} do is not known: no count of Asterisk confirmed "
     "it for {seconds} s; see that the AMI user has read = agent, and that Asterisk answers",
     *("{n} rings", "{n} ring", "{n} talks", "{n} talk", "{n} wraps up", "{n} wrap up"),

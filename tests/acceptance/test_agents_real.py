@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from typing import cast
 
 import pytest
 from redis import Redis
@@ -66,12 +67,8 @@ class Floor:
         self.lab.cli(self.version, command)
 
     def agents(self) -> dict[str, Agent]:
-        flat: list[bytes] = []
-        for name, value in self.redis.hgetall(keys.agents(self.pbx)).items():
-            assert isinstance(name, bytes)
-            assert isinstance(value, bytes)
-            flat += [name, value]
-        return {agent.interface.removeprefix("PJSIP/"): agent for agent in agents_in(flat)}
+        row = cast("dict[bytes, bytes]", self.redis.hgetall(keys.agents(self.pbx)))
+        return {agent.interface.removeprefix("PJSIP/"): agent for agent in agents_in(row)}
 
     def state(self, phone: str) -> AgentState | None:
         agent = self.agents().get(phone)
@@ -137,6 +134,7 @@ def watched(floor: Floor, phone: str) -> Iterator[list[AgentState | None]]:
     finally:
         is_over.set()
         thread.join()
+        seen.append(floor.state(phone))
         seen[:] = [state for state, _ in groupby(seen)]
 
 

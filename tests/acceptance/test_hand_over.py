@@ -100,7 +100,7 @@ def test_a_cell_dials_only_while_its_queue_has_an_operator(
     wire = Wire(redis_url, site)
     site.wait_until(lambda: said in wire.lacking(pbx), "nobody is there")
     number = wire.push(STAYS)
-    assert wire.limit() is Limit.NO_AGENTS
+    site.wait_until(lambda: wire.limit() is Limit.NO_AGENTS, "why names it")
     try:
         lab.cli(version, f"queue add member {OPERATOR} to EMPTY")
         assert error_of(wire.told()[0]) == ("ANSWERED", None)

@@ -19,7 +19,15 @@ def test_every_step_that_writes_is_named_in_steps() -> None:
     named = {step for steps in STEPS.values() for step in steps}
     # No fault brings these.
     elsewhere = {"restore_slots", "dnc_change", "return_parked", "destroyed", "mend"}
-    elsewhere |= {"change", "changes", "restore_parameters", "survey", "dead_send", "dead_discard"}
+    elsewhere |= {
+        "change",
+        "changes",
+        "restore_parameters",
+        "survey",
+        "agents",
+        "dead_send",
+        "dead_discard",
+    }
     elsewhere |= {"users", "user_set", "user_remove", "deed", "link", "link_make"}
     elsewhere |= {"session", "session_begin", "session_end"}
     assert SOURCES.keys() - elsewhere == named - {"publish", "originate"}

@@ -38,6 +38,7 @@ LIFETIMES: dict[str, Callable[[int], bool] | None] = {
     r"`MINUTES_RETENTION_S`": lambda ttl: 0 < ttl <= keys.MINUTES_RETENTION_S,
     r"`HOURS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.HOURS_RETENTION_S,
     r"`BRIDGE_SHOWN_S`": lambda ttl: 0 < ttl <= keys.BRIDGE_SHOWN_S,
+    r"`AGENTS_RETENTION_S`": lambda ttl: 0 < ttl <= keys.AGENTS_RETENTION_S,
     r"`TOOK_S`": lambda ttl: 0 < ttl <= keys.TOOK_S,
     r"A second\.": lambda ttl: 0 <= ttl <= 1,
     r"`SESSION_IDLE_S`": lambda ttl: 0 < ttl <= keys.SESSION_IDLE_S,
@@ -101,7 +102,7 @@ async def leaks(site: Site) -> dict[str, int]:
 
 def test_key_builders_state_one_lifetime_and_share_no_key() -> None:
     every = list(builders())
-    assert len(every) == 47
+    assert len(every) == 48
     heads = [b.pattern.replace("*", "") for b in every]
     assert len(set(heads)) == len(heads)
     for builder in every:

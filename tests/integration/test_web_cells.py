@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from dialer.domain.agents import Agent, AgentState, Team
 from dialer.domain.call import Result
 from dialer.domain.limits import Limit
 from dialer.domain.parameters import Edit, Subject
 from dialer.domain.roles import Role
+from dialer.store.agents import AgentStore, agents_text
 from dialer.store.keys import LedgerKeys
 from dialer.web.access import COOKIE
 from dialer.web.live import LivePage
@@ -77,6 +79,43 @@ async def test_a_cell_says_why_it_dials_or_not(web: Web, site: Site) -> None:
     assert part(html, "why") == "nothing limits ASR_TIM: 1 calls are up and 2 requests wait"
     assert part(html, "waiting") == "2"
     assert part(html, "calls") == "1 / 50"
+
+
+async def test_a_cell_without_a_queue_has_no_operators(web: Web) -> None:
+    assert "Operators of queue" not in await web.shown(AT_CELL)
+
+
+async def test_a_cell_shows_its_operators(site: Site, tmp_path: Path) -> None:
+    now_s = float((await site.redis.time())[0])
+    ana = Agent(
+        interface="PJSIP/1001",
+        name="Ana <b>",
+        state=AgentState.PAUSED,
+        since=now_s - 600,
+        queues={"Q": AgentState.PAUSED},
+        reason="almoço",
+        calls=12,
+    )
+    bob = replace(ana, interface="SIP/2", name="Bob", state=AgentState.AVAILABLE, reason="")
+    bob = replace(bob, queues={"Q": AgentState.AVAILABLE})
+    eve = replace(bob, interface="SIP/3", name="Eve", queues={"R": AgentState.AVAILABLE})
+    await AgentStore(site.steps).show("pbx01", [ana, bob, eve], fence=0)
+    team = Team(available=1, paused=1)
+    await site.beat(agents=agents_text({"Q": team}, {}, "i1"))
+    cells_of_file = {CELL: {"threads": 50, "queue": "Q"}}
+    async with web_site(settings_at(site.url, tmp_path, cells=cells_of_file)) as web:
+        await web.sign_in(Role.VIEW)
+        html = await web.shown(AT_CELL)
+        assert part(html, "team") == "free: 1 · pauses: 1"
+        shown = part(html, "operators")
+        assert shown.index("Bob") < shown.index("Ana")
+        assert "Ana &lt;b&gt;" in shown
+        assert "almoço" in shown
+        assert "Eve" not in shown, "of another queue"
+        assert f'data-part="cell-operators-{CELL}">1 / 0 / 1<' in await web.shown("/")
+        await site.silence("pbx01", seconds=9)
+        shown = part(await web.shown(AT_CELL), "operators")
+        assert shown.count("not known") == 2
 
 
 async def test_a_cell_says_since_when(web: Web, site: Site) -> None:

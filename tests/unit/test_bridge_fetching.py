@@ -39,6 +39,7 @@ class Site:
             name="C",
             pbxs="its PBXs",
             settings=a(threads=50),
+            threads=50,
             ledger=ledger,
             registry=a(pbxs=self.notes.of("pbxs", lambda *_: self.states)),
             clock=a(now=lambda: "now"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from dialer.domain.agents import Team
 from dialer.domain.governor import Governed
 from dialer.domain.limits import Limit
 from dialer.domain.room import PbxLoad
@@ -251,3 +252,52 @@ def test_a_snapshot_says_what_limits_a_cell() -> None:
     assert replace(snapshot, paused={"ASR_TIM": "x"}).decision("ASR_TIM").limit is Limit.PAUSED
     unserved = {"ASR_TIM": replace(state, bridges={})}
     assert replace(snapshot, cells=unserved).decision("ASR_TIM").limit is Limit.NO_BRIDGE
+
+
+# --- operators -----------------------------------------------------------------------------------
+
+
+def with_operators(team: Team, limit: Limit | None = None, reason: str = "") -> Snapshot:
+    """A cell that dials for the operators of its queue on two PBXs."""
+    limits = {"ASR_TIM": limit} if limit is not None else {}
+    lacking = {"ASR_TIM": reason} if limit is not None else {}
+    one = replace(READY, teams={"Q": team}, limits=limits, lacking=lacking)
+    return Snapshot(
+        pbxs={"pbx01": one, "pbx02": replace(READY, teams={"Q": Team(available=1)})},
+        cells={"ASR_TIM": SERVED, "IVR": SERVED},
+        pbxs_of_cells={"ASR_TIM": ("pbx01", "pbx02"), "IVR": ("pbx01",)},
+        queues={"ASR_TIM": "Q"},
+        reserving=["ASR_TIM"],
+    )
+
+
+def test_a_cells_operators_are_those_of_all_its_pbxs() -> None:
+    snapshot = with_operators(Team(available=2, busy=3, stale=1))
+    assert snapshot.team("ASR_TIM") == Team(available=3, busy=3, stale=1)
+    assert snapshot.team("IVR") is None
+
+
+def test_the_operators_have_a_table() -> None:
+    out = io.StringIO()
+    snapshot = with_operators(Team(available=2, busy=4, paused=1))
+    Console(file=out, width=100).print(render(snapshot))
+    shown = out.getvalue()
+    (row,) = [line for line in shown.splitlines() if "ASR_TIM" in line and " 4 " in line]
+    assert row.replace("│", " ").split() == ["ASR_TIM", "3", "0", "4", "0", "1", "0", "0"]
+    assert "Operators" in shown
+
+
+@pytest.mark.parametrize(
+    ("team", "limit", "is_trouble"),
+    [
+        (Team(available=1), Limit.AGENTS_RESERVED, False),
+        (Team(busy=3), Limit.NO_AGENTS, False),
+        (Team(wrapup=1), Limit.NO_AGENTS, False),
+        (Team(paused=3), Limit.NO_AGENTS, True),
+        (Team(), Limit.NO_AGENTS, True),
+        (Team(stale=3), Limit.STALE_AGENTS, True),
+    ],
+)
+def test_operators_at_work_are_no_trouble(team: Team, limit: Limit, is_trouble: bool) -> None:
+    found = with_operators(team, limit, "nobody is free").troubles()
+    assert ("pbx01 takes no calls of ASR_TIM: nobody is free" in found) is is_trouble

@@ -164,7 +164,7 @@ class AgentWatch:
 
     @property
     def _pause_s(self) -> float:
-        reserves = any(cell.reserves_agents for cell in self.cells)
+        reserves = any(cell.asks_asterisk for cell in self.cells)
         return RESERVED_LOOK_EVERY_S if reserves else LOOK_EVERY_S
 
     async def _count_due(self) -> None:
@@ -250,7 +250,7 @@ class AgentWatch:
     def obstacle(self, cell: Cell) -> Obstacle | None:
         """Return why the operators prevent calls of a cell, None if they do not."""
         queue = cell.queue
-        if queue is None or not cell.reserves_agents:
+        if queue is None or not cell.asks_asterisk:
             return None
         pbx, now = self.state.name, self._now
         if self.agents.is_stale(queue, now):
@@ -281,7 +281,7 @@ class AgentWatch:
 
     def _reserving(self) -> list[Cell]:
         pbx = self.state.name
-        return [c for c in self.cells if c.reserves_agents and c.queue and pbx in c.pbxs]
+        return [c for c in self.cells if c.asks_asterisk and c.queue and pbx in c.pbxs]
 
     @property
     def _queues(self) -> frozenset[str]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from dialer.domain.why import LATE_BRIDGE_S, Took
+from dialer.multcall.agents import Operators, operators_in
 from dialer.multcall.keys import CellKeys
 from dialer.store.entry import pairs
 from dialer.store.keys import CALL_PREFIX, LedgerKeys
@@ -32,6 +33,9 @@ LATE_LOOKED_AT: Final = 100
 #: Claimed calls that are looked at, of one cell on one PBX and in one step.
 CLAIMED_LOOKED_AT: Final = 20
 CLAIMED_IN_ALL: Final = 1_000
+
+#: Multcall tells nothing of operators.
+NO_OPERATORS: Final = Operators()
 
 #: Keys in one step, so that other clients of Redis do not wait long.
 KEYS_AT_ONCE: Final = 1_000
@@ -73,8 +77,8 @@ class CellState:
     `late` are calls that a PBX does not claim, `unanswered` claimed ones that Asterisk does not
     accept, by PBX. `bridges` has the seconds since the last heartbeat of each bridge, `workers` the
     pid and host of each PBX's worker, whatever its registry. `logged` is the last entry of the
-    decision log. `outcomes` are those of the last `minutes` of the survey. `unreadable` says why
-    the keys cannot be read, '' if they can.
+    decision log. `outcomes` are those of the last `minutes` of the survey. `operators` are what
+    Multcall tells of them. `unreadable` says why the keys cannot be read, '' if they can.
     """
 
     counts: CellCounts = field(default_factory=CellCounts)
@@ -85,6 +89,7 @@ class CellState:
     took: Took = field(default_factory=Took)
     logged: Logged | None = None
     outcomes: Outcomes = field(default_factory=Outcomes)
+    operators: Operators = NO_OPERATORS
     unreadable: str = ""
 
     @property
@@ -166,7 +171,7 @@ class Survey:
     ) -> CellState:
         if isinstance(row, bytes):
             return CellState(unreadable=row.decode(errors="replace"))
-        lists, sizes, parked, bridges, took, logged, late, of_pbxs, minutes, in_hand = row
+        lists, sizes, parked, bridges, took, logged, late, of_pbxs, minutes, in_hand, told = row
         return CellState(
             counts=_counts(lists, sizes, parked, in_hand),
             late=_late(late, now_ms),
@@ -187,6 +192,7 @@ class Survey:
             took=together(took[1::2], now_ms),
             logged=entry_in(cell, logged),
             outcomes=self._outcomes(cell, wanted, minutes),
+            operators=operators_in(pairs(told), now_ms / 1000) if told else NO_OPERATORS,
         )
 
     def _outcomes(self, cell: str, wanted: Sequence[int], minutes: Sequence[Any]) -> Outcomes:
@@ -219,7 +225,7 @@ def _keys_of_now(cell: str, pbxs: tuple[str, ...]) -> list[str]:
     return [
         *(wire.request, wire.ack, wire.code, wire.response, wire.counter, wire.counter_ack),
         *(keys.live, keys.queued, keys.awaiting, keys.dead, keys.dropped, keys.parking),
-        *(keys.bridges, keys.took, keys.decisions),
+        *(keys.bridges, keys.took, keys.decisions, wire.agents),
         *(key for pbx in pbxs for key in (keys.claimed(pbx), keys.worker(pbx))),
     ]
 

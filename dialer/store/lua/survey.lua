@@ -3,7 +3,7 @@
 -- KEYS for each cell: 1 list Request   2 list ACK   3 list CODLIGACAO   4 list Response
 --      5 string Counter   6 string CounterACK   7 zset live   8 zset queued   9 zset awaiting
 --      10 list dead   11 string dropped   12 set trunks with parked requests   13 zset bridges
---      14 hash took   15 zset decisions   16… for each PBX: set claimed, string worker; then for each
+--      14 hash took   15 zset decisions   16 hash operators of Multcall   17… for each PBX: set claimed, string worker; then for each
 --      minute: hash of its outcomes
 -- ARGV 1 prefix of calls   2 an unclaimed call is late after, ms   3 an unanswered one after, ms
 --      4 most late calls to look at   5 most claimed calls of a PBX to look at; then for each cell:
@@ -12,7 +12,7 @@
 --   {sizes of 1 to 4, values of 5 and 6}, {sizes of 7, 8, 9 and 10, value of 11}, {trunk, parked, …},
 --   {bridge, seen_ms, …}, took, last decision or '', {pbx, ms since when a late call is queued, …},
 --   for each PBX {worker or '', number of unanswered calls, ms since when the oldest was dialed},
---   for each minute {name, value, …}, number of requests in hands
+--   for each minute {name, value, …}, number of requests in hands, {operator, JSON, …}
 local now = now_ms()
 local function value(key) return redis.call('GET', key) or '0' end
 local function late_calls(queued)
@@ -57,7 +57,9 @@ local function survey(k, pbxs, minutes, prefix, hands)
   for i = 4, 5 do lists[i + 1] = value(KEYS[k + i]) end
   for i = 6, 8 do sizes[i - 5] = redis.call('ZCARD', KEYS[k + i]) end
   sizes[4], sizes[5] = redis.call('LLEN', KEYS[k + 9]), value(KEYS[k + 10])
-  local last = k + 15
+  local operators = redis.pcall('HGETALL', KEYS[k + 15])
+  if operators.err then operators = {} end
+  local last = k + 16
   for i = 1, pbxs do
     of_pbxs[i] = of_pbx(KEYS[last], KEYS[last + 1])
     last = last + 2
@@ -66,7 +68,7 @@ local function survey(k, pbxs, minutes, prefix, hands)
   local bridges = redis.call('ZRANGE', KEYS[k + 12], 0, -1, 'WITHSCORES')
   return {lists, sizes, parked(KEYS[k + 11], prefix), bridges, redis.call('HGETALL', KEYS[k + 13]),
     redis.call('ZRANGE', KEYS[k + 14], -1, -1)[1] or '', late_calls(KEYS[k + 7]), of_pbxs, outcomes,
-    in_hands(bridges, hands)}
+    in_hands(bridges, hands), operators}
 end
 local out, k = {string.format('%.0f', now)}, 1
 for a = 6, #ARGV, 4 do
@@ -74,6 +76,6 @@ for a = 6, #ARGV, 4 do
   local ok, found = pcall(survey, k, pbxs, minutes, ARGV[a + 2], ARGV[a + 3])
   if not ok then found = type(found) == 'table' and found.err or tostring(found) end
   out[#out + 1] = found
-  k = k + 15 + 2 * pbxs + minutes
+  k = k + 16 + 2 * pbxs + minutes
 end
 return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -105,23 +105,34 @@ async def context(site: Site, look: Look, names: Mapping[str, str]) -> Mapping[s
 
 async def _operators(site: Site, look: Look, cell: Cell) -> list[OperatorRow]:
     """Return the operators of a cell's queue, those who are free first."""
+    if cell.agents == "multcall":
+        told = look.seen.snapshot.cells[cell.name].operators
+        return _sorted(
+            _operator(one, "", "stale" if one.interface in told.stale else one.state)
+            for one in told.agents
+        )
     if cell.queue is None:
         return []
     registry = site.collector.registry
     found = await registry.or_none_if_down(AgentStore(registry).read(cell.pbxs)) or {}
-    now, rows = datetime.now(UTC).timestamp(), []
+    rows = []
     for pbx, agents in found.items():
         team = look.seen.snapshot.pbxs[pbx].team(cell.queue)
         is_stale = team is None or team.stale > 0
         for agent in agents:
             if (state := agent.queues.get(cell.queue)) is not None:
                 is_unsure = is_stale and state is not AgentState.GONE
-                rows.append(_operator(agent, pbx, "stale" if is_unsure else state, now))
+                rows.append(_operator(agent, pbx, "stale" if is_unsure else state))
+    return _sorted(rows)
+
+
+def _sorted(rows: Iterable[OperatorRow]) -> list[OperatorRow]:
     order = [*AgentState, "stale"]
     return sorted(rows, key=lambda row: (order.index(row.state), row.name.casefold()))
 
 
-def _operator(agent: Agent, pbx: str, state: str, now: float) -> OperatorRow:
+def _operator(agent: Agent, pbx: str, state: str) -> OperatorRow:
+    now = datetime.now(UTC).timestamp()
     return OperatorRow(
         name=agent.name,
         pbx=pbx,
