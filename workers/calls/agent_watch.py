@@ -197,7 +197,8 @@ class AgentWatch:
     def _log_stale(self, now: float) -> None:
         if not self.state.link.ready:
             return
-        stale = {queue for queue in self._queues if self.agents.is_stale(queue, now)}
+        asked = {cell.queue for cell in self._reserving() if cell.queue}
+        stale = {queue for queue in asked if self.agents.is_stale(queue, now)}
         for queue in sorted(stale - self._stale):
             logger.error(
                 "What the operators of a queue do is not known; calls that need one are not dialed",

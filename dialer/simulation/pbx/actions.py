@@ -272,6 +272,24 @@ def _getvar(exchange: Exchange, _session: Session, request: AmiRequest) -> str:
     return response(request, "Success", f"Variable: {name}\r\nValue: {value}\r\n")
 
 
+def _queue_status(_exchange: Exchange, _session: Session, request: AmiRequest) -> str:
+    """List the members of a queue: as many as QUEUE_MEMBER counts, and always free."""
+    queue = request.get("queue")
+    members = int(exists(f"QUEUE_MEMBER({queue},free)", is_included=True) or 0)
+    items = [
+        f"Queue: {queue}\r\nName: Operator {n}\r\nLocation: Local/{n}@operators\r\n"
+        f"StateInterface: Local/{n}@operators\r\nMembership: static\r\nPenalty: 0\r\n"
+        "CallsTaken: 0\r\nLastCall: 0\r\nLastPause: 0\r\nLoginTime: 0\r\nInCall: 0\r\n"
+        "Status: 1\r\nPaused: 0\r\nPausedReason: \r\nWrapuptime: 0\r\n"
+        for n in range(1, members + 1)
+    ]
+    return (
+        list_start(request, "Queue status will follow")
+        + "".join(list_item(request, "QueueMember", lines) for lines in items)
+        + list_end(request, "QueueStatusComplete", len(items))
+    )
+
+
 def _setvar(exchange: Exchange, _session: Session, request: AmiRequest) -> str:
     channel, name = request.get("channel"), request.get("variable")
     if not name:
@@ -319,6 +337,7 @@ _ACTIONS: Final[dict[str, tuple[int, Handler]]] = {
     "Hangup": (events.SYSTEM | events.CALL, _hangup),
     "Getvar": (events.CALL | events.REPORTING, _getvar),
     "Setvar": (events.CALL, _setvar),
+    "QueueStatus": (0, _queue_status),
     "CoreShowChannels": (_REPORTING, _core_show_channels),
     "CoreStatus": (_REPORTING, _core_status),
     "CoreSettings": (_REPORTING, _core_settings),
