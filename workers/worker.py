@@ -128,6 +128,7 @@ class PbxWorker:
     _trouble: str = ""
     _logged_trouble: str = ""
     _dialing: set[asyncio.Task[None]] = field(default_factory=set)
+    _look_now: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         wanted = WANTED_EVENTS | QUEUE_EVENTS | AGENT_EVENTS
@@ -278,6 +279,7 @@ class PbxWorker:
             AgentStore(self._registry.steps),
             self._fence,
             beat=self._beat_once,
+            on_room=self._look_now.set,
         )
         state.without_agent = self._agents.why_not
         known = self._agents.has_operator
@@ -584,7 +586,10 @@ class PbxWorker:
         """Dial queued calls of which no message came, such as those of a broker that lost some."""
         able_since = time.monotonic()
         while True:
-            await asyncio.sleep(HEARTBEAT_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_EVERY_S):
+                    await self._look_now.wait()
+            self._look_now.clear()
             served = [
                 one.cell
                 for one in self._cells.ledgers()

@@ -18,7 +18,7 @@ from dialer.settings import Cell
 from dialer.store.clock import RedisClock
 from dialer.store.ledger import BridgeLedger
 from dialer.store.redis_url import REPLY_TIMEOUT_S
-from dialer.store.registry import Registry
+from dialer.store.registry import PbxState, Registry
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -75,6 +75,13 @@ class BridgeCell:
     def trunks(self) -> frozenset[str]:
         """All trunks of the cell's PBXs."""
         return frozenset[str]().union(*(pbx.trunks for pbx in self.pbxs))
+
+    async def states(self, *, max_age_s: float = 0.0) -> dict[str, PbxState]:
+        """Return the state of each PBX for the calls of this cell, read at most so long ago."""
+        states = await self.registry.pbxs(self.pbxs, self.name, max_age_s=max_age_s)
+        if not self.settings.asks_asterisk:
+            return states
+        return {name: state.reserving(self.name) for name, state in states.items()}
 
     def pbx(self, name: str) -> PbxLimits | None:
         """Return the PBX of that name; None if the cell no longer lists it."""

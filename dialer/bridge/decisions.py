@@ -257,7 +257,7 @@ class Decisions:
         to_read: dict[str, tuple[Deciding, Mapping[str, PbxState]]] = {}
         for one in self._served:
             cell = one.cell
-            states = await cell.registry.pbxs(cell.pbxs, cell.name, max_age_s=STATE_AGE_S)
+            states = await cell.states(max_age_s=STATE_AGE_S)
             if self._has_paused or not one.is_unchanged(states, self._now):
                 to_read[one.name] = one, states
         # Without PBXs: the registry says enough of them, and each costs some commands of each cell.

@@ -91,17 +91,22 @@ class Intake:
         """Read the room of the cell and fetch as many requests as fit."""
         cell = self.cell
         self._read_at = asyncio.get_running_loop().time()
-        states = await cell.registry.pbxs(cell.pbxs, cell.name)
+        states = await cell.states()
         threads = cell.threads
         now_us = int(asyncio.get_running_loop().time() * 1e6)
         loads = self._returns.level((state.load for state in states.values()), now_us)
         of_pbxs = sum(load.room for load in loads)
         if cell.is_paused(self.cell.clock.now()):
             of_pbxs = 0
-        fetched = await cell.ledger.fetch(cell.bridge, at_most=min(BATCH, of_pbxs), threads=threads)
+        fetched = await cell.ledger.fetch(
+            cell.bridge,
+            at_most=min(BATCH, of_pbxs),
+            threads=threads,
+            sees_unclaimed=cell.settings.asks_asterisk,
+        )
         self.parked = fetched.parked
         counts = CellRoom(threads=threads, live=fetched.live, in_hand=fetched.in_hand)
-        loads = tuple(load.with_queued(fetched.unclaimed) for load in loads)
+        loads = tuple(load.with_queued(fetched.unclaimed.get(load.name, 0)) for load in loads)
         return Room(cell=counts, pbxs=loads), fetched
 
     async def handle(self, room: Room, fetched: Fetched, *, is_alone: bool = False) -> Room | None:
@@ -136,7 +141,10 @@ class Intake:
         now = asyncio.get_running_loop().time()
         if has_started:
             self.lately.started(now)
-        if (limit := stopped_by(left)) is not Limit.NONE:
+        limit = stopped_by(left)
+        if limit is Limit.THREADS_FULL and self.cell.threads < self.cell.settings.threads:
+            limit = Limit.AGENTS_RESERVED  # Multcall's operators allow no more
+        if limit is not Limit.NONE:
             self.lately.stopped(limit, now)
 
     async def _has_parked(self, *, is_alone: bool) -> bool:
@@ -223,9 +231,11 @@ class Intake:
             await self._wait_for_request(room)
 
     async def _wait_until_open(self) -> None:
+        # An operator who becomes free must not wait for long.
+        pause_s = FULL_PAUSE_MAX_S if self.cell.settings.asks_asterisk else IDLE_PAUSE_S
         while True:
-            await asyncio.sleep(IDLE_PAUSE_S)
-            if not self.life.is_quiet or await self._may_admit(max_age_s=IDLE_PAUSE_S / 2):
+            await asyncio.sleep(pause_s)
+            if not self.life.is_quiet or await self._may_admit(max_age_s=pause_s / 2):
                 return
 
     async def _wait_for_room(self, room: Room) -> None:
@@ -246,7 +256,7 @@ class Intake:
         cell = self.cell
         if cell.is_paused(cell.clock.now()):
             return False
-        states = await cell.registry.pbxs(cell.pbxs, cell.name, max_age_s=max_age_s)
+        states = await cell.states(max_age_s=max_age_s)
         return any(state.load.room for state in states.values())
 
     async def _wait_for_request(self, room: Room) -> None:

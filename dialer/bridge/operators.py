@@ -45,18 +45,7 @@ class Operators:
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
-            try:
-                await self.steps.or_none_if_down(self.look())
-            except RedisError as error:
-                logger.exception(
-                    "Redis refused a command; trying again",
-                    extra={
-                        "redis": self.steps.where,
-                        "part": "operators of Multcall",
-                        "error": str(error),
-                    },
-                )
-                await asyncio.sleep(EVERY_S)
+            await self.steps.or_none_if_down(self.look())
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
@@ -64,16 +53,21 @@ class Operators:
         asked = [one for one in self.cells if one.is_served() and one.cell.settings.asks_multcall]
         if not asked:
             return
-        keys = [CellKeys(one.cell.name).agents for one in asked]
-        rows = await self.steps.read_many([("HGETALL", key) for key in keys])
-        for one, row in zip(asked, rows, strict=True):
-            cell = one.cell
+        await asyncio.gather(*map(self._look_at, asked))
+
+    async def _look_at(self, one: Watched) -> None:
+        cell = one.cell
+        try:
+            row = await self.steps.read("HGETALL", CellKeys(cell.name).agents)
             found = operators_in(row, cell.clock.now().timestamp())
+        except RedisError as error:
+            problem = str(error)  # and the last news get old
+        else:
             cell.operators = found.team, asyncio.get_running_loop().time()
             problem = found.problems[0] if found.problems else ""
-            if problem and problem != one.problem:
-                logger.error(
-                    "Multcall's operators of a cell cannot be read",
-                    extra={"cell": cell.name, "reason": problem, "n": len(found.problems)},
-                )
-            one.problem = problem
+        if problem and problem != one.problem:
+            logger.error(
+                "Multcall's operators of a cell cannot be read",
+                extra={"cell": cell.name, "reason": problem},
+            )
+        one.problem = problem

@@ -69,9 +69,7 @@ class Recovery:
     async def run(self) -> None:
         """Repair calls until cancelled."""
         while True:
-            states = await self.cell.registry.pbxs(
-                self.cell.pbxs, self.cell.name, max_age_s=EVERY_S / 2
-            )
+            states = await self.cell.states(max_age_s=EVERY_S / 2)
             await self.judge.look(states)
             if not self.life.is_quiet:
                 await self._repair(states)
@@ -109,7 +107,7 @@ class Recovery:
             # Calls with no PBX, or one that the cell no longer lists, have no slot there.
             homeless = [w for w in due if w.pbx not in states]
             await self._move([*left, *homeless], entries, states)
-        if not self.cell.settings.reserves_agents:  # else they may have waited for an operator
+        if not self.cell.settings.asks_asterisk:  # else they may have waited for an operator
             await self.judge.judge_unclaimed(states, late)
 
     async def move_from_unready_pbxs(self, states: States) -> None:

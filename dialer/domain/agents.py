@@ -7,12 +7,15 @@ of several queues. Three things make the picture true although events get lost:
   from the picture for longer than events take, the members are listed again.
 - Asterisk sends no event when the wrap-up time ends, and does not tell how long it is. The same
   count says how many free members wrap up: they are those whose calls ended last.
+- Device states say nothing of a telephone whose state is unknown, or does not follow its calls. A
+  queue with such a one is listed again from time to time (`is_doubtful`).
 - A queue that was not counted in agreement for `STALE_AFTER_S` is stale: none of its agents counts
   as available.
 
 Facts of Asterisk 16 and 22 (tests/captures): `QUEUE_MEMBER(<queue>,free)` counts members that are
 not in use and not paused, `ready` those of them that are not in the queue's `wrapuptime`, by whole
-seconds since `LastCall`. `QueueCallerLeave` comes before `AgentConnect`.
+seconds since `LastCall`. `QueueCallerLeave` comes before `AgentConnect`. The name of a queue is the
+same in any case; here it is in lower case.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 #: Device states of app_queue (`Status`): AST_DEVICE_NOT_INUSE, INUSE, BUSY, INVALID, UNAVAILABLE,
 #: RINGING, RINGINUSE, ONHOLD. 0 is unknown: Asterisk rings such a telephone.
+UNKNOWN: Final = 0
 NOT_IN_USE: Final = 1
 IN_USE: Final = frozenset({2, 3, 7, 8})
 UNREACHABLE: Final = frozenset({4, 5})
@@ -45,6 +49,9 @@ RING_BEGINS_S: Final = 0.5
 
 #: A wrap-up time is known well enough within this, in seconds: Asterisk counts whole seconds.
 KNOWN_WITHIN_S: Final = 1.0
+
+#: What no count confirms of an agent is doubtful after this time, in seconds.
+DOUBTFUL_S: Final = 60.0
 
 #: An agent that logged out is shown for so long, in seconds.
 GONE_SHOWN_S: Final = 12 * 3600.0
@@ -187,6 +194,11 @@ class Team:
     stale: int = 0
 
     @property
+    def at_work(self) -> int:
+        """How many have a call, or come from one: they will be free by themselves."""
+        return self.ringing + self.busy + self.wrapup
+
+    @property
     def logged_in(self) -> int:
         """How many are logged in, whatever they do."""
         return self.available + self.ringing + self.busy + self.wrapup + self.paused + self.stale
@@ -229,10 +241,14 @@ def _several(n: int, one: str, more: str) -> str:
 
 @dataclass(slots=True)
 class _Membership:
-    """`ended_at` is when its last call in this queue ended, infinitely long ago if none did."""
+    """`ended_at` is when its last call in this queue ended, infinitely long ago if none did.
+
+    `changed_at` is the time of the last news of it.
+    """
 
     member: Member
     ended_at: float = -math.inf
+    changed_at: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -295,6 +311,7 @@ class Agents:
 
     queues: frozenset[str]
     day: Callable[[float], str]
+    stale_after_s: float = STALE_AFTER_S
     _agents: dict[str, _Known] = field(default_factory=dict)
     _queues: dict[str, _Queue] = field(default_factory=dict)
 
@@ -330,16 +347,29 @@ class Agents:
                 self._left(caller, at)
             case _:
                 if (known := self._member(event.queue, event.interface)) is not None:
+                    known.memberships[event.queue].changed_at = at
                     self._happened(known, event, at)
 
-    def listed(self, queue: str, members: Sequence[Member], at: float) -> None:
-        """Take note of all members of a queue: nothing else is true of them."""
-        present = {member.interface for member in members}
+    def listed(
+        self, queue: str, members: Sequence[Member], at: float, asked_at: float | None = None
+    ) -> None:
+        """Take note of all members of a queue: nothing else is true of them.
+
+        Events that came since Asterisk was asked, at `asked_at`, are newer than the list.
+        """
+        asked_at = at if asked_at is None else asked_at
+        newer = {
+            known.interface
+            for known, membership in self._members(queue)
+            if membership.changed_at > asked_at
+        }
+        present = {member.interface for member in members} | newer
         for known in self._agents.values():
             if known.interface not in present:
                 self._remove(known, queue)
         for member in members:
-            self._changed(member, at, is_listed=True)
+            if member.interface not in newer:
+                self._changed(member, at, is_listed=True)
         counts = self._queues.setdefault(queue, _Queue())
         counts.agreed_at, counts.differs_since = at, math.inf
 
@@ -358,7 +388,37 @@ class Agents:
     def is_stale(self, queue: str, at: float) -> bool:
         """True if nothing confirms what is known of this queue."""
         counts = self._queues.get(queue)
-        return counts is None or at - counts.agreed_at > STALE_AFTER_S
+        return counts is None or at - counts.agreed_at > self.stale_after_s
+
+    def is_doubtful(self, queue: str, at: float) -> bool:
+        """True if only a list tells what an agent does: no count does, and no news came for long.
+
+        That is one that Asterisk counts as free although it seems to have a call, or one whose
+        device state is unknown.
+        """
+        return any(
+            at - m.changed_at > DOUBTFUL_S
+            and (
+                m.member.status == UNKNOWN
+                or (_is_free(m.member) and (known.talks or known.rings or m.member.is_in_call))
+            )
+            for known, m in self._members(queue)
+        )
+
+    def shift(self, by_s: float) -> None:
+        """The clock was set: move every time by so many seconds."""
+        for counts in self._queues.values():
+            counts.agreed_at += by_s
+            counts.differs_since += by_s
+        for known in self._agents.values():
+            known.since += by_s
+            for membership in known.memberships.values():
+                membership.ended_at += by_s
+                membership.changed_at += by_s
+            for offer in (known.rings, known.talks):
+                if offer is not None:
+                    offer.at += by_s
+                    offer.left_at += by_s
 
     def must_count(self, queue: str, at: float) -> bool:
         """True if only a count tells whether an agent of the queue still wraps up."""
@@ -386,43 +446,31 @@ class Agents:
             return Team(stale=there, gone=len(states) - there)
         return Team(**{state.value: n for state, n in Counter(states).items()})
 
-    def free(self, queues: frozenset[str], is_ours: Callable[[str], bool], at: float) -> int:
-        """Return how many agents are available in one of these queues, or ring for one of ours.
+    def groups(self, is_ours: Callable[[str], bool], at: float) -> Counter[frozenset[str]]:
+        """Return how many agents can take a call now, by the queues in which they can.
 
-        `is_ours` tells it of the Uniqueid of a caller. Agents of stale queues do not count.
+        That are those who are available, or ring for one of ours: `is_ours` tells it of the
+        Uniqueid of a caller. Agents of stale queues do not count.
         """
-        fresh = [queue for queue in queues if not self.is_stale(queue, at)]
-        return sum(
-            any(
-                self._is_for_us(known, known.memberships[queue], is_ours, at)
-                for queue in fresh
-                if queue in known.memberships
+        fresh = {queue for queue in self.queues if not self.is_stale(queue, at)}
+        found: Counter[frozenset[str]] = Counter()
+        for known in self._agents.values():
+            queues = frozenset(
+                queue
+                for queue, membership in known.memberships.items()
+                if queue in fresh and self._is_for_us(known, membership, is_ours, at)
             )
-            for known in self._agents.values()
-        )
+            if queues:
+                found[queues] += 1
+        return found
 
     def _is_for_us(
         self, known: _Known, membership: _Membership, is_ours: Callable[[str], bool], at: float
     ) -> bool:
         state = self._state(known, membership, at)
-        rings = state is AgentState.RINGING and known.rings is not None
-        return state is AgentState.AVAILABLE or (
-            rings and known.rings is not None and is_ours(known.rings.caller)
-        )
-
-    def pool(self, queue: str) -> frozenset[str]:
-        """Return the queues that share agents with this one, and with those, itself included."""
-        pool, found = frozenset[str](), frozenset({queue})
-        while found != pool:
-            pool = found
-            found = pool.union(
-                *(
-                    known.memberships
-                    for known in self._agents.values()
-                    if pool & known.memberships.keys()
-                )
-            )
-        return pool
+        if state is AgentState.RINGING:
+            return known.rings is not None and is_ours(known.rings.caller)
+        return state is AgentState.AVAILABLE
 
     def has_operator(self, queue: str, at: float) -> bool | None:
         """True if a member of a queue takes calls, now or later; None if that is not known.
@@ -457,7 +505,9 @@ class Agents:
                 self._connected(known, caller, at)
             case AgentCompleted(queue):
                 known.talks = None
-                known.memberships[queue].ended_at = at
+                membership = known.memberships[queue]
+                membership.member = replace(membership.member, is_in_call=False)
+                membership.ended_at = at
             case AgentMissed():
                 known.rings = None
 
@@ -485,7 +535,7 @@ class Agents:
             before = known.memberships[member.queue] = _Membership(member, min(ended_at, at))
         elif member.last_call > before.member.last_call and at - before.ended_at > 1:
             before.ended_at = at
-        before.member = member
+        before.member, before.changed_at = member, at
         if member.status != NOT_IN_USE or member.is_in_call:
             return
         if known.talks is not None and (is_listed or at - known.talks.at > RING_BEGINS_S):
@@ -545,6 +595,63 @@ class Agents:
             day=known.day,
             free_at=free_at if state is AgentState.WRAPUP and free_at < math.inf else None,
         )
+
+
+def room_for(
+    queue: str,
+    per_agent: float,
+    demands: Mapping[str, int],
+    groups: Mapping[frozenset[str], int],
+) -> int:
+    """Return how many more calls of a queue its agents allow, negative if there are too many.
+
+    `demands` has how many calls of each queue need an agent, `groups` how many agents can take a
+    call, by their queues. An agent takes one call. Calls of other queues have their agents first,
+    as many as there are for them; `per_agent` calls may be on their way for each of the others.
+    """
+    others = {name: n for name, n in demands.items() if name != queue}
+    taken = _most_served(others, groups)
+    free = _most_served({**others, queue: sum(groups.values())}, groups) - taken
+    return int(per_agent * free) - demands.get(queue, 0)
+
+
+def _most_served(demands: Mapping[str, int], groups: Mapping[frozenset[str], int]) -> int:
+    """Return how many of these calls have an agent at best: the maximum flow."""
+    free = dict(groups)
+    taken: Counter[tuple[str, frozenset[str]]] = Counter()
+    served = 0
+    for queue, wanted in demands.items():
+        while wanted and (path := _path(queue, free, taken)):
+            freed = [(path[n + 1][0], path[n][1]) for n in range(len(path) - 1)]
+            n = min(wanted, free[path[-1][1]], *(taken[one] for one in freed))
+            taken.update(dict.fromkeys(path, n))
+            taken.subtract(dict.fromkeys(freed, n))
+            free[path[-1][1]] -= n
+            wanted -= n  # what is left of it
+            served += n
+    return served
+
+
+def _path(
+    queue: str,
+    free: Mapping[frozenset[str], int],
+    taken: Mapping[tuple[str, frozenset[str]], int],
+) -> list[tuple[str, frozenset[str]]]:
+    """Return how calls of a queue get an agent of a group with free ones; empty if they do not.
+
+    Each step is a queue and the group that it takes agents of; the next one makes room there.
+    """
+    paths = [[(queue, group)] for group in free if queue in group]
+    seen = {queue}
+    for path in paths:
+        _, group = path[-1]
+        if free[group]:
+            return path
+        for (other, used), n in taken.items():
+            if n > 0 and used == group and other not in seen:
+                seen.add(other)
+                paths += [[*path, (other, more)] for more in free if other in more]
+    return []
 
 
 def _is_free(member: Member) -> bool:

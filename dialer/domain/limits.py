@@ -30,6 +30,7 @@ class Limit(StrEnum):
     NO_AGENTS = "no_agents"
     STALE_AGENTS = "stale_agents"
     AGENTS_RESERVED = "agents_reserved"
+    AGENTS_BUSY = "agents_busy"
     DO_NOT_CALL = "do_not_call"
     REFUSED = "refused"
     REDIS_AWAY = "redis_away"
@@ -41,6 +42,6 @@ class Limit(StrEnum):
 DIALING: frozenset[Limit] = frozenset(
     {
         *(Limit.NONE, Limit.THREADS_FULL, Limit.MAX_CALLS, Limit.CPS, Limit.GOVERNED),
-        Limit.AGENTS_RESERVED,
+        *(Limit.AGENTS_RESERVED, Limit.AGENTS_BUSY),
     }
 )

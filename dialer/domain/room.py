@@ -147,10 +147,9 @@ class PbxLoad:
         )
 
     def with_queued(self, queued: int) -> PbxLoad:
-        """Return its state if so many calls of the cell are queued that no worker has claimed.
+        """Return its state if so many calls of the cell are queued to it and not claimed yet.
 
-        They have no operator yet in what the worker said. All count here: which PBX each is queued
-        to is not known.
+        They have no operator yet in what the worker said.
         """
         return replace(self, agents=max(0, self.agents - queued)) if self.agents else self
 

@@ -33,6 +33,8 @@ LATE_BRIDGE_S: Final = 1.8
 
 #: Reasons of PBXs, the one to cure first. If all PBXs of a cell take no calls, it is named first.
 _FIRST: Final = (
+    Limit.AGENTS_RESERVED,  # that PBX dials as much as its operators allow
+    Limit.AGENTS_BUSY,
     Limit.CLOCK_SKEW,
     Limit.AMI_DOWN,
     Limit.NO_WORKER,
@@ -45,7 +47,6 @@ _FIRST: Final = (
     Limit.ASTERISK_FULL,
     Limit.MISSING_TARGET,
     Limit.STALE_AGENTS,
-    Limit.AGENTS_RESERVED,
     Limit.NO_AGENTS,
 )
 
@@ -261,6 +262,7 @@ SENTENCES: Final[Mapping[Limit, str]] = {
     Limit.AGENTS_RESERVED: (
         "each free operator of {cell} has a call on its way, and {waiting} requests wait: {reason}"
     ),
+    Limit.AGENTS_BUSY: ("the operators of {cell} are busy, and {waiting} requests wait: {reason}"),
     Limit.REDIS_AWAY: "{reason}",
     Limit.REDIS_REFUSES: "{reason}",
     Limit.BROKER_AWAY: "the broker takes no tasks of {cell}: {reason}",
@@ -348,6 +350,7 @@ def of_operators(team: Team, per_agent: float, live: int) -> Obstacle | None:
         return None
     if not team.available:
         limit = Limit.STALE_AGENTS if team.stale else Limit.NO_AGENTS
+        limit = Limit.AGENTS_BUSY if team.at_work else limit
         words = team.in_words()
         return Obstacle(limit=limit, reason=f"nobody is free, as Multcall tells it: {words}")
     reason = f"all free operators ({team.available}), as Multcall tells it, have calls on their way"

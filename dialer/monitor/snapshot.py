@@ -15,7 +15,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from dialer.domain.agents import Team
 from dialer.domain.limits import Limit
-from dialer.domain.why import Decision, Obstacle, decide
+from dialer.domain.why import RESERVED_S, Decision, Obstacle, decide
 from dialer.monitor import troubles
 from dialer.settings.live import Live
 from dialer.settings.tables import Pbx
@@ -78,7 +78,12 @@ class Snapshot:
             situation_of(
                 cell,
                 state,
-                [self.pbxs[name] for name in names],
+                [
+                    self.pbxs[name].reserving(cell)
+                    if cell in self.reserving and cell not in self.of_multcall
+                    else self.pbxs[name]
+                    for name in names
+                ],
                 threads=self.threads.get(cell, 0),
                 paused=self.paused.get(cell, ""),
                 closed=self.closed.get(cell, ""),
@@ -165,11 +170,7 @@ class Snapshot:
 
     def _is_usual(self, cell: str, pbx: PbxState) -> bool:
         """True if it is no trouble that a PBX takes no calls of a cell: its operators work."""
-        limit, team = pbx.limits.get(cell), pbx.team(self.queues.get(cell))
-        is_working = team is not None and bool(team.ringing or team.busy or team.wrapup)
-        return limit is Limit.AGENTS_RESERVED or (
-            cell in self.reserving and limit is Limit.NO_AGENTS and is_working
-        )
+        return pbx.limits.get(cell) in {Limit.AGENTS_RESERVED, Limit.AGENTS_BUSY}
 
     def state_of(self, cell: str) -> str:
         """Return `paused`, `closed` or '': why a cell places no calls on purpose."""
@@ -180,13 +181,14 @@ class Snapshot:
     def _late_calls(self, cell: str) -> Iterator[str]:
         """Yield the late calls of PBXs whose workers say that they are ready."""
         state = self.cells[cell]
+        late_s = RESERVED_S if cell in self.reserving else LATE_NAMED_S
         ready = {name for name, pbx in self.pbxs.items() if pbx.load.ready}
         return troubles.of_late_calls(
             cell,
             {
                 pbx: late
                 for pbx, late in state.late.items()
-                if pbx in ready and late.oldest_s >= LATE_NAMED_S and not self.state_of(cell)
+                if pbx in ready and late.oldest_s >= late_s and not self.state_of(cell)
             },
             {pbx: late for pbx, late in state.unanswered.items() if pbx in ready},
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,13 +22,19 @@ SEEN_FOR_S: Final = 60.0
 
 #: Without `Visto`, for so long after `Desde`, in seconds. A pause and a logout have no end.
 BELIEVED_S: Final[Mapping[AgentState, float]] = {
-    AgentState.AVAILABLE: 1_800.0,
+    AgentState.AVAILABLE: 4 * 3_600.0,
     AgentState.RINGING: 120.0,
     AgentState.BUSY: 7_200.0,
     AgentState.WRAPUP: 1_800.0,
     AgentState.PAUSED: math.inf,
     AgentState.GONE: math.inf,
 }
+
+#: A wrap-up does not last longer, whatever `LivreEm` says.
+WRAPUP_MAX: Final = timedelta(hours=1)
+
+#: A time that is further ahead is wrong, in seconds.
+AHEAD_S: Final = 60.0
 
 #: More operators of a cell are not read.
 AGENTS_MAX: Final = 2_000
@@ -96,7 +102,9 @@ def operators_in(row: Mapping[bytes, bytes], now: float) -> Operators:
             problems.append(f"operator {name!r}: {_wrong(error)}")
             continue
         agents.append(_agent(name, told))
-        if _is_stale(told, now):
+        if ahead := _ahead(told, now):
+            problems.append(f"operator {name!r}: {ahead} is in the future: see the clock and zone")
+        if ahead or _is_stale(told, now):
             stale.add(name)
     if len(row) > AGENTS_MAX:
         problems.append(f"there are {len(row)} operators; only {AGENTS_MAX} are read")
@@ -113,6 +121,13 @@ def _agent(name: str, told: Operador) -> Agent:
     )
 
 
+def _ahead(told: Operador, now: float) -> str:
+    """Return the field with a time that has not come yet, '' if there is none."""
+    times = {"Desde": told.since, "Visto": told.seen}
+    late = (name for name, at in times.items() if at and at.timestamp() > now + AHEAD_S)
+    return next(late, "")
+
+
 def _is_stale(told: Operador, now: float) -> bool:
     state = _STATES[told.state]
     if state is AgentState.GONE:
@@ -123,7 +138,9 @@ def _is_stale(told: Operador, now: float) -> bool:
 
 
 def _latest(told: Operador) -> datetime:
-    return max(told.since, told.free_at or told.since)
+    if told.state != "POS" or told.free_at is None:
+        return told.since
+    return max(told.since, min(told.free_at, told.since + WRAPUP_MAX))
 
 
 def _wrong(error: ValidationError) -> str:

@@ -123,6 +123,24 @@ class PbxState:
         room = self.rooms.get(cell or "")
         return self if room is None else replace(self, load=replace(self.load, agents=room))
 
+    def reserving(self, cell: str) -> PbxState:
+        """Return the state for a cell that dials for operators: none if the worker tells of none.
+
+        It is of an older release, or knows the cell in another mode.
+        """
+        if cell in self.rooms or cell in self.lacking or not self.load.ready:
+            return self
+        reason = (
+            f"the worker of {self.load.name} does not tell which operators are free for {cell}: "
+            "restart it, with the same mode in its dialer.toml"
+        )
+        return replace(
+            self,
+            load=replace(self.load, ready=False),
+            lacking={**self.lacking, cell: reason},
+            limits={**self.limits, cell: Limit.STALE_AGENTS},
+        )
+
     def why_not_taking(self, cell: str | None = None) -> str:
         """Return why the PBX takes no calls, or none of that cell; '' if it takes them.
 

@@ -111,6 +111,8 @@ PHRASES: Final = (
     "{pbx} cannot detect answering machines, but cell {cell} has amd: put "
     "deploy/asterisk/amd.conf into /etc/asterisk and load app_amd.so",
     "{pbx} has no queue {name}: add it to queues.conf and load it, or correct queue of cell {cell}",
+    "the worker of {pbx} does not tell which operators are free for {cell}: restart it, with the "
+    "same mode in its dialer.toml",
     "nobody is free in queue {name} of {pbx}: {phrase}",
     "all free operators of queue {name} of {pbx} ({n}) have calls on their way",
     "calls are queued on {pbxs} for all of them",

@@ -36,6 +36,7 @@ LIMITS: Final[Mapping[Limit, str]] = {
     Limit.NO_AGENTS: "no operators",
     Limit.STALE_AGENTS: "operators not known",
     Limit.AGENTS_RESERVED: "operators called",
+    Limit.AGENTS_BUSY: "operators busy",
     Limit.DO_NOT_CALL: "do not call",
     Limit.REFUSED: "requests refused",
     Limit.REDIS_AWAY: "Redis away",

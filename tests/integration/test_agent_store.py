@@ -125,6 +125,30 @@ async def test_a_bridge_queues_one_call_for_each_free_operator(site: Site) -> No
         assert (await site.registry.pbxs([pbx()], CELL))["pbx01"].load.agents == 3
 
 
+async def test_calls_of_one_pbx_take_no_operators_of_another(site: Site) -> None:
+    for name in ("pbx01", "pbx02"):
+        await site.beat(name, agents=agents_text({"Q": Team(available=2)}, {CELL: 2}, "i1"))
+    table = cell("pbx01", "pbx02", queue="Q", mode="progressive")
+    bridge = Bridge.of(site, cell_table=table, pbxs=[pbx("pbx01"), pbx("pbx02")])
+    for n in range(2):
+        await site.admitted(f"r-{n}", pbx="pbx01")
+    room, _ = await bridge.intake.fetch()
+    assert {load.name: load.agents for load in room.pbxs} == {"pbx01": 0, "pbx02": 2}
+
+
+async def test_a_worker_that_tells_of_no_operators_gets_no_call(site: Site) -> None:
+    await site.beat()  # of an older release, or with another mode in its file
+    bridge = Bridge.of(site, cell_table=cell(queue="Q", mode="progressive"))
+    state = (await bridge.cell.states())["pbx01"]
+    assert not state.load.ready
+    found = state.obstacle(CELL)
+    assert found is not None
+    assert found.limit is Limit.STALE_AGENTS
+    assert "restart it" in found.reason
+    ura = Bridge.of(site, cell_table=cell(queue="Q"))
+    assert (await ura.cell.states())["pbx01"].load.ready
+
+
 async def test_a_full_floor_is_named(site: Site) -> None:
     await site.beat(
         lacking=f'{{"{CELL}": "all free operators of queue Q of pbx01 (1) have calls"}}',

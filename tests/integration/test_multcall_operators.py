@@ -90,10 +90,13 @@ async def test_a_key_of_another_type_does_not_end_the_bridge(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     bridge = Bridge.of(site, cell_table=cell(agents="multcall", mode="progressive"))
-    operators = Operators(site.steps, [Watched(bridge.cell)])
+    other = Bridge.of(site, cell_table=cell(agents="multcall", mode="progressive", nome="OTHER"))
+    operators = Operators(site.steps, [Watched(bridge.cell), Watched(other.cell)])
     await site.redis.set(KEY, "no hash")
     task = asyncio.create_task(operators.run())
-    await wait_until(lambda: "WRONGTYPE" in caplog.text, "it is logged")
+    said = "Multcall's operators of a cell cannot be read"
+    await wait_until(lambda: said in caplog.text, "it is logged")
+    await wait_until(lambda: other.cell.operators[1] > 0, "the other one is read all the same")
     await site.redis.delete(KEY)
     await tell(site, ana="LIVRE")
     await wait_until(lambda: bridge.cell.threads == 1, "it is read again")

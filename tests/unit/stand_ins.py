@@ -42,3 +42,7 @@ class Notes(list[Any]):
     def given(self, name: str) -> list[Any]:
         """What the calls of that name were given: the only argument, or all of them."""
         return [note[1] if len(note) == 2 else note[1:] for note in self if note[0] == name]
+
+
+#: What the settings of a cell say that dials for no operators.
+DIALS_FOR_NOBODY = {"asks_asterisk": False, "asks_multcall": False, "calls_of_multcall": 0.0}

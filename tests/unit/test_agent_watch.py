@@ -39,14 +39,15 @@ class Asterisk:
     members: dict[str, list[Member]] = field(default_factory=dict)
     differs: int = 0
     listed: list[str] = field(default_factory=list)
+    waiting: frozenset[str] = frozenset()
     is_away: bool = False
     ready: bool = True
 
-    async def members_of(self, queue: str) -> list[Member]:
+    async def members_of(self, queue: str) -> tuple[list[Member], frozenset[str]]:
         if self.is_away:
             raise AmiUnavailable("gone")
         self.listed.append(queue)
-        return self.members.get(queue, [])
+        return self.members.get(queue, []), self.waiting
 
     async def count(self, queue: str) -> tuple[int, int]:
         if self.is_away:
@@ -81,11 +82,12 @@ class Floor:
     """A watch on stand-ins; `now` is the time of Redis."""
 
     def __init__(self, *cells: Cell) -> None:
-        self.now = T0
+        self.now, self.set_s = T0, 0.0
         self.asterisk, self.shown, self.beats = Asterisk(), Shown(), 0
         questions = a(members=self.asterisk.members_of, free_and_ready=self.asterisk.count)
         self.state = PbxState("pbx01", cast("AmiLink", self.asterisk))
-        self.state.clock = a(now=lambda: datetime.fromtimestamp(self.now, UTC))
+        self.state.clock = a(now=lambda: datetime.fromtimestamp(self.now + self.set_s, UTC))
+        self.state.monotonic = lambda: self.now
         self.cells, self.calls = Cells(), Calls()
         for one in cells or (cell(),):
             self.cells.add(one, cast("WorkerLedger", None))
@@ -113,11 +115,13 @@ class Floor:
     def say(self, event: str, interface: str = ANA, queue: str = "Q", **more: str) -> None:
         self.watch.on_event({"Event": event, "Queue": queue, "Interface": interface, **more})
 
-    def dial(self, n: int, *, of: str = "C", agent: str | None = None) -> None:
-        """A call of the cell is followed from now on."""
-        call_id = f"{of}:{n}"
-        followed = a(call=a(call_id=call_id), request=replace(REQUEST, cell=of), agent=agent)
-        self.calls.put(followed)
+    def dial(self, n: int, *, of: str = "C", answered_s: float | None = None, **more: Any) -> None:
+        """A call of the cell is followed from now on; it was answered so long ago."""
+        at = None if answered_s is None else datetime.fromtimestamp(self.now - answered_s, UTC)
+        call = a(call_id=f"{of}:{n}", answered_at=at)
+        fields = dict.fromkeys(("agent", "hangup", "over_at", "amd", "context")) | more
+        request = replace(REQUEST, cell=of, context=fields.pop("context"))
+        self.calls.put(a(call=call, request=request, uniqueids=(f"u{n}",), **fields))
 
     @property
     def limit(self) -> Limit | None:
@@ -130,7 +134,7 @@ def cell(name: str = "C", queue: str | None = "Q", mode: str = "progressive", **
 
 
 def member(
-    interface: str = ANA, queue: str = "Q", *, status: int = 1, paused: bool = False
+    interface: str = ANA, queue: str = "q", *, status: int = 1, paused: bool = False
 ) -> Member:
     return Member(queue=queue, interface=interface, name=interface, status=status, is_paused=paused)
 
@@ -145,10 +149,60 @@ async def test_a_call_needs_a_free_operator() -> None:
     assert (floor.limit, floor.watch.rooms()) == (Limit.AGENTS_RESERVED, {"C": 0})
     assert "all free operators of queue Q of pbx01 (1)" in floor.watch.why_not("C")
     floor.say("AgentCalled", Uniqueid="other")
-    assert floor.limit is Limit.NO_AGENTS
+    assert floor.limit is Limit.AGENTS_BUSY
     assert floor.watch.why_not("C").endswith(
         "nobody is free in queue Q of pbx01: 1 rings, 1 is paused"
     )
+
+
+async def test_nobody_at_work_is_no_operator() -> None:
+    floor = await Floor().up(member(paused=True))
+    assert floor.limit is Limit.NO_AGENTS
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"agent": "Ana"},
+        {"hangup": "it hung up"},
+        {"over_at": "then"},
+        {"amd": "MACHINE"},
+        {"context": "dialer-ura"},
+    ],
+)
+async def test_a_call_that_needs_no_operator_reserves_none(more: dict[str, Any]) -> None:
+    floor = await Floor(cell(amd="hangup")).up(member())
+    floor.dial(1, **more)
+    assert floor.watch.rooms() == {"C": 1}
+
+
+async def test_a_machine_that_goes_to_an_operator_reserves_one() -> None:
+    floor = await Floor(cell(amd="pass")).up(member())
+    floor.dial(1, amd="MACHINE")
+    assert floor.watch.rooms() == {"C": 0}
+
+
+async def test_a_call_that_left_the_queue_reserves_none() -> None:
+    floor = await Floor().up(member())
+    floor.dial(1)
+    caller = next(iter(floor.calls._by_uniqueid))
+    floor.watch.on_event({"Event": "QueueCallerLeave", "Queue": "Q", "Uniqueid": caller})
+    assert floor.watch.rooms() == {"C": 1}
+
+
+async def test_calls_from_before_a_restart_have_their_operators() -> None:
+    floor = Floor()
+    floor.asterisk.waiting = frozenset({"u2"})
+    for n, answered_s in enumerate([60.0, 60.0, 60.0, 3.0, None]):
+        floor.dial(n, answered_s=answered_s)
+    await floor.up(*(member(f"PJSIP/{n}") for n in range(9)))
+    assert floor.watch.rooms() == {"C": 9 - 3}  # u2 waits, u3 may be on its way, u4 rings
+
+
+async def test_a_queue_is_the_same_in_any_case() -> None:
+    floor = await Floor(cell(queue="Cobranca")).up(member(queue="cobranca"))
+    floor.say("QueueMemberPause", queue="COBRANCA", Status="1", Paused="1")
+    assert floor.watch.teams() == {"Cobranca": Team(paused=1)}
 
 
 async def test_a_call_that_is_being_claimed_has_its_operator() -> None:
@@ -187,7 +241,7 @@ async def test_ura_asks_for_no_operator() -> None:
 
 
 async def test_an_operator_of_two_queues_is_reserved_once() -> None:
-    floor = await Floor(cell(), cell("D", queue="R")).up(member(), member(queue="R"))
+    floor = await Floor(cell(), cell("D", queue="R")).up(member(), member(queue="r"))
     assert floor.watch.rooms() == {"C": 1, "D": 1}
     floor.dial(1, of="D")
     assert floor.watch.rooms() == {"C": 0, "D": 0}
@@ -215,6 +269,15 @@ async def test_a_queue_has_an_operator_as_the_picture_says() -> None:
 # --- counts, lists, what is shown ---------------------------------------------------------------
 
 
+async def test_rare_counts_make_no_queue_stale() -> None:
+    floor = await Floor(*(cell(f"C{n}", queue=f"Q{n}") for n in range(60))).up(member(queue="q1"))
+    floor.now += 24
+    assert floor.watch.obstacles()["C0"].limit is Limit.NO_AGENTS
+    assert "C1" not in floor.watch.obstacles()
+    floor.now += 60
+    assert floor.watch.obstacles()["C1"].limit is Limit.STALE_AGENTS
+
+
 @pytest.fixture
 async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[asyncio.Task[None]]]:
     monkeypatch.setattr(agent_watch, "TOGETHER_S", 0.0)
@@ -233,7 +296,7 @@ async def test_changes_are_shown_and_told_at_once(running: list[asyncio.Task[Non
     await wait_until(lambda: ANA in floor.shown.agents, "it")
     beats = floor.beats
     floor.say("QueueMemberPause", Status="1", Paused="1", PausedReason="lunch", MemberName="Ana")
-    floor.asterisk.members["Q"] = [member(paused=True)]
+    floor.asterisk.members["q"] = [member(paused=True)]
     await wait_until(lambda: floor.shown.agents[ANA].state is AgentState.PAUSED, "it")
     assert floor.shown.agents[ANA].reason == "lunch"
     await wait_until(lambda: floor.beats > beats, "it")
@@ -257,16 +320,16 @@ async def test_a_count_that_differs_is_answered_by_a_list(
     running: list[asyncio.Task[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     floor = await Floor().up(member())
-    assert floor.asterisk.listed == ["Q"]
-    floor.asterisk.members["Q"] = []  # and no event said so
+    assert floor.asterisk.listed == ["q"]
+    floor.asterisk.members["q"] = []  # and no event said so
     running.append(asyncio.create_task(floor.watch.run()))
     floor.now += 4
     await asyncio.sleep(0.02)
     floor.now += 2
     await asyncio.sleep(0.02)
-    assert floor.asterisk.listed == ["Q"]  # a list locks the queue: not so soon
+    assert floor.asterisk.listed == ["q"]  # a list locks the queue: not so soon
     floor.now += LIST_EVERY_S
-    await wait_until(lambda: floor.asterisk.listed == ["Q", "Q"], "it")
+    await wait_until(lambda: floor.asterisk.listed == ["q", "q"], "it")
     assert floor.watch.teams() == {"Q": Team()}
     assert "Asterisk counts other free operators" in caplog.text
 
@@ -298,12 +361,49 @@ async def test_a_link_that_is_down_is_not_asked(running: list[asyncio.Task[None]
 async def test_a_cell_with_another_queue_is_watched_from_then_on(
     running: list[asyncio.Task[None]],
 ) -> None:
-    floor = await Floor(cell(), cell("D", queue="R")).up(member(), member(BOB, "R"))
+    floor = await Floor(cell(), cell("D", queue="R")).up(member(), member(BOB, "r"))
     floor.cells.change(cell("D", queue="S"))
-    floor.asterisk.members["S"] = [member(BOB, "S")]
+    floor.asterisk.members["s"] = [member(BOB, "s")]
     running.append(asyncio.create_task(floor.watch.run()))
     both = {"Q": Team(available=1), "S": Team(available=1)}
     await wait_until(lambda: floor.watch.teams() == both, "it")
+
+
+async def test_a_doubtful_queue_is_listed_again(running: list[asyncio.Task[None]]) -> None:
+    floor = await Floor().up(member())
+    floor.say("AgentConnect", Uniqueid="c1")
+    running.append(asyncio.create_task(floor.watch.run()))
+    await wait_until(lambda: ANA in floor.shown.agents, "it")
+    await wait_until(lambda: floor.shown.agents[ANA].state is AgentState.BUSY, "it")
+    floor.now += 62
+    await wait_until(lambda: floor.shown.agents[ANA].state is AgentState.AVAILABLE, "it")
+
+
+async def test_a_clock_that_is_set_stops_nothing(running: list[asyncio.Task[None]]) -> None:
+    floor = await Floor().up(member())
+    running.append(asyncio.create_task(floor.watch.run()))
+    await wait_until(lambda: ANA in floor.shown.agents, "it")
+    since = floor.shown.agents[ANA].since
+    floor.set_s = -3600
+    await wait_until(lambda: floor.shown.agents[ANA].since == since - 3600, "it")
+    floor.asterisk.members["q"] = [member(paused=True)]
+    floor.say("QueueMemberPause", Status="1", Paused="1")
+    await wait_until(lambda: floor.shown.agents[ANA].state is AgentState.PAUSED, "it")
+    assert floor.limit is Limit.NO_AGENTS
+
+
+async def test_queued_calls_are_looked_for_when_operators_allow_calls_again(
+    running: list[asyncio.Task[None]],
+) -> None:
+    looks: list[str] = []
+    floor = await Floor().up(member(paused=True))
+    floor.watch.on_room = lambda: looks.append("now")
+    running.append(asyncio.create_task(floor.watch.run()))
+    await wait_until(lambda: floor.beats, "it")
+    assert looks == []
+    floor.asterisk.members["q"] = [member()]
+    floor.say("QueueMemberPause", Status="1", Paused="0")
+    await wait_until(lambda: looks == ["now"], "it")
 
 
 async def test_a_restart_takes_over_what_was_shown() -> None:
@@ -323,5 +423,5 @@ async def test_a_restart_takes_over_what_was_shown() -> None:
 async def test_the_end_of_a_call_is_counted_at_once() -> None:
     floor = await Floor().up(member())
     floor.say("AgentComplete")
-    assert floor.watch._count_at["Q"] < T0 + 0.5
+    assert floor.watch._count_at["q"] < T0 + 0.5
     floor.say("Hangup")  # not of the queue

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dialer.domain.agents import (
     CONNECTS_WITHIN_S,
@@ -23,6 +25,7 @@ from dialer.domain.agents import (
     MemberChanged,
     MemberRemoved,
     Team,
+    room_for,
 )
 from tests.unit.captured import UNIQUEID, VERSIONS, Version, messages
 from workers.ami.agent_events import AGENT_EVENTS, member_of, translate_agent
@@ -48,6 +51,14 @@ def pictured(*members: Member, queues: str = "Q R S") -> Agents:
         free = sum(one.status == NOT_IN_USE and not one.is_paused for one in mine)
         assert agents.counted(queue, free, free, T0)
     return agents
+
+
+def everybody(_: str) -> bool:
+    return True
+
+
+def nobody(_: str) -> bool:
+    return False
 
 
 def state_of(agents: Agents, at: float, interface: str = ANA) -> AgentState:
@@ -163,7 +174,7 @@ def test_a_member_of_three_queues_is_one_agent() -> None:
     agents = pictured(*(member(queue) for queue in "QRS"))
     assert len(agents.seen(T0)) == 1
     assert [agents.team(queue, T0).available for queue in "QRS"] == [1, 1, 1]
-    assert agents.free(frozenset("QRS"), lambda _: False, T0) == 1
+    assert agents.groups(nobody, T0) == {frozenset("QRS"): 1}
 
 
 def test_an_agent_paused_in_one_queue_is_available_in_another() -> None:
@@ -191,11 +202,63 @@ def test_a_queue_that_is_no_longer_watched_is_forgotten() -> None:
     assert state_of(agents, T0, "PJSIP/2") is GONE
 
 
-def test_pools_are_the_queues_that_share_agents() -> None:
-    agents = pictured(member("Q"), member("R"), member("R", "PJSIP/2"), member("S", "PJSIP/3"))
-    assert agents.pool("Q") == frozenset("QR")
-    assert agents.pool("S") == frozenset("S")
-    assert agents.pool("NOBODY") == frozenset({"NOBODY"})
+# --- how many calls they allow ------------------------------------------------------------------
+
+
+A, B, AB, BC = frozenset("A"), frozenset("B"), frozenset("AB"), frozenset("BC")
+
+
+@pytest.mark.parametrize(
+    ("demands", "groups", "room"),
+    [
+        ({}, {}, 0),
+        ({}, {B: 3}, 3),
+        ({"B": 2}, {B: 3}, 1),
+        ({"B": 5}, {B: 3}, -2),
+        ({"A": 1}, {AB: 1}, 0),
+        ({"A": 1}, {AB: 1, A: 1}, 1),  # the other one can take it
+        ({"A": 9}, {AB: 1, B: 2}, 2),  # its excess takes no operators of B alone
+        ({"A": 1}, {AB: 1, frozenset("C"): 1}, 0),  # nobody of C helps
+        ({"A": 1, "C": 1}, {AB: 1, BC: 1}, 0),
+        ({"A": 1}, {AB: 1, BC: 1}, 1),
+        ({"A": 1, "C": 1}, {AB: 1, BC: 1, frozenset("AC"): 1}, 1),
+    ],
+)
+def test_calls_have_an_agent_each_over_all_queues(
+    demands: dict[str, int], groups: dict[frozenset[str], int], room: int
+) -> None:
+    assert room_for("B", 1.0, demands, groups) == room
+
+
+def test_more_calls_than_agents_may_be_allowed() -> None:
+    assert room_for("B", 1.8, {"B": 1}, {B: 3}) == 4
+    assert room_for("B", 1.8, {"A": 1, "B": 1}, {B: 2, AB: 1}) == 2
+
+
+@given(
+    st.dictionaries(st.sampled_from("ABCD"), st.integers(0, 4)),
+    st.dictionaries(
+        st.frozensets(st.sampled_from("ABCD"), min_size=1), st.integers(0, 3), max_size=5
+    ),
+)
+def test_no_agent_is_counted_for_two_calls(
+    demands: dict[str, int], groups: dict[frozenset[str], int]
+) -> None:
+    room = room_for("A", 1.0, {**demands, "A": 0}, groups)
+    others = {queue: n for queue, n in demands.items() if queue != "A"}
+    assert room == _best({**others, "A": 99}, groups) - _best(others, groups)
+
+
+def _best(demands: dict[str, int], groups: dict[frozenset[str], int]) -> int:
+    """Hall's theorem: the worst choice of queues bounds how many calls have an agent."""
+    queues = [*demands]
+    wanted = sum(demands.values())
+    lacks = 0
+    for mask in range(1 << len(queues)):
+        some = {queue for n, queue in enumerate(queues) if mask >> n & 1}
+        there = sum(n for group, n in groups.items() if group & some)
+        lacks = max(lacks, sum(demands[queue] for queue in some) - there)
+    return wanted - lacks
 
 
 # --- wrap-up ----------------------------------------------------------------------------------
@@ -313,7 +376,7 @@ def test_nobody_is_available_in_a_stale_queue() -> None:
     assert agents.has_operator("Q", T0) is True
     late = T0 + STALE_AFTER_S + 0.1
     assert agents.team("Q", late) == Team(stale=1, gone=1)
-    assert agents.free(frozenset("Q"), lambda _: True, late) == 0
+    assert agents.groups(everybody, late) == {}
     assert agents.has_operator("Q", late) is None
     assert agents.is_stale("NEVER LISTED", T0)
 
@@ -331,6 +394,56 @@ def test_a_queue_has_an_operator_who_is_not_paused(one: Member, has_one: bool) -
     assert pictured(one).has_operator("Q", T0) is has_one
 
 
+def test_the_end_of_a_call_ends_it_whatever_a_list_said() -> None:
+    agents = pictured(member(is_in_call=True))
+    assert state_of(agents, T0) is BUSY
+    agents.on(AgentCompleted("Q", ANA), T0 + 1)
+    agents.counted("Q", 1, 1, T0 + 1.5)
+    assert state_of(agents, T0 + 2) is AVAILABLE
+
+
+def test_an_agent_who_seems_busy_and_counts_as_free_is_doubtful() -> None:
+    agents = pictured(member())
+    agents.on(AgentConnected("Q", ANA, "c1"), T0 + 1)  # its end is lost, its state follows nothing
+    assert not agents.is_doubtful("Q", T0 + 60)
+    assert agents.is_doubtful("Q", T0 + 62)
+    agents.listed("Q", [member()], T0 + 62)
+    assert not agents.is_doubtful("Q", T0 + 63)
+    assert state_of(agents, T0 + 63) is AVAILABLE
+
+
+def test_a_telephone_of_unknown_state_is_doubtful() -> None:
+    agents = pictured(member(status=0))
+    assert agents.is_doubtful("Q", T0 + 62)
+    assert not agents.is_doubtful("R", T0 + 62)
+    assert not pictured(member()).is_doubtful("Q", T0 + 62)
+
+
+def test_events_are_newer_than_a_list_that_was_asked_before() -> None:
+    bob = "PJSIP/1002"
+    agents = pictured(member())
+    agents.on(AgentConnected("Q", ANA, "c1"), T0 + 2)
+    agents.on(MemberChanged(member(interface=bob)), T0 + 2)
+    agents.listed("Q", [member()], T0 + 2.1, asked_at=T0 + 1.9)
+    assert state_of(agents, T0 + 2.1) is BUSY
+    assert state_of(agents, T0 + 2.1, bob) is AVAILABLE
+    agents.listed("Q", [member()], T0 + 2.3, asked_at=T0 + 2.2)
+    assert state_of(agents, T0 + 2.3) is AVAILABLE
+    assert state_of(agents, T0 + 2.3, bob) is GONE
+
+
+def test_a_clock_that_is_set_changes_nothing() -> None:
+    agents = after_a_call()
+    agents.on(AgentCalled("Q", ANA, "c2"), T0 + 10.2)
+    agents.shift(-3600)
+    assert not agents.is_stale("Q", T0 + 11 - 3600)
+    assert state_of(agents, T0 + 11 - 3600) is RINGING
+    agents.on(AgentMissed("Q", ANA), T0 + 11 - 3600)
+    agents.counted("Q", 1, 0, T0 + 12 - 3600)
+    agents.counted("Q", 1, 1, T0 + 15 - 3600)
+    assert state_of(agents, T0 + 15 - 3600) is AVAILABLE
+
+
 # --- reserved, shown -----------------------------------------------------------------------------
 
 
@@ -338,13 +451,13 @@ def test_an_agent_that_rings_for_us_is_still_reserved() -> None:
     agents = pictured(member())
     agents.on(AgentCalled("Q", ANA, "ours"), T0 + 1)
     ours: Callable[[str], bool] = "ours".__eq__
-    assert agents.free(frozenset("Q"), ours, T0 + 1) == 1
-    assert agents.free(frozenset("Q"), "another".__eq__, T0 + 1) == 0
+    assert agents.groups(ours, T0 + 1).total() == 1
+    assert agents.groups("another".__eq__, T0 + 1).total() == 0
 
 
 def test_a_telephone_that_rings_for_nobody_known_is_not_free() -> None:
     agents = pictured(member(status=RINGS))
-    assert agents.free(frozenset("Q"), lambda _: True, T0) == 0
+    assert agents.groups(everybody, T0).total() == 0
 
 
 def test_calls_of_the_day_begin_again_at_midnight() -> None:
@@ -409,7 +522,7 @@ def told(version: Version, scenario: str, queues: str) -> list[tuple[str, list[A
             free = int(message["Value"])
         elif message.get("Variable", "").endswith(",ready)"):
             name = "count"
-            assert agents.counted("TEAM1", free, int(message["Value"]), T0 + at)
+            assert agents.counted("team1", free, int(message["Value"]), T0 + at)
         elif name in AGENT_EVENTS:
             event = translate_agent(message)
             assert event is not None
@@ -424,25 +537,25 @@ def told(version: Version, scenario: str, queues: str) -> list[tuple[str, list[A
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_recorded_operator_pauses_talks_wraps_up_and_leaves(version: Version) -> None:
-    states = [state for _, (state,) in told(version, "agent_pauses_and_wraps_up", "TEAM1")]
+    states = [state for _, (state,) in told(version, "agent_pauses_and_wraps_up", "team1")]
     assert states == [AVAILABLE, PAUSED, AVAILABLE, RINGING, BUSY, WRAPUP, AVAILABLE, GONE]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_recorded_operator_hangs_up(version: Version) -> None:
-    states = [state for _, (state,) in told(version, "agent_hangs_up", "TEAM1")]
+    states = [state for _, (state,) in told(version, "agent_hangs_up", "team1")]
     assert states == [AVAILABLE, RINGING, BUSY, WRAPUP, GONE]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_recorded_operator_does_not_answer(version: Version) -> None:
-    states = [state for _, (state,) in told(version, "agent_does_not_answer", "TEAM1")]
+    states = [state for _, (state,) in told(version, "agent_does_not_answer", "team1")]
     assert states == [AVAILABLE, RINGING, AVAILABLE, RINGING, AVAILABLE, GONE]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_recorded_operator_of_three_queues_is_one(version: Version) -> None:
-    seen = told(version, "agent_of_three_queues", "TEAM1 TEAM2 TEAM3")
+    seen = told(version, "agent_of_three_queues", "team1 team2 team3")
     assert all(len(states) == 1 for _, states in seen)
     assert [state for _, (state,) in seen] == [AVAILABLE, RINGING, BUSY, PAUSED, GONE]
 
@@ -463,7 +576,7 @@ def test_a_recorded_list_says_what_the_events_said(version: Version) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_recorded_caller_is_the_call_that_we_dialed(version: Version) -> None:
     events = [translate_agent(m) for m in messages(version, "agent_hangs_up")]
-    assert AgentCalled("TEAM1", "PJSIP/op3", UNIQUEID) in events
+    assert AgentCalled("team1", "PJSIP/op3", UNIQUEID) in events
     assert CallerLeft(UNIQUEID) in events
 
 
@@ -477,5 +590,5 @@ def test_numbers_that_are_none_are_zero(status: str) -> None:
 def test_other_events_say_nothing_about_agents() -> None:
     assert translate_agent({"Event": "Hangup"}) is None
     assert translate_agent({"Event": "AgentDump", "Queue": "Q", "Interface": ANA}) == (
-        AgentCompleted("Q", ANA)
+        AgentCompleted("q", ANA)
     )

@@ -39,7 +39,7 @@ class Cell:
         self.pbxs = PBXS
         self.registry = self.ledger = self.dispatcher = self
         limits = SimpleNamespace(max_attempts_per_number=2, attempts_window_hours=3)
-        self.settings = SimpleNamespace(limits=limits, threads=7)
+        self.settings, self.threads = SimpleNamespace(limits=limits), 7
         self.wire: Any = STRICT
         self.granted = 9
         self.is_on_one_server = False

@@ -78,6 +78,18 @@ class Log:
         await asyncio.Event().wait()
 
 
+class Told:
+    """Stands where `Operators` does."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.cells: list[Any] = []
+
+    async def run(self) -> None:
+        Stand.notes.append(("operators", self.steps.where))
+        await asyncio.Event().wait()
+
+
 class Looking:
     """Stands where `Watch` does, for live parameters. `refusal`: Redis refuses to tell them."""
 
@@ -130,6 +142,7 @@ async def notes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notes]:
     monkeypatch.setattr(cells, "ServedCell", Cell)
     monkeypatch.setattr(cells, "Pulse", Beats)
     monkeypatch.setattr(cells, "Decisions", Log)
+    monkeypatch.setattr(cells, "Operators", Told)
     monkeypatch.setattr(cells, "Registry", lambda steps, *_: f"registry {steps.where}")
     monkeypatch.setattr(
         cells, "BridgeLedger", lambda steps, name, *more: (steps.where, name, *more)
@@ -284,10 +297,13 @@ async def turns() -> None:
 
 async def test_a_started_bridge_watches_its_servers(notes: Notes) -> None:
     served = await started()
-    assert notes.names[-5:] == ["watch", "watch parameters", "own state", "pulse", "log"]
+    assert notes.names[-6:] == [
+        *("watch", "watch parameters", "own state", "pulse", "operators", "log")
+    ]
     assert notes.given("watch parameters") == [print]
     assert [task.get_name() for task in served._own] == [
-        *("Redis steps", "live parameters", "own state", "heartbeat", "decision log"),
+        *("Redis steps", "live parameters", "own state", "heartbeat", "operators of Multcall"),
+        "decision log",
     ]
     assert not served.failure.done()
     await served.stop()

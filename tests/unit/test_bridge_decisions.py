@@ -30,7 +30,7 @@ from dialer.errors import StepsStopped
 from dialer.store.keys import LedgerKeys
 from dialer.store.ledger import CellCounts, CellState, Logged, News
 from dialer.store.steps import Steps
-from tests.unit.stand_ins import Notes, a
+from tests.unit.stand_ins import DIALS_FOR_NOBODY, Notes, a
 
 AT = datetime(2026, 11, 27, tzinfo=UTC)
 AWAY = Obstacle(limit=Limit.REDIS_AWAY, reason="gone")
@@ -70,9 +70,9 @@ class Site:
         cell: Any = a(
             name=name,
             paused="",
-            settings=a(threads=9, limits=limits),
+            settings=a(threads=9, limits=limits, **DIALS_FOR_NOBODY),
             pbxs=("pbx01",),
-            registry=a(pbxs=self._states),
+            states=self._states,
             ledger=a(keys=LedgerKeys(name)),
             clock=a(now=lambda: AT, is_measured=True),
             dispatcher=a(problem=""),
@@ -342,6 +342,6 @@ async def test_an_error_ends_nothing(
 
 async def test_steps_that_stopped_end_the_bridge(site: Site) -> None:
     cell: Any = site.cells[0].cell
-    cell.registry = a(pbxs=Notes().of("pbxs", StepsStopped("a defect")))
+    cell.states = Notes().of("states", StepsStopped("a defect"))
     with pytest.raises(StepsStopped):
         await Decisions("mine", site.steps, cast(Steps, site.registry), site.cells).run()

@@ -13,7 +13,7 @@ from dialer.bridge.intake import Intake
 from dialer.bridge.refusals import Candidate, Element
 from dialer.domain.room import CellRoom, PbxLoad, Room
 from tests.unit.lives import REQUEST
-from tests.unit.stand_ins import Notes, a
+from tests.unit.stand_ins import DIALS_FOR_NOBODY, Notes, a
 
 
 class Site:
@@ -25,7 +25,8 @@ class Site:
         self.hand = [b"h1", b"h2"]
         self.is_paused = self.is_parking = False
         self.states: dict[str, Any] = {"pbx01": a(load=load(starts=4)), "pbx02": a(load=load())}
-        self.unreadable, self.refused, self.unclaimed = 0, 0, 0
+        self.unreadable, self.refused = 0, 0
+        self.unclaimed: dict[str, int] = {}
         keys = a(hand=lambda bridge: f"hand of {bridge}", parked=lambda trunk: f"parked {trunk}")
         ledger = a(
             keys=keys,
@@ -37,11 +38,10 @@ class Site:
         cell = a(
             bridge="b",
             name="C",
-            pbxs="its PBXs",
-            settings=a(threads=50),
+            settings=a(threads=50, **DIALS_FOR_NOBODY),
             threads=50,
             ledger=ledger,
-            registry=a(pbxs=self.notes.of("pbxs", lambda *_: self.states)),
+            states=self.notes.of("states", lambda **_: self.states),
             clock=a(now=lambda: "now"),
             is_paused=lambda at: self.is_paused and at == "now",
             trunk=lambda request: request.trunk,
@@ -95,11 +95,23 @@ async def test_as_many_are_fetched_as_have_room(
     site.is_paused = is_paused
     site.states = {f"pbx{n}": a(load=load(starts=s)) for n, s in enumerate(starts)}
     found, fetched = await site.intake.fetch()
-    assert site.notes.given("pbxs") == [("its PBXs", "C")]
-    assert site.notes.given("fetch") == [("b", {"at_most": at_most, "threads": 50})]
+    assert site.notes.names[0] == "states"
+    asked = {"at_most": at_most, "threads": 50, "sees_unclaimed": False}
+    assert site.notes.given("fetch") == [("b", asked)]
     assert (found.cell.threads, found.cell.live, found.cell.in_hand) == (50, 7, 2)
     assert [one.starts for one in found.pbxs] == list(starts)
     assert site.intake.parked == site.parked == fetched.parked
+
+
+async def test_unclaimed_calls_have_no_operator_yet() -> None:
+    site = Site()
+    site.unclaimed = {"pbx": 2}
+    site.states = {
+        "pbx": a(load=load(agents=5)),
+        "other": a(load=replace(load(agents=1), name="o")),
+    }
+    found, _ = await site.intake.fetch()
+    assert [one.agents for one in found.pbxs] == [3, 1]
 
 
 async def test_parked_requests_go_before_the_hand() -> None:
@@ -129,9 +141,8 @@ async def test_a_cell_may_admit_while_it_is_open_and_has_room(
 ) -> None:
     site = Site()
     site.is_paused, site.states = is_paused, {"pbx01": a(load=load(starts=starts))}
-    site.intake.cell.registry.pbxs = site.notes.of("pbxs", lambda *_, **__: site.states)  # type: ignore[method-assign]
     assert await site.intake._may_admit(max_age_s=0.5) is may
-    assert site.notes.names == ([] if is_paused else ["pbxs"])
+    assert site.notes.names == ([] if is_paused else ["states"])
 
 
 async def test_nothing_leaves_a_paused_cell_s_lists() -> None:

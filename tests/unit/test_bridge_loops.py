@@ -70,11 +70,11 @@ async def test_the_reaper_pauses_between_its_rounds(
 async def test_the_recovery_judges_then_moves_then_ends(
     done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def pbxs(of: Any, cell: str, **_: float) -> dict[str, Any]:
-        done.append((of, cell))
+    async def states(**_: float) -> dict[str, Any]:
+        done.append("states")
         return {}
 
-    one = Recovery(a(pbxs="its PBXs", name="its name", registry=a(pbxs=pbxs)), 120)
+    one = Recovery(a(states=states), 120)
 
     def note(name: str) -> None:
         done.append((name, one.moving.locked()))
@@ -88,7 +88,7 @@ async def test_the_recovery_judges_then_moves_then_ends(
     with pytest.raises(Enough):
         await one.run()
     a_round = [
-        ("its PBXs", "its name"),
+        "states",
         ("look", False),
         ("move_late", True),
         ("move_from_unready_pbxs", True),
@@ -175,7 +175,7 @@ async def test_a_sweep_goes_on_behind_the_requests_that_stay(done: list[Any]) ->
 # --- the intake -----------------------------------------------------------------------------
 
 
-def an_intake(*, is_paused: bool = False) -> Intake:
+def an_intake(*, is_paused: bool = False, asks_asterisk: bool = False) -> Intake:
     keys = a(hand=lambda bridge: f"hand of {bridge}")
     ledger = a(keys=keys, wire=a(request="requests"), head="LEFT")
     clock = a(now=lambda: "its time")
@@ -185,6 +185,7 @@ def an_intake(*, is_paused: bool = False) -> Intake:
         ledger=ledger,
         clock=clock,
         is_paused=paused.__getitem__,
+        settings=a(asks_asterisk=asks_asterisk),
         reply_within_s=7.0,
     )
     return Intake(cast(Any, cell), cast(Any, "its client"))
@@ -223,6 +224,11 @@ async def test_an_intake_waits_for_what_it_lacks(
     noted(monkeypatch, Intake, "_wait_for_request", done.append)
     await an_intake(is_paused=is_paused)._wait(its_room, fetched(*hand))
     assert done == [waits]
+
+
+async def test_an_intake_looks_for_operators_more_often(done: list[Any]) -> None:
+    await an_intake(asks_asterisk=True)._wait(room(ready=False), fetched())
+    assert done == [intake.FULL_PAUSE_MAX_S]
 
 
 @pytest.mark.parametrize("start_in_s", [0.1, 0.111, 0.25, 0.7])

@@ -22,7 +22,7 @@ from dialer.store.entry import Entry
 from dialer.store.ledger import Waiting
 from dialer.store.ledger.waiting import Unreadable
 from dialer.store.registry import Lease
-from tests.unit.stand_ins import Notes, a
+from tests.unit.stand_ins import DIALS_FOR_NOBODY, Notes, a
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 PBXS = tuple(PbxLimits(name=f"pbx0{n}", max_calls=9, cps=9) for n in (1, 2, 3))
@@ -66,7 +66,7 @@ class Site:
             pbxs=PBXS,
             ledger=ledger,
             registry=registry,
-            settings=a(limits=limits),
+            settings=a(limits=limits, **DIALS_FOR_NOBODY),
             wire=STRICT,
             clock=a(now=lambda: NOW, measure=of("measure")),
             dispatcher=a(publish=of("publish")),

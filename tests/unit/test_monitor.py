@@ -291,8 +291,7 @@ def test_the_operators_have_a_table() -> None:
     ("team", "limit", "is_trouble"),
     [
         (Team(available=1), Limit.AGENTS_RESERVED, False),
-        (Team(busy=3), Limit.NO_AGENTS, False),
-        (Team(wrapup=1), Limit.NO_AGENTS, False),
+        (Team(busy=3), Limit.AGENTS_BUSY, False),
         (Team(paused=3), Limit.NO_AGENTS, True),
         (Team(), Limit.NO_AGENTS, True),
         (Team(stale=3), Limit.STALE_AGENTS, True),

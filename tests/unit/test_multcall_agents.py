@@ -58,7 +58,7 @@ def test_operators_are_counted() -> None:
 
 @pytest.mark.parametrize(
     ("state", "believed_s"),
-    [("LIVRE", 1_800), ("CHAMANDO", 120), ("FALANDO", 7_200), ("POS", 1_800)],
+    [("LIVRE", 14_400), ("CHAMANDO", 120), ("FALANDO", 7_200), ("POS", 1_800)],
 )
 def test_a_state_is_believed_for_some_time_only(state: str, believed_s: float) -> None:
     assert read(ana=told(state, believed_s - 1)).team.stale == 0
@@ -71,7 +71,7 @@ def test_a_pause_and_a_logout_have_no_end(state: str) -> None:
 
 
 def test_what_multcall_saw_is_believed_for_a_minute() -> None:
-    assert read(ana=told("LIVRE", 9_000, Visto=ago(59))).team.available == 1
+    assert read(ana=told("LIVRE", 90_000, Visto=ago(59))).team.available == 1
     assert read(ana=told("LIVRE", 5, Visto=ago(61))).team == Team(stale=1)
     assert read(ana=told("PAUSA", 5, Visto=ago(61))).team == Team(stale=1)
     assert read(ana=told("FORA", 5, Visto=ago(61))).team == Team(gone=1)
@@ -79,6 +79,18 @@ def test_what_multcall_saw_is_believed_for_a_minute() -> None:
 
 def test_a_wrap_up_is_believed_from_its_end_on() -> None:
     assert read(ana=told("POS", 3_000, LivreEm=ago(1_000))).team.wrapup == 1
+
+
+def test_the_end_of_a_wrap_up_is_no_leave_for_ever() -> None:
+    assert read(ana=told("POS", 9_000, LivreEm=ago(-900_000))).team == Team(stale=1)
+    assert read(ana=told("LIVRE", 90_000, LivreEm=ago(-900_000))).team == Team(stale=1)
+
+
+@pytest.mark.parametrize("more", [{"since_s": -90}, {"Visto": ago(-90)}])
+def test_a_time_that_has_not_come_is_named(more: dict[str, Any]) -> None:
+    found = read(ana=told("LIVRE", **more))
+    assert found.team == Team(stale=1)
+    assert "is in the future" in found.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,7 @@ def test_too_many_operators_are_cut_off() -> None:
 @given(st.dictionaries(st.binary(max_size=9), st.binary(max_size=60), max_size=5))
 def test_no_entry_breaks_the_reading(row: dict[bytes, bytes]) -> None:
     found = operators_in(row, NOW.timestamp())
-    assert len(found.agents) + len(found.problems) == len(row)
+    assert len(found.agents) + len(found.problems) == len(row)  # no time in these
 
 
 # --- how many calls they allow --------------------------------------------------------------------
@@ -127,7 +139,8 @@ def test_each_operator_at_work_has_a_call() -> None:
     [
         (Team(available=1), 0, None),
         (Team(available=1), 1, Limit.AGENTS_RESERVED),
-        (Team(busy=2), 2, Limit.NO_AGENTS),
+        (Team(busy=2), 2, Limit.AGENTS_BUSY),
+        (Team(paused=2), 0, Limit.NO_AGENTS),
         (Team(), 0, Limit.NO_AGENTS),
         (Team(stale=4), 0, Limit.STALE_AGENTS),
     ],

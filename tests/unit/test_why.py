@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -254,7 +255,8 @@ def test_numbers_are_values_of_json() -> None:
 
 def test_cells_dial_within_their_limits_of_speed() -> None:
     assert set(map(str, DIALING)) == {
-        *("none", "threads_full", "max_calls", "cps", "governed", "agents_reserved")
+        *("none", "threads_full", "max_calls", "cps", "governed"),
+        *("agents_reserved", "agents_busy"),
     }
 
 
@@ -311,3 +313,13 @@ def room(*pbxs: PbxLoad, live: int = 0) -> Room:
 )
 def test_a_round_ends_for_want_of_room(left: Room, expected: Limit) -> None:
     assert stopped_by(left) is expected
+
+
+def test_a_pbx_that_dials_for_its_operators_comes_before_one_that_is_away() -> None:
+    busy = Obstacle(limit=Limit.AGENTS_BUSY, reason="nobody is free in queue Q of pbx01: 2 talk")
+    away = Obstacle(limit=Limit.AMI_DOWN, reason="no AMI link for 9 s")
+    both = [replace(pbx(), obstacle=one) for one in (away, busy)]
+    decision = decide(now(waiting=4, pbxs=both))
+    assert decision.limit is Limit.AGENTS_BUSY
+    assert decision.is_dialing
+    assert "no AMI link" in decision.sentence

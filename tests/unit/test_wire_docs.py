@@ -96,6 +96,7 @@ def test_the_key_table_names_every_key() -> None:
         keys.response,
         keys.counter,
         keys.counter_ack,
+        keys.agents,
     ]
 
 

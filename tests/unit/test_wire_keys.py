@@ -11,3 +11,4 @@ def test_six_keys_contain_the_cells_exact_name() -> None:
     assert keys.response == "ZancURA2.0-Response-ura-novoteste2"
     assert keys.counter == "ZancURA2.0-Counter-ura-novoteste2"
     assert keys.counter_ack == "ZancURA2.0-CounterACK-ura-novoteste2"
+    assert keys.agents == "ZancURA2.0-Operadores-ura-novoteste2"

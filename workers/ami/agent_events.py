@@ -1,7 +1,8 @@
 """Conversion of the AMI messages of app_queue about its members to the domain's types. Pure.
 
 Header names are those of Asterisk 16 and 22 (tests/captures/*/agent_*.ami). `QueueMember`, a row of
-the answer to QueueStatus, names the interface `Location` and the member `Name`.
+the answer to QueueStatus, names the interface `Location` and the member `Name`. The name of a queue
+is the same in any case, so that it is in lower case here.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _WHOLE: Final = re.compile(r"[0-9]{1,12}")
 def translate_agent(message: Mapping[str, str]) -> AgentEvent | None:
     """Return what an AMI event says about an agent, None if it says nothing."""
     get = message.get
-    queue, interface = get("Queue", ""), get("Interface", "")
+    queue, interface = get("Queue", "").casefold(), get("Interface", "")
     match get("Event"):
         case "QueueMemberAdded" | "QueueMemberPause" | "QueueMemberStatus":
             return MemberChanged(member_of(message))
@@ -62,7 +63,7 @@ def member_of(message: Mapping[str, str]) -> Member:
     get = message.get
     interface = get("Interface") or get("Location") or ""
     return Member(
-        queue=get("Queue", ""),
+        queue=get("Queue", "").casefold(),
         interface=interface,
         name=(get("MemberName") or get("Name") or interface)[:TEXT_MAX],
         status=_whole(get("Status")),

@@ -20,6 +20,7 @@ class Calls:
     remembered: Remembered = field(default_factory=Remembered)
     _followed: dict[str, Followed] = field(default_factory=dict)
     _by_uniqueid: dict[str, str] = field(default_factory=dict)
+    _by_cell: dict[str, set[str]] = field(default_factory=dict)
     _claiming: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
@@ -54,11 +55,17 @@ class Calls:
         call_id = followed.call.call_id
         if call_id not in self._followed:
             self._by_uniqueid |= dict.fromkeys(uniqueids_of(call_id), call_id)
+            self._by_cell.setdefault(followed.request.cell, set()).add(call_id)
         self._followed[call_id] = followed
 
     def drop(self, call_id: str) -> None:
         """Remove a call that was given back or has ended."""
-        self._followed.pop(call_id, None)
+        followed = self._followed.pop(call_id, None)
+        if followed is not None:
+            of_cell = self._by_cell[followed.request.cell]
+            of_cell.discard(call_id)
+            if not of_cell:
+                del self._by_cell[followed.request.cell]
         for uniqueid in uniqueids_of(call_id):
             self._by_uniqueid.pop(uniqueid, None)
 
@@ -77,6 +84,10 @@ class Calls:
             self._claiming[call_id] -= 1
             if not self._claiming[call_id]:
                 del self._claiming[call_id]
+
+    def in_cell(self, cell: str) -> list[Followed]:
+        """Return the followed calls of a cell."""
+        return [self._followed[call_id] for call_id in self._by_cell.get(cell, ())]
 
     def being_claimed(self) -> list[str]:
         """Return the ids of calls whose claim, or its return, is awaited."""

@@ -73,17 +73,26 @@ class Questions:
             return True
         if await self._value(f"QUEUE_MEMBER({queue},logged)") == "0":
             return False
-        return any(can_take_calls(member) for member in await self._members(queue))
+        return any(can_take_calls(row) for row in await self._listed(queue, "QueueMember"))
 
-    async def members(self, queue: str) -> list[Member]:
-        """Return all members of a queue; none if there is no such queue. It locks the queue."""
-        return [member_of(plain(member)) for member in await self._members(queue)]
+    async def members(self, queue: str) -> tuple[list[Member], frozenset[str]]:
+        """Return the members of a queue, and the Uniqueids of the callers who wait in it.
 
-    async def _members(self, queue: str) -> list[Any]:
-        """Return the rows of a queue's members; none if app_queue is not loaded."""
-        reply = await self.link.ask({"Action": "QueueStatus", "Queue": queue})
+        Neither if there is no such queue, or app_queue is not loaded. It locks the queue.
+        """
+        rows = await self._listed(queue, "QueueMember", "QueueEntry", "QueueParams")
+        if not rows:  # the list wants the name as queues.conf has it, everything else does not
+            rows = await self._listed("", "QueueMember", "QueueEntry")
+        mine = [row for row in rows if str(row.queue).casefold() == queue.casefold()]
+        members = [member_of(plain(row)) for row in mine if row.event == "QueueMember"]
+        return members, frozenset(str(row.uniqueid) for row in mine if row.event == "QueueEntry")
+
+    async def _listed(self, queue: str, *events: str) -> list[Any]:
+        """Return the rows of QueueStatus about a queue, of all if it is ''."""
+        which = {"Queue": queue} if queue else {}
+        reply = await self.link.ask({"Action": "QueueStatus", **which})
         rows = reply if isinstance(reply, list) else [reply]
-        return [row for row in rows if row.event == "QueueMember"]
+        return [row for row in rows if row.event in events]
 
     async def free_and_ready(self, queue: str) -> tuple[int, int]:
         """Return how many members are free, and how many of them do not wrap up.

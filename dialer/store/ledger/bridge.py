@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +19,12 @@ from dialer.domain import call as domain
 from dialer.domain.call import Result
 from dialer.domain.request import CallRequest, call_id
 from dialer.store.entry import to_ms
-from dialer.store.keys import BRIDGE_FORGOTTEN_AFTER_S, DONE_RETENTION_S, IDLE_RETENTION_S
+from dialer.store.keys import (
+    BRIDGE_FORGOTTEN_AFTER_S,
+    CALL_PREFIX,
+    DONE_RETENTION_S,
+    IDLE_RETENTION_S,
+)
 from dialer.store.ledger.call_steps import legal
 from dialer.store.ledger.waiting import WaitingCalls
 from dialer.store.steps import Arg
@@ -27,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 #: After this time without a heartbeat a bridge is dead; another takes over its hand. In seconds.
 BRIDGE_DEAD_AFTER_S: Final = 10.0
+
+#: Unclaimed calls of a cell that are looked at.
+UNCLAIMED_LOOKED_AT: Final = 200
 
 #: Most parked requests that one step puts back into the list of Multcall.
 RETURNED: Final = 1_000
@@ -58,15 +67,15 @@ class Fetched:
     """Result of `fetch`: this bridge's hand, oldest first, and the counts of the cell.
 
     `live` is how many calls are not done, `in_hand` how many requests all bridges have in hand,
-    `parked` how many requests wait for each trunk, `unclaimed` how many calls no worker has
-    claimed.
+    `parked` how many requests wait for each trunk, `unclaimed` how many calls the worker of each
+    PBX has not claimed, if that was asked.
     """
 
     hand: list[bytes]
     live: int = 0
     in_hand: int = 0
     parked: Mapping[str, int] = field(default_factory=dict)
-    unclaimed: int = 0
+    unclaimed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +117,13 @@ class BridgeLedger(WaitingCalls):
 
     # --- the bridge's hand and the parked requests -----------------------------------
 
-    async def fetch(self, bridge: str, *, at_most: int, threads: int) -> Fetched:
+    async def fetch(
+        self, bridge: str, *, at_most: int, threads: int, sees_unclaimed: bool = False
+    ) -> Fetched:
         """Move requests from Multcall's list to this bridge's hand.
 
         The hand gets at most `at_most` elements, and only as many as the cell's `threads` allow.
+        `sees_unclaimed`: count also the calls that no worker has claimed.
         """
         keys = self.keys
         live, in_hand, hand, parked, unclaimed = await self.steps.run(
@@ -128,6 +140,8 @@ class BridgeLedger(WaitingCalls):
                 bridge,
                 IDLE_RETENTION_S,
                 keys.parked(""),
+                CALL_PREFIX,
+                UNCLAIMED_LOOKED_AT if sees_unclaimed else 0,
             ],
         )
         names = [name.decode(errors="replace") for name in parked[::2]]
@@ -136,7 +150,7 @@ class BridgeLedger(WaitingCalls):
             live=int(live),
             in_hand=int(in_hand),
             parked=dict(sorted(zip(names, map(int, parked[1::2]), strict=True))),
-            unclaimed=int(unclaimed),
+            unclaimed=Counter(pbx.decode(errors="replace") for pbx in unclaimed),
         )
 
     async def fetch_codes(self, bridge: str, *, at_most: int) -> list[bytes]:

@@ -192,7 +192,7 @@ class Survey:
             took=together(took[1::2], now_ms),
             logged=entry_in(cell, logged),
             outcomes=self._outcomes(cell, wanted, minutes),
-            operators=operators_in(pairs(told), now_ms / 1000) if told else NO_OPERATORS,
+            operators=_operators(told, now_ms),
         )
 
     def _outcomes(self, cell: str, wanted: Sequence[int], minutes: Sequence[Any]) -> Outcomes:
@@ -234,6 +234,12 @@ def _age_s(score: bytes, now_ms: int) -> float:
     """Return how long ago a heartbeat was; what is no time of ours is long ago."""
     age_s = (now_ms - float(score)) / 1000
     return age_s if abs(age_s) < AGE_MAX_S else AGE_MAX_S
+
+
+def _operators(told: Sequence[bytes] | bytes, now_ms: int) -> Operators:
+    if isinstance(told, bytes):
+        return Operators(problems=(told.decode(errors="replace"),))
+    return operators_in(pairs(told), now_ms / 1000) if told else NO_OPERATORS
 
 
 def _counts(

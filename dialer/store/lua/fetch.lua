@@ -5,10 +5,10 @@
 --      5 set trunks with parked requests   6 zset unclaimed calls
 -- ARGV 1 how many elements the hand may have   2 'LEFT'|'RIGHT' the head   3 threads of the cell
 --      4 prefix of every bridge's hand   5 this bridge   6 lifetime of the bridges, s
---      7 prefix of every parked list
+--      7 prefix of every parked list   8 prefix of a call's key   9 most unclaimed calls to look at
 -- Returns how many calls are live; how many requests are in all hands; the whole hand, so that the
--- next reply also has what a lost reply had; trunk, number of parked requests, trunk, …; how many
--- calls no worker has claimed.
+-- next reply also has what a lost reply had; trunk, number of parked requests, trunk, …; the PBX
+-- of each of the oldest calls that no worker has claimed.
 -- A bridge that was considered dead and forgotten is registered again, so that another bridge can
 -- take over its hand.
 local now = now_ms()
@@ -35,4 +35,11 @@ for _, trunk in ipairs(redis.call('SMEMBERS', KEYS[5])) do
     parked[#parked + 1] = waiting
   end
 end
-return {live, in_hand, redis.call('LRANGE', KEYS[2], 0, -1), parked, redis.call('ZCARD', KEYS[6])}
+local unclaimed = {}
+if tonumber(ARGV[9]) > 0 then
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[6], 0, ARGV[9] - 1)) do
+    local pbx = redis.pcall('HGET', ARGV[8] .. id, 'pbx')
+    if type(pbx) == 'string' then unclaimed[#unclaimed + 1] = pbx end
+  end
+end
+return {live, in_hand, redis.call('LRANGE', KEYS[2], 0, -1), parked, unclaimed}

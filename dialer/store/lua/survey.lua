@@ -12,7 +12,8 @@
 --   {sizes of 1 to 4, values of 5 and 6}, {sizes of 7, 8, 9 and 10, value of 11}, {trunk, parked, …},
 --   {bridge, seen_ms, …}, took, last decision or '', {pbx, ms since when a late call is queued, …},
 --   for each PBX {worker or '', number of unanswered calls, ms since when the oldest was dialed},
---   for each minute {name, value, …}, number of requests in hands, {operator, JSON, …}
+--   for each minute {name, value, …}, number of requests in hands, {operator, JSON, …} or
+--   why these cannot be read
 local now = now_ms()
 local function value(key) return redis.call('GET', key) or '0' end
 local function late_calls(queued)
@@ -58,7 +59,7 @@ local function survey(k, pbxs, minutes, prefix, hands)
   for i = 6, 8 do sizes[i - 5] = redis.call('ZCARD', KEYS[k + i]) end
   sizes[4], sizes[5] = redis.call('LLEN', KEYS[k + 9]), value(KEYS[k + 10])
   local operators = redis.pcall('HGETALL', KEYS[k + 15])
-  if operators.err then operators = {} end
+  if operators.err then operators = operators.err end
   local last = k + 16
   for i = 1, pbxs do
     of_pbxs[i] = of_pbx(KEYS[last], KEYS[last + 1])
