@@ -162,7 +162,7 @@ AgentEvent = (
 class Agent:
     """One agent as it is shown. Times are seconds since 1970.
 
-    `queues` has the state in each queue, `calls` how many calls it has taken this `day`. `free_at`
+    `queues` has the state in each queue (its name in lower case), `calls` how many calls it has taken this `day`. `free_at`
     is when the wrap-up ends, None if that is not known. `reason` is that of the pause.
     """
 
@@ -426,7 +426,7 @@ class Agents:
         if counts.most_s - counts.least_s <= KNOWN_WITHIN_S:
             return False
         return any(
-            counts.least_s < at - m.ended_at <= counts.most_s and not m.member.wrapup_s
+            counts.least_s <= at - m.ended_at <= counts.most_s and not m.member.wrapup_s
             for _, m in self._members(queue)
             if m.ended_at > -math.inf and _is_free(m.member)
         )

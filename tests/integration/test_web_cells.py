@@ -92,13 +92,13 @@ async def test_a_cell_shows_its_operators(site: Site, tmp_path: Path) -> None:
         name="Ana <b>",
         state=AgentState.PAUSED,
         since=now_s - 600,
-        queues={"Q": AgentState.PAUSED},
+        queues={"q": AgentState.PAUSED},
         reason="almoço",
         calls=12,
     )
     bob = replace(ana, interface="SIP/2", name="Bob", state=AgentState.AVAILABLE, reason="")
-    bob = replace(bob, queues={"Q": AgentState.AVAILABLE})
-    eve = replace(bob, interface="SIP/3", name="Eve", queues={"R": AgentState.AVAILABLE})
+    bob = replace(bob, queues={"q": AgentState.AVAILABLE})
+    eve = replace(bob, interface="SIP/3", name="Eve", queues={"r": AgentState.AVAILABLE})
     await AgentStore(site.steps).show("pbx01", [ana, bob, eve], fence=0)
     team = Team(available=1, paused=1)
     await site.beat(agents=agents_text({"Q": team}, {}, "i1"))

@@ -279,6 +279,7 @@ def test_wrap_up_lasts_until_a_count_says_ready() -> None:
     agents = after_a_call()
     assert agents.must_count("Q", T0 + 10.1)
     confirm(agents, T0 + 10.1, ready=0)
+    assert agents.must_count("Q", T0 + 10.1)
     confirm(agents, T0 + 13.1, ready=0)
     assert state_of(agents, T0 + 13.9) is WRAPUP
     confirm(agents, T0 + 14.1, ready=1)

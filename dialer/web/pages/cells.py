@@ -120,7 +120,7 @@ async def _operators(site: Site, look: Look, cell: Cell) -> list[OperatorRow]:
         team = look.seen.snapshot.pbxs[pbx].team(cell.queue)
         is_stale = team is None or team.stale > 0
         for agent in agents:
-            if (state := agent.queues.get(cell.queue)) is not None:
+            if (state := agent.queues.get(cell.queue.casefold())) is not None:
                 is_unsure = is_stale and state is not AgentState.GONE
                 rows.append(_operator(agent, pbx, "stale" if is_unsure else state))
     return _sorted(rows)
