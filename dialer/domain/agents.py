@@ -162,8 +162,9 @@ AgentEvent = (
 class Agent:
     """One agent as it is shown. Times are seconds since 1970.
 
-    `queues` has the state in each queue (its name in lower case), `calls` how many calls it has taken this `day`. `free_at`
-    is when the wrap-up ends, None if that is not known. `reason` is that of the pause.
+    `queues` has the state in each queue, whose names are in lower case. `calls` is how many it has
+    taken this `day`. `free_at` is when the wrap-up ends, None if that is not known. `reason` is
+    that of the pause.
     """
 
     interface: str
@@ -508,7 +509,7 @@ class Agents:
                 membership = known.memberships[queue]
                 membership.member = replace(membership.member, is_in_call=False)
                 membership.ended_at = at
-            case AgentMissed():
+            case _:  # AgentMissed
                 known.rings = None
 
     def _remove(self, known: _Known, queue: str) -> None:
