@@ -242,7 +242,8 @@ class AgentWatch:
             self.on_room()
         if (said := (self.teams(), self._rooms)) != self._said:
             self._said = said
-            await self.beat()
+            if self._reserving():  # else the next heartbeat is soon enough
+                await self.beat()
 
     def _follow_clock(self) -> None:
         """Move all times if the clock of Redis was set."""
