@@ -56,7 +56,7 @@ class BridgeCell:
     def threads(self) -> int:
         """How many calls the cell may have at once: by its settings, and by Multcall's operators.
 
-        None, while it is not known what they do.
+        It is 0 while nobody knows what they do.
         """
         threads = self.settings.threads
         if not self.settings.asks_multcall:

@@ -143,7 +143,7 @@ class Intake:
             self.lately.started(now)
         limit = stopped_by(left)
         if limit is Limit.THREADS_FULL and self.cell.threads < self.cell.settings.threads:
-            limit = Limit.AGENTS_RESERVED  # Multcall's operators allow no more
+            limit = Limit.AGENTS_RESERVED  # no operator for another call
         if limit is not Limit.NONE:
             self.lately.stopped(limit, now)
 

@@ -206,7 +206,7 @@ class Team:
 
     def and_(self, other: Team) -> Team:
         """Return both together."""
-        return Team(**{name: getattr(self, name) + getattr(other, name) for name in _FIELDS})
+        return Team(**{name: getattr(self, name) + getattr(other, name) for name in Team.__slots__})
 
     def in_words(self) -> str:
         """Return who is there but not available, as `3 talk, 1 wraps up, 2 are paused`."""
@@ -231,9 +231,6 @@ def calls_allowed(team: Team, per_agent: float) -> int:
     Each that talks or rings has one; each free one may get `per_agent`.
     """
     return int(per_agent * team.available) + team.ringing + team.busy
-
-
-_FIELDS: Final = (*(state.value for state in AgentState), "stale")
 
 
 def _several(n: int, one: str, more: str) -> str:
@@ -335,7 +332,7 @@ class Agents:
                 day=one.day,
                 state=one.state,
                 since=one.since,
-                left={queue for queue, state in one.queues.items() if queue in self.queues},
+                left={*one.queues},
             )
 
     def on(self, event: AgentEvent, at: float) -> None:
@@ -628,7 +625,7 @@ def _most_served(demands: Mapping[str, int], groups: Mapping[frozenset[str], int
             taken.update(dict.fromkeys(path, n))
             taken.subtract(dict.fromkeys(freed, n))
             free[path[-1][1]] -= n
-            wanted -= n  # what is left of it
+            wanted -= n
             served += n
     return served
 

@@ -51,7 +51,7 @@ class Snapshot:
 
     `bridges` is what each bridge says of itself, `paused` who paused a cell, `closed` has the time
     zone of each cell that is outside its calling hours. `threads` is the most calls at once,
-    `queues` the queue of each cell that has one; those in `reserving` dial only for free operators.
+    `queues` the queue of each cell that has one; those in `reserving` dial only for free members.
     `of_multcall` are the cells whose operators Multcall tells, with the calls for each free one.
     `refusing` says of cells which Redis refuses to write for them, or does not answer.
     """
@@ -79,9 +79,7 @@ class Snapshot:
                 cell,
                 state,
                 [
-                    self.pbxs[name].reserving(cell)
-                    if cell in self.reserving and cell not in self.of_multcall
-                    else self.pbxs[name]
+                    self.pbxs[name].reserving(cell) if cell in self.reserving else self.pbxs[name]
                     for name in names
                 ],
                 threads=self.threads.get(cell, 0),
@@ -248,7 +246,7 @@ async def take_snapshot(
         },
         threads={name: cell.threads for name, cell in settings.items()},
         queues={name: cell.queue for name, cell in settings.items() if cell.queue},
-        reserving=[name for name, cell in settings.items() if cell.reserves_agents],
+        reserving=[name for name, cell in settings.items() if cell.asks_asterisk],
         of_multcall={
             name: cell.calls_of_multcall
             for name, cell in settings.items()

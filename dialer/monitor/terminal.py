@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console, Group
@@ -119,7 +119,7 @@ def _cells(snapshot: Snapshot) -> Table:
 
 def _operators(snapshot: Snapshot) -> Table:
     """Return what the operators of cells with a queue do; no rows if there is no such cell."""
-    states = [field.name for field in fields(Team)]
+    states = Team.__slots__
     table = Table("cell", *(_STATES.get(state, state) for state in states), title="Operators")
     for name in snapshot.cells:
         if (team := snapshot.team(name)) is not None:

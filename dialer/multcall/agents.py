@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -59,10 +59,10 @@ class Operador(BaseModel):
         description="free, telephone rings, talks, wraps up, pauses, logged out",
     )
     since: Instant = Field(alias="Desde", description="since when, with a time zone")
-    free_at: Annotated[Instant | None, Field()] = Field(
+    free_at: Instant | None = Field(
         default=None, alias="LivreEm", description="POS: when the operator will be free"
     )
-    seen: Annotated[Instant | None, Field()] = Field(
+    seen: Instant | None = Field(
         default=None,
         alias="Visto",
         description="when Multcall last saw this state; then it is believed for 60 s",

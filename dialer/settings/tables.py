@@ -550,19 +550,14 @@ class Cell(_Table):
         return self
 
     @property
-    def reserves_agents(self) -> bool:
-        """True if a call is dialed only for a free operator."""
-        return self.mode != "ura"
-
-    @property
     def asks_asterisk(self) -> bool:
         """True if a call is dialed only for a free member of its queue."""
-        return self.reserves_agents and self.agents == "queue"
+        return self.mode != "ura" and self.agents == "queue"
 
     @property
     def asks_multcall(self) -> bool:
         """True if a call is dialed only for an operator that Multcall says is free."""
-        return self.reserves_agents and self.agents == "multcall"
+        return self.mode != "ura" and self.agents == "multcall"
 
     @property
     def calls_per_agent(self) -> float:

@@ -6,10 +6,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dialer.domain.agents import Agent, AgentState, Team
 from dialer.store import keys
+from dialer.store.replies import object_in, text_of
 from dialer.store.steps import Arg, Steps
 
 
@@ -49,30 +49,25 @@ class AgentStore:
 
 def agents_in(row: Mapping[bytes, bytes]) -> list[Agent]:
     """Return the agents in a hash of the registry; entries that are none are left out."""
-    found = (_agent(_text(name), _text(value)) for name, value in row.items())
+    found = (_agent(text_of(name), text_of(value)) for name, value in row.items())
     return [agent for agent in found if agent is not None]
 
 
-def teams_in(text: str, instance: str) -> dict[str, Team]:
-    """Return the teams of a heartbeat by queue; none if another worker wrote them."""
-    found = _mapping(text)
-    of = found.get("of")
-    if found.get("instance") != instance or not isinstance(of, dict):
-        return {}
-    return {
+def told_in(text: str, instance: str) -> tuple[dict[str, Team], dict[str, int]]:
+    """Return what a heartbeat tells: the team of each queue, and the room of each cell.
+
+    The room is how many more calls the operators allow. Nothing if another worker wrote it.
+    """
+    found = object_in(text)
+    of, rooms = found.get("of"), found.get("rooms")
+    if found.get("instance") != instance or not (isinstance(of, dict) and isinstance(rooms, dict)):
+        return {}, {}
+    teams = {
         str(queue): Team(**{name: _count(team.get(name)) for name in Team.__slots__})
         for queue, team in of.items()
         if isinstance(team, dict)
     }
-
-
-def rooms_in(text: str, instance: str) -> dict[str, int]:
-    """Return how many more calls the operators allow, by cell, as the heartbeat says it."""
-    found = _mapping(text)
-    rooms = found.get("rooms")
-    if found.get("instance") != instance or not isinstance(rooms, dict):
-        return {}
-    return {str(cell): _count(room) for cell, room in rooms.items()}
+    return teams, {str(cell): _count(room) for cell, room in rooms.items()}
 
 
 def agents_text(teams: Mapping[str, Team], rooms: Mapping[str, int], instance: str) -> str:
@@ -101,7 +96,7 @@ def _json(agent: Agent) -> str:
 
 
 def _agent(interface: str, text: str) -> Agent | None:
-    found = _mapping(text)
+    found = object_in(text)
     state, queues = _state(found.get("state")), found.get("queues")
     if state is None or not isinstance(queues, dict):
         return None
@@ -133,15 +128,3 @@ def _seconds(value: object) -> float | None:
 def _count(value: object) -> int:
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
     return int(str(value)) if is_count else 0
-
-
-def _mapping(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")

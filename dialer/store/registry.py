@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 import secrets
@@ -27,7 +26,8 @@ from dialer.domain.taking import (
 )
 from dialer.domain.why import LATE_HEARTBEAT_S, Obstacle, PbxFacts
 from dialer.store import keys
-from dialer.store.agents import rooms_in, teams_in
+from dialer.store.agents import told_in
+from dialer.store.replies import object_in, text_of
 from dialer.store.steps import Arg, Steps
 
 #: A worker sends its heartbeat this often, in seconds.
@@ -307,7 +307,7 @@ class Registry:
         )
         if number:
             return Held(now_ms=int(now_ms), fence=int(number), holder=worker)
-        name, host, pid, place, link, asterisk, seen_ms = map(_text, other)
+        name, host, pid, place, link, asterisk, seen_ms = map(text_of, other)
         holder = Holder(name=name, host=host, pid=pid, place=place)
         return Held(
             now_ms=int(now_ms),
@@ -359,7 +359,9 @@ class Registry:
             [("HMGET", keys.bridge(name), "skew_ms", "broker") for name in names]
         )
         return {
-            name: BridgeState(skew_s=_number(_text(skew_ms)) / 1000, broker=_text(broker or b""))
+            name: BridgeState(
+                skew_s=_number(text_of(skew_ms)) / 1000, broker=text_of(broker or b"")
+            )
             for name, (skew_ms, broker) in zip(names, rows, strict=True)
             if skew_ms is not None
         }
@@ -436,7 +438,7 @@ class Registry:
 
     async def asterisk(self, pbx: str) -> str:
         """Return the Asterisk that last served a PBX, as its worker names it; '' if unknown."""
-        return _text(await self.steps.read("HGET", keys.pbx(pbx), "asterisk") or b"")
+        return text_of(await self.steps.read("HGET", keys.pbx(pbx), "asterisk") or b"")
 
     async def release(self, pbx: str, call_ids: Iterable[str], *, fence: int = 0) -> None:
         """Release the slots of calls. Calls without a slot are ignored.
@@ -457,7 +459,7 @@ class Registry:
         ready, (now_s, _) = await self.steps.read_many(
             [("HGET", keys.pbx(pbx), "ready_ms"), ("TIME",)]
         )
-        return float(now_s) - _number(_text(ready)) / 1000 if ready else math.inf
+        return float(now_s) - _number(text_of(ready)) / 1000 if ready else math.inf
 
     async def slots(
         self, pbxs: Sequence[str], cell: str, *, older_than_s: float
@@ -466,7 +468,7 @@ class Registry:
         rows = await self.steps.run(
             "old_slots", [keys.slots(p) for p in pbxs], [int(older_than_s * 1000), f"{cell}:"]
         )
-        return {p: [_text(i) for i in row] for p, row in zip(pbxs, rows, strict=True)}
+        return {p: [text_of(i) for i in row] for p, row in zip(pbxs, rows, strict=True)}
 
     async def cells_with_slots(self, pbxs: Sequence[str], *, max_age_s: float) -> frozenset[str]:
         """Return the cells that have slots of these PBXs, as read at most `max_age_s` ago."""
@@ -475,7 +477,7 @@ class Registry:
             read_at, found = self._read.with_slots.get(asked, (-math.inf, frozenset()))
             if now - read_at > max_age_s:
                 reply = await self.steps.run("slot_cells", [keys.slots(p) for p in pbxs])
-                found = frozenset(map(_text, reply))
+                found = frozenset(map(text_of, reply))
                 self._read.with_slots[asked] = now, found
             return found
 
@@ -539,12 +541,13 @@ def _pbx_keys(pbx: str) -> tuple[str, ...]:
 
 def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
     beat, calls, latest_us, (started, started_us), judged, trunks = row
-    latest_of = dict(zip(map(_text, trunks[::2]), trunks[1::2], strict=True))
+    latest_of = dict(zip(map(text_of, trunks[::2]), trunks[1::2], strict=True))
     seen, link, instance, ready, lacks, trouble, skew_ms, cap, results, governor, *later = map(
-        _text, beat
+        text_of, beat
     )
     limits, rival, rival_ms, agents = later
-    lacking = _mapping(lacks)
+    lacking = object_in(lacks)
+    teams, rooms = told_in(agents, instance)
     wanted_s = now_us / 1e6 - _number(rival_ms) / 1e3
     silent_s = now_us / 1e6 - _number(seen) / 1e3 if seen else math.inf
     skew_s = _number(skew_ms) / 1000
@@ -583,18 +586,18 @@ def _state(pbx: PbxLimits, now_us: int, row: Sequence[Any]) -> PbxState:
         governed=governed,
         results=_results(results),
         verdict=verdict,
-        lifted=_results(_text(judged[-1])),
+        lifted=_results(text_of(judged[-1])),
         drained=pbx.drained,
         limits=_limits(limits, instance),
         rival=rival if 0 <= wanted_s < RIVAL_SHOWN_S else "",
-        teams=teams_in(agents, instance),
-        rooms=rooms_in(agents, instance),
+        teams=teams,
+        rooms=rooms,
     )
 
 
 def _verdict(judged: Sequence[bytes], instance: str, now_s: float) -> Verdict | None:
     """Return the verdict, None if there is none or the worker was restarted since."""
-    reason, judged_instance, since_ms, trial, trial_ms, trials, _ = map(_text, judged)
+    reason, judged_instance, since_ms, trial, trial_ms, trials, _ = map(text_of, judged)
     if not reason or judged_instance != instance:
         return None
     return Verdict(
@@ -609,7 +612,7 @@ def _verdict(judged: Sequence[bytes], instance: str, now_s: float) -> Verdict | 
 
 def _governed(text: str, instance: str) -> Governed:
     """Return what a governor limits; nothing if an older release's worker has taken its place."""
-    found = _mapping(text)
+    found = object_in(text)
     if found.get("instance") != instance:
         return Governed()
     trunks = found.get("trunks")
@@ -629,7 +632,7 @@ def _governed(text: str, instance: str) -> Governed:
 
 def _limits(text: str, instance: str) -> dict[str, Limit]:
     """Return what the troubles of a heartbeat are; nothing if another worker wrote it."""
-    found = _mapping(text)
+    found = object_in(text)
     of = found.get("of")
     if found.get("instance") != instance or not isinstance(of, dict):
         return {}
@@ -646,31 +649,18 @@ def _rate(value: object) -> float:
 
 def _results(text: str) -> Results:
     """Return the results of a heartbeat. Unknown names of a newer worker are ignored."""
-    found = _mapping(text)
+    found = object_in(text)
     names = [f.name for f in fields(Results)]
     return Results(**{name: _number(found.get(name, 0)) for name in names})
 
 
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
-
-
 def _number(value: object) -> int:
     """Return a whole number of a heartbeat; 0 if it is missing, or no number that is ours."""
-    text = _text(value) if isinstance(value, bytes) else str(value)
+    text = text_of(value) if isinstance(value, bytes) else str(value)
     return int(text) if _WHOLE.fullmatch(text) else 0
 
 
 def _decimal(value: bytes) -> float:
     """Return a number of starts, 0 if it is missing, or no number that is ours."""
-    text = _text(value)
+    text = text_of(value)
     return float(text) if _DECIMAL.fullmatch(text) else 0.0
-
-
-def _mapping(text: str) -> dict[str, Any]:
-    """Return a JSON object of a heartbeat; empty if it is missing or no object."""
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

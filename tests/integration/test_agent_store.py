@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from dialer.domain.agents import Agent, AgentState, Team
 from dialer.domain.limits import Limit
 from dialer.store import keys
-from dialer.store.agents import AgentStore, agents_in, agents_text, rooms_in, teams_in
+from dialer.store.agents import AgentStore, agents_in, agents_text, told_in
 from tests.integration.cell_rig import CELL, Bridge, Site, cell, element, pbx
 from tests.waiting import wait_until
 
@@ -95,11 +94,10 @@ def test_absurd_numbers_of_an_agent_are_none() -> None:
 
 def test_the_teams_of_another_worker_do_not_count() -> None:
     text = agents_text({"Q": Team(available=2, busy=1)}, {"C": 3, "D": -1}, "i1")
-    assert teams_in(text, "i1") == {"Q": Team(available=2, busy=1)}
-    assert rooms_in(text, "i1") == {"C": 3, "D": 0}
-    assert (teams_in(text, "i2"), rooms_in(text, "i2")) == ({}, {})
+    assert told_in(text, "i1") == ({"Q": Team(available=2, busy=1)}, {"C": 3, "D": 0})
+    assert told_in(text, "i2") == ({}, {})
     for other in ("", "[]", '{"instance": "i1", "of": [], "rooms": 4}', '{"instance": "i1"}'):
-        assert (teams_in(other, "i1"), rooms_in(other, "i1")) == ({}, {})
+        assert told_in(other, "i1") == ({}, {})
 
 
 async def test_the_operators_of_a_silent_pbx_are_not_known(site: Site) -> None:
@@ -120,7 +118,6 @@ async def test_a_bridge_queues_one_call_for_each_free_operator(site: Site) -> No
         await wait_until(lambda: _live(site, 3), "3 calls are queued")
         for _ in range(5):
             await bridge.intake.fetch()
-            await asyncio.sleep(0.05)
         assert await _live(site, 3), "those 3 have no operator yet in what the worker said"
         assert (await site.registry.pbxs([pbx()], CELL))["pbx01"].load.agents == 3
 

@@ -52,7 +52,8 @@ async def test_a_cell_gets_a_call_for_each_operator_of_multcall(site: Site) -> N
     assert bridge.cell.threads == 2
     async with bridge.running():
         await wait_until(lambda: _live(site, 2), "2 calls")
-        await asyncio.sleep(0.3)
+        for _ in range(5):
+            await bridge.intake.fetch()
         assert await _live(site, 2)
         await tell(site, caio="LIVRE")
         await operators.look()

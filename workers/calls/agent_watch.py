@@ -266,7 +266,7 @@ class AgentWatch:
         for queue in sorted(stale - self._stale):
             logger.error(
                 "What the operators of a queue do is not known; calls that need one are not dialed",
-                extra={"pbx": self.state.name, "queue": queue, "reason": _STALE_CURE},
+                extra={"pbx": self.state.name, "queue": queue, "reason": self._stale_cure},
             )
         for queue in sorted(self._stale - stale):
             logger.warning(
@@ -317,9 +317,8 @@ class AgentWatch:
             return None
         pbx, now, queue = self.state.name, self._now, cell.queue.casefold()
         if self.agents.is_stale(queue, now):
-            reason = (
-                f"what the operators of queue {cell.queue} of {pbx} do is not known: {_STALE_CURE}"
-            )
+            what = f"what the operators of queue {cell.queue} of {pbx} do is not known"
+            reason = f"{what}: {self._stale_cure}"
             return Obstacle(limit=Limit.STALE_AGENTS, reason=reason)
         if self.room(cell) > 0:
             return None
@@ -333,6 +332,13 @@ class AgentWatch:
         reason = f"nobody is free in queue {cell.queue} of {pbx}: {team.in_words()}"
         limit = Limit.AGENTS_BUSY if team.at_work else Limit.NO_AGENTS
         return Obstacle(limit=limit, reason=reason)
+
+    @property
+    def _stale_cure(self) -> str:
+        return (
+            f"no count of Asterisk confirmed it for {self.agents.stale_after_s:.0f} s; see that "
+            "the AMI user has read = agent, and that Asterisk answers"
+        )
 
     def _is_ours(self, caller: str) -> bool:
         return self.calls.by_uniqueid(caller) is not None
@@ -384,9 +390,3 @@ class AgentWatch:
     def _day(self, at: float) -> str:
         zone = next((ZoneInfo(cell.limits.time_zone) for cell in self.cells), UTC)
         return str(datetime.fromtimestamp(at, zone).date())
-
-
-_STALE_CURE: Final = (
-    f"no count of Asterisk confirmed it for {STALE_AFTER_S:.0f} s; see that the AMI user has "
-    "read = agent, and that Asterisk answers"
-)
